@@ -1,0 +1,648 @@
+//! A kind as one value, and the registry of all of them. Built-in and custom resources are the same thing here;
+//! nothing in this file knows the name of any kind. Pure: never does I/O and never reads a clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::schema::{Schema, TypeId};
+
+/// Everything the server knows of one resource in one version.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// `""` for the core group.
+    pub group: Arc<str>,
+    pub version: Arc<str>,
+    pub kind: Arc<str>,
+    /// `""` where the resource cannot be listed (reviews).
+    pub list_kind: Arc<str>,
+    pub plural: Arc<str>,
+    pub singular: Arc<str>,
+    pub short_names: Vec<Arc<str>>,
+    pub categories: Vec<Arc<str>>,
+    pub namespaced: bool,
+    /// In discovery's order.
+    pub verbs: Vec<Arc<str>>,
+    /// `""` where discovery shows none (reviews).
+    pub storage_version_hash: Arc<str>,
+    pub schema: Arc<Schema>,
+    pub root: TypeId,
+    /// In discovery's order.
+    pub subresources: Vec<Subresource>,
+    pub behaviour: &'static Behaviour,
+}
+
+/// `status`, `scale`, `log`, `token`, ...
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    pub name: Arc<str>,
+    /// The group and version discovery prints when they are not the parent's (`autoscaling`/`v1` of `scale`), else `""`.
+    pub group: Arc<str>,
+    pub version: Arc<str>,
+    /// The kind of its body: the parent's own, or `Scale`, `Eviction`, `TokenRequest`, `PodExecOptions`, ...
+    pub kind: Arc<str>,
+    pub namespaced: bool,
+    pub verbs: Vec<Arc<str>>,
+    /// The type of its body in the parent's schema.
+    pub root: TypeId,
+}
+
+/// What of a kind is code upstream. Objects are root objects (`apiVersion`, `kind`, `metadata`, ...); every function may
+/// assume that the object came through [`crate::decode`]: known fields only, of the right shapes.
+///
+/// `Behaviour { validate_create, ..Behaviour::PLAIN }` is how a kind states what is special about it. The general part
+/// (declarative defaults, dropping and keeping `status`, counting `generation`) is in the methods of [`Kind`], which
+/// call these.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// Defaults that are code upstream (`SetDefaults_*`); runs after the declarative ones.
+    pub default: fn(&mut Value),
+    /// Beyond dropping `status` and starting `generation`.
+    pub prepare_create: fn(&mut Value),
+    /// Beyond keeping the old `status` and counting `generation`.
+    pub prepare_update: fn(new: &mut Value, old: &Value),
+    /// Beyond keeping everything but `status` and metadata.
+    pub prepare_status: fn(new: &mut Value, old: &Value),
+    pub validate_create: fn(&Value) -> Vec<Cause>,
+    pub validate_update: fn(new: &Value, old: &Value) -> Vec<Cause>,
+    pub validate_status: fn(new: &Value, old: &Value) -> Vec<Cause>,
+    /// Texts of `Warning` headers; `old` is given on update.
+    pub warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    /// The seconds a deletion waits for, `None` where the object goes at once. `asked` is `gracePeriodSeconds`.
+    pub grace_seconds: fn(object: &Value, asked: Option<i64>) -> Option<i64>,
+    /// Table columns; empty means `Name` and `Created At`.
+    pub columns: &'static [Column],
+    /// One cell per column.
+    pub row: fn(&Value, now: Timestamp) -> Vec<Value>,
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads.
+    pub selectable: &'static [(&'static str, &'static str)],
+    /// What a name may look like.
+    pub name: NameRule,
+    /// The object has a `status` that only the status subresource writes. A `status` subresource implies it.
+    pub has_status: bool,
+    /// `metadata.generation` counts the changes of everything but metadata and `status`.
+    pub has_generation: bool,
+    /// PUT to a name that does not exist creates.
+    pub create_on_update: bool,
+    /// PUT without `metadata.resourceVersion` is taken as it is (most built-in kinds, no custom ones).
+    pub unconditional_update: bool,
+    /// Deleting leaves the dependents when the request does not say otherwise.
+    pub orphan_by_default: bool,
+}
+
+impl Behaviour {
+    /// A kind about which nothing is special.
+    pub const PLAIN: Behaviour = Behaviour {
+        default: |_| {},
+        prepare_create: |_| {},
+        prepare_update: |_, _| {},
+        prepare_status: |_, _| {},
+        validate_create: |_| Vec::new(),
+        validate_update: |_, _| Vec::new(),
+        validate_status: |_, _| Vec::new(),
+        warnings: |_, _| Vec::new(),
+        grace_seconds: |_, _| None,
+        columns: &[],
+        row: |_, _| Vec::new(),
+        selectable: &[],
+        name: NameRule::Subdomain,
+        has_status: false,
+        has_generation: false,
+        create_on_update: false,
+        unconditional_update: true,
+        orphan_by_default: false,
+    };
+}
+
+/// What `metadata.name` may look like.
+#[derive(Clone, Copy, Debug)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, 253 characters: most kinds.
+    Subdomain,
+    /// RFC 1123 label, 63 characters: namespaces.
+    Label,
+    /// RFC 1035 label, 63 characters: services.
+    Label1035,
+    /// Anything that can be one segment of a path: RBAC.
+    PathSegment,
+    /// The kind's own: the texts of what is wrong with a name; `prefix` is set for `generateName`.
+    Own(fn(name: &str, prefix: bool) -> Vec<String>),
+}
+
+/// One column of a Table, as `columnDefinitions` prints it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `boolean`, `date`, ...
+    pub type_: &'static str,
+    /// `name`, `""`, ...
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0: always shown; 1: `-o wide`.
+    pub priority: i32,
+}
+
+/// What is wrong with one field: Kubernetes' `field.Error`. `Display` is its exact text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub reason: CauseReason,
+    /// `spec.containers[0].image`, `metadata.labels`, `data[key]`.
+    pub field: String,
+    /// Without the field: `Required value`, `Invalid value: "x": must be ..`.
+    pub message: String,
+}
+
+/// The reasons of a [`Cause`]; `as_str` is what `details.causes[].reason` carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CauseReason {
+    Required,
+    Invalid,
+    NotSupported,
+    Duplicate,
+    Forbidden,
+    TooLong,
+    TooMany,
+    NotFound,
+    TypeInvalid,
+    Internal,
+}
+
+impl CauseReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CauseReason::Required => "FieldValueRequired",
+            CauseReason::Invalid => "FieldValueInvalid",
+            CauseReason::NotSupported => "FieldValueNotSupported",
+            CauseReason::Duplicate => "FieldValueDuplicate",
+            CauseReason::Forbidden => "FieldValueForbidden",
+            CauseReason::TooLong => "FieldValueTooLong",
+            CauseReason::TooMany => "FieldValueTooMany",
+            CauseReason::NotFound => "FieldValueNotFound",
+            CauseReason::TypeInvalid => "FieldValueTypeInvalid",
+            CauseReason::Internal => "InternalError",
+        }
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl Cause {
+    /// `field: Required value`, with `: detail` when there is one.
+    pub fn required(field: impl Into<String>, detail: &str) -> Cause {
+        Cause::new(CauseReason::Required, field, "Required value", None, detail)
+    }
+
+    /// `field: Invalid value: VALUE: detail`.
+    pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
+        Cause::new(CauseReason::Invalid, field, "Invalid value", Some(value), detail)
+    }
+
+    /// `field: Unsupported value: VALUE: supported values: "A", "B"`.
+    pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Cause {
+        let listed: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let detail = if listed.is_empty() { String::new() } else { format!("supported values: {}", listed.join(", ")) };
+        Cause::new(CauseReason::NotSupported, field, "Unsupported value", Some(value), &detail)
+    }
+
+    /// `field: Duplicate value: VALUE`.
+    pub fn duplicate(field: impl Into<String>, value: &Value) -> Cause {
+        Cause::new(CauseReason::Duplicate, field, "Duplicate value", Some(value), "")
+    }
+
+    /// `field: Forbidden: detail`.
+    pub fn forbidden(field: impl Into<String>, detail: &str) -> Cause {
+        Cause::new(CauseReason::Forbidden, field, "Forbidden", None, detail)
+    }
+
+    /// `field: Not found: VALUE`.
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Cause {
+        Cause::new(CauseReason::NotFound, field, "Not found", Some(value), "")
+    }
+
+    /// `field: Too long: may not be more than N bytes`.
+    pub fn too_long(field: impl Into<String>, max_bytes: usize) -> Cause {
+        let detail = format!("may not be more than {max_bytes} bytes");
+        Cause::new(CauseReason::TooLong, field, "Too long", None, &detail)
+    }
+
+    /// `field: Too many: ACTUAL: must have at most N items`.
+    pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Cause {
+        let noun = if max == 1 { "item" } else { "items" };
+        let detail = format!("must have at most {max} {noun}");
+        Cause::new(CauseReason::TooMany, field, "Too many", Some(&Value::from(actual)), &detail)
+    }
+
+    fn new(reason: CauseReason, field: impl Into<String>, label: &str, value: Option<&Value>, detail: &str) -> Cause {
+        let mut message = label.to_owned();
+        if let Some(value) = value {
+            // Strings are quoted as Go's %q, everything else as JSON.
+            message.push_str(": ");
+            message.push_str(&match value {
+                Value::String(text) => go_quote(text),
+                other => other.to_string(),
+            });
+        }
+        if !detail.is_empty() {
+            message.push_str(": ");
+            message.push_str(detail);
+        }
+        Cause { reason, field: field.into(), message }
+    }
+}
+
+/// Go's `%q`.
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                out.push_str(&format!("\\u{:04x}", c as u32))
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Kind {
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `pods` or `deployments.apps`: as messages name it.
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| &**v == verb)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| &*s.name == name)
+    }
+
+    /// The object has a `status` that only the status subresource writes.
+    pub fn has_status(&self) -> bool {
+        self.behaviour.has_status || self.subresource("status").is_some()
+    }
+
+    /// Before a create is validated: no `status`, first `generation`, then what the kind does of its own.
+    pub fn prepare_create(&self, object: &mut Value) {
+        let Some(root) = object.as_object_mut() else { return };
+        if self.has_status() {
+            root.shift_remove("status");
+        }
+        set_generation(root, self.behaviour.has_generation.then_some(1));
+        (self.behaviour.prepare_create)(object);
+    }
+
+    /// Before an update is validated: the old `status`, `generation` one higher when anything but metadata and status
+    /// differs.
+    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if self.has_status() {
+            keep(new, old, "status");
+        }
+        (self.behaviour.prepare_update)(new, old);
+        let before = old.pointer("/metadata/generation").and_then(Value::as_i64);
+        let after = match self.behaviour.has_generation {
+            true if content_differs(new, old) => Some(before.unwrap_or(0) + 1),
+            _ => before,
+        };
+        // A kind whose generation also counts other things (an annotation) has already set it higher than the old one.
+        let own = new.pointer("/metadata/generation").and_then(Value::as_i64);
+        let own = own.filter(|own| self.behaviour.has_generation && Some(*own) == Some(before.unwrap_or(0) + 1));
+        if let Some(root) = new.as_object_mut() {
+            set_generation(root, own.or(after));
+        }
+    }
+
+    /// Before a write of the status subresource is validated: everything but `status` and metadata is the old object's.
+    pub fn prepare_status(&self, new: &mut Value, old: &Value) {
+        let before = old.pointer("/metadata/generation").and_then(Value::as_i64);
+        let (Some(target), Some(source)) = (new.as_object_mut(), old.as_object()) else { return };
+        target.retain(|key, _| matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"));
+        for (key, value) in source {
+            if !target.contains_key(key) && key != "status" {
+                target.insert(key.clone(), value.clone());
+            }
+        }
+        set_generation(target, before);
+        (self.behaviour.prepare_status)(new, old);
+    }
+}
+
+fn set_generation(root: &mut serde_json::Map<String, Value>, generation: Option<i64>) {
+    let Some(metadata) = root.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    match generation {
+        Some(generation) => {
+            metadata.insert("generation".to_owned(), generation.into());
+        }
+        None => {
+            metadata.shift_remove("generation");
+        }
+    }
+}
+
+fn keep(new: &mut Value, old: &Value, field: &str) {
+    let Some(root) = new.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => {
+            root.insert(field.to_owned(), value.clone());
+        }
+        None => {
+            root.shift_remove(field);
+        }
+    }
+}
+
+fn content_differs(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
+    let content = |key: &str| !matches!(key, "apiVersion" | "kind" | "metadata" | "status");
+    new.iter().any(|(key, value)| content(key) && old.get(key) != Some(value))
+        || old.keys().any(|key| content(key) && !new.contains_key(key))
+}
+
+/// All kinds served, in discovery's order. A value: adding or removing a kind gives another registry, which shares
+/// everything that did not change. Cloning costs one reference count.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inner {
+    groups: Vec<Arc<Group>>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+/// An API group and its versions, the preferred one first.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// `""` for the core group.
+    pub name: Arc<str>,
+    pub versions: Vec<Arc<GroupVersion>>,
+    /// Custom groups come after the built-in ones.
+    pub custom: bool,
+}
+
+/// One version of a group and its resources in discovery's order.
+#[derive(Clone, Debug)]
+pub struct GroupVersion {
+    pub version: Arc<str>,
+    pub kinds: Vec<Arc<Kind>>,
+    by_plural: HashMap<Arc<str>, usize>,
+}
+
+impl Group {
+    pub fn version(&self, version: &str) -> Option<&Arc<GroupVersion>> {
+        self.versions.iter().find(|v| &*v.version == version)
+    }
+
+    /// The version `kubectl` uses when none is given.
+    pub fn preferred(&self) -> Option<&Arc<GroupVersion>> {
+        self.versions.first()
+    }
+}
+
+impl GroupVersion {
+    pub fn kind(&self, plural: &str) -> Option<&Arc<Kind>> {
+        self.by_plural.get(plural).map(|at| &self.kinds[*at])
+    }
+
+    fn new(version: Arc<str>, kinds: Vec<Arc<Kind>>) -> GroupVersion {
+        let by_plural = kinds.iter().enumerate().map(|(at, kind)| (kind.plural.clone(), at)).collect();
+        GroupVersion { version, kinds, by_plural }
+    }
+}
+
+impl Registry {
+    /// The kinds in the order they are given; a group's first version is its preferred one.
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Registry {
+        let mut groups: Vec<(Arc<str>, Vec<(Arc<str>, Vec<Arc<Kind>>)>)> = Vec::new();
+        for kind in kinds {
+            let group = match groups.iter().position(|(name, _)| *name == kind.group) {
+                Some(at) => &mut groups[at].1,
+                None => &mut groups.push_mut((kind.group.clone(), Vec::new())).1,
+            };
+            let version = match group.iter().position(|(name, _)| *name == kind.version) {
+                Some(at) => &mut group[at].1,
+                None => &mut group.push_mut((kind.version.clone(), Vec::new())).1,
+            };
+            version.push(Arc::new(kind));
+        }
+        let groups = groups.into_iter().map(|(name, versions)| {
+            let versions = versions.into_iter().map(|(version, kinds)| Arc::new(GroupVersion::new(version, kinds)));
+            Arc::new(Group { name, versions: versions.collect(), custom: false })
+        });
+        Registry::of(groups.collect())
+    }
+
+    /// The resource at `/apis/GROUP/VERSION/../PLURAL` (`group` is `""` for core).
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
+        self.group(group)?.version(version)?.kind(plural)
+    }
+
+    /// The resource whose objects say `apiVersion: GROUP/VERSION` and `kind: KIND`.
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Kind>> {
+        self.group(group)?.version(version)?.kinds.iter().find(|k| &*k.kind == kind)
+    }
+
+    /// The resource in the group's preferred version that has it.
+    pub fn preferred(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
+        self.group(group)?.versions.iter().find_map(|version| version.kind(plural))
+    }
+
+    /// What a user means by `po`, `pods`, `Deployment`, `deployments.apps` or `deployments.v1.apps`: the first match in
+    /// discovery's order.
+    pub fn find(&self, word: &str) -> Option<&Arc<Kind>> {
+        let lower = word.to_lowercase();
+        let (name, rest) = lower.split_once('.').unwrap_or((&lower, ""));
+        let named = |k: &&Arc<Kind>| {
+            *k.plural == *name
+                || *k.singular == *name
+                || k.short_names.iter().any(|s| **s == *name)
+                || k.kind.to_lowercase() == name
+        };
+        let placed = |k: &&Arc<Kind>| {
+            rest.is_empty()
+                || *k.group == *rest
+                || rest.split_once('.').is_some_and(|(version, group)| *k.version == *version && *k.group == *group)
+                || (k.group.is_empty() && *k.version == *rest)
+        };
+        self.kinds().filter(placed).find(named)
+    }
+
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.inner.by_name.get(name).map(|at| &self.inner.groups[*at])
+    }
+
+    /// In discovery's order; the core group, named `""`, is the first.
+    pub fn groups(&self) -> &[Arc<Group>] {
+        &self.inner.groups
+    }
+
+    /// Every resource in every version, in discovery's order.
+    pub fn kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.groups().iter().flat_map(|group| &group.versions).flat_map(|version| &version.kinds)
+    }
+
+    /// The registry with this kind added, or put in the place of the one with the same group, version and plural.
+    /// New groups come after the built-in ones by name, versions in Kubernetes' order (v2, v1, v1beta2, v1alpha1, other).
+    #[must_use]
+    pub fn with_kind(&self, kind: Kind) -> Registry {
+        let mut groups = self.inner.groups.clone();
+        let at = groups.iter().position(|group| group.name == kind.group).unwrap_or_else(|| {
+            let new = Group { name: kind.group.clone(), versions: Vec::new(), custom: true };
+            let at = groups.iter().position(|g| g.custom && g.name > new.name).unwrap_or(groups.len());
+            groups.insert(at, Arc::new(new));
+            at
+        });
+        let group = Arc::make_mut(&mut groups[at]);
+        let version = kind.version.clone();
+        let mut kinds = group.version(&version).map(|v| v.kinds.clone()).unwrap_or_default();
+        match kinds.iter_mut().find(|k| k.plural == kind.plural) {
+            Some(old) => *old = Arc::new(kind),
+            None => {
+                let at = kinds.iter().position(|k| k.plural > kind.plural).unwrap_or(kinds.len());
+                kinds.insert(at, Arc::new(kind));
+            }
+        }
+        let changed = Arc::new(GroupVersion::new(version.clone(), kinds));
+        match group.versions.iter_mut().find(|v| v.version == version) {
+            Some(old) => *old = changed,
+            None => {
+                group.versions.push(changed);
+                if group.custom {
+                    group.versions.sort_by(|a, b| version_order(&b.version).cmp(&version_order(&a.version)));
+                }
+            }
+        }
+        Registry::of(groups)
+    }
+
+    /// The registry without the resource, in all its versions.
+    #[must_use]
+    pub fn without(&self, group: &str, plural: &str) -> Registry {
+        let mut groups = self.inner.groups.clone();
+        if let Some(group) = groups.iter_mut().find(|g| &*g.name == group) {
+            let group = Arc::make_mut(group);
+            for version in &mut group.versions {
+                if version.kind(plural).is_some() {
+                    let kinds = version.kinds.iter().filter(|k| &*k.plural != plural).cloned().collect();
+                    *version = Arc::new(GroupVersion::new(version.version.clone(), kinds));
+                }
+            }
+            group.versions.retain(|version| !version.kinds.is_empty());
+        }
+        groups.retain(|group| !group.versions.is_empty());
+        Registry::of(groups)
+    }
+
+    fn of(groups: Vec<Arc<Group>>) -> Registry {
+        let by_name = groups.iter().enumerate().map(|(at, group)| (group.name.clone(), at)).collect();
+        Registry { inner: Arc::new(Inner { groups, by_name }) }
+    }
+}
+
+/// Kubernetes' order of versions, greatest first: GA over beta over alpha, higher numbers first, anything else by name.
+fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<&str>) {
+    let other = (0, 0, 0, std::cmp::Reverse(version));
+    let Some(rest) = version.strip_prefix('v') else { return other };
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let Ok(major) = rest[..digits].parse::<u64>() else { return other };
+    let minor = |text: &str| text.parse::<u64>().ok();
+    match &rest[digits..] {
+        "" => (3, major, 0, std::cmp::Reverse("")),
+        stage => match (stage.strip_prefix("beta").and_then(minor), stage.strip_prefix("alpha").and_then(minor)) {
+            (Some(n), _) => (2, major, n, std::cmp::Reverse("")),
+            (_, Some(n)) => (1, major, n, std::cmp::Reverse("")),
+            _ => other,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(group: &str, version: &str, plural: &str) -> Kind {
+        Kind {
+            group: group.into(),
+            version: version.into(),
+            kind: plural.into(),
+            list_kind: "".into(),
+            plural: plural.into(),
+            singular: plural.into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            verbs: Vec::new(),
+            storage_version_hash: "".into(),
+            schema: Arc::default(),
+            root: TypeId(0),
+            subresources: Vec::new(),
+            behaviour: &Behaviour::PLAIN,
+        }
+    }
+
+    fn print(registry: &Registry) -> String {
+        let kinds: Vec<String> = registry.kinds().map(|k| format!("{}/{}/{}", k.group, k.version, k.plural)).collect();
+        kinds.join(" ")
+    }
+
+    #[test]
+    fn kinds_come_and_go_without_touching_the_old_registry() {
+        let first = Registry::new([plain("", "v1", "pods"), plain("apps", "v1", "deployments")]);
+        let added = first
+            .with_kind(plain("z.io", "v1beta1", "b"))
+            .with_kind(plain("a.io", "v1", "x"))
+            .with_kind(plain("z.io", "v1", "b"))
+            .with_kind(plain("z.io", "v1", "a"));
+        assert_eq!(print(&added), "/v1/pods apps/v1/deployments a.io/v1/x z.io/v1/a z.io/v1/b z.io/v1beta1/b");
+        assert_eq!(print(&added.without("z.io", "b").without("a.io", "x")), "/v1/pods apps/v1/deployments z.io/v1/a");
+        assert_eq!(print(&first), "/v1/pods apps/v1/deployments");
+        assert!(added.kind("z.io", "v1", "b").is_some() && added.kind("z.io", "v2", "b").is_none());
+    }
+
+    #[test]
+    fn versions_are_ordered_as_kubernetes_orders_them() {
+        let mut versions = ["foo1", "v1alpha1", "v3beta1", "v10", "v2", "v11alpha2", "foo10", "v12alpha1", "v1"];
+        versions.sort_by(|a, b| version_order(b).cmp(&version_order(a)));
+        assert_eq!(versions.join(" "), "v10 v2 v1 v3beta1 v12alpha1 v11alpha2 v1alpha1 foo1 foo10");
+    }
+
+    #[test]
+    fn causes_print_as_field_errors() {
+        let check = |cause: Cause, text: &str| assert_eq!(cause.to_string(), text);
+        check(Cause::required("spec.containers[0].image", ""), "spec.containers[0].image: Required value");
+        check(
+            Cause::invalid("spec.replicas", &Value::from(-1), "must be greater than or equal to 0"),
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+        );
+        check(
+            Cause::not_supported("spec.type", &Value::from("x"), &["A", "B"]),
+            r#"spec.type: Unsupported value: "x": supported values: "A", "B""#,
+        );
+        check(Cause::forbidden("spec", "is immutable"), "spec: Forbidden: is immutable");
+    }
+}

@@ -1,0 +1,8 @@
+//! What a kind is, and every built-in kind: one engine that reads tables. Does no I/O and reads no clock.
+
+pub mod kind;
+
+pub mod builtin;
+pub mod schema;
+
+pub use kind::{Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kind, NameRule, Registry, Subresource};
