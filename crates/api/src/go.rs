@@ -1,0 +1,105 @@
+//! Words of Go that clients see: `%q` quoting, `strconv` errors, durations. Pure text.
+
+use std::fmt::Write;
+
+/// `fmt.Sprintf("%q", text)`.
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c == '\x7f' => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Why a number could not be read, as `strconv` says it.
+pub fn parse_i64(text: &str) -> Result<i64, String> {
+    number(text, "ParseInt", text.strip_prefix(['-', '+']).unwrap_or(text))
+}
+
+/// As [`parse_i64`], for `strconv.ParseUint`, which takes no sign.
+pub fn parse_u64(text: &str) -> Result<u64, String> {
+    number(text, "ParseUint", text)
+}
+
+fn number<T: std::str::FromStr>(text: &str, function: &str, digits: &str) -> Result<T, String> {
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("strconv.{function}: parsing {}: invalid syntax", quote(text)));
+    }
+    text.parse().map_err(|_| format!("strconv.{function}: parsing {}: value out of range", quote(text)))
+}
+
+/// `time.ParseDuration`, in seconds.
+pub fn parse_duration(text: &str) -> Result<f64, String> {
+    let invalid = || format!("time: invalid duration {}", quote(text));
+    let (sign, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (-1.0, &text[1..]),
+        Some(b'+') => (1.0, &text[1..]),
+        _ => (1.0, text),
+    };
+    if rest == "0" {
+        return Ok(0.0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let count: f64 = rest[..end].parse().map_err(|_| invalid())?;
+        rest = &rest[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "" => return Err(format!("time: missing unit in duration {}", quote(text))),
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            unit => return Err(format!("time: unknown unit {} in duration {}", quote(unit), quote(text))),
+        };
+        seconds += count * unit;
+        rest = &rest[end..];
+    }
+    Ok(sign * seconds)
+}
+
+/// `strconv.ParseBool` as query parameters use it: anything else that was given counts as true only for `1`-like words.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_go() {
+        assert_eq!(quote("a\"b\0"), r#""a\"b\x00""#);
+        assert_eq!(parse_i64("abc").unwrap_err(), r#"strconv.ParseInt: parsing "abc": invalid syntax"#);
+        assert_eq!(parse_u64("-1").unwrap_err(), r#"strconv.ParseUint: parsing "-1": invalid syntax"#);
+        assert!(parse_i64("99999999999999999999").unwrap_err().ends_with("value out of range"));
+        assert_eq!(parse_duration("1m30s"), Ok(90.0));
+        assert_eq!(parse_duration("bogus").unwrap_err(), r#"time: invalid duration "bogus""#);
+    }
+}

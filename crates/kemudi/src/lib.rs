@@ -1,0 +1,1 @@
+//! The kemudi façade library.
