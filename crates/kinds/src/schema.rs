@@ -56,6 +56,11 @@ pub struct Field {
     pub one_of: Vec<Arc<str>>,
     /// What a strategic merge patch does with it.
     pub patch: Patch,
+    /// `x-kubernetes-map-type` of the field itself: atomic, or granular where the struct's type is atomic. `None` leaves it
+    /// to the type.
+    pub atomic: Option<bool>,
+    /// The Go name of a named scalar, list or map type (`v1.RestartPolicy`), for error texts only.
+    pub named: Option<Arc<str>>,
     /// `x-kubernetes-map-type` where the field itself says it: an atomic map, or a struct that this field sees
     /// otherwise than its type does. `None` leaves it to the type (a map is granular).
     pub map_type: Option<MapType>,
@@ -86,8 +91,20 @@ pub enum Shape {
     /// `metav1.FieldsV1`, `RawExtension`, `JSON`: any JSON, kept as it is.
     Any,
     Struct(TypeId),
+    /// An object of this type or something simpler (`JSONSchemaPropsOrBool`, `..OrArray`, `..OrStringArray`).
+    StructOr(TypeId, Alternative),
     List(Box<Shape>, ListType),
     Map(Box<Shape>),
+}
+
+/// What else than an object a [`Shape::StructOr`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alternative {
+    Bool,
+    /// A list of such objects.
+    List,
+    /// A list of strings.
+    Strings,
 }
 
 /// How server-side apply (and managed fields) see a list: `x-kubernetes-list-type`.
@@ -97,6 +114,16 @@ pub enum ListType {
     Set,
     /// Items are told apart by these fields.
     Map(Vec<Arc<str>>),
+}
+
+/// What else than an object a [`Shape::StructOr`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alternative {
+    Bool,
+    /// A list of such objects.
+    List,
+    /// A list of strings.
+    Strings,
 }
 
 /// How server-side apply (and managed fields) see a map or a struct: `x-kubernetes-map-type`.
