@@ -56,9 +56,6 @@ pub struct Field {
     pub one_of: Vec<Arc<str>>,
     /// What a strategic merge patch does with it.
     pub patch: Patch,
-    /// `x-kubernetes-map-type` of the field itself: atomic, or granular where the struct's type is atomic. `None` leaves it
-    /// to the type.
-    pub atomic: Option<bool>,
     /// The Go name of a named scalar, list or map type (`v1.RestartPolicy`), for error texts only.
     pub named: Option<Arc<str>>,
     /// `x-kubernetes-map-type` where the field itself says it: an atomic map, or a struct that this field sees
@@ -114,16 +111,6 @@ pub enum ListType {
     Set,
     /// Items are told apart by these fields.
     Map(Vec<Arc<str>>),
-}
-
-/// What else than an object a [`Shape::StructOr`] takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alternative {
-    Bool,
-    /// A list of such objects.
-    List,
-    /// A list of strings.
-    Strings,
 }
 
 /// How server-side apply (and managed fields) see a map or a struct: `x-kubernetes-map-type`.
