@@ -1,0 +1,60 @@
+//! The real clients that tests run, as `cargo xtask test` installs them under `target/tools/`. They are never changed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{target, workspace};
+
+/// Set by who cannot install the clients: the tests that need them then say so and pass.
+pub const SKIP: &str = "KEMUDI_SKIP_CLIENTS";
+
+/// Whether tests with real clients are switched off by hand.
+pub fn skipped() -> bool {
+    let skipped = std::env::var(SKIP).is_ok_and(|value| value == "1");
+    if skipped {
+        eprintln!("{SKIP}=1: no real client is run");
+    }
+    skipped
+}
+
+/// kubectl, built from its Go module.
+pub fn kubectl() -> PathBuf {
+    tool("bin/kubectl")
+}
+
+/// A Go program that lists the pods of its namespace with client-go (`clients/go/pods`).
+pub fn go_pods() -> PathBuf {
+    tool("bin/pods")
+}
+
+/// A Python with the official client.
+pub fn python() -> PathBuf {
+    tool("python/bin/python")
+}
+
+/// The tutorial's lines (`clients/python/tutorial.py`).
+pub fn python_tutorial() -> PathBuf {
+    workspace().join("crates/testkit/clients/python/tutorial.py")
+}
+
+/// A JavaScript program that lists the pods of its namespace with the official client (`clients/javascript/pods.js`).
+pub fn javascript_pods() -> PathBuf {
+    tool("javascript/pods.js")
+}
+
+/// `curl` of the machine, quiet but for errors.
+pub fn curl() -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "20"]);
+    curl
+}
+
+fn tool(path: &str) -> PathBuf {
+    let path = target().join("tools").join(path);
+    assert!(
+        Path::new(&path).exists(),
+        "{} is not there: run `cargo xtask test`, which installs it, or set {SKIP}=1 to go without",
+        path.display()
+    );
+    path
+}

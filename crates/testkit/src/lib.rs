@@ -1,0 +1,15 @@
+//! One harness for every test that talks to a server: it starts the built binary, asks it, runs real clients against it
+//! and in its pods. For development only; knows the server by its command line and its wire, never by its code.
+
+pub mod server;
+
+pub mod clients;
+pub mod command;
+pub mod golden;
+pub mod load;
+pub mod pod;
+pub mod wire;
+
+pub use command::Finished;
+pub use pod::Pod;
+pub use server::Server;

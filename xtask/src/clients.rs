@@ -1,0 +1,101 @@
+//! Installs the real clients that tests run under `target/tools`: once, again only when their sources change. Never
+//! touches anything outside `target`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::{target, workspace};
+
+/// Before kubectl's version in `go.mod`: module 0.37.2 is what users know as 1.37.2.
+const KUBECTL_MODULE: &str = "k8s.io/kubectl v";
+
+/// Installs every client. One that cannot be installed is told, and fails the tests that need it.
+pub fn install() {
+    let sources = workspace().join("crates/testkit/clients");
+    let tools = target().join("tools");
+    let all: [(&str, fn(&Path, &Path) -> Result<(), String>); 3] =
+        [("python", python), ("javascript", javascript), ("go", go)];
+    for (name, install) in all {
+        let from = sources.join(name);
+        let stamp = tools.join(format!("{name}.stamp"));
+        let wanted = fingerprint(&from);
+        if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+            eprintln!("clients: {name} is there");
+            continue;
+        }
+        eprintln!("clients: installing {name}");
+        let begin = Instant::now();
+        let made = std::fs::create_dir_all(&tools).map_err(|e| e.to_string());
+        match made.and_then(|()| install(&from, &tools)) {
+            Ok(()) => {
+                let _ = std::fs::write(&stamp, wanted);
+                eprintln!("clients: {name} installed in {:.1} s", begin.elapsed().as_secs_f64());
+            }
+            Err(why) => {
+                eprintln!("clients: {name} could not be installed: {why}");
+                eprintln!("clients: the tests that run it will fail; KEMUDI_SKIP_CLIENTS=1 goes without them");
+            }
+        }
+    }
+}
+
+fn python(from: &Path, tools: &Path) -> Result<(), String> {
+    let venv = tools.join("python");
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    let mut pip = Command::new(venv.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    run(pip.arg(from.join("requirements.txt")))
+}
+
+fn javascript(from: &Path, tools: &Path) -> Result<(), String> {
+    let folder = tools.join("javascript");
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+    for file in files(from) {
+        let to = folder.join(file.file_name().expect("a file"));
+        std::fs::copy(&file, to).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]);
+    run(npm.current_dir(folder))
+}
+
+fn go(from: &Path, tools: &Path) -> Result<(), String> {
+    let modules = std::fs::read_to_string(from.join("go.mod")).map_err(|e| e.to_string())?;
+    let version = modules.lines().find_map(|line| line.trim().strip_prefix(KUBECTL_MODULE));
+    let version = version.ok_or_else(|| format!("no {KUBECTL_MODULE}... in go.mod"))?;
+    let (major, minor) = (1, version.split('.').nth(1).unwrap_or_default());
+    let set = "-X k8s.io/component-base/version.git";
+    let linker = format!("-s -w {set}Version=v1.{} {set}Major={major} {set}Minor={minor}", &version[2..]);
+    let mut build = Command::new("go");
+    build.args(["build", "-p", "2", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", &linker, "-o"]);
+    // Without cgo the programs need nothing of the machine they run on.
+    build.arg(tools.join("bin/")).arg("./...").current_dir(from).env("CGO_ENABLED", "0").env("GOFLAGS", "");
+    std::fs::create_dir_all(tools.join("bin")).map_err(|e| e.to_string())?;
+    run(&mut build)
+}
+
+/// What an installation was made from, and where it lies: a moved virtual environment is a broken one.
+fn fingerprint(from: &Path) -> String {
+    let mut out = format!("{}\n", target().display());
+    for file in files(from) {
+        out.push_str(&file.strip_prefix(from).unwrap_or(&file).display().to_string());
+        out.push('\n');
+        out.push_str(&std::fs::read_to_string(&file).unwrap_or_default());
+    }
+    out
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
+    all.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{program} ended with {status}")),
+        Err(error) => Err(format!("{program}: {error}")),
+    }
+}

@@ -1,0 +1,45 @@
+//! Project tasks: `cargo xtask test`, `cargo xtask bench`, `cargo xtask schema`. Never part of the product.
+
+mod bench;
+mod clients;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+  test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
+  bench [--write]         build for release, measure, print a table; --write updates docs/benchmarks.md";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    match command.as_str() {
+        "test" => test::run(&args),
+        "bench" => bench::run(&args),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace")
+}
+
+/// The folder that cargo builds into: this program lies in `target/<profile>`.
+fn target() -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows itself");
+    own.ancestors().nth(2).expect("target/<profile>/xtask").to_owned()
+}
+
+/// Cargo, the one that runs this.
+fn cargo() -> std::process::Command {
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace()).arg("--color").arg("auto");
+    cargo
+}
