@@ -2,6 +2,7 @@
 
 mod bench;
 mod clients;
+mod schema;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
-  bench [--write]         build for release, measure, print a table; --write updates docs/benchmarks.md";
+  bench [--write]         build for release, measure, print a table; --write updates docs/benchmarks.md
+  schema [--check]        write the tables of the built-in kinds (crates/kinds/schema) from facts of a Kubernetes version";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     match command.as_str() {
         "test" => test::run(&args),
         "bench" => bench::run(&args),
+        "schema" => schema::run(&args),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)

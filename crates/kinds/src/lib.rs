@@ -4,5 +4,13 @@ pub mod kind;
 
 pub mod builtin;
 pub mod schema;
+pub mod tables;
 
+pub mod apply;
+pub mod fieldset;
+pub mod managed;
+pub mod strategic;
+pub mod typed;
+
+pub use tables::builtin;
 pub use kind::{Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kind, NameRule, Registry, Subresource};
