@@ -1,0 +1,502 @@
+//! Who owns which field: what `metadata.managedFields` becomes when an object is written. Server-side apply, which also
+//! decides by it, is in `apply`. Pure: the time comes with the request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::fieldset::{Filter, Set};
+use crate::schema::{Schema, TypeId};
+use crate::typed::{self, Comparison, Ref};
+
+/// The most entries of plain updates an object keeps; the oldest of more are merged into one.
+pub const UPDATE_MANAGERS_MAX: usize = 10;
+/// The most bytes of a manager's name.
+pub const MANAGER_NAME_BYTES_MAX: usize = 128;
+
+const ANCIENT_CHANGES: &str = "ancient-changes";
+/// Stands for the manager of the request while its changes are found.
+const CURRENT_OPERATION: &str = "current-operation";
+const STRIPPED: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "metadata",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.creationTimestamp",
+    "metadata.selfLink",
+    "metadata.uid",
+    "metadata.clusterName",
+    "metadata.generation",
+    "metadata.managedFields",
+    "metadata.resourceVersion",
+];
+
+/// What a request that writes an object says of itself.
+#[derive(Clone, Copy)]
+pub struct Write<'a> {
+    /// See [`manager_name`].
+    pub manager: &'a str,
+    /// The version of the request: `apps/v1`.
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    /// `""` for the object itself.
+    pub subresource: &'a str,
+    /// RFC 3339 with seconds, in UTC.
+    pub now: &'a str,
+    /// What this resource or subresource lets a request own, see [`resets`].
+    pub owned: &'a Filter,
+    /// The object in another version of its kind; `None` where there is no such version, see [`one_version`].
+    pub convert: &'a Convert<'a>,
+}
+
+/// Gives an object of the kind in another version, with the type it has there.
+pub type Convert<'a> = dyn Fn(&Value, &str) -> Option<(Arc<Schema>, TypeId, Value)> + 'a;
+
+/// The [`Convert`] of a kind that is served in one version.
+pub fn one_version(_object: &Value, _api_version: &str) -> Option<(Arc<Schema>, TypeId, Value)> {
+    None
+}
+
+/// The manager of a write that is not an apply: the `fieldManager` parameter, or the user agent up to its first `/`.
+/// `""` becomes `unknown` when it is written down.
+pub fn manager_name(field_manager: &str, user_agent: &str) -> String {
+    if !field_manager.is_empty() {
+        return field_manager.to_owned();
+    }
+    let mut name = String::new();
+    let printable = |c: &char| *c == ' ' || !(c.is_control() || c.is_whitespace() || is_format(*c));
+    for c in user_agent.split('/').next().unwrap_or_default().chars().filter(printable) {
+        if name.len() + c.len_utf8() > MANAGER_NAME_BYTES_MAX {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
+/// Invisible characters that order or join text.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Sets `new.metadata.managedFields` after a create (`old` is `None`) or any update that is not an apply. What changed is
+/// the manager's from now on, what is gone is nobody's. `new` is as the client wants it, decoded and defaulted, before
+/// admission. An object without managed fields stays so; an empty list, or one with an empty entry, takes them away.
+pub fn update(schema: &Schema, root: TypeId, old: Option<&Value>, new: &mut Value, write: &Write) {
+    let given = take_managed_fields(new);
+    let kept = old.and_then(managed_fields).cloned();
+    let live = || kept.as_ref().and_then(|kept| Managers::decode(kept).ok()).unwrap_or_default();
+    let managers = match &given {
+        // Whoever writes a subresource cannot write managed fields.
+        _ if !write.subresource.is_empty() => live(),
+        Some(given) if is_reset(given) => Managers::default(),
+        Some(given) => Managers::decode(given).ok().filter(|m| !m.fields.is_empty()).unwrap_or_else(live),
+        None => live(),
+    };
+    let created = old.is_none_or(|old| old.pointer("/metadata/uid").is_none_or(|uid| uid.as_str() == Some("")));
+    if managers.fields.is_empty() && !created {
+        return;
+    }
+    let zero = old.is_none().then(|| zero(schema, root, write));
+    let Some(live) = old.or(zero.as_ref()) else { return };
+    let fits = |object: &Value| typed::validate(schema, Ref::Type(root), object, true).is_ok();
+    let managed = match fits(new) && fits(live) {
+        true => Some(Engine { schema, root, write }.update(live, new, managers, write.manager).encode()),
+        // An object that is not of its type keeps its managers.
+        false => kept,
+    };
+    set_managed_fields(new, managed);
+}
+
+/// When nothing but the times in `managedFields` would change, an update is none: gives the new object the old times.
+/// To be called on the object as it would be stored. Both must be in the same version.
+pub fn keep_times_of_no_op(old: &Value, new: &mut Value) {
+    let entries = |object: &Value| managed_fields(object).and_then(Value::as_array).cloned();
+    let (Some(before), Some(after)) = (entries(old), entries(new)) else { return };
+    let timeless = |entry: &Value| {
+        let mut entry = entry.clone();
+        entry.as_object_mut().map(|entry| entry.shift_remove("time"));
+        entry
+    };
+    if before.len() != after.len() || !before.iter().zip(&after).all(|(a, b)| timeless(a) == timeless(b)) {
+        return;
+    }
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>, except: &str| {
+        let others = |map: &Map<String, Value>| map.keys().filter(|key| *key != except).count();
+        others(a) == others(b) && a.iter().all(|(key, value)| key == except || b.get(key) == Some(value))
+    };
+    let meta = |object: &'_ Value| object.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else { return };
+    if same(a, b, "metadata") && same(&meta(old), &meta(new), "managedFields") {
+        set_managed_fields(new, Some(Value::Array(before)));
+    }
+}
+
+/// Which fields a write of the kind, or of a subresource of it, may own. `has_status`: the kind has a status subresource.
+pub fn resets(api_version: &str, kind: &str, subresource: &str, has_status: bool) -> Filter {
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let own = RESETS.iter().find(|(g, k, s, _)| (*g, *k, *s) == (group, kind, subresource));
+    match (own, subresource) {
+        (Some((_, _, _, Fields::Except(paths))), _) => Filter::except(paths),
+        (Some((_, _, _, Fields::Only(paths))), _) => Filter::only(paths),
+        (None, "") if has_status => Filter::except(&["status"]),
+        (None, "status") => Filter::except(&["spec"]),
+        (None, _) => Filter::All,
+    }
+}
+
+enum Fields {
+    Except(&'static [&'static str]),
+    Only(&'static [&'static str]),
+}
+
+/// Where upstream's strategies say something else than `status` for the object and `spec` for its status.
+const RESETS: &[(&str, &str, &str, Fields)] = &[
+    ("", "Pod", "status", Fields::Except(&["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"])),
+    ("", "Pod", "ephemeralcontainers", Fields::Only(&["spec.ephemeralContainers"])),
+    (
+        "",
+        "Pod",
+        "resize",
+        Fields::Only(&[
+            "spec.containers.*.resources",
+            "spec.containers.*.resizePolicy",
+            "spec.initContainers.*.resources",
+            "spec.initContainers.*.resizePolicy",
+            "spec.resources",
+        ]),
+    ),
+    ("apps", "Deployment", "status", Fields::Except(&["spec", "metadata.labels"])),
+    ("certificates.k8s.io", "CertificateSigningRequest", "approval", Fields::Except(&["spec", "status.certificate"])),
+    ("certificates.k8s.io", "CertificateSigningRequest", "status", Fields::Except(&["spec", "status.conditions"])),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", "status", Fields::Except(&["spec", "metadata"])),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", "status", Fields::Except(&["spec", "metadata"])),
+    ("storage.k8s.io", "VolumeAttachment", "status", Fields::Except(&["spec", "metadata"])),
+    ("resource.k8s.io", "ResourceClaim", "status", Fields::Except(&["spec", "metadata"])),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", "status", Fields::Except(&["spec", "metadata"])),
+    ("apiregistration.k8s.io", "APIService", "status", Fields::Except(&["spec", "metadata"])),
+];
+
+/// The fields of one manager, in the version it wrote them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Owned {
+    pub set: Set,
+    pub api_version: String,
+    pub applied: bool,
+}
+
+/// `managedFields`, decoded. Managers are told apart by name, operation, subresource and, for updates, version; the key
+/// holds these as Kubernetes encodes them, because messages and merged entries are sorted by it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Managers {
+    pub fields: BTreeMap<String, Owned>,
+    pub times: BTreeMap<String, String>,
+}
+
+/// The key of a manager in [`Managers`].
+pub(crate) fn manager_key(manager: &str, applied: bool, api_version: &str, subresource: &str) -> String {
+    let mut out = Map::new();
+    let fields = [
+        ("manager", manager),
+        ("operation", if applied { "Apply" } else { "Update" }),
+        ("apiVersion", if applied { "" } else { api_version }),
+        ("subresource", subresource),
+    ];
+    for (name, text) in fields {
+        if !text.is_empty() {
+            out.insert(name.to_owned(), text.into());
+        }
+    }
+    Value::Object(out).to_string()
+}
+
+impl Managers {
+    pub fn decode(entries: &Value) -> Result<Managers, String> {
+        let mut out = Managers::default();
+        for (at, entry) in entries.as_array().into_iter().flatten().enumerate() {
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+            let applied = match text("operation") {
+                "Apply" => true,
+                "Update" => false,
+                _ => return Err("operation must be `Apply` or `Update`".to_owned()),
+            };
+            let api_version = text("apiVersion");
+            if api_version.is_empty() {
+                return Err("apiVersion must not be empty".to_owned());
+            }
+            match text("fieldsType") {
+                "FieldsV1" => {}
+                "" => return Err(format!("missing fieldsType in managed fields entry {at}")),
+                other => return Err(format!("invalid fieldsType {other:?} in managed fields entry {at}")),
+            }
+            let set = match entry.get("fieldsV1") {
+                None | Some(Value::Null) => Set::default(),
+                Some(fields) => Set::parse(fields).map_err(|e| format!("error decoding set: {e}"))?,
+            };
+            let key = manager_key(text("manager"), applied, api_version, text("subresource"));
+            if let Some(time) = entry.get("time").and_then(Value::as_str) {
+                out.times.insert(key.clone(), time.to_owned());
+            }
+            out.fields.insert(key, Owned { set, api_version: api_version.to_owned(), applied });
+        }
+        Ok(out)
+    }
+
+    /// The list as it is stored, sorted; `null` when nobody owns anything.
+    pub fn encode(&self) -> Value {
+        let mut entries: Vec<Map<String, Value>> = Vec::with_capacity(self.fields.len());
+        for (key, owned) in &self.fields {
+            let who: Value = serde_json::from_str(key).unwrap_or_default();
+            let mut entry = Map::new();
+            if let Some(manager) = who.get("manager") {
+                entry.insert("manager".to_owned(), manager.clone());
+            }
+            entry.insert("operation".to_owned(), if owned.applied { "Apply" } else { "Update" }.into());
+            entry.insert("apiVersion".to_owned(), owned.api_version.clone().into());
+            if let Some(time) = self.times.get(key) {
+                entry.insert("time".to_owned(), time.clone().into());
+            }
+            entry.insert("fieldsType".to_owned(), "FieldsV1".into());
+            entry.insert("fieldsV1".to_owned(), owned.set.print());
+            if let Some(subresource) = who.get("subresource") {
+                entry.insert("subresource".to_owned(), subresource.clone());
+            }
+            entries.push(entry);
+        }
+        let text = |entry: &Map<String, Value>, name: &str| {
+            entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let order = ["operation", "time", "manager", "apiVersion", "subresource"];
+        entries.sort_by_cached_key(|entry| order.map(|name| text(entry, name)));
+        if entries.is_empty() {
+            return Value::Null;
+        }
+        Value::Array(entries.into_iter().map(Value::Object).collect())
+    }
+
+    /// Merges the oldest updates, version by version, until there are few enough.
+    fn cap_updates(&mut self) {
+        let mut updates: Vec<String> = self.fields.iter().filter(|(_, o)| !o.applied).map(|(k, _)| k.clone()).collect();
+        let mut count = updates.len();
+        updates.sort_by_cached_key(|key| (self.times.get(key).cloned(), key.clone()));
+        let mut first_of_version: BTreeMap<String, String> = BTreeMap::new();
+        for key in updates {
+            if count <= UPDATE_MANAGERS_MAX {
+                return;
+            }
+            let Some(owned) = self.fields.get(&key).cloned() else { continue };
+            let Some(first) = first_of_version.get(&owned.api_version) else {
+                first_of_version.insert(owned.api_version, key);
+                continue;
+            };
+            let bucket = manager_key(ANCIENT_CHANGES, false, &owned.api_version, "");
+            if !self.fields.contains_key(&bucket)
+                && let Some(oldest) = self.fields.remove(first)
+            {
+                self.fields.insert(bucket.clone(), oldest);
+            }
+            self.fields.remove(&key);
+            if let Some(merged) = self.fields.get_mut(&bucket) {
+                merged.set = merged.set.union(&owned.set);
+            }
+            count -= 1;
+            if let Some(time) = self.times.get(&key).cloned() {
+                self.times.insert(bucket, time);
+            }
+        }
+    }
+
+    pub fn strip(&mut self, key: &str) {
+        let Some(owned) = self.fields.get_mut(key) else { return };
+        owned.set = owned.set.difference(&Set::of(STRIPPED));
+        if owned.set.is_empty() {
+            self.fields.remove(key);
+        }
+    }
+}
+
+/// The schema of an object in some version.
+#[derive(Clone)]
+pub(crate) enum SchemaOf<'a> {
+    Own(&'a Schema),
+    Other(Arc<Schema>),
+}
+
+impl std::ops::Deref for SchemaOf<'_> {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        match self {
+            SchemaOf::Own(schema) => schema,
+            SchemaOf::Other(schema) => schema,
+        }
+    }
+}
+
+/// An object in some version.
+pub(crate) struct View<'a> {
+    pub schema: SchemaOf<'a>,
+    pub root: TypeId,
+    pub object: Value,
+}
+
+/// What update and apply have in common.
+pub(crate) struct Engine<'a> {
+    pub schema: &'a Schema,
+    pub root: TypeId,
+    pub write: &'a Write<'a>,
+}
+
+impl<'a> Engine<'a> {
+    /// The managers after a write that is not an apply.
+    pub fn update(&self, old: &Value, new: &Value, mut managers: Managers, manager: &str) -> Managers {
+        let write = self.write;
+        self.reconcile(&mut managers, old);
+        // The fields are first taken from all others, from earlier updates of the same manager too: whether the request
+        // then owns anything tells whether it changed anything.
+        let changes = self.change_owners(old, new, &mut managers, CURRENT_OPERATION);
+        let set = write.owned.apply(changes.modified.union(&changes.added));
+        managers.fields.insert(
+            CURRENT_OPERATION.to_owned(),
+            Owned { set, api_version: write.api_version.to_owned(), applied: false },
+        );
+        managers.strip(CURRENT_OPERATION);
+        if let Some(mut current) = managers.fields.remove(CURRENT_OPERATION) {
+            let key = manager_key(non_empty(manager), false, write.api_version, write.subresource);
+            if let Some(previous) = managers.fields.get(&key) {
+                current.set = current.set.union(&previous.set);
+            }
+            managers.fields.insert(key.clone(), current);
+            managers.times.insert(key, write.now.to_owned());
+        }
+        managers.cap_updates();
+        managers
+    }
+
+    /// Sets of older schemas become as today's schema has them.
+    pub fn reconcile(&self, managers: &mut Managers, live: &Value) {
+        for owned in managers.fields.values_mut() {
+            let set = std::mem::take(&mut owned.set);
+            owned.set = if owned.api_version == self.write.api_version {
+                typed::reconcile(self.schema, Ref::Type(self.root), set)
+            } else {
+                match self.convert(live, &owned.api_version) {
+                    Some(view) => typed::reconcile(&view.schema, Ref::Type(view.root), set),
+                    None => set,
+                }
+            };
+        }
+        // What belongs to a version that is no more goes.
+        managers.fields.retain(|_, owned| {
+            owned.api_version == self.write.api_version || self.convert(live, &owned.api_version).is_some()
+        });
+    }
+
+    /// Takes what changed and what is gone from all managers but `current`. Gives what changed.
+    pub fn change_owners(&self, old: &Value, new: &Value, managers: &mut Managers, current: &str) -> Comparison {
+        let (changes, taken) = self.changes(old, new, managers, current);
+        for (key, Taken { changed, removed }) in taken {
+            if let Some(owned) = managers.fields.get_mut(&key) {
+                owned.set = owned.set.difference(&changed).difference(&removed);
+            }
+        }
+        managers.fields.retain(|_, owned| !owned.set.is_empty());
+        changes
+    }
+
+    /// What changed, and per manager what of its fields that concerns.
+    pub fn changes(
+        &self,
+        old: &Value,
+        new: &Value,
+        managers: &Managers,
+        current: &str,
+    ) -> (Comparison, BTreeMap<String, Taken>) {
+        let own = self.filter(typed::compare(self.schema, Ref::Type(self.root), old, new));
+        let mut versions: BTreeMap<&str, Comparison> = BTreeMap::from([(self.write.api_version, own.clone())]);
+        let mut taken = BTreeMap::new();
+        for (key, owned) in managers.fields.iter().filter(|(key, _)| *key != current) {
+            if !versions.contains_key(&*owned.api_version) {
+                let both = (self.convert(old, &owned.api_version), self.convert(new, &owned.api_version));
+                let (Some(old), Some(new)) = both else { continue };
+                let changes = typed::compare(&new.schema, Ref::Type(new.root), &old.object, &new.object);
+                versions.insert(&owned.api_version, self.filter(changes));
+            }
+            let Some(changes) = versions.get(&*owned.api_version) else { continue };
+            let changed = owned.set.intersection(&changes.modified.union(&changes.added));
+            taken.insert(key.clone(), Taken { changed, removed: changes.removed.clone() });
+        }
+        (own, taken)
+    }
+
+    /// The object in that version, as it is when it is in it already.
+    pub fn convert(&self, object: &Value, api_version: &str) -> Option<View<'a>> {
+        let has = object.get("apiVersion").and_then(Value::as_str);
+        if api_version == self.write.api_version && has.is_none_or(|has| has == api_version) {
+            return Some(View { schema: SchemaOf::Own(self.schema), root: self.root, object: object.clone() });
+        }
+        let (schema, root, object) = (self.write.convert)(object, api_version)?;
+        Some(match api_version == self.write.api_version {
+            true => View { schema: SchemaOf::Own(self.schema), root: self.root, object },
+            false => View { schema: SchemaOf::Other(schema), root, object },
+        })
+    }
+
+    fn filter(&self, changes: Comparison) -> Comparison {
+        let Comparison { removed, modified, added } = changes;
+        let owned = self.write.owned;
+        Comparison { removed: owned.apply(removed), modified: owned.apply(modified), added: owned.apply(added) }
+    }
+}
+
+/// What a change takes from a manager.
+pub(crate) struct Taken {
+    /// Its fields that got another value.
+    pub changed: Set,
+    /// All that is gone from the object.
+    pub removed: Set,
+}
+
+/// Kubernetes' word for a manager without a name.
+pub(crate) fn non_empty(manager: &str) -> &str {
+    if manager.is_empty() { "unknown" } else { manager }
+}
+
+/// The empty object that a create is compared with.
+pub(crate) fn zero(schema: &Schema, root: TypeId, write: &Write) -> Value {
+    let mut zero = typed::zero(schema, root);
+    if let Some(zero) = zero.as_object_mut() {
+        zero.insert("apiVersion".to_owned(), write.api_version.into());
+        zero.insert("kind".to_owned(), write.kind.into());
+    }
+    zero
+}
+
+pub(crate) fn managed_fields(object: &Value) -> Option<&Value> {
+    object.pointer("/metadata/managedFields").filter(|entries| !entries.is_null())
+}
+
+fn take_managed_fields(object: &mut Value) -> Option<Value> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    metadata.shift_remove("managedFields").filter(|entries| !entries.is_null())
+}
+
+pub(crate) fn set_managed_fields(object: &mut Value, entries: Option<Value>) {
+    take_managed_fields(object);
+    let entries = entries.filter(|entries| !entries.is_null());
+    if let (Some(metadata), Some(entries)) = (object.get_mut("metadata").and_then(Value::as_object_mut), entries) {
+        metadata.insert("managedFields".to_owned(), entries);
+    }
+}
+
+/// Does the client take the managed fields away? `[]` and `[{}]` do.
+fn is_reset(entries: &Value) -> bool {
+    let unset = |value: &Value| value.is_null() || value.as_str() == Some("");
+    match entries.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([only]) => only.as_object().is_none_or(|entry| entry.values().all(unset)),
+        _ => false,
+    }
+}

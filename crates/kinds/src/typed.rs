@@ -1,0 +1,733 @@
+//! Objects seen through their types, as server-side apply sees them: which fields an object has, how two objects differ,
+//! what merging and removing gives. Works on values and schemas only; who owns what is the business of `managed`.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::fieldset::{Element, Set, same_values};
+use crate::schema::{Field, ListType, MapType, Omit, Schema, Shape, Type, TypeId};
+use crate::strategic::{go_print, go_syntax, go_type};
+
+/// What is different between two objects. No field is in more than one of the sets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    pub removed: Set,
+    pub modified: Set,
+    pub added: Set,
+}
+
+/// The type of a value at some place of an object.
+#[derive(Clone, Copy, Debug)]
+pub enum Ref<'a> {
+    Type(TypeId),
+    /// A field, a list item or a map value; `Some` where the field has its own `x-kubernetes-map-type`.
+    Shape(&'a Shape, Option<MapType>),
+    /// Any JSON, owned as a whole.
+    Untyped,
+    /// Any JSON whose objects are owned key by key: unknown fields that are kept.
+    Deduced,
+}
+
+/// A type resolved against a value.
+enum Atom<'a> {
+    Scalar(Scalar),
+    List { item: Ref<'a>, list: &'a ListType },
+    Map { fields: Option<&'a Type>, rest: Option<Ref<'a>>, atomic: bool },
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Scalar {
+    Numeric,
+    String,
+    Boolean,
+    Untyped,
+}
+
+/// What a value of an open type turned out to be.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Open,
+    Scalar,
+    List,
+    Map,
+}
+
+impl<'a> Ref<'a> {
+    fn is_open(self) -> bool {
+        matches!(self, Ref::Untyped | Ref::Deduced | Ref::Shape(Shape::Any | Shape::StructOr(..), _))
+    }
+
+    fn form(self, value: Option<&Value>) -> Form {
+        match value {
+            _ if !self.is_open() => Form::Open,
+            None | Some(Value::Null) => Form::Open,
+            Some(Value::Array(_)) => Form::List,
+            Some(Value::Object(_)) => Form::Map,
+            Some(_) => Form::Scalar,
+        }
+    }
+
+    fn atom(self, schema: &'a Schema, form: Form) -> Atom<'a> {
+        match self {
+            Ref::Type(id) => struct_atom(schema, id, None),
+            Ref::Shape(Shape::Any, _) | Ref::Untyped => Ref::open_atom(form, Ref::Untyped, true),
+            // Kubernetes publishes these without a type.
+            Ref::Deduced | Ref::Shape(Shape::StructOr(..), _) => Ref::open_atom(form, Ref::Deduced, false),
+            Ref::Shape(shape, own) => match shape {
+                Shape::String | Shape::Bytes => Atom::Scalar(Scalar::String),
+                Shape::Bool => Atom::Scalar(Scalar::Boolean),
+                Shape::Int32 | Shape::Int64 | Shape::Float => Atom::Scalar(Scalar::Numeric),
+                Shape::Struct(id) => struct_atom(schema, *id, own),
+                Shape::List(item, list) => Atom::List { item: Ref::Shape(item, None), list },
+                Shape::Map(item) => {
+                    let atomic = own == Some(MapType::Atomic);
+                    Atom::Map { fields: None, rest: Some(Ref::Shape(item, None)), atomic }
+                }
+                _ => Atom::Scalar(Scalar::Untyped),
+            },
+        }
+    }
+
+    fn open_atom(form: Form, item: Ref<'a>, atomic: bool) -> Atom<'a> {
+        match form {
+            Form::Scalar => Atom::Scalar(Scalar::Untyped),
+            // The items of a list of unknown type are never told apart.
+            Form::List => Atom::List { item: Ref::Untyped, list: &ListType::Atomic },
+            Form::Map | Form::Open => Atom::Map { fields: None, rest: Some(item), atomic },
+        }
+    }
+
+    /// The type of what is below an element, where the schema knows it.
+    fn below(self, schema: &'a Schema, element: &Element) -> Option<Ref<'a>> {
+        match (self.atom(schema, Form::Open), element) {
+            (Atom::Map { fields, rest, .. }, Element::Field(name)) => child(fields, rest, name),
+            (Atom::List { item, .. }, Element::Key(_) | Element::Item(_) | Element::Index(_)) => Some(item),
+            _ => None,
+        }
+    }
+}
+
+fn struct_atom(schema: &Schema, id: TypeId, own: Option<MapType>) -> Atom<'_> {
+    let fields = schema.get(id);
+    let atomic = own.map_or(fields.atomic, |own| own == MapType::Atomic);
+    Atom::Map { fields: Some(fields), rest: fields.preserve_unknown.then_some(Ref::Deduced), atomic }
+}
+
+fn find<'a>(fields: &'a Type, name: &str) -> Option<&'a Field> {
+    fields.fields.iter().find(|field| *field.name == *name)
+}
+
+fn child<'a>(fields: Option<&'a Type>, rest: Option<Ref<'a>>, name: &str) -> Option<Ref<'a>> {
+    let field = fields.and_then(|fields| find(fields, name));
+    field.map(|field| Ref::Shape(&field.shape, field.map_type)).or(rest)
+}
+
+fn list_of(value: Option<&Value>) -> Option<&Vec<Value>> {
+    value.and_then(Value::as_array)
+}
+
+fn map_of(value: Option<&Value>) -> Option<&Map<String, Value>> {
+    value.and_then(Value::as_object)
+}
+
+// ---- elements of lists -------------------------------------------------------------------------------------------
+
+/// The element that names an item of a set or an associative list.
+fn element_of(schema: &Schema, item: Ref, list: &ListType, value: &Value) -> Result<Element, String> {
+    match list {
+        ListType::Atomic => Err("invalid indexing of non-associative list".to_owned()),
+        ListType::Set => match value {
+            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+            Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
+            Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
+            value => Ok(Element::Item(value.clone())),
+        },
+        ListType::Map(keys) => {
+            let fields = match value {
+                Value::Null => return Err("associative list with keys may not have a null element".to_owned()),
+                Value::Object(fields) => fields,
+                _ => return Err("associative list with keys may not have non-map elements".to_owned()),
+            };
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                let value = fields.get(&**key).cloned().or_else(|| key_default(schema, item, key));
+                found.extend(value.map(|value| (key.to_string(), value)));
+            }
+            if found.is_empty() {
+                let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+                return Err(format!(
+                    "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                    keys.join(" ")
+                ));
+            }
+            Ok(Element::key(found))
+        }
+    }
+}
+
+/// The default of a key field. A field that Go always writes has its zero value as default.
+fn key_default(schema: &Schema, item: Ref, key: &str) -> Option<Value> {
+    let Atom::Map { fields: Some(fields), .. } = item.atom(schema, Form::Open) else { return None };
+    let field = find(fields, key)?;
+    let always = field.omit == Omit::Never && !field.pointer;
+    field.default.clone().or_else(|| always.then(|| zero_of(schema, field)))
+}
+
+// ---- zero values -------------------------------------------------------------------------------------------------
+
+/// The JSON of an object that nothing was put into, as Go encodes it: what a create is compared with.
+pub fn zero(schema: &Schema, root: TypeId) -> Value {
+    let mut out = Map::new();
+    for field in &schema.get(root).fields {
+        let embedded = matches!(field.shape, Shape::Struct(_)) && !field.pointer;
+        let written = match field.omit {
+            Omit::Never => true,
+            Omit::Empty => embedded,
+            Omit::Zero => false,
+        };
+        if written {
+            out.insert(field.name.to_string(), zero_of(schema, field));
+        }
+    }
+    Value::Object(out)
+}
+
+fn zero_of(schema: &Schema, field: &Field) -> Value {
+    if field.pointer {
+        return Value::Null;
+    }
+    match &field.shape {
+        Shape::String => Value::from(""),
+        Shape::Duration => Value::from("0s"),
+        Shape::Quantity => Value::from("0"),
+        Shape::Bool => Value::from(false),
+        Shape::Int32 | Shape::Int64 | Shape::Float | Shape::IntOrString => Value::from(0),
+        Shape::Struct(id) => zero(schema, *id),
+        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Any => Value::Null,
+        Shape::StructOr(..) | Shape::List(..) | Shape::Map(_) => Value::Null,
+    }
+}
+
+// ---- validate ----------------------------------------------------------------------------------------------------
+
+/// Does the value have the type? The error lists every deviation, in the words of structured-merge-diff.
+pub fn validate(schema: &Schema, ty: Ref, value: &Value, allow_duplicates: bool) -> Result<(), String> {
+    let mut walk = Validate { schema, allow_duplicates, path: Vec::new(), errors: Vec::new() };
+    walk.visit(ty, value);
+    match walk.errors.as_slice() {
+        [] => Ok(()),
+        [only] => Err(only.clone()),
+        many => Err(format!("errors:\n  {}", many.join("\n  "))),
+    }
+}
+
+struct Validate<'a> {
+    schema: &'a Schema,
+    allow_duplicates: bool,
+    path: Vec<Element>,
+    errors: Vec<String>,
+}
+
+impl<'a> Validate<'a> {
+    fn error(&mut self, message: String) {
+        let path: String = self.path.iter().map(Element::to_string).collect();
+        self.errors.push(if path.is_empty() { message } else { format!("{path}: {message}") });
+    }
+
+    fn visit(&mut self, ty: Ref<'a>, value: &Value) {
+        match ty.atom(self.schema, ty.form(Some(value))) {
+            Atom::Scalar(scalar) => {
+                if let Some(message) = scalar_error(scalar, value) {
+                    self.error(message);
+                }
+            }
+            Atom::List { item, list } => match value {
+                Value::Null => {}
+                Value::Array(items) => self.visit_items(item, list, items),
+                other => self.error(format!("expected list, got &{{{}}}", go_print(other))),
+            },
+            Atom::Map { fields, rest, .. } => match value {
+                Value::Null => {}
+                Value::Object(map) => {
+                    for (key, value) in map {
+                        self.path.push(Element::field(key));
+                        match child(fields, rest, key) {
+                            Some(ty) => self.visit(ty, value),
+                            None => self.error("field not declared in schema".to_owned()),
+                        }
+                        self.path.pop();
+                    }
+                }
+                other => self.error(format!("expected map, got &{{{}}}", go_print(other))),
+            },
+        }
+    }
+
+    fn visit_items(&mut self, item: Ref<'a>, list: &ListType, items: &[Value]) {
+        let mut seen = BTreeSet::new();
+        for (at, value) in items.iter().enumerate() {
+            let element = match list {
+                ListType::Atomic => Element::Index(at as i64),
+                _ => match element_of(self.schema, item, list, value) {
+                    Ok(element) => element,
+                    Err(message) => return self.error(format!("element {at}: {message}")),
+                },
+            };
+            if !seen.insert(element.clone()) && !self.allow_duplicates {
+                self.error(format!("duplicate entries for key {element}"));
+            }
+            self.path.push(element);
+            self.visit(item, value);
+            self.path.pop();
+        }
+    }
+}
+
+fn scalar_error(scalar: Scalar, value: &Value) -> Option<String> {
+    match (scalar, value) {
+        (_, Value::Null) => None,
+        (Scalar::Numeric, Value::Number(_))
+        | (Scalar::String, Value::String(_))
+        | (Scalar::Boolean, Value::Bool(_)) => None,
+        (Scalar::Untyped, Value::Number(_) | Value::String(_) | Value::Bool(_)) => None,
+        (Scalar::Numeric, value) => Some(format!("expected numeric (int or float), got {}", go_type(value))),
+        (Scalar::String, value) => {
+            Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)))
+        }
+        (Scalar::Boolean, value) => Some(format!("expected boolean, got &{{{}}}", go_print(value))),
+        (Scalar::Untyped, value) => Some(format!("expected any scalar, got &{{{}}}", go_print(value))),
+    }
+}
+
+// ---- the set of an object ----------------------------------------------------------------------------------------
+
+/// Every leaf field and every item of the value. Atomic values are one leaf; items of a set or an associative list are
+/// members beside what is below them.
+pub fn set_of(schema: &Schema, ty: Ref, value: &Value) -> Set {
+    let mut walk = SetOf { schema, path: Vec::new(), set: Set::default() };
+    walk.visit(ty, value);
+    walk.set
+}
+
+struct SetOf<'a> {
+    schema: &'a Schema,
+    path: Vec<Element>,
+    set: Set,
+}
+
+impl<'a> SetOf<'a> {
+    fn visit(&mut self, ty: Ref<'a>, value: &Value) {
+        match ty.atom(self.schema, ty.form(Some(value))) {
+            Atom::Scalar(_) => self.set.insert(&self.path),
+            Atom::List { list: ListType::Atomic, .. } | Atom::Map { atomic: true, .. } => self.set.insert(&self.path),
+            Atom::List { item, list } => {
+                let Some(items) = value.as_array() else { return };
+                let elements: Vec<Option<Element>> =
+                    items.iter().map(|value| element_of(self.schema, item, list, value).ok()).collect();
+                for (value, element) in items.iter().zip(&elements) {
+                    let Some(element) = element else { continue };
+                    self.path.push(element.clone());
+                    self.set.insert(&self.path);
+                    // Items with the same key are owned together, as one leaf.
+                    if elements.iter().flatten().filter(|other| *other == element).count() == 1 {
+                        self.visit(item, value);
+                    }
+                    self.path.pop();
+                }
+            }
+            Atom::Map { fields, rest, .. } => {
+                let Some(map) = value.as_object() else { return };
+                for (key, value) in map {
+                    let declared = fields.is_some_and(|fields| find(fields, key).is_some());
+                    self.path.push(Element::field(key));
+                    if let Some(ty) = child(fields, rest, key) {
+                        self.visit(ty, value);
+                    }
+                    if !declared || value.is_null() || value.as_object().is_some_and(Map::is_empty) {
+                        self.set.insert(&self.path);
+                    }
+                    self.path.pop();
+                }
+            }
+        }
+    }
+}
+
+// ---- compare -----------------------------------------------------------------------------------------------------
+
+/// What of `new` is different from `old`.
+pub fn compare(schema: &Schema, ty: Ref, old: &Value, new: &Value) -> Comparison {
+    let mut walk = Compare { schema, path: Vec::new(), out: Comparison::default() };
+    walk.visit(ty, Some(old), Some(new));
+    walk.out
+}
+
+struct Compare<'a> {
+    schema: &'a Schema,
+    path: Vec<Element>,
+    out: Comparison,
+}
+
+impl<'a> Compare<'a> {
+    fn visit(&mut self, ty: Ref<'a>, old: Option<&Value>, new: Option<&Value>) {
+        let leaf = match forms(ty, old, new) {
+            (form, None) => self.visit_as(ty, form, old, new),
+            (first, Some(second)) => {
+                self.visit_as(ty, first, old, new);
+                self.visit_as(ty, second, old, new)
+            }
+        };
+        match (old, new) {
+            _ if leaf => {}
+            (None, _) => self.out.added.insert(&self.path),
+            (_, None) => self.out.removed.insert(&self.path),
+            _ => {}
+        }
+    }
+
+    /// Was it a leaf?
+    fn visit_as(&mut self, ty: Ref<'a>, form: Form, old: Option<&Value>, new: Option<&Value>) -> bool {
+        match ty.atom(self.schema, form) {
+            Atom::Scalar(_) => self.leaf(old, new),
+            Atom::List { item, list } => {
+                let (a, b) = (list_of(old), list_of(new));
+                let empty = a.is_none_or(Vec::is_empty) && b.is_none_or(Vec::is_empty);
+                if empty || *list == ListType::Atomic {
+                    return self.leaf(old, new);
+                }
+                self.visit_items(item, list, a.map_or(&[], Vec::as_slice), b.map_or(&[], Vec::as_slice));
+                false
+            }
+            Atom::Map { fields, rest, atomic } => {
+                let (a, b) = (map_of(old), map_of(new));
+                let empty = a.is_none_or(Map::is_empty) && b.is_none_or(Map::is_empty);
+                if empty || atomic {
+                    return self.leaf(old, new);
+                }
+                for (key, old, new) in zip_maps(a, b) {
+                    self.path.push(Element::field(key));
+                    if let Some(ty) = child(fields, rest, key) {
+                        self.visit(ty, old, new);
+                    }
+                    self.path.pop();
+                }
+                false
+            }
+        }
+    }
+
+    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) -> bool {
+        match (old, new) {
+            (None, _) => self.out.added.insert(&self.path),
+            (_, None) => self.out.removed.insert(&self.path),
+            (Some(old), Some(new)) if !same_values(old, new) => self.out.modified.insert(&self.path),
+            _ => {}
+        }
+        true
+    }
+
+    fn visit_items(&mut self, item: Ref<'a>, list: &ListType, old: &[Value], new: &[Value]) {
+        let elements = |items: &[Value]| -> Vec<Option<Element>> {
+            items.iter().map(|value| element_of(self.schema, item, list, value).ok()).collect()
+        };
+        let (old_elements, new_elements) = (elements(old), elements(new));
+        let all: BTreeSet<&Element> = old_elements.iter().chain(&new_elements).flatten().collect();
+        for element in all {
+            let these = |elements: &[Option<Element>], items: &'_ [Value]| -> Vec<Value> {
+                let named = elements.iter().zip(items).filter(|(e, _)| e.as_ref() == Some(element));
+                named.map(|(_, value)| value.clone()).collect()
+            };
+            let (a, b) = (these(&old_elements, old), these(&new_elements, new));
+            self.path.push(element.clone());
+            match (a.as_slice(), b.as_slice()) {
+                ([] | [_], [] | [_]) => self.visit(item, a.first(), b.first()),
+                // Items with the same key are compared as one atomic value.
+                ([_, _, ..], [_, _, ..]) => {
+                    if a.len() != b.len() || !a.iter().zip(&b).all(|(a, b)| same_values(a, b)) {
+                        self.out.modified.insert(&self.path);
+                    }
+                }
+                ([_, _, ..], _) => {
+                    if let Some(new) = b.first() {
+                        self.visit(item, None, Some(new));
+                    }
+                    self.out.removed.insert(&self.path);
+                }
+                (_, [_, _, ..]) => {
+                    if let Some(old) = a.first() {
+                        self.visit(item, Some(old), None);
+                    }
+                    self.out.added.insert(&self.path);
+                }
+            }
+            self.path.pop();
+        }
+    }
+}
+
+/// As what to look at the two values: twice where an open type holds different things on both sides.
+fn forms(ty: Ref, old: Option<&Value>, new: Option<&Value>) -> (Form, Option<Form>) {
+    let (a, b) = (ty.form(old), ty.form(new));
+    if new.is_none() {
+        (a, None)
+    } else if old.is_none() || a == b {
+        (b, None)
+    } else {
+        (a, Some(b))
+    }
+}
+
+type Pair<'v> = (&'v str, Option<&'v Value>, Option<&'v Value>);
+
+fn zip_maps<'v>(a: Option<&'v Map<String, Value>>, b: Option<&'v Map<String, Value>>) -> Vec<Pair<'v>> {
+    let mut out: Vec<Pair> = Vec::new();
+    for (key, value) in a.into_iter().flatten() {
+        out.push((key, Some(value), b.and_then(|b| b.get(key))));
+    }
+    for (key, value) in b.into_iter().flatten() {
+        if a.is_none_or(|a| !a.contains_key(key)) {
+            out.push((key, None, Some(value)));
+        }
+    }
+    out
+}
+
+// ---- merge -------------------------------------------------------------------------------------------------------
+
+/// `live` with everything `config` says. Nothing is removed; items stand as in `live`, or as in `config` where that
+/// names them in another order.
+pub fn merge(schema: &Schema, ty: Ref, live: &Value, config: &Value) -> Result<Value, String> {
+    let mut walk = Merge { schema, path: Vec::new(), errors: Vec::new() };
+    let out = walk.visit(ty, Some(live), Some(config));
+    match walk.errors.as_slice() {
+        [] => Ok(out.unwrap_or(Value::Null)),
+        [only] => Err(only.clone()),
+        many => Err(format!("errors:\n  {}", many.join("\n  "))),
+    }
+}
+
+struct Merge<'a> {
+    schema: &'a Schema,
+    path: Vec<Element>,
+    errors: Vec<String>,
+}
+
+impl<'a> Merge<'a> {
+    fn visit(&mut self, ty: Ref<'a>, live: Option<&Value>, config: Option<&Value>) -> Option<Value> {
+        match forms(ty, live, config) {
+            (form, None) => self.visit_as(ty, form, live, config),
+            (_, Some(second)) => self.visit_as(ty, second, live, config),
+        }
+    }
+
+    fn visit_as(&mut self, ty: Ref<'a>, form: Form, live: Option<&Value>, config: Option<&Value>) -> Option<Value> {
+        let leaf = || config.or(live).cloned();
+        match ty.atom(self.schema, form) {
+            Atom::Scalar(_) => leaf(),
+            Atom::List { item, list } => {
+                let (a, b) = (list_of(live), list_of(config));
+                let empty = a.is_none_or(Vec::is_empty) && b.is_none_or(Vec::is_empty);
+                if empty || *list == ListType::Atomic {
+                    return leaf();
+                }
+                self.merge_items(item, list, a.map_or(&[], Vec::as_slice), b.map_or(&[], Vec::as_slice))
+            }
+            Atom::Map { fields, rest, atomic } => {
+                let (a, b) = (map_of(live), map_of(config));
+                let empty = a.is_none_or(Map::is_empty) && b.is_none_or(Map::is_empty);
+                if empty || atomic {
+                    return leaf();
+                }
+                let mut out = Map::new();
+                for (key, live, config) in zip_maps(a, b) {
+                    self.path.push(Element::field(key));
+                    if let Some(ty) = child(fields, rest, key)
+                        && let Some(value) = self.visit(ty, live, config)
+                    {
+                        out.insert(key.to_owned(), value);
+                    }
+                    self.path.pop();
+                }
+                (!out.is_empty()).then_some(Value::Object(out))
+            }
+        }
+    }
+
+    fn elements(&mut self, item: Ref, list: &ListType, items: &[Value], allow_duplicates: bool) -> Vec<Element> {
+        let mut out: Vec<Element> = Vec::with_capacity(items.len());
+        let path: String = self.path.iter().map(Element::to_string).collect();
+        for (at, value) in items.iter().enumerate() {
+            match element_of(self.schema, item, list, value) {
+                Err(message) => self.errors.push(format!("{path}: element {at}: {message}")),
+                Ok(element) if !allow_duplicates && out.contains(&element) => {
+                    self.errors.push(format!("{path}: duplicate entries for key {element}"));
+                }
+                Ok(element) => out.push(element),
+            }
+        }
+        out
+    }
+
+    /// Interleaves both lists: items of `live` keep their places around the items of `config`, which stand in the order
+    /// `config` gives them.
+    fn merge_items(&mut self, item: Ref<'a>, list: &ListType, live: &[Value], config: &[Value]) -> Option<Value> {
+        let before = self.errors.len();
+        let config_elements = self.elements(item, list, config, false);
+        let live_elements = self.elements(item, list, live, true);
+        if self.errors.len() > before {
+            return None;
+        }
+        // An item whose key is there twice is not merged with anything.
+        let of_live = |element: &Element| match live_elements.iter().filter(|e| *e == element).count() {
+            0 => None,
+            1 => live_elements.iter().position(|e| e == element).map(|at| &live[at]),
+            _ => Some(&Value::Null),
+        };
+        let of_config = |element: &Element| config_elements.iter().position(|e| e == element).map(|at| &config[at]);
+        let mut shared = config_elements.iter().filter(|element| live_elements.contains(element));
+        let mut next_shared = shared.next();
+        let mut merged: BTreeSet<&Element> = BTreeSet::new();
+        let mut out = Vec::new();
+        let (mut l, mut c) = (0, 0);
+        while l < live_elements.len() || c < config_elements.len() {
+            if l < live_elements.len() && c < config_elements.len() {
+                let element = &live_elements[l];
+                if *element == config_elements[c] {
+                    merged.insert(element);
+                    out.extend(self.merge_item(item, element, of_live(element), of_config(element)));
+                    l += 1;
+                    c += 1;
+                    next_shared = shared.next();
+                    continue;
+                }
+                if of_config(element).is_some() && next_shared.is_some_and(|next| next != element) {
+                    // Shared, but its turn in the order of the config has not come or is over.
+                    l += 1;
+                    continue;
+                }
+            }
+            if l < live_elements.len() {
+                let element = &live_elements[l];
+                if of_config(element).is_none() {
+                    out.extend(self.merge_item(item, element, Some(&live[l]), None));
+                    l += 1;
+                    continue;
+                } else if merged.contains(element) {
+                    l += 1;
+                }
+            }
+            if c < config_elements.len() {
+                let element = &config_elements[c];
+                merged.insert(element);
+                out.extend(self.merge_item(item, element, of_live(element), of_config(element)));
+                c += 1;
+                if next_shared == Some(element) {
+                    next_shared = shared.next();
+                }
+            }
+        }
+        (!out.is_empty()).then_some(Value::Array(out))
+    }
+
+    fn merge_item(
+        &mut self,
+        item: Ref<'a>,
+        at: &Element,
+        live: Option<&Value>,
+        config: Option<&Value>,
+    ) -> Option<Value> {
+        self.path.push(at.clone());
+        let out = self.visit(item, live, config);
+        self.path.pop();
+        out
+    }
+}
+
+// ---- remove ------------------------------------------------------------------------------------------------------
+
+/// The value without the items and fields of the set.
+pub fn remove(schema: &Schema, ty: Ref, value: &Value, gone: &Set) -> Value {
+    match ty.atom(schema, ty.form(Some(value))) {
+        Atom::Scalar(_) => value.clone(),
+        Atom::List { list: ListType::Atomic, .. } | Atom::Map { atomic: true, .. } => Value::Null,
+        Atom::List { item, list } => {
+            let mut out = Vec::new();
+            for value in value.as_array().into_iter().flatten() {
+                let Ok(element) = element_of(schema, item, list, value) else { continue };
+                if gone.has_member(&element) {
+                    continue;
+                }
+                out.push(match gone.below(&element) {
+                    Some(gone) => remove(schema, item, value, gone),
+                    None => value.clone(),
+                });
+            }
+            if out.is_empty() { Value::Null } else { Value::Array(out) }
+        }
+        Atom::Map { fields, rest, .. } => {
+            let mut out = Map::new();
+            for (key, value) in value.as_object().into_iter().flatten() {
+                let element = Element::field(key);
+                if gone.has_member(&element) {
+                    continue;
+                }
+                let value = match (gone.below(&element), child(fields, rest, key)) {
+                    (Some(gone), Some(ty)) => remove(schema, ty, value, gone),
+                    _ => value.clone(),
+                };
+                out.insert(key.clone(), value);
+            }
+            if out.is_empty() { Value::Null } else { Value::Object(out) }
+        }
+    }
+}
+
+// ---- sets and types ----------------------------------------------------------------------------------------------
+
+/// The set with every struct field on the way to a member made a member too.
+pub fn with_named_fields(schema: &Schema, ty: Option<Ref>, set: &Set) -> Set {
+    let mut out = Set::default();
+    for (element, member, below) in set.children() {
+        let declared = match (element, ty.map(|ty| ty.atom(schema, Form::Open))) {
+            (Element::Field(name), Some(Atom::Map { fields: Some(fields), .. })) => find(fields, name).is_some(),
+            _ => false,
+        };
+        let child = ty.and_then(|ty| ty.below(schema, element));
+        let member = member || (declared && !below.is_empty());
+        out.set_child(element.clone(), member, with_named_fields(schema, child, below));
+    }
+    out
+}
+
+/// The set as the schema would have it today: what became atomic since the set was written is owned as a whole.
+pub fn reconcile(schema: &Schema, ty: Ref, set: Set) -> Set {
+    let (mut whole, mut path) = (Set::default(), Vec::new());
+    find_whole(schema, ty, Some(&set), false, &mut path, &mut whole);
+    if whole.is_empty() { set } else { set.difference_deep(&whole).union(&whole) }
+}
+
+/// `leaf`: the set owns this very place and nothing below it.
+fn find_whole(schema: &Schema, ty: Ref, set: Option<&Set>, leaf: bool, path: &mut Vec<Element>, whole: &mut Set) {
+    if matches!(ty, Ref::Deduced) {
+        return;
+    }
+    match ty.atom(schema, Form::Open) {
+        Atom::Scalar(_) => return,
+        Atom::List { list: ListType::Atomic, .. } if !leaf => return whole.insert(path),
+        Atom::Map { atomic: true, .. } if !leaf => {
+            if set.is_some_and(|set| !set.is_empty()) {
+                whole.insert(path);
+            }
+            return;
+        }
+        _ => {}
+    }
+    for (element, member, below) in set.into_iter().flat_map(Set::children) {
+        if let Some(ty) = ty.below(schema, element) {
+            path.push(element.clone());
+            find_whole(schema, ty, Some(below), member && below.is_empty(), path, whole);
+            path.pop();
+        }
+    }
+}
