@@ -1,1 +1,5 @@
 //! (being written)
+
+pub mod authn;
+pub mod authz;
+pub mod lookup;

@@ -1,0 +1,308 @@
+//! Who is asking: client certificate, then bearer token (static, then service account), else anonymous.
+//! Decides nothing about rights and touches no connection; the clock and the objects are handed in.
+
+pub mod jwt;
+pub mod service_account;
+pub mod token_file;
+pub mod x509;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use serde::{Deserialize, Serialize};
+
+use crate::lookup::Lookup;
+
+pub const ANONYMOUS: &str = "system:anonymous";
+pub const AUTHENTICATED: &str = "system:authenticated";
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The group that may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The extra key that names the credential a request came with.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// What a browser's WebSocket puts in front of a base64url token, as one of its subprotocols.
+const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+
+const INVALID_TOKEN: &str = "invalid bearer token";
+const EXTRA_SPACE: &str =
+    "the provided Authorization header contains extra space before the bearer token, and is ignored";
+
+/// An identity; serialises as `authentication.k8s.io/v1` `UserInfo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    #[serde(rename = "username", default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> User {
+        User { name: name.into(), groups: groups.into_iter().map(Into::into).collect(), ..User::default() }
+    }
+
+    pub fn anonymous() -> User {
+        User::new(ANONYMOUS, [UNAUTHENTICATED])
+    }
+
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}
+
+/// The outcome of a successful authentication.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    pub user: Arc<User>,
+    /// The audiences that credential and question have in common.
+    pub audiences: Vec<String>,
+    /// To be sent as `Warning: 299` header.
+    pub warning: Option<&'static str>,
+    /// For the audit log: `authentication.k8s.io/stale-token` and the like.
+    pub annotations: Vec<(&'static str, String)>,
+}
+
+/// No. Clients see a bare 401; the reason is for TokenReview and the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unauthenticated {
+    pub reason: String,
+}
+
+/// All the ways to prove an identity, in the order they are tried.
+pub struct Authenticator {
+    pub tokens: token_file::TokenFile,
+    pub service_accounts: service_account::ServiceAccounts,
+    /// The audiences of this API server, at least its issuer.
+    pub audiences: Vec<String>,
+}
+
+/// What a request brings along.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    pub headers: &'a HeaderMap,
+    pub peer: Option<&'a x509::Peer>,
+}
+
+impl Authenticator {
+    /// Who sent the request. `now` is in seconds since 1970.
+    pub fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+        lookup: &dyn Lookup,
+        now: i64,
+    ) -> Result<Authenticated, Unauthenticated> {
+        self.authenticate_for(credentials, &self.audiences, lookup, now)
+    }
+
+    /// Whether the token of a TokenReview is good for `audiences`; the API server's own where there are none.
+    pub fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        lookup: &dyn Lookup,
+        now: i64,
+    ) -> Result<Authenticated, Unauthenticated> {
+        let audiences = if audiences.is_empty() { &self.audiences } else { audiences };
+        match bearer(&format!("Bearer {token}")) {
+            Bearer::Token(token) => self.judge(Ok(None), Some(Ok(token.into())), None, audiences, lookup, now),
+            Bearer::None(warning) => self.judge(Ok(None), None, warning, audiences, lookup, now),
+        }
+    }
+
+    fn authenticate_for(
+        &self,
+        credentials: Credentials<'_>,
+        audiences: &[String],
+        lookup: &dyn Lookup,
+        now: i64,
+    ) -> Result<Authenticated, Unauthenticated> {
+        let peer = credentials.peer.map_or(Ok(None), |peer| peer.user(now));
+        let header = credentials.headers.get(AUTHORIZATION).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        match bearer(header.as_deref().unwrap_or_default()) {
+            Bearer::Token(token) => self.judge(peer, Some(Ok(token.into())), None, audiences, lookup, now),
+            Bearer::None(warning) => {
+                self.judge(peer, websocket_token(credentials.headers), warning, audiences, lookup, now)
+            }
+        }
+    }
+
+    /// The first proof that holds wins; a proof that fails is forgiven only when another one holds.
+    fn judge(
+        &self,
+        peer: Result<Option<Arc<User>>, String>,
+        token: Option<Result<String, String>>,
+        warning: Option<&'static str>,
+        audiences: &[String],
+        lookup: &dyn Lookup,
+        now: i64,
+    ) -> Result<Authenticated, Unauthenticated> {
+        let mut errors = Vec::new();
+        let done = |user, audiences: Vec<String>| Authenticated { user, audiences, warning, annotations: Vec::new() };
+        let own_audiences = || intersect(&self.audiences, audiences);
+        match peer {
+            Ok(Some(user)) => return Ok(done(authenticated(user), own_audiences())),
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+        let attempted = token.is_some();
+        match token {
+            Some(Ok(token)) => match self.token(&token, audiences, lookup, now) {
+                Ok(Some(found)) => return Ok(Authenticated { user: authenticated(found.user), warning, ..found }),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            },
+            Some(Err(error)) => errors.push(error),
+            None => {}
+        }
+        if attempted {
+            // The server's own loopback token is tried before all others, and says this of every token but its own.
+            errors.insert(0, INVALID_TOKEN.to_string());
+        }
+        if !errors.is_empty() {
+            return Err(Unauthenticated { reason: crate::authz::aggregate(&errors) });
+        }
+        Ok(done(Arc::new(User::anonymous()), audiences.to_vec()))
+    }
+
+    fn token(
+        &self,
+        token: &str,
+        audiences: &[String],
+        lookup: &dyn Lookup,
+        now: i64,
+    ) -> Result<Option<Authenticated>, String> {
+        // A static token knows of no audience: it is good for the API server only.
+        let own = intersect(&self.audiences, audiences);
+        if !own.is_empty()
+            && let Some(user) = self.tokens.find(token)
+        {
+            return Ok(Some(Authenticated { user, audiences: own, warning: None, annotations: Vec::new() }));
+        }
+        self.service_accounts.authenticate(token, audiences, lookup, now)
+    }
+}
+
+enum Bearer<'a> {
+    Token(&'a str),
+    /// No attempt at a bearer token, maybe with a warning about it.
+    None(Option<&'static str>),
+}
+
+/// Reads an Authorization header as Kubernetes does: the scheme in any case, one space, and whatever follows the next
+/// space does not matter.
+fn bearer(header: &str) -> Bearer<'_> {
+    let mut parts = header.trim().splitn(3, ' ');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(scheme), Some(""), Some(_)) if scheme.eq_ignore_ascii_case("bearer") => Bearer::None(Some(EXTRA_SPACE)),
+        (Some(scheme), Some(token), _) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => {
+            Bearer::Token(token)
+        }
+        _ => Bearer::None(None),
+    }
+}
+
+/// The token among the subprotocols of a WebSocket request.
+fn websocket_token(headers: &HeaderMap) -> Option<Result<String, String>> {
+    let has = |name, wanted: &str| {
+        headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).any(|v| v.to_ascii_lowercase().contains(wanted))
+    };
+    if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
+        return None;
+    }
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let (mut token, mut others) = (None, 0);
+    for protocol in offered.flat_map(|value| value.split(',')).map(str::trim) {
+        let Some(encoded) = protocol.strip_prefix(WEBSOCKET_TOKEN_PREFIX) else {
+            others += 1;
+            continue;
+        };
+        if token.is_some() {
+            return Some(Err("multiple base64.bearer.authorization tokens specified".into()));
+        }
+        let decoded = URL_SAFE_NO_PAD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        match decoded {
+            Some(decoded) => token = Some(decoded),
+            None => return Some(Err("invalid base64.bearer.authorization token encoding".into())),
+        }
+    }
+    match token {
+        Some(token) if token.is_empty() => None,
+        Some(_) if others == 0 => Some(Err("missing additional subprotocol".into())),
+        token => token.map(Ok),
+    }
+}
+
+/// Adds the group of everybody who is somebody.
+fn authenticated(user: Arc<User>) -> Arc<User> {
+    if user.name == ANONYMOUS || user.is_in(AUTHENTICATED) || user.is_in(UNAUTHENTICATED) {
+        return user;
+    }
+    let mut user = Arc::unwrap_or_clone(user);
+    user.groups.push(AUTHENTICATED.to_string());
+    Arc::new(user)
+}
+
+/// The wanted audiences that are among `given`, as often and in the order they are wanted.
+fn intersect(given: &[String], wanted: &[String]) -> Vec<String> {
+    wanted.iter().filter(|audience| given.contains(audience)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(header: &str, want: &str) {
+        let got = match bearer(header) {
+            Bearer::Token(token) => token,
+            Bearer::None(Some(warning)) => warning,
+            Bearer::None(None) => "no attempt",
+        };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn authorization_headers() {
+        check("Bearer tok", "tok");
+        check("bEaReR tok", "tok");
+        check("  Bearer tok ", "tok");
+        check("Bearer tok more", "tok");
+        check("Bearer tok, Bearer tok", "tok,");
+        check("Bearer  tok", EXTRA_SPACE);
+        check("Bearer\ttok", "no attempt");
+        check("tok", "no attempt");
+        check("Bearer", "no attempt");
+        check("Bearer ", "no attempt");
+        check("", "no attempt");
+        check("Basic YWxpY2U6c2VjcmV0", "no attempt");
+        check("Bearer:tok", "no attempt");
+        check("Bearer \"tok\"", "\"tok\"");
+    }
+
+    #[test]
+    fn a_websocket_may_carry_its_token_as_a_subprotocol() {
+        let headers = |protocols: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, "Upgrade".parse().unwrap());
+            headers.insert(UPGRADE, "websocket".parse().unwrap());
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
+            headers
+        };
+        let token = format!("{WEBSOCKET_TOKEN_PREFIX}dG9r");
+        assert_eq!(websocket_token(&headers(&format!("v4.channel.k8s.io, {token}"))), Some(Ok("tok".into())));
+        assert_eq!(websocket_token(&headers(&token)), Some(Err("missing additional subprotocol".into())));
+        assert!(websocket_token(&headers(&format!("a, {token}, {token}"))).unwrap().is_err());
+        assert_eq!(websocket_token(&headers("v4.channel.k8s.io")), None);
+        assert_eq!(websocket_token(&HeaderMap::new()), None);
+    }
+}
