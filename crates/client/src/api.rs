@@ -1,0 +1,442 @@
+//! `Api<K>`: everything that can be done with the objects of one resource. Makes requests and decodes answers, keeps no state.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use ::api::codec::to_json;
+use ::api::{Ask, DeleteOptions, GetOptions, ListOptions, Query, Status, WriteOptions, ask::Target, ask::Verb};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::{Client, collect, request_of};
+use crate::error::{Error, Result};
+use crate::resource::{ApiResource, Dynamic, ObjectList, Resource, Typed};
+use crate::watch::{self, Watch, Watcher};
+
+/// Largest log that [`Api::logs`] reads into memory, in bytes.
+pub const LOG_BYTES_MAX: usize = 256 << 20;
+/// Longest line of a log, in bytes; what is longer comes as several.
+pub const LOG_LINE_BYTES_MAX: usize = 1 << 20;
+
+/// The objects of one resource, in one namespace or in all.
+pub struct Api<K> {
+    client: Client,
+    resource: ApiResource,
+    /// `""`: all namespaces, or a resource that has none.
+    namespace: String,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// A change to an object, in one of the four languages for it.
+#[derive(Clone, Debug)]
+pub enum Patch<'a> {
+    /// RFC 6902: a list of operations.
+    Json(&'a Value),
+    /// RFC 7386: the fields that change, `null` for those that go.
+    Merge(&'a Value),
+    /// Kubernetes' own: as merge, and lists are merged by key. Built-in kinds only.
+    Strategic(&'a Value),
+    /// Server-side apply: the whole wish of one manager.
+    Apply { manager: &'a str, force: bool, object: &'a Value },
+}
+
+/// What a deletion answered.
+#[derive(Clone, Debug)]
+pub enum Deleted<K> {
+    /// The object as it was last, or as it is while finalizers or a grace period keep it.
+    Object(Box<K>),
+    /// It is gone.
+    Done(Box<Status>),
+}
+
+/// Which part of a container's log.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Needed where the pod has several.
+    pub container: Option<String>,
+    /// Go on as the log grows.
+    pub follow: bool,
+    /// The container before its last restart.
+    pub previous: bool,
+    pub timestamps: bool,
+    /// The last so many lines.
+    pub tail_lines: Option<i64>,
+    pub since_seconds: Option<i64>,
+    pub limit_bytes: Option<i64>,
+}
+
+impl<K: Typed> Api<K> {
+    /// The objects of all namespaces, or of a kind that has none.
+    pub fn all(client: Client) -> Api<K> {
+        Api::of(client, &K::api_resource(), "")
+    }
+
+    /// The objects of one namespace.
+    pub fn namespaced(client: Client, namespace: &str) -> Api<K> {
+        Api::of(client, &K::api_resource(), namespace)
+    }
+
+    /// The objects of the configuration's namespace: in a pod, its own.
+    pub fn default_namespaced(client: Client) -> Api<K> {
+        let namespace = client.default_namespace().to_string();
+        Api::of(client, &K::api_resource(), &namespace)
+    }
+}
+
+impl Api<Dynamic> {
+    /// The objects of a resource known at run time, of all namespaces.
+    pub fn all_of(client: Client, resource: &ApiResource) -> Api<Dynamic> {
+        Api::of(client, resource, "")
+    }
+
+    /// As [`Api::all_of`], of one namespace.
+    pub fn namespaced_of(client: Client, namespace: &str, resource: &ApiResource) -> Api<Dynamic> {
+        Api::of(client, resource, namespace)
+    }
+}
+
+impl<K: Resource> Api<K> {
+    /// Objects of a resource, decoded as `K` (a narrow struct may read any kind). A namespace is left out where the
+    /// resource has none.
+    pub fn of(client: Client, resource: &ApiResource, namespace: &str) -> Api<K> {
+        let namespace = if resource.namespaced { namespace.to_string() } else { String::new() };
+        Api { client, resource: resource.clone(), namespace, kind: PhantomData }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn resource(&self) -> &ApiResource {
+        &self.resource
+    }
+
+    pub async fn get(&self, name: &str) -> Result<K> {
+        self.get_with(name, &GetOptions::default()).await
+    }
+
+    pub async fn get_with(&self, name: &str, options: &GetOptions) -> Result<K> {
+        let mut query = Query::default();
+        if let Some(version) = options.resource_version {
+            query.push("resourceVersion", version.to_string());
+        }
+        self.json(Verb::Get, self.one(name)?, query, None).await
+    }
+
+    /// `None` where there is no such object.
+    pub async fn get_opt(&self, name: &str) -> Result<Option<K>> {
+        match self.get(name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects in one answer.
+    pub async fn list(&self) -> Result<ObjectList<K>> {
+        self.list_with(&ListOptions::default()).await
+    }
+
+    /// The objects that the options select, or a page of them.
+    pub async fn list_with(&self, options: &ListOptions) -> Result<ObjectList<K>> {
+        self.json(Verb::List, self.target(), options.print(), None).await
+    }
+
+    pub async fn create(&self, object: &K) -> Result<K>
+    where
+        K: Serialize,
+    {
+        self.create_with(object, &WriteOptions::default()).await
+    }
+
+    pub async fn create_with(&self, object: &K, options: &WriteOptions) -> Result<K>
+    where
+        K: Serialize,
+    {
+        self.json(Verb::Create, self.target_for(object)?, options.print(), Some(self.body(object)?)).await
+    }
+
+    /// Writes the whole object. With a resource version it must be the newest, else the answer is a conflict.
+    pub async fn replace(&self, object: &K) -> Result<K>
+    where
+        K: Serialize,
+    {
+        self.replace_with(object, &WriteOptions::default()).await
+    }
+
+    pub async fn replace_with(&self, object: &K, options: &WriteOptions) -> Result<K>
+    where
+        K: Serialize,
+    {
+        let mut target = self.target_for(object)?;
+        target.name = segment(object.name())?;
+        self.json(Verb::Update, target, options.print(), Some(self.body(object)?)).await
+    }
+
+    pub async fn patch(&self, name: &str, patch: &Patch<'_>) -> Result<K> {
+        self.patch_with(name, patch, &WriteOptions::default()).await
+    }
+
+    pub async fn patch_with(&self, name: &str, patch: &Patch<'_>, options: &WriteOptions) -> Result<K> {
+        self.send_patch(self.one(name)?, patch, options).await
+    }
+
+    pub async fn delete(&self, name: &str) -> Result<Deleted<K>> {
+        self.delete_with(name, &DeleteOptions::default()).await
+    }
+
+    pub async fn delete_with(&self, name: &str, options: &DeleteOptions) -> Result<Deleted<K>> {
+        let body = to_json(&options.to_body());
+        let bytes = self.bytes(Verb::Delete, self.one(name)?, Query::default(), Some(body.into())).await?;
+        let answer: Value = decode(&bytes, "a deletion")?;
+        match answer["kind"].as_str() {
+            Some("Status") => decode(&bytes, "a deletion").map(|status| Deleted::Done(Box::new(status))),
+            _ => decode(&bytes, "a deletion").map(|object| Deleted::Object(Box::new(object))),
+        }
+    }
+
+    /// Deletes all objects that the list options select.
+    pub async fn delete_collection(&self, options: &DeleteOptions, of: &ListOptions) -> Result<()> {
+        let body = to_json(&options.to_body());
+        self.bytes(Verb::DeleteCollection, self.target(), of.print(), Some(body.into())).await.map(drop)
+    }
+
+    /// Changes from now on, or from the options' resource version; see [`Watch`].
+    pub async fn watch(&self, options: &ListOptions) -> Result<Watch<K>> {
+        Watch::start(self.client.clone(), self.target(), options.clone()).await
+    }
+
+    /// All objects and then all changes, for ever, through every interruption; see [`Watcher`].
+    pub fn watcher(&self, options: &ListOptions) -> Watcher<K> {
+        Watcher::new(self.client.clone(), self.target(), options.clone())
+    }
+
+    pub async fn get_status(&self, name: &str) -> Result<K> {
+        self.get_subresource(name, "status").await
+    }
+
+    pub async fn replace_status(&self, object: &K) -> Result<K>
+    where
+        K: Serialize,
+    {
+        self.replace_subresource(object.name(), "status", object).await
+    }
+
+    pub async fn patch_status(&self, name: &str, patch: &Patch<'_>) -> Result<K> {
+        self.patch_subresource(name, "status", patch, &WriteOptions::default()).await
+    }
+
+    pub async fn get_subresource<T: DeserializeOwned>(&self, name: &str, subresource: &str) -> Result<T> {
+        self.json(Verb::Get, self.sub(name, subresource)?, Query::default(), None).await
+    }
+
+    /// `POST`s to a subresource: `token`, `binding`, `eviction`. What goes in and what comes out need not be alike.
+    pub async fn create_subresource<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        object: &impl Serialize,
+    ) -> Result<T> {
+        let body = to_json(object);
+        self.json(Verb::Create, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
+    }
+
+    pub async fn replace_subresource<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        object: &impl Serialize,
+    ) -> Result<T> {
+        let body = to_json(object);
+        self.json(Verb::Update, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
+    }
+
+    pub async fn patch_subresource<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        patch: &Patch<'_>,
+        options: &WriteOptions,
+    ) -> Result<T> {
+        self.send_patch(self.sub(name, subresource)?, patch, options).await
+    }
+
+    /// A pod's log as text. Bytes that are no UTF-8 are replaced.
+    pub async fn logs(&self, name: &str, options: &LogOptions) -> Result<String> {
+        let body = self.open_log(name, options).await?;
+        let bytes = collect(body, "the log", LOG_BYTES_MAX).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A pod's log as bytes as they come.
+    pub async fn log_stream(&self, name: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+        Ok(watch::chunks(self.open_log(name, options).await?))
+    }
+
+    /// A pod's log, line by line, without the line ends.
+    pub async fn log_lines(&self, name: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<String>>> {
+        Ok(watch::text_lines(self.open_log(name, options).await?, LOG_LINE_BYTES_MAX))
+    }
+
+    async fn open_log(&self, name: &str, options: &LogOptions) -> Result<crate::transport::Body> {
+        let ask = Ask::of(Verb::Get, self.sub(name, "log")?, options.print());
+        let mut request = request_of(&ask, None)?;
+        request.headers_mut().insert(http::header::ACCEPT, HeaderValue::from_static("*/*"));
+        Ok(self.client.call(request).await?.into_body())
+    }
+
+    async fn send_patch<T: DeserializeOwned>(
+        &self,
+        target: Target,
+        patch: &Patch<'_>,
+        options: &WriteOptions,
+    ) -> Result<T> {
+        let mut options = options.clone();
+        let (media, body) = match patch {
+            Patch::Json(body) => ("application/json-patch+json", body),
+            Patch::Merge(body) => ("application/merge-patch+json", body),
+            Patch::Strategic(body) => ("application/strategic-merge-patch+json", body),
+            Patch::Apply { manager, force, object } => {
+                options.field_manager = manager.to_string();
+                options.force = *force;
+                ("application/apply-patch+yaml", object)
+            }
+        };
+        let ask = Ask::of(Verb::Patch, target, options.print());
+        let mut request = request_of(&ask, Some(to_json(body).into()))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        self.client.json(request).await
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        verb: Verb,
+        target: Target,
+        query: Query,
+        body: Option<Bytes>,
+    ) -> Result<T> {
+        self.client.json(request_of(&Ask::of(verb, target, query), body)?).await
+    }
+
+    async fn bytes(&self, verb: Verb, target: Target, query: Query, body: Option<Bytes>) -> Result<Bytes> {
+        self.client.bytes(request_of(&Ask::of(verb, target, query), body)?).await
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            group: self.resource.group.to_string(),
+            version: self.resource.version.to_string(),
+            resource: self.resource.plural.to_string(),
+            namespace: self.namespace.clone(),
+            ..Target::default()
+        }
+    }
+
+    fn one(&self, name: &str) -> Result<Target> {
+        let mut target = self.target();
+        if self.resource.namespaced && self.namespace.is_empty() {
+            let text = format!("an object of {} has a namespace, and none was named", self.resource.group_resource());
+            return Err(Error::Request(format!("{text}; use Api::namespaced or Api::default_namespaced")));
+        }
+        target.name = segment(name)?;
+        Ok(target)
+    }
+
+    fn sub(&self, name: &str, subresource: &str) -> Result<Target> {
+        Ok(Target { subresource: segment(subresource)?, ..self.one(name)? })
+    }
+
+    /// An `Api` of all namespaces writes an object where the object says.
+    fn target_for(&self, object: &K) -> Result<Target> {
+        let mut target = self.target();
+        if self.resource.namespaced && target.namespace.is_empty() {
+            target.namespace = segment(object.namespace()).map_err(|_| {
+                let name = object.name();
+                Error::Request(format!("{:?} names no namespace to be written to; set metadata.namespace", name))
+            })?;
+        }
+        Ok(target)
+    }
+
+    /// The object with its kind and version, which generated and narrow types leave out.
+    fn body(&self, object: &K) -> Result<Bytes>
+    where
+        K: Serialize,
+    {
+        let mut value = serde_json::to_value(object)
+            .map_err(|error| Error::Request(format!("{:?} cannot be written as JSON: {error}", object.name())))?;
+        if let Some(map) = value.as_object_mut() {
+            if !map.contains_key("apiVersion") {
+                map.insert("apiVersion".into(), self.resource.api_version().into());
+            }
+            if !map.contains_key("kind") {
+                map.insert("kind".into(), self.resource.kind.to_string().into());
+            }
+        }
+        Ok(to_json(&value).into())
+    }
+}
+
+impl LogOptions {
+    /// The parameters that say the same.
+    pub fn print(&self) -> Query {
+        let mut query = Query::default();
+        if let Some(container) = &self.container {
+            query.push("container", container);
+        }
+        for (name, flag) in [("follow", self.follow), ("previous", self.previous), ("timestamps", self.timestamps)] {
+            if flag {
+                query.push(name, "true");
+            }
+        }
+        for (name, number) in
+            [("tailLines", self.tail_lines), ("sinceSeconds", self.since_seconds), ("limitBytes", self.limit_bytes)]
+        {
+            if let Some(number) = number {
+                query.push(name, number.to_string());
+            }
+        }
+        query
+    }
+}
+
+/// A name as one part of a path; anything else would be a request for something else.
+fn segment(name: &str) -> Result<String> {
+    let why = match name {
+        "" => "it is empty",
+        "." | ".." => "it is a relative path",
+        name if name.contains('/') => "it contains '/'",
+        name if name.contains('%') => "it contains '%'",
+        name => return Ok(name.to_string()),
+    };
+    Err(Error::Request(format!("invalid resource name {name:?}: {why}")))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], request: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Decode {
+        request: request.to_string(),
+        wanted: std::any::type_name::<T>(),
+        why: error.to_string(),
+    })
+}
+
+impl<K> Clone for Api<K> {
+    fn clone(&self) -> Api<K> {
+        Api {
+            client: self.client.clone(),
+            resource: self.resource.clone(),
+            namespace: self.namespace.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<K> fmt::Debug for Api<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Api({} in {:?})", self.resource.group_resource(), self.namespace)
+    }
+}

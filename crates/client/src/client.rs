@@ -1,0 +1,261 @@
+//! A client: one transport, and what every request needs beside it: headers, safe repeats, limits, errors worth reading.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::api::{Ask, Status};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+
+use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
+use crate::error::{Error, Result};
+use crate::https::Https;
+use crate::transport::{Body, Transport};
+
+/// Largest answer that is read into memory, in bytes. A list of 10,000 pods is some 60 MB.
+pub const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// Largest error answer that is read, in bytes.
+const ERROR_BYTES_MAX: usize = 4 << 20;
+/// How often a request is repeated after the first time, where that is safe.
+const REPEATS_MAX: u32 = 5;
+/// The pause before the first repeat; it doubles with each.
+const REPEAT_AFTER: Duration = Duration::from_millis(50);
+/// Longest pause that a server's `Retry-After` can ask for before we give the answer to the caller.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+const AGENT: &str = concat!("kemudi-client/", env!("CARGO_PKG_VERSION"));
+
+/// Talks to one API server as one identity. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    transport: Arc<dyn Transport>,
+    namespace: String,
+    /// Go with every request: the agent's name, whom to act as.
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Client {
+    /// A client for a configuration. Reads its files; contacts the server with the first request.
+    pub fn new(config: Config) -> Result<Client> {
+        let namespace = config.namespace.clone();
+        let headers = impersonation(&config.impersonate)?;
+        let transport = Arc::new(Https::new(config)?);
+        let client = Client::with_transport(transport).with_namespace(namespace);
+        Ok(client.edit(|inner| inner.headers.extend(headers)))
+    }
+
+    /// A client for the configuration that is there: see [`Config::infer`].
+    pub async fn try_default() -> Result<Client> {
+        Client::new(Config::infer()?)
+    }
+
+    /// A client whose requests something else carries: a server in this process, a test's answers.
+    pub fn with_transport(transport: Arc<dyn Transport>) -> Client {
+        let headers = vec![(USER_AGENT, HeaderValue::from_static(AGENT))];
+        Client(Arc::new(Inner { transport, namespace: "default".to_string(), headers }))
+    }
+
+    /// The same client with another default namespace.
+    pub fn with_namespace(self, namespace: impl Into<String>) -> Client {
+        self.edit(|inner| inner.namespace = namespace.into())
+    }
+
+    /// The same client under another name in the server's logs.
+    pub fn with_user_agent(self, agent: &str) -> Result<Client> {
+        let agent = HeaderValue::from_str(agent).map_err(|_| Error::Request(format!("{agent:?} is no user agent")))?;
+        Ok(self.edit(|inner| {
+            inner.headers.retain(|(name, _)| name != USER_AGENT);
+            inner.headers.push((USER_AGENT, agent));
+        }))
+    }
+
+    /// The same client acting as somebody else, which needs the right `impersonate`.
+    pub fn impersonating(self, whom: &Impersonate) -> Result<Client> {
+        let headers = impersonation(whom)?;
+        Ok(self.edit(|inner| {
+            inner.headers.retain(|(name, _)| !name.as_str().starts_with("impersonate-"));
+            inner.headers.extend(headers);
+        }))
+    }
+
+    /// Where namespaced requests go that name no namespace.
+    pub fn default_namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    /// Where requests go, for messages.
+    pub fn server(&self) -> String {
+        self.0.transport.server()
+    }
+
+    /// Sends a request and gives whatever comes back, be it an error status. Repeats it where that is safe.
+    pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+        for (name, value) in &self.0.headers {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+        let mut pause = REPEAT_AFTER;
+        for _ in 0..REPEATS_MAX {
+            let outcome = self.0.transport.send(request.clone()).await;
+            match repeat_after(request.method(), &outcome, pause) {
+                None => return outcome,
+                Some(wait) => {
+                    tracing::debug!(path = %request.uri().path(), ?wait, "repeating a request");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            pause *= 2;
+        }
+        self.0.transport.send(request).await
+    }
+
+    /// As [`Client::send`], with an answer of 400 and above turned into [`Error::Api`].
+    pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        let response = self.send(request).await?;
+        match response.status() {
+            code if code.as_u16() < 400 => Ok(response),
+            code => Err(refusal(code, response).await),
+        }
+    }
+
+    /// The whole answer as bytes.
+    pub async fn bytes(&self, request: Request<Bytes>) -> Result<Bytes> {
+        collect(self.call(request).await?.into_body(), "the answer", ANSWER_BYTES_MAX).await
+    }
+
+    /// The whole answer, decoded from JSON.
+    pub async fn json<T: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<T> {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        let bytes = self.bytes(request).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::Decode {
+            request: what,
+            wanted: std::any::type_name::<T>(),
+            why: error.to_string(),
+        })
+    }
+
+    /// `GET` of a path (with its query), decoded from JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.json(request(Method::GET, path, None)?).await
+    }
+
+    fn edit(mut self, edit: impl FnOnce(&mut Inner)) -> Client {
+        edit(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.server())
+    }
+}
+
+/// A request for a path (with its query). A body is JSON unless the caller sets another content type.
+pub fn request(method: Method, path: &str, body: Option<Bytes>) -> Result<Request<Bytes>> {
+    let mut builder = Request::builder().method(method).uri(path).header(ACCEPT, "application/json");
+    if body.is_some() {
+        builder = builder.header(CONTENT_TYPE, "application/json");
+    }
+    let request = builder.body(body.unwrap_or_default());
+    request.map_err(|error| Error::Request(format!("{path:?} is no path of the API: {error}")))
+}
+
+/// The request that an [`Ask`] means.
+pub fn request_of(ask: &Ask, body: Option<Bytes>) -> Result<Request<Bytes>> {
+    let (method, path) = ask.print();
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::Request(format!("no method {method:?}")))?;
+    request(method, &path, body)
+}
+
+/// Reads a body to its end.
+pub(crate) async fn collect(mut body: Body, what: &'static str, limit: usize) -> Result<Bytes> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if all.len() + data.len() > limit {
+                return Err(Error::TooLarge { what, limit });
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(all.freeze())
+}
+
+/// The server's no, as its `Status` or as near to one as what it sent.
+pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error {
+    let retry_after = retry_after(&response);
+    let text = match collect(response.into_body(), "the error", ERROR_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err(error) => return error,
+    };
+    if let Ok(mut status) = serde_json::from_slice::<Status>(&text)
+        && !status.status.is_empty()
+    {
+        // The line is the truth where the body does not say.
+        if status.code == 0 {
+            status.code = code.as_u16();
+        }
+        return status.into();
+    }
+    let said = String::from_utf8_lossy(&text);
+    let said = match said.trim() {
+        "" => code.canonical_reason().unwrap_or("no explanation").to_string(),
+        said => said.to_string(),
+    };
+    let mut status = Status::failure(code.as_u16(), ::api::Reason::Unknown, said);
+    if let Some(wait) = retry_after {
+        status.details = Some(::api::Details { retry_after_seconds: wait.as_secs() as u32, ..Default::default() });
+    }
+    status.into()
+}
+
+/// Whether a request may be repeated without harm, and after which pause.
+fn repeat_after(method: &Method, outcome: &Result<Response<Body>>, pause: Duration) -> Option<Duration> {
+    match outcome {
+        // The server says it did nothing, and when to come back.
+        Ok(response) if matches!(response.status().as_u16(), 429 | 503) => {
+            retry_after(response).filter(|wait| *wait <= RETRY_AFTER_MAX).map(|wait| wait.max(pause))
+        }
+        Ok(_) => None,
+        // A second POST could make a second object; only what changes nothing is repeated after a loss.
+        Err(Error::Lost(_)) if matches!(*method, Method::GET | Method::HEAD) => Some(pause),
+        Err(_) => None,
+    }
+}
+
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
+    let value = |text: &str| {
+        HeaderValue::from_str(text).map_err(|_| {
+            ConfigError::new(ConfigCode::KubeconfigInvalid, format!("{text:?} cannot be impersonated"))
+                .fix("a user, group or uid is one line of text")
+        })
+    };
+    if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some()) {
+        return Err(ConfigError::new(
+            ConfigCode::KubeconfigInvalid,
+            "groups or a uid are to be impersonated, but no user",
+        )
+        .fix("name the user too (--as)"));
+    }
+    let mut headers = Vec::new();
+    for (name, values) in [
+        ("impersonate-user", whom.user.iter().collect::<Vec<_>>()),
+        ("impersonate-group", whom.groups.iter().collect()),
+        ("impersonate-uid", whom.uid.iter().collect()),
+    ] {
+        for text in values {
+            headers.push((HeaderName::from_static(name), value(text)?));
+        }
+    }
+    Ok(headers)
+}

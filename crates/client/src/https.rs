@@ -1,0 +1,480 @@
+//! The transport over the network: TLS, HTTP/2 (HTTP/1.1 where the server has no other), tokens, connections that are shared.
+//! Repairs what rotation breaks: a refused token is read again and the request repeated once, a CA likewise.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::{Config, ConfigError, Server};
+use crate::credentials::TokenSource;
+use crate::error::{Error, Result};
+use crate::tls;
+use crate::transport::{Body, Transport};
+
+/// Longest wait for name, address and TCP.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the TLS and HTTP/2 handshakes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the head of an answer. API servers give up on plain requests after 60 s and say so.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
+/// A silent HTTP/2 connection is asked for a sign of life this often, and given up when none comes in time.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most streams on one HTTP/2 connection, whatever the server allows; a further one opens the next connection.
+const STREAMS_PER_CONNECTION_MAX: usize = 1000;
+/// Streams on an HTTP/2 connection before its server has said how many it allows.
+const STREAMS_FIRST: usize = 100;
+/// Idle HTTP/1.1 connections that are kept.
+const IDLE_CONNECTIONS_MAX: usize = 16;
+/// How often a request is sent again on another connection when one turns out to be closed before it took the request.
+const STALE_CONNECTIONS_MAX: usize = 3;
+/// Flow control: enough for a large list at full speed over a long way.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Sends requests to one API server. Connections close when the transport and all bodies it gave are dropped.
+pub struct Https {
+    config: Config,
+    authority: Authority,
+    name: ServerName<'static>,
+    tokens: TokenSource,
+    tls: Mutex<Tls>,
+    pool: Arc<Pool>,
+    /// Held while a connection is made, so that a burst of requests makes one.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+struct Tls {
+    connector: TlsConnector,
+    ca: Option<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Pool(Mutex<Connections>);
+
+#[derive(Default)]
+struct Connections {
+    shared: Vec<Shared>,
+    idle: Vec<http1::SendRequest<Full<Bytes>>>,
+    /// Drive the connections; they end with the pool.
+    drivers: JoinSet<()>,
+}
+
+/// An HTTP/2 connection. Each stream holds a clone of `streams`.
+struct Shared {
+    sender: http2::SendRequest<Full<Bytes>>,
+    streams: Arc<()>,
+    /// How many streams the server allows, as it last said.
+    allowed: Arc<AtomicUsize>,
+}
+
+/// The use of a connection for one request and its answer.
+enum Lease {
+    Shared { sender: http2::SendRequest<Full<Bytes>>, _stream: Arc<()> },
+    Exclusive { sender: Option<http1::SendRequest<Full<Bytes>>> },
+}
+
+impl Https {
+    /// Files of the configuration are read now, the server is contacted with the first request.
+    pub fn new(config: Config) -> Result<Https, ConfigError> {
+        let ca = tls::load_ca(&config)?;
+        let connector = TlsConnector::from(Arc::new(tls::client_config(&config, ca.as_deref())?));
+        let authority = config.server.authority();
+        let authority = Authority::try_from(authority.as_str()).map_err(|_| {
+            ConfigError::new(crate::config::ConfigCode::ServerInvalid, format!("{authority:?} is no host and port"))
+                .fix("write the server like https://10.96.0.1:443")
+        })?;
+        Ok(Https {
+            name: tls::server_name(&config)?,
+            tokens: TokenSource::new(&config.credentials)?,
+            tls: Mutex::new(Tls { connector, ca }),
+            pool: Arc::default(),
+            connecting: tokio::sync::Mutex::new(()),
+            authority,
+            config,
+        })
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        let used = self.tokens.header()?;
+        let first = self.deliver(with_token(&request, used.as_ref())).await?;
+        if first.status() != StatusCode::UNAUTHORIZED {
+            return Ok(first);
+        }
+        // What was answered with 401 was not done, so any method may be repeated.
+        match self.tokens.header_after_refusal(used.as_ref()) {
+            None => Ok(first),
+            Some(renewed) => {
+                tracing::debug!("the server refused the token; its file has another by now");
+                self.deliver(with_token(&request, Some(&renewed))).await
+            }
+        }
+    }
+
+    /// Sends on a connection that is there or a new one.
+    async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+        for _ in 0..STALE_CONNECTIONS_MAX {
+            let lease = self.lease().await?;
+            let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
+            match timeout(ANSWER_TIMEOUT, sending).await {
+                Err(_) => return Err(Error::Timeout { what: "answer", after: ANSWER_TIMEOUT }),
+                Ok(Sent::Answer(answer)) => return Ok(answer),
+                Ok(Sent::Lost(why)) => return Err(Error::Lost(why)),
+                // The connection was closing; the request never left.
+                Ok(Sent::Unsent(back)) => request = back,
+            }
+        }
+        Err(Error::Connect {
+            server: self.config.server.to_string(),
+            why: "the server closes each connection before it takes a request".to_string(),
+            hint: "it may be shutting down, or be no Kubernetes API server; try `kemudi doctor`",
+        })
+    }
+
+    async fn lease(&self) -> Result<Lease> {
+        if let Some(lease) = self.pool.lease() {
+            return Ok(lease);
+        }
+        let _turn = self.connecting.lock().await;
+        if let Some(lease) = self.pool.lease() {
+            return Ok(lease);
+        }
+        let stream = self.connect().await?;
+        timeout(HANDSHAKE_TIMEOUT, self.pool.add(stream))
+            .await
+            .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: HANDSHAKE_TIMEOUT })?
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        let connector = lock(&self.tls).connector.clone();
+        match self.connect_with(connector).await {
+            Err(error @ Error::Tls { .. }) => match self.renew_ca() {
+                Some(connector) => self.connect_with(connector).await,
+                None => Err(error),
+            },
+            answer => answer,
+        }
+    }
+
+    async fn connect_with(&self, connector: TlsConnector) -> Result<TlsStream<TcpStream>> {
+        let Server { host, port, .. } = &self.config.server;
+        let connecting = TcpStream::connect((host.as_str(), *port));
+        let tcp = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Err(_) => return Err(self.unreachable(&std::io::ErrorKind::TimedOut.into())),
+            Ok(Err(error)) => return Err(self.unreachable(&error)),
+            Ok(Ok(tcp)) => tcp,
+        };
+        // Requests are small and waited for.
+        let _ = tcp.set_nodelay(true);
+        match timeout(HANDSHAKE_TIMEOUT, connector.connect(self.name.clone(), tcp)).await {
+            Err(_) => Err(Error::Timeout { what: "finish the TLS handshake", after: HANDSHAKE_TIMEOUT }),
+            Ok(Err(error)) => Err(self.untrusted(&error)),
+            Ok(Ok(stream)) => Ok(stream),
+        }
+    }
+
+    /// The CA's file may have changed since it was read: then a connector that trusts what it has now.
+    fn renew_ca(&self) -> Option<TlsConnector> {
+        let ca = tls::load_ca(&self.config).ok()?;
+        let mut tls = lock(&self.tls);
+        if ca == tls.ca {
+            return None;
+        }
+        tls.connector = TlsConnector::from(Arc::new(tls::client_config(&self.config, ca.as_deref()).ok()?));
+        tls.ca = ca;
+        Some(tls.connector.clone())
+    }
+
+    fn unreachable(&self, error: &std::io::Error) -> Error {
+        use std::io::ErrorKind::*;
+        let hint = match error.kind() {
+            ConnectionRefused => "nothing listens there: is the server running, and is this its address?",
+            TimedOut => "no answer at all: a firewall or a NetworkPolicy may drop the packets",
+            HostUnreachable | NetworkUnreachable => "no route: this network cannot reach that address",
+            _ if error.to_string().contains("lookup") || error.to_string().contains("resolve") => {
+                "the name has no address here: check the spelling, and in a pod its DNS (dnsPolicy, the DNS service)"
+            }
+            _ => "`kemudi doctor` checks each step of the way",
+        };
+        let why = if error.kind() == TimedOut { "no connection in 10s".to_string() } else { error.to_string() };
+        Error::Connect { server: self.config.server.to_string(), why, hint }
+    }
+
+    fn untrusted(&self, error: &std::io::Error) -> Error {
+        use rustls::CertificateError::*;
+        let server = self.config.server.to_string();
+        let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            let hint = "the connection ended during the TLS handshake: is this an HTTPS port?";
+            return Error::Tls { server, why: error.to_string(), hint };
+        };
+        let hint = match tls {
+            rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
+                "the CA we trust did not sign the server's certificate: is this the CA of this cluster?"
+            }
+            rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+                "the certificate is for other names: use one of those as the server, or set tls-server-name"
+            }
+            rustls::Error::InvalidCertificate(
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+            ) => "compare the certificate's dates with this machine's clock",
+            rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS: is this an HTTPS port?",
+            rustls::Error::AlertReceived(_) => "the server refused us: does it want another client certificate?",
+            _ => "`kemudi doctor` checks each step of the way",
+        };
+        Error::Tls { server, why: tls.to_string(), hint }
+    }
+}
+
+impl Transport for Https {
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
+        Box::pin(self.exchange(request))
+    }
+
+    fn server(&self) -> String {
+        self.config.server.to_string()
+    }
+}
+
+impl fmt::Debug for Https {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Https({})", self.config.server)
+    }
+}
+
+impl Pool {
+    /// A connection with room, if there is one.
+    fn lease(&self) -> Option<Lease> {
+        let mut connections = lock(&self.0);
+        connections.shared.retain(|shared| !shared.sender.is_closed());
+        if let Some(shared) = connections.shared.iter().find(|shared| shared.has_room()) {
+            return Some(shared.lease());
+        }
+        while let Some(sender) = connections.idle.pop() {
+            if sender.is_ready() {
+                return Some(Lease::Exclusive { sender: Some(sender) });
+            }
+        }
+        None
+    }
+
+    async fn add(&self, stream: TlsStream<TcpStream>) -> Result<Lease> {
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let io = TokioIo::new(stream);
+        let lost = |error: hyper::Error| Error::Lost(chain(&error));
+        if !http2 {
+            let (sender, connection) = http1::handshake(io).await.map_err(lost)?;
+            lock(&self.0).drive(async { drop(connection.await) });
+            return Ok(Lease::Exclusive { sender: Some(sender) });
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .handshake(io)
+            .await
+            .map_err(lost)?;
+        let mut connections = lock(&self.0);
+        let allowed = Arc::new(AtomicUsize::new(STREAMS_FIRST));
+        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone() };
+        let mut connection = Box::pin(connection);
+        connections.drive(std::future::poll_fn(move |cx| {
+            let done = connection.as_mut().poll(cx).map(drop);
+            allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            done
+        }));
+        let lease = shared.lease();
+        connections.shared.push(shared);
+        Ok(lease)
+    }
+
+    fn give_back(&self, sender: http1::SendRequest<Full<Bytes>>) {
+        let mut connections = lock(&self.0);
+        if !sender.is_closed() && connections.idle.len() < IDLE_CONNECTIONS_MAX {
+            connections.idle.push(sender);
+        }
+    }
+}
+
+impl Connections {
+    fn drive(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        while self.drivers.try_join_next().is_some() {}
+        self.drivers.spawn(connection);
+    }
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        // Whoever waits for the server's leave to open a stream waits for the watches before it, which never end.
+        let most = self.allowed.load(Ordering::Relaxed).min(STREAMS_PER_CONNECTION_MAX);
+        Arc::strong_count(&self.streams) - 1 < most
+    }
+
+    fn lease(&self) -> Lease {
+        Lease::Shared { sender: self.sender.clone(), _stream: self.streams.clone() }
+    }
+}
+
+enum Sent {
+    Answer(Response<Body>),
+    Unsent(Request<Bytes>),
+    Lost(String),
+}
+
+impl Lease {
+    async fn send(mut self, authority: &Authority, server: &Server, request: Request<Bytes>, pool: &Arc<Pool>) -> Sent {
+        let outcome = match &mut self {
+            Lease::Shared { sender, .. } => {
+                let request = addressed(request, authority, server, true);
+                match sender.ready().await {
+                    Err(_) => return Sent::Unsent(unaddressed(request, server)),
+                    Ok(()) => sender.try_send_request(request.map(Full::new)).await,
+                }
+            }
+            Lease::Exclusive { sender } => {
+                let request = addressed(request, authority, server, false);
+                match sender {
+                    None => return Sent::Unsent(unaddressed(request, server)),
+                    Some(sender) => match sender.ready().await {
+                        Err(_) => return Sent::Unsent(unaddressed(request, server)),
+                        Ok(()) => sender.try_send_request(request.map(Full::new)).await,
+                    },
+                }
+            }
+        };
+        match outcome {
+            Ok(answer) => {
+                let pool = pool.clone();
+                Sent::Answer(answer.map(|body| Leased { body, lease: Some(self), pool }.boxed_unsync()))
+            }
+            Err(mut error) => match error.take_message() {
+                Some(back) => {
+                    let (head, body) = back.into_parts();
+                    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                    Sent::Unsent(unaddressed(Request::from_parts(head, body), server))
+                }
+                None => Sent::Lost(chain(error.error())),
+            },
+        }
+    }
+}
+
+/// A body that keeps its connection, and gives it back at its end.
+struct Leased {
+    body: Incoming,
+    lease: Option<Lease>,
+    pool: Arc<Pool>,
+}
+
+impl Leased {
+    fn finish(&mut self) {
+        if let Some(Lease::Exclusive { sender: Some(sender) }) = self.lease.take() {
+            self.pool.give_back(sender);
+        }
+    }
+}
+
+impl hyper::body::Body for Leased {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.finish();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Lost(chain(&error)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        // An HTTP/1.1 connection with an unread body is of no use; one whose answer had none is.
+        if self.body.is_end_stream() {
+            self.finish();
+        }
+    }
+}
+
+fn with_token(request: &Request<Bytes>, token: Option<&http::HeaderValue>) -> Request<Bytes> {
+    let mut request = request.clone();
+    if let Some(token) = token {
+        request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| token.clone());
+    }
+    request
+}
+
+/// HTTP/2 wants the server's name in the URI, HTTP/1.1 in a header.
+fn addressed(mut request: Request<Bytes>, authority: &Authority, server: &Server, http2: bool) -> Request<Bytes> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = format!("{}{path}", server.base_path);
+    let mut parts = http::uri::Parts::default();
+    // The path was a valid one before, and a base path is checked with the first request at the latest.
+    parts.path_and_query = path.parse().ok();
+    if http2 {
+        parts.scheme = Some(Scheme::HTTPS);
+        parts.authority = Some(authority.clone());
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        *request.version_mut() = Version::HTTP_11;
+        if let Ok(host) = http::HeaderValue::from_str(authority.as_str()) {
+            request.headers_mut().insert(HOST, host);
+        }
+    }
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
+}
+
+fn unaddressed(mut request: Request<Bytes>, server: &Server) -> Request<Bytes> {
+    request.headers_mut().remove(HOST);
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = path.strip_prefix(server.base_path.as_str()).unwrap_or(path).to_string();
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request
+}
+
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !out.contains(&text) {
+            out = format!("{out}: {text}");
+        }
+        next = cause.source();
+    }
+    out
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

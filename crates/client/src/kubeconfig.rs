@@ -1,0 +1,264 @@
+//! Kubeconfig files: read, merged as kubectl merges them, one context picked. Never written here.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::config::{Ca, Config, ConfigCode, ConfigError, Credentials, Impersonate, Pem, Server};
+
+/// Largest kubeconfig that is read, in bytes.
+const KUBECONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// Several files as one.
+#[derive(Debug, Default)]
+pub struct Kubeconfig {
+    current_context: String,
+    contexts: Vec<(String, Context)>,
+    clusters: Vec<(String, Cluster)>,
+    users: Vec<(String, User)>,
+    source: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    #[serde(rename = "current-context")]
+    current_context: Option<String>,
+    contexts: Option<Vec<Entry>>,
+    clusters: Option<Vec<Entry>>,
+    users: Option<Vec<Entry>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    name: String,
+    context: Option<Context>,
+    cluster: Option<Cluster>,
+    user: Option<User>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Context {
+    cluster: String,
+    user: String,
+    namespace: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Cluster {
+    server: String,
+    certificate_authority: String,
+    certificate_authority_data: String,
+    insecure_skip_tls_verify: bool,
+    tls_server_name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct User {
+    token: String,
+    #[serde(rename = "tokenFile")]
+    token_file: String,
+    client_certificate: String,
+    client_certificate_data: String,
+    client_key: String,
+    client_key_data: String,
+    exec: Option<Value>,
+    auth_provider: Option<Value>,
+    #[serde(rename = "as")]
+    impersonate: String,
+    as_uid: String,
+    as_groups: Vec<String>,
+}
+
+/// `KUBECONFIG` (several paths with colons between), else `~/.kube/config`.
+pub fn default_paths(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    match env("KUBECONFIG").filter(|value| !value.is_empty()) {
+        Some(list) => list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
+        None => env("HOME").into_iter().map(|home| Path::new(&home).join(".kube/config")).collect(),
+    }
+}
+
+/// All files as one; the first to name something wins. Missing files are skipped unless `required`.
+pub fn load(paths: &[PathBuf], required: bool) -> Result<Kubeconfig, ConfigError> {
+    let mut out = Kubeconfig::default();
+    let mut found = Vec::new();
+    for path in paths {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => continue,
+            Ok(meta) if meta.len() > KUBECONFIG_BYTES_MAX => {
+                let text = format!("the kubeconfig {} is larger than {KUBECONFIG_BYTES_MAX} bytes", path.display());
+                return Err(ConfigError::new(ConfigCode::KubeconfigInvalid, text).fix("see whether the path is right"));
+            }
+            _ => {}
+        }
+        let bytes = std::fs::read(path).map_err(|error| {
+            let code = match error.kind() {
+                std::io::ErrorKind::NotFound => ConfigCode::KubeconfigMissing,
+                _ => ConfigCode::KubeconfigUnreadable,
+            };
+            ConfigError::new(code, format!("the kubeconfig {} cannot be read: {error}", path.display()))
+                .fix("give another with --kubeconfig or KUBECONFIG; `kemudi up` prints the path of the one it writes")
+        })?;
+        out.merge(path, &String::from_utf8_lossy(&bytes))?;
+        found.push(path.display().to_string());
+    }
+    if found.is_empty() {
+        let tried: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let tried = if tried.is_empty() { "~/.kube/config (HOME is not set)".into() } else { tried.join(", ") };
+        return Err(ConfigError::new(ConfigCode::KubeconfigMissing, format!("no kubeconfig at {tried}"))
+            .fix("set KUBECONFIG to one; `kemudi up` prints the path of the one it writes"));
+    }
+    out.source = found.join(":");
+    Ok(out)
+}
+
+impl Kubeconfig {
+    /// The configuration of a context, of the current one where none is named.
+    pub fn config(&self, context: Option<&str>) -> Result<Config, ConfigError> {
+        let name = context.unwrap_or(&self.current_context);
+        if name.is_empty() {
+            let text = format!("the kubeconfig {} has no current context", self.source);
+            let fix = match self.contexts.is_empty() {
+                true => "it has no contexts at all; give another file with --kubeconfig or KUBECONFIG".to_string(),
+                false => format!("name one with --context: {}", names(&self.contexts)),
+            };
+            return Err(ConfigError::new(ConfigCode::ContextUnset, text).fix(fix));
+        }
+        let context = self.find(&self.contexts, name, "context", ConfigCode::ContextUnknown)?;
+        let cluster = self.find(&self.clusters, &context.cluster, "cluster", ConfigCode::ClusterUnknown)?;
+        let user = match context.user.as_str() {
+            "" => &User::default(),
+            name => self.find(&self.users, name, "user", ConfigCode::UserUnknown)?,
+        };
+        if user.exec.is_some() || user.auth_provider.is_some() {
+            let plugin = if user.exec.is_some() { "exec" } else { "auth-provider" };
+            let text = format!("the user {:?} of {} logs in with an {plugin} plugin", context.user, self.source);
+            return Err(ConfigError::new(ConfigCode::CredentialsUnsupported, text).fix(
+                "plugins are not supported: use a token (`kubectl create token NAME`), a tokenFile or a client certificate",
+            ));
+        }
+        let credentials = match (user.token_file.as_str(), user.token.as_str()) {
+            ("", "") => Credentials::None,
+            ("", token) => Credentials::Token(token.trim().to_string()),
+            (file, _) => Credentials::TokenFile(file.into()),
+        };
+        Ok(Config {
+            server: Server::parse(&cluster.server)?,
+            ca: pem(&cluster.certificate_authority, &cluster.certificate_authority_data, "certificate-authority-data")?
+                .map_or(Ca::System, Ca::Of),
+            insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,
+            tls_server_name: Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty()),
+            client_certificate: pem(
+                &user.client_certificate,
+                &user.client_certificate_data,
+                "client-certificate-data",
+            )?
+            .zip(pem(&user.client_key, &user.client_key_data, "client-key-data")?),
+            credentials,
+            namespace: match context.namespace.as_str() {
+                "" => "default".to_string(),
+                namespace => namespace.to_string(),
+            },
+            impersonate: Impersonate {
+                user: Some(user.impersonate.clone()).filter(|name| !name.is_empty()),
+                groups: user.as_groups.clone(),
+                uid: Some(user.as_uid.clone()).filter(|uid| !uid.is_empty()),
+            },
+            source: format!("context {name:?} of {}", self.source),
+        })
+    }
+
+    fn find<'a, T>(
+        &self,
+        all: &'a [(String, T)],
+        name: &str,
+        what: &str,
+        code: ConfigCode,
+    ) -> Result<&'a T, ConfigError> {
+        all.iter().find(|(other, _)| other == name).map(|(_, value)| value).ok_or_else(|| {
+            ConfigError::new(code, format!("the {what} {name:?} is not in the kubeconfig {}", self.source))
+                .fix(format!("it has: {}", names(all)))
+        })
+    }
+
+    fn merge(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let invalid = |why: String| {
+            ConfigError::new(ConfigCode::KubeconfigInvalid, format!("the kubeconfig {}: {why}", path.display()))
+                .fix("it must be YAML or JSON with clusters, users and contexts")
+        };
+        let value = match text.trim().is_empty() {
+            true => return Ok(()),
+            false => ::api::codec::from_yaml(text).map_err(&invalid)?,
+        };
+        let file: File = serde_json::from_value(without_nulls(value)).map_err(|error| invalid(error.to_string()))?;
+        if self.current_context.is_empty() {
+            self.current_context = file.current_context.unwrap_or_default();
+        }
+        let dir = path.parent().unwrap_or(Path::new(""));
+        for entry in file.contexts.into_iter().flatten() {
+            add(&mut self.contexts, entry.name, entry.context.unwrap_or_default());
+        }
+        for entry in file.clusters.into_iter().flatten() {
+            let mut cluster = entry.cluster.unwrap_or_default();
+            absolute(dir, &mut cluster.certificate_authority);
+            add(&mut self.clusters, entry.name, cluster);
+        }
+        for entry in file.users.into_iter().flatten() {
+            let mut user = entry.user.unwrap_or_default();
+            for path in [&mut user.token_file, &mut user.client_certificate, &mut user.client_key] {
+                absolute(dir, path);
+            }
+            add(&mut self.users, entry.name, user);
+        }
+        Ok(())
+    }
+}
+
+fn add<T>(all: &mut Vec<(String, T)>, name: String, value: T) {
+    if !all.iter().any(|(other, _)| *other == name) {
+        all.push((name, value));
+    }
+}
+
+/// Paths of a kubeconfig are relative to it.
+fn absolute(dir: &Path, path: &mut String) {
+    if !path.is_empty() && Path::new(path.as_str()).is_relative() {
+        *path = dir.join(&path).to_string_lossy().into_owned();
+    }
+}
+
+fn names<T>(all: &[(String, T)]) -> String {
+    match all.is_empty() {
+        true => "none".to_string(),
+        false => all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn pem(file: &str, data: &str, field: &str) -> Result<Option<Pem>, ConfigError> {
+    if !data.is_empty() {
+        let bytes = STANDARD.decode(data.trim()).map_err(|error| {
+            ConfigError::new(ConfigCode::KubeconfigInvalid, format!("{field} of the kubeconfig is not base64: {error}"))
+                .fix("write it with `base64 -w0 FILE`, or name the file in the field without -data")
+        })?;
+        return Ok(Some(Pem::Inline(bytes)));
+    }
+    Ok(Some(file).filter(|file| !file.is_empty()).map(|file| Pem::File(file.into())))
+}
+
+/// `users: null` and the like mean the same as absence.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}

@@ -1,0 +1,327 @@
+//! What an object must tell the client about itself, and the three ways to say it: a narrow struct of your own, an object
+//! known only at run time, and (feature `k8s-openapi`) the generated types.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// An object that can be read: decoding, and the metadata that lists and watches need. `""` stands for what is not set.
+pub trait Resource: DeserializeOwned + Send + Sync + 'static {
+    fn name(&self) -> &str;
+    fn namespace(&self) -> &str;
+    fn uid(&self) -> &str;
+    fn resource_version(&self) -> &str;
+}
+
+/// A [`Resource`] whose type says which resource of the API it is. [`typed!`](crate::typed) writes both for a struct with
+/// a field `metadata: ObjectMeta`.
+pub trait Typed: Resource {
+    /// `""` for the core group.
+    const GROUP: &'static str;
+    const VERSION: &'static str;
+    const KIND: &'static str;
+    /// The name in paths: `pods`.
+    const PLURAL: &'static str;
+    const NAMESPACED: bool;
+
+    fn api_resource() -> ApiResource {
+        ApiResource {
+            group: Cow::Borrowed(Self::GROUP),
+            version: Cow::Borrowed(Self::VERSION),
+            kind: Cow::Borrowed(Self::KIND),
+            plural: Cow::Borrowed(Self::PLURAL),
+            namespaced: Self::NAMESPACED,
+        }
+    }
+}
+
+/// Makes a struct with a field `metadata: ObjectMeta` a [`Typed`] resource.
+///
+/// ```
+/// use kemudi_client::{ObjectMeta, typed};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct CronTab { metadata: ObjectMeta, spec: serde_json::Value }
+/// typed!(CronTab, group "stable.example.com", version "v1", plural "crontabs", namespaced);
+/// ```
+#[macro_export]
+macro_rules! typed {
+    ($type:ident, group $group:literal, version $version:literal, plural $plural:literal, namespaced) => {
+        $crate::typed!(@ $type, $group, $version, $plural, true);
+    };
+    ($type:ident, group $group:literal, version $version:literal, plural $plural:literal, cluster) => {
+        $crate::typed!(@ $type, $group, $version, $plural, false);
+    };
+    (@ $type:ident, $group:literal, $version:literal, $plural:literal, $namespaced:literal) => {
+        impl $crate::Resource for $type {
+            fn name(&self) -> &str { &self.metadata.name }
+            fn namespace(&self) -> &str { &self.metadata.namespace }
+            fn uid(&self) -> &str { &self.metadata.uid }
+            fn resource_version(&self) -> &str { &self.metadata.resource_version }
+        }
+        impl $crate::Typed for $type {
+            const GROUP: &'static str = $group;
+            const VERSION: &'static str = $version;
+            const KIND: &'static str = stringify!($type);
+            const PLURAL: &'static str = $plural;
+            const NAMESPACED: bool = $namespaced;
+        }
+    };
+}
+
+/// Which resource of the API: all that is needed to make its paths.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ApiResource {
+    /// `""` for the core group.
+    pub group: Cow<'static, str>,
+    pub version: Cow<'static, str>,
+    pub kind: Cow<'static, str>,
+    /// The name in paths: `pods`.
+    pub plural: Cow<'static, str>,
+    pub namespaced: bool,
+}
+
+impl ApiResource {
+    pub const fn new(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        namespaced: bool,
+    ) -> ApiResource {
+        ApiResource {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            kind: Cow::Borrowed(kind),
+            plural: Cow::Borrowed(plural),
+            namespaced,
+        }
+    }
+
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        api::meta::api_version(&self.group, &self.version)
+    }
+
+    /// `pods`, `deployments.apps`: how messages name it.
+    pub fn group_resource(&self) -> String {
+        match &*self.group {
+            "" => self.plural.to_string(),
+            group => format!("{}.{group}", self.plural),
+        }
+    }
+}
+
+/// An object of any kind, as JSON. It is a `serde_json::Value` in all but name; `api::meta` has its readers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Dynamic(pub Value);
+
+impl Deref for Dynamic {
+    type Target = Value;
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl DerefMut for Dynamic {
+    fn deref_mut(&mut self) -> &mut Value {
+        &mut self.0
+    }
+}
+
+impl From<Value> for Dynamic {
+    fn from(value: Value) -> Dynamic {
+        Dynamic(value)
+    }
+}
+
+impl Resource for Dynamic {
+    fn name(&self) -> &str {
+        api::meta::name(self)
+    }
+    fn namespace(&self) -> &str {
+        api::meta::namespace(self)
+    }
+    fn uid(&self) -> &str {
+        api::meta::uid(self)
+    }
+    fn resource_version(&self) -> &str {
+        api::meta::resource_version(self)
+    }
+}
+
+/// What most programs read of an object's metadata. Managed fields, the largest part of many objects, are skipped while
+/// decoding; a server keeps them when an object comes back without.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectMeta {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub generate_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation: i64,
+    /// RFC 3339, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
+    /// RFC 3339; set while the object is being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub owner_references: Vec<OwnerReference>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub finalizers: Vec<String>,
+}
+
+impl ObjectMeta {
+    /// The metadata of a new object.
+    pub fn named(name: impl Into<String>) -> ObjectMeta {
+        ObjectMeta { name: name.into(), ..ObjectMeta::default() }
+    }
+}
+
+/// Whose object this is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
+}
+
+/// One answer of a list: all objects, or a page of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound = "K: DeserializeOwned")]
+pub struct ObjectList<K> {
+    #[serde(default)]
+    pub metadata: ListMeta,
+    #[serde(default = "Vec::new", deserialize_with = "null_is_default")]
+    pub items: Vec<K>,
+}
+
+/// The metadata of a list.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListMeta {
+    pub resource_version: String,
+    /// Where the next page starts; empty on the last.
+    #[serde(rename = "continue")]
+    pub continue_token: String,
+    pub remaining_item_count: Option<i64>,
+}
+
+impl<K> IntoIterator for ObjectList<K> {
+    type Item = K;
+    type IntoIter = std::vec::IntoIter<K>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.into_iter()
+    }
+}
+
+impl<'a, K> IntoIterator for &'a ObjectList<K> {
+    type Item = &'a K;
+    type IntoIter = std::slice::Iter<'a, K>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.iter()
+    }
+}
+
+impl<K> Deref for ObjectList<K> {
+    type Target = [K];
+    fn deref(&self) -> &[K] {
+        &self.items
+    }
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+/// Go servers write `null` for an empty list or map.
+fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// The generated types of the `k8s-openapi` crate are resources as they are.
+#[cfg(feature = "k8s-openapi")]
+mod generated {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope};
+    use serde::de::DeserializeOwned;
+
+    use super::{Resource, Typed};
+
+    /// Whether a scope of the generated types is a namespace's.
+    pub trait Scope {
+        const NAMESPACED: bool;
+    }
+    impl Scope for NamespaceResourceScope {
+        const NAMESPACED: bool = true;
+    }
+    impl Scope for ClusterResourceScope {
+        const NAMESPACED: bool = false;
+    }
+
+    impl<K: Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static> Resource for K {
+        fn name(&self) -> &str {
+            self.metadata().name.as_deref().unwrap_or_default()
+        }
+        fn namespace(&self) -> &str {
+            self.metadata().namespace.as_deref().unwrap_or_default()
+        }
+        fn uid(&self) -> &str {
+            self.metadata().uid.as_deref().unwrap_or_default()
+        }
+        fn resource_version(&self) -> &str {
+            self.metadata().resource_version.as_deref().unwrap_or_default()
+        }
+    }
+
+    impl<K> Typed for K
+    where
+        K: Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+        K::Scope: Scope,
+    {
+        const GROUP: &'static str = <K as k8s_openapi::Resource>::GROUP;
+        const VERSION: &'static str = <K as k8s_openapi::Resource>::VERSION;
+        const KIND: &'static str = <K as k8s_openapi::Resource>::KIND;
+        const PLURAL: &'static str = <K as k8s_openapi::Resource>::URL_PATH_SEGMENT;
+        const NAMESPACED: bool = <K::Scope as Scope>::NAMESPACED;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_skips_what_it_does_not_know() {
+        let text = r#"{"name":"web","uid":"u","managedFields":[{"manager":"x"}],"labels":null,"finalizers":["a"]}"#;
+        let meta: ObjectMeta = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&meta).unwrap(), r#"{"name":"web","uid":"u","finalizers":["a"]}"#);
+        let list: ObjectList<Dynamic> = serde_json::from_str(r#"{"metadata":{"continue":"x"},"items":null}"#).unwrap();
+        assert_eq!((list.metadata.continue_token.as_str(), list.items.len()), ("x", 0));
+    }
+}

@@ -1,0 +1,41 @@
+//! The border between a client and whatever carries its requests: HTTPS, a server in the same process, a table of answers in a test.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+
+use crate::error::{Error, Result};
+
+/// The body of an answer. Its errors are those of [`Error`]; a stream's body ends when the server ends it.
+pub type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// Carries one request and gives its answer. A request is a value, so that it can be sent again where that is safe.
+///
+/// The URI has a path and perhaps a query, no authority: where the server is, is the transport's knowledge, as is the
+/// caller's identity (certificates, tokens). A status of 400 and above is an answer, not an error.
+pub trait Transport: Send + Sync + 'static {
+    /// Resolves when the answer's head is there; dropping the future or the body gives the request up.
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>>;
+
+    /// Where requests go, for messages.
+    fn server(&self) -> String {
+        "the API server".to_string()
+    }
+}
+
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>> {
+        (**self).send(request)
+    }
+
+    fn server(&self) -> String {
+        (**self).server()
+    }
+}
+
+/// A body of bytes that are all here.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}

@@ -1,0 +1,387 @@
+//! Watches: a stream of events that survives closed connections, and a watcher that survives everything.
+//! A watcher holds no objects; what it tells is enough for its reader to hold them.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use ::api::ask::{Target, Verb};
+use ::api::{Ask, ListOptions, Status, WatchEvent as Line};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream, Stream};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::{Client, request_of};
+use crate::error::{Error, Result};
+use crate::resource::{ObjectList, Resource};
+use crate::transport::Body;
+
+/// Longest line of a watch, in bytes. Servers take objects of some 3 MB at most.
+pub const EVENT_BYTES_MAX: usize = 16 << 20;
+/// How long we ask a server to keep a watch open; it is opened again without a gap.
+const WATCH_SECONDS: i64 = 290;
+/// A watch that says nothing for this long after its end was due is dead.
+const WATCH_SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
+/// Objects in one page of a watcher's list.
+const PAGE_ITEMS: i64 = 500;
+/// Pauses between the attempts of a watcher, growing; back to the first after a watch that lasted.
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+const LASTED: Duration = Duration::from_secs(10);
+
+/// What happened to an object, as a watch tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WatchEvent<K> {
+    Added(K),
+    Modified(K),
+    Deleted(K),
+    /// Nothing of interest happened up to this revision.
+    Bookmark {
+        resource_version: String,
+        /// All objects that were there at the start have been told.
+        initial_events_end: bool,
+    },
+}
+
+/// What a [`Watcher`] tells: after each `Init` all objects, then `InitDone`, then changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event<K> {
+    /// A new list begins: what is not told until `InitDone` is gone.
+    Init,
+    InitApplied(K),
+    InitDone,
+    /// Made or changed.
+    Applied(K),
+    Deleted(K),
+}
+
+/// Changes as they happen. When the server ends the stream or the connection is lost, the watch goes on from the last
+/// revision it saw. An error ends it; [`Error::is_expired`] means the revision is too old and a new list is needed.
+pub struct Watch<K> {
+    client: Client,
+    target: Target,
+    options: ListOptions,
+    lines: BoxStream<'static, Result<Bytes>>,
+    ended: bool,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// All objects, then all changes, for ever: lists (in pages), watches, and begins anew when history was lost. Errors are
+/// told and then followed by another attempt after a growing pause; the reader ends it by dropping it.
+pub struct Watcher<K> {
+    client: Client,
+    target: Target,
+    options: ListOptions,
+    state: State<K>,
+    pause: Duration,
+    /// Pause before the next attempt.
+    wait: bool,
+}
+
+enum State<K> {
+    Start,
+    Page { continue_token: String, items: VecDeque<K>, resource_version: String },
+    Watch { watch: Box<Watch<K>>, since: Instant },
+}
+
+impl<K: Resource> Watch<K> {
+    pub(crate) async fn start(client: Client, target: Target, mut options: ListOptions) -> Result<Watch<K>> {
+        options.allow_watch_bookmarks = true;
+        let lines = open(&client, &target, &options).await?;
+        Ok(Watch { client, target, options, lines, ended: false, kind: PhantomData })
+    }
+
+    /// The revision up to which everything was told, once one is known.
+    pub fn resource_version(&self) -> Option<u64> {
+        self.options.resource_version
+    }
+
+    /// The next event; `None` after an error, or when the options' own timeout has passed.
+    pub async fn next(&mut self) -> Option<Result<WatchEvent<K>>> {
+        while !self.ended {
+            match timeout(WATCH_SILENCE_MAX, self.lines.next()).await {
+                Ok(Some(Ok(line))) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Ok(Some(Ok(line))) => {
+                    let event = self.read(&line);
+                    self.ended = event.is_err();
+                    return Some(event);
+                }
+                // The end that we asked for.
+                Ok(None) if self.options.timeout_seconds.is_some() => self.ended = true,
+                Ok(None) | Err(_) | Ok(Some(Err(Error::Lost(_)))) => {
+                    if let Err(error) = self.resume().await {
+                        self.ended = true;
+                        return Some(Err(error));
+                    }
+                }
+                Ok(Some(Err(error))) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+
+    pub fn into_stream(self) -> impl Stream<Item = Result<WatchEvent<K>>> + Send {
+        stream::unfold(self, |mut watch| async move { watch.next().await.map(|event| (event, watch)) })
+    }
+
+    async fn resume(&mut self) -> Result<()> {
+        if self.options.resource_version.is_none() {
+            return Err(Error::Lost("the watch ended before it told a revision to go on from".to_string()));
+        }
+        // The initial objects were told, or the next start would tell them again.
+        self.options.send_initial_events = None;
+        self.options.version_match = None;
+        // A server that ends each watch at once is not asked in a tight loop.
+        sleep(BACK_OFF_MIN).await;
+        self.lines = open(&self.client, &self.target, &self.options).await?;
+        Ok(())
+    }
+
+    fn read(&mut self, line: &[u8]) -> Result<WatchEvent<K>> {
+        let wrong = |error: serde_json::Error| Error::Decode {
+            request: format!("a watch of {}", self.target.path()),
+            wanted: std::any::type_name::<K>(),
+            why: error.to_string(),
+        };
+        let line: Line<&RawValue> = serde_json::from_slice(line).map_err(wrong)?;
+        let object = line.object.get();
+        use ::api::EventType;
+        if line.event_type == EventType::Error {
+            let status: Status = serde_json::from_str(object).map_err(wrong)?;
+            return Err(status.into());
+        }
+        if line.event_type == EventType::Bookmark {
+            let mark: Bookmark = serde_json::from_str(object).map_err(wrong)?;
+            self.saw(&mark.metadata.resource_version);
+            let initial_events_end = mark.metadata.annotations.end.is_some();
+            return Ok(WatchEvent::Bookmark { resource_version: mark.metadata.resource_version, initial_events_end });
+        }
+        let object: K = serde_json::from_str(object).map_err(wrong)?;
+        self.saw(object.resource_version());
+        Ok(match line.event_type {
+            EventType::Added => WatchEvent::Added(object),
+            EventType::Deleted => WatchEvent::Deleted(object),
+            _ => WatchEvent::Modified(object),
+        })
+    }
+
+    fn saw(&mut self, revision: &str) {
+        // Initial events come in the order of names; only their bookmark says where the watch stands.
+        if self.options.send_initial_events != Some(true)
+            && let Ok(revision) = revision.parse()
+        {
+            self.options.resource_version = Some(revision);
+        }
+    }
+}
+
+impl<K: Resource> Watcher<K> {
+    pub(crate) fn new(client: Client, target: Target, options: ListOptions) -> Watcher<K> {
+        Watcher { client, target, options, state: State::Start, pause: BACK_OFF_MIN, wait: false }
+    }
+
+    /// What comes next. Waits as long as it takes.
+    pub async fn next(&mut self) -> Result<Event<K>> {
+        if std::mem::take(&mut self.wait) {
+            sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(BACK_OFF_MAX);
+        }
+        loop {
+            match self.step().await {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => {}
+                Err(error) if error.is_expired() => self.state = State::Start,
+                Err(error) => {
+                    self.state = State::Start;
+                    self.wait = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    pub fn into_stream(self) -> impl Stream<Item = Result<Event<K>>> + Send {
+        stream::unfold(self, |mut watcher| async move {
+            let event = watcher.next().await;
+            Some((event, watcher))
+        })
+    }
+
+    async fn step(&mut self) -> Result<Option<Event<K>>> {
+        match &mut self.state {
+            State::Start => {
+                let page = self.page("").await?;
+                self.state = page;
+                Ok(Some(Event::Init))
+            }
+            State::Page { items, continue_token, resource_version } => {
+                if let Some(item) = items.pop_front() {
+                    return Ok(Some(Event::InitApplied(item)));
+                }
+                let (continue_token, resource_version) = (continue_token.clone(), resource_version.clone());
+                if !continue_token.is_empty() {
+                    self.state = self.page(&continue_token).await?;
+                    return Ok(None);
+                }
+                let options = ListOptions { resource_version: resource_version.parse().ok(), ..self.options.clone() };
+                let watch = Watch::start(self.client.clone(), self.target.clone(), options).await?;
+                self.state = State::Watch { watch: Box::new(watch), since: Instant::now() };
+                Ok(Some(Event::InitDone))
+            }
+            State::Watch { watch, since } => {
+                let event = watch.next().await;
+                if since.elapsed() > LASTED {
+                    self.pause = BACK_OFF_MIN;
+                }
+                match event {
+                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                        Ok(Some(Event::Applied(object)))
+                    }
+                    Some(Ok(WatchEvent::Deleted(object))) => Ok(Some(Event::Deleted(object))),
+                    Some(Ok(WatchEvent::Bookmark { .. })) => Ok(None),
+                    Some(Err(error)) => Err(error),
+                    None => Err(Error::Lost("the watch ended".to_string())),
+                }
+            }
+        }
+    }
+
+    fn page(&self, continue_token: &str) -> impl Future<Output = Result<State<K>>> + use<K> {
+        let options =
+            ListOptions { limit: PAGE_ITEMS, continue_token: continue_token.to_string(), ..self.options.clone() };
+        let request = request_of(&Ask::of(Verb::List, self.target.clone(), options.print()), None);
+        let client = self.client.clone();
+        async move {
+            let page: ObjectList<K> = client.json(request?).await?;
+            Ok(State::Page {
+                continue_token: page.metadata.continue_token,
+                items: page.items.into(),
+                resource_version: page.metadata.resource_version,
+            })
+        }
+    }
+}
+
+async fn open(client: &Client, target: &Target, options: &ListOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let mut options = options.clone();
+    options.timeout_seconds.get_or_insert(WATCH_SECONDS);
+    let request = request_of(&Ask::of(Verb::Watch, target.clone(), options.print()), None)?;
+    Ok(lines(client.call(request).await?.into_body(), EVENT_BYTES_MAX, TooLong::Fails))
+}
+
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: BookmarkMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BookmarkMeta {
+    resource_version: String,
+    #[serde(default)]
+    annotations: BookmarkNotes,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct BookmarkNotes {
+    #[serde(rename = "k8s.io/initial-events-end")]
+    end: Option<String>,
+}
+
+/// A body's bytes as they come.
+pub(crate) fn chunks(body: Body) -> BoxStream<'static, Result<Bytes>> {
+    stream::unfold(body, |mut body| async move {
+        loop {
+            match body.frame().await? {
+                Err(error) => return Some((Err(error), body)),
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some((Ok(data), body));
+                    }
+                }
+            }
+        }
+    })
+    .boxed()
+}
+
+/// A body's lines as text.
+pub(crate) fn text_lines(body: Body, limit: usize) -> BoxStream<'static, Result<String>> {
+    lines(body, limit, TooLong::Splits).map(|line| Ok(String::from_utf8_lossy(&line?).into_owned())).boxed()
+}
+
+/// What becomes of a line longer than the limit.
+#[derive(Clone, Copy)]
+enum TooLong {
+    Fails,
+    Splits,
+}
+
+struct Lines {
+    body: Body,
+    pending: BytesMut,
+    /// No line ends before here.
+    searched: usize,
+    ended: bool,
+}
+
+fn lines(body: Body, limit: usize, too_long: TooLong) -> BoxStream<'static, Result<Bytes>> {
+    let state = Lines { body, pending: BytesMut::new(), searched: 0, ended: false };
+    stream::unfold(state, move |mut state| async move {
+        let line = state.next(limit, too_long).await?;
+        Some((line, state))
+    })
+    .boxed()
+}
+
+impl Lines {
+    async fn next(&mut self, limit: usize, too_long: TooLong) -> Option<Result<Bytes>> {
+        loop {
+            let end = self.pending[self.searched..].iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                let mut line = self.pending.split_to(self.searched + end + 1);
+                line.truncate(line.len() - 1);
+                self.searched = 0;
+                return Some(Ok(line.freeze()));
+            }
+            self.searched = self.pending.len();
+            if self.pending.len() > limit {
+                self.searched = 0;
+                return Some(match too_long {
+                    TooLong::Splits => Ok(self.pending.split_to(limit).freeze()),
+                    TooLong::Fails => {
+                        self.ended = true;
+                        self.pending.clear();
+                        Err(Error::TooLarge { what: "a line of the stream", limit })
+                    }
+                });
+            }
+            if self.ended {
+                self.searched = 0;
+                let rest = self.pending.split().freeze();
+                return Some(rest).filter(|rest| !rest.is_empty()).map(Ok);
+            }
+            match self.body.frame().await {
+                None => self.ended = true,
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.pending.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    // Half a line before a loss is no line.
+                    self.ended = true;
+                    self.pending.clear();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
