@@ -76,6 +76,8 @@ pub struct Behaviour {
     pub columns: &'static [Column],
     /// One cell per column.
     pub row: fn(&Value, now: Timestamp) -> Vec<Value>,
+    /// `conditions` of the row: a pod that is through says so.
+    pub row_conditions: fn(&Value) -> Vec<Value>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads.
     pub selectable: &'static [(&'static str, &'static str)],
     /// What a name may look like.
@@ -88,6 +90,8 @@ pub struct Behaviour {
     pub create_on_update: bool,
     /// PUT without `metadata.resourceVersion` is taken as it is (most built-in kinds, no custom ones).
     pub unconditional_update: bool,
+    /// A deletion answers the object it deleted instead of a `Status`.
+    pub returns_deleted: bool,
     /// Deleting leaves the dependents when the request does not say otherwise.
     pub orphan_by_default: bool,
 }
@@ -106,12 +110,14 @@ impl Behaviour {
         grace_seconds: |_, _| None,
         columns: &[],
         row: |_, _| Vec::new(),
+        row_conditions: |_| Vec::new(),
         selectable: &[],
         name: NameRule::Subdomain,
         has_status: false,
         has_generation: false,
         create_on_update: false,
         unconditional_update: true,
+        returns_deleted: false,
         orphan_by_default: false,
     };
 }
@@ -312,7 +318,10 @@ impl Kind {
         if self.has_status() {
             root.shift_remove("status");
         }
-        set_generation(root, self.behaviour.has_generation.then_some(1));
+        // Where nothing counts it, a generation that was given stays.
+        if self.behaviour.has_generation {
+            set_generation(root, Some(1));
+        }
         (self.behaviour.prepare_create)(object);
     }
 

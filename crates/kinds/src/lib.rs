@@ -11,6 +11,7 @@ pub mod fieldset;
 pub mod managed;
 pub mod strategic;
 pub mod typed;
+pub mod validate;
 
 pub use tables::builtin;
 pub use kind::{Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kind, NameRule, Registry, Subresource};
