@@ -1,0 +1,138 @@
+//! From a fresh clone to the container's program: its view of files, its user, its powers, its standard streams. Runs in
+//! the child between clone and exec; on any refusal it returns the reason and the child ends.
+
+use super::sys::{self, Disposition};
+use super::wire::Failure;
+use super::{ContainerSpec, PodSpec, ProcessSpec, User, rootfs};
+use rustix::fs::{FileType, Mode};
+use rustix::thread::CapabilitySet;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Where programs are looked for when a container's environment has no PATH.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What root may do in a container, as container runtimes have it. They count inside the pod's own namespaces only.
+const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::AUDIT_WRITE)
+    .union(CapabilitySet::SETFCAP);
+/// The kernel has at most 64 capabilities.
+const CAPABILITY_BITS: u32 = 64;
+
+/// Enters the container's files and becomes its program.
+pub fn run(spec: &ContainerSpec, pod: &PodSpec, stdio: [OwnedFd; 3]) -> Result<(), Failure> {
+    rootfs::enter(spec, pod)?;
+    become_program(&spec.process, stdio)
+}
+
+/// Becomes the program; returns only if it cannot.
+pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Failure> {
+    let owner = spec.user.as_ref().map(|user| rustix::process::Uid::from_raw(user.uid));
+    for (number, fd) in stdio.iter().enumerate() {
+        // So that the program's user can open /dev/stdout, which is a link to it, too.
+        if owner.is_some()
+            && rustix::fs::fstat(fd).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo)
+        {
+            let _ = rustix::fs::fchown(fd, owner, None);
+        }
+        sys::duplicate_to(fd.as_fd(), number as i32)
+            .map_err(|error| Failure::new("set up standard streams", &error))?;
+    }
+    if spec.terminal {
+        // A process group of its own in the foreground: the terminal's signals reach the program and nobody else.
+        let _ = rustix::process::setpgid(None, None);
+        let _ = sys::take_terminal();
+    } else {
+        let _ = rustix::process::setsid();
+    }
+    drop_capabilities();
+    if let Some(user) = &spec.user {
+        become_user(user)?;
+    } else {
+        // Nothing of the agent's groups; refused where the pod has one user only, and then they mean nothing inside.
+        let _ = rustix::thread::set_thread_groups(&[]);
+    }
+    if spec.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("set no_new_privs", &error.into()))?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    for signal in 1..=sys::SIGNAL_MAX {
+        sys::on_signal(signal, Disposition::Default);
+    }
+    sys::unblock_signals().map_err(|error| Failure::new("unblock signals", &error))?;
+    sys::close_on_exec_from(3).map_err(|error| Failure::new("close descriptors", &error))?;
+    std::env::set_current_dir(&spec.cwd)
+        .map_err(|error| Failure::new(format!("chdir to cwd ({:?})", spec.cwd), &error))?;
+    execute(spec)
+}
+
+fn drop_capabilities() {
+    for bit in 0..CAPABILITY_BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        // Fails for numbers the kernel does not know.
+        if !CAPABILITIES.contains(capability)
+            && rustix::thread::remove_capability_from_bounding_set(capability).is_err()
+        {
+            break;
+        }
+    }
+}
+
+fn become_user(user: &User) -> Result<(), Failure> {
+    use rustix::process::{Gid, Uid};
+    let groups: Vec<Gid> = user.groups.iter().map(|&group| Gid::from_raw(group)).collect();
+    let groups_set = rustix::thread::set_thread_groups(&groups);
+    let same = rustix::process::getuid().as_raw() == user.uid && rustix::process::getgid().as_raw() == user.gid;
+    if same {
+        return Ok(());
+    }
+    let refused = |error: rustix::io::Errno| {
+        let why = "without root, all containers of a pod have one and the same user";
+        Failure::new(format!("run as user {}, group {} ({why})", user.uid, user.gid), &io::Error::from(error))
+    };
+    groups_set.map_err(refused)?;
+    rustix::thread::set_thread_gid(Gid::from_raw(user.gid)).map_err(refused)?;
+    rustix::thread::set_thread_uid(Uid::from_raw(user.uid)).map_err(refused)
+}
+
+fn execute(spec: &ProcessSpec) -> Result<(), Failure> {
+    let c_strings = |strings: &mut dyn Iterator<Item = String>| -> Result<Vec<CString>, Failure> {
+        let strings: Result<_, _> = strings.map(CString::new).collect();
+        strings.map_err(|_| Failure::words("arguments and environment cannot contain a zero byte"))
+    };
+    let argv = c_strings(&mut spec.argv.iter().cloned())?;
+    let env = c_strings(&mut spec.env.iter().map(|(name, value)| format!("{name}={value}")))?;
+    let Some(program) = spec.argv.first() else { return Err(Failure::words("no command specified")) };
+    if program.contains('/') {
+        let error = sys::execve(&argv[0], &argv, &env);
+        return Err(Failure::new(format!("exec: {program:?}"), &error));
+    }
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let mut denied = None;
+    for folder in path.split(':') {
+        let folder = if folder.is_empty() { "." } else { folder };
+        let Ok(candidate) = CString::new(format!("{folder}/{program}")) else { continue };
+        let error = sys::execve(&candidate, &argv, &env);
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+            io::ErrorKind::PermissionDenied => denied = Some(error),
+            _ => return Err(Failure::new(format!("exec: {program:?}"), &error)),
+        }
+    }
+    match denied {
+        Some(error) => Err(Failure::new(format!("exec: {program:?}"), &error)),
+        None => Err(Failure::words(format!("exec: {program:?}: executable file not found in $PATH"))),
+    }
+}

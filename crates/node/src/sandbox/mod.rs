@@ -1,0 +1,134 @@
+//! The sandbox: pods as trees of processes in namespaces of their own, over the host's read-only root, as root and as an
+//! ordinary user. It starts, stops and tells; it knows no API object and takes no decision.
+//!
+//! The agent's process starts one [`Sandbox`], which is a small process called the spawner. Each [`Pod`] has an init
+//! that the spawner clones and that speaks with the agent directly. Everything ends with the agent: when its sockets
+//! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces.
+
+mod check;
+mod container;
+mod handle;
+mod init;
+mod net;
+mod rootfs;
+mod spawner;
+mod sys;
+mod wire;
+
+pub use check::{Forbidden, check};
+pub use container::DEFAULT_PATH;
+pub use handle::{Error, Pod, Process, Sandbox, Stdio};
+pub use init::PROCESSES_MAX;
+pub use wire::{Exit, Failure};
+
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Becomes the spawner, and never returns, if this process was started as one. The first line of a program's `main`;
+/// programs without it are served before their `main` begins.
+pub fn spawner_main() {
+    spawner::run_if_asked();
+}
+
+/// What a pod's containers share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodSpec {
+    /// The pod's host name, at most 64 bytes.
+    pub hostname: String,
+    /// An existing, empty directory of the host that the pod's mounts are put together on; the host never sees them, and
+    /// it is hidden in containers. One directory can serve all pods.
+    pub staging: PathBuf,
+    /// The one user and group the pod has when the agent does not run as root. As root they have no meaning.
+    pub uid: u32,
+    pub gid: u32,
+    pub network: Network,
+    pub memory_volumes: Vec<MemoryVolume>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The host's own. The pod cannot listen on the cluster's addresses.
+    Host,
+    /// A network of the pod's own: a loopback device with these addresses, and sockets that listen inside it for the
+    /// agent to serve.
+    Own { addresses: Vec<IpAddr>, listen: Vec<Listen> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    pub protocol: Protocol,
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// A volume that lives in memory as long as the pod does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemoryVolume {
+    pub name: String,
+    /// Its limit in bytes; half of the machine's memory without one.
+    pub bytes_max: Option<u64>,
+}
+
+/// One container: what it sees, and the process it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    pub process: ProcessSpec,
+    pub mounts: Vec<Mount>,
+    /// Paths of the host that are empty in the container. Mounts may still be put on them and below them.
+    pub hidden: Vec<PathBuf>,
+    pub process_namespace: ProcessNamespace,
+}
+
+/// Whose processes a container sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcessNamespace {
+    /// Its own only; its process is number 1, and all of them end with it.
+    Own,
+    /// Those of all containers of the pod; number 1 is the pod's init, which reaps.
+    Pod,
+}
+
+/// A program to run in a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// The program, looked up in the environment's PATH, and its arguments.
+    pub argv: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: PathBuf,
+    /// The pod's user when there is none. Without root, it can be no other than the pod's.
+    pub user: Option<User>,
+    /// Stdin is the terminal of the agent's session, and the program gets its foreground.
+    pub terminal: bool,
+    pub no_new_privileges: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    pub source: Source,
+    /// A part of the source instead of all of it; made as a directory if missing. Links never lead out of the source.
+    pub sub_path: Option<String>,
+    /// An absolute path in the container; made if missing, on read-only directories too.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// A file or directory of the host.
+    Host(PathBuf),
+    /// A memory volume of the pod, by name.
+    Memory(String),
+}

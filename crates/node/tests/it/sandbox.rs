@@ -1,0 +1,459 @@
+//! Real pods, as root (when the tests are root) and as an ordinary user: what a program in them sees, can do, and leaves.
+
+use node::sandbox::{
+    ContainerSpec, Error, Exit, Listen, MemoryVolume, Mount, Network, Pod, PodSpec, Process, ProcessNamespace,
+    ProcessSpec, Protocol, Sandbox, Source, Stdio, User,
+};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The ordinary user that the spawner becomes when the tests are root.
+const ORDINARY: u32 = 12345;
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sandbox of one kind of user, with a directory of its own.
+struct Bed {
+    name: &'static str,
+    sandbox: Sandbox,
+    dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new(name: &'static str, user: Option<u32>) -> Bed {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = dir.path().join("staging");
+        std::fs::create_dir(&staging).unwrap();
+        for path in [dir.path(), &staging] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(path, user, user).unwrap();
+        }
+        let program = std::env::current_exe().unwrap();
+        let sandbox = match user {
+            Some(user) => Sandbox::start_as(&program, Some((user, user))).unwrap(),
+            None => Sandbox::start().unwrap(),
+        };
+        Bed { name, sandbox, dir }
+    }
+
+    /// As root and as an ordinary user; only the latter where the tests are not root.
+    fn all() -> Vec<Bed> {
+        match rustix::process::geteuid().is_root() {
+            true => vec![Bed::new("root", None), Bed::new("ordinary user", Some(ORDINARY))],
+            false => vec![Bed::new("ordinary user", None)],
+        }
+    }
+
+    fn is_root(&self) -> bool {
+        self.name == "root"
+    }
+
+    fn pod_spec(&self) -> PodSpec {
+        let addresses = ["10.96.0.1", "10.96.0.10", "10.244.0.7"].map(|address| address.parse().unwrap()).into();
+        let listen = |protocol, address: &str| Listen { protocol, address: address.parse().unwrap() };
+        PodSpec {
+            hostname: "web-0".into(),
+            staging: self.dir.path().join("staging"),
+            uid: 0,
+            gid: 0,
+            network: Network::Own {
+                addresses,
+                listen: vec![listen(Protocol::Tcp, "10.96.0.1:443"), listen(Protocol::Udp, "10.96.0.10:53")],
+            },
+            memory_volumes: vec![MemoryVolume { name: "cache".into(), bytes_max: Some(1 << 20) }],
+        }
+    }
+
+    async fn pod(&self) -> Pod {
+        self.sandbox.create_pod(self.pod_spec()).await.unwrap()
+    }
+
+    /// A file or directory in the bed, the spawner's user's own.
+    fn put(&self, path: &str, content: Option<&str>) -> PathBuf {
+        let full = self.dir.path().join(path);
+        match content {
+            Some(content) => std::fs::write(&full, content).unwrap(),
+            None => std::fs::create_dir(&full).unwrap(),
+        }
+        let owner = if self.is_root() { None } else { Some(ORDINARY) };
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&full, owner, owner).unwrap();
+        }
+        full
+    }
+}
+
+fn shell(script: &str) -> ContainerSpec {
+    ContainerSpec {
+        process: process(&["/bin/sh", "-c", script]),
+        mounts: Vec::new(),
+        hidden: Vec::new(),
+        process_namespace: ProcessNamespace::Own,
+    }
+}
+
+fn process(argv: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        argv: argv.iter().map(|&word| word.into()).collect(),
+        env: vec![("GREETING".into(), "hello".into()), ("PATH".into(), node::sandbox::DEFAULT_PATH.into())],
+        cwd: "/".into(),
+        user: None,
+        terminal: false,
+        no_new_privileges: false,
+    }
+}
+
+fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount { source: Source::Host(source.into()), sub_path: None, target: target.into(), read_only }
+}
+
+/// Stdin from nowhere, and the reading end of stdout and stderr together.
+fn stdio() -> (Stdio, File) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    // The tests may be another user than the pod, which an agent never is.
+    rustix::fs::fchmod(&writer, rustix::fs::Mode::from_raw_mode(0o666)).unwrap();
+    let stderr = writer.try_clone().unwrap();
+    (Stdio { stdin: File::open("/dev/null").unwrap().into(), stdout: writer.into(), stderr: stderr.into() }, {
+        File::from(OwnedFd::from(reader))
+    })
+}
+
+async fn text(mut reader: File) -> String {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    tokio::time::timeout(PATIENCE, read).await.expect("output never ended").unwrap().unwrap()
+}
+
+async fn ended(process: &Process) -> Exit {
+    tokio::time::timeout(PATIENCE, process.wait()).await.expect("process never ended")
+}
+
+/// What a container printed and how it ended, as text; or why it could not be started.
+async fn run(pod: &Pod, spec: ContainerSpec) -> String {
+    let (stdio, output) = stdio();
+    match pod.start(spec, stdio).await {
+        Ok(process) => {
+            let exit = ended(&process).await;
+            let output = text(output).await;
+            if exit == Exit::Code(0) { output } else { format!("{output}{exit:?}\n") }
+        }
+        Err(error) => format!("not started: {error}\n"),
+    }
+}
+
+/// Runs a script in a fresh pod of each kind of user; the output is the same for all.
+async fn check(spec: impl Fn(&Bed) -> ContainerSpec, expected: &str) {
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        assert_eq!(run(&pod, spec(&bed)).await, expected, "as {}", bed.name);
+    }
+}
+
+async fn check_shell(script: &str, expected: &str) {
+    check(|_| shell(script), expected).await;
+}
+
+#[tokio::test]
+async fn sees_only_its_own() {
+    check_shell(
+        "echo $$; ls -d /proc/[0-9]*; hostname; pwd; echo $GREETING; id -u",
+        "1\n/proc/1\nweb-0\n/\nhello\n0\n",
+    )
+    .await;
+    check_shell("ls /sys/class/net; cat /proc/net/dev | wc -l; ls /dev/shm | wc -l", "lo\n3\n0\n").await;
+}
+
+#[tokio::test]
+async fn host_is_read_only_and_scratch_is_private() {
+    let script = "for dir in / /etc /usr /var /home; do touch $dir/kemudi 2>/dev/null && echo wrote $dir; done
+        for dir in /tmp /run /var/tmp /dev/shm /var/run /run/lock; do ls -A $dir; touch $dir/kemudi || echo cannot write $dir; done
+        mount -o remount,rw /usr 2>/dev/null && echo remounted; umount /proc/sys 2>/dev/null && echo unmounted
+        echo x 2>/dev/null > /proc/sys/kernel/core_pattern && echo set; echo done";
+    check_shell(script, "lock\nkemudi\nlock\ndone\n").await;
+    assert!(!Path::new("/tmp/kemudi").exists());
+}
+
+#[tokio::test]
+async fn devices_work() {
+    let script =
+        "echo x > /dev/null; head -c 3 /dev/zero | wc -c; head -c 5 /dev/urandom | wc -c; test -c /dev/ptmx && echo pty
+        echo to stderr > /dev/stderr; readlink /dev/fd";
+    check_shell(script, "3\n5\npty\nto stderr\n/proc/self/fd\n").await;
+}
+
+#[tokio::test]
+async fn exit_codes_and_signals() {
+    check_shell("exit 7", "Code(7)\n").await;
+    check(|_| ContainerSpec { process_namespace: ProcessNamespace::Pod, ..shell("kill -9 $$") }, "Signal(9)\n").await;
+    check(
+        |_| ContainerSpec { process: process(&["nope"]), ..shell("") },
+        "not started: exec: \"nope\": executable file not found in $PATH\n",
+    )
+    .await;
+    check(
+        |_| ContainerSpec { process: process(&["/nope"]), ..shell("") },
+        "not started: exec: \"/nope\": no such file or directory\n",
+    )
+    .await;
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        let (stdio, mut output) = stdio();
+        let script = "trap 'echo got TERM; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+        let container = pod.start(shell(script), stdio).await.unwrap();
+        let mut ready = [0; 6];
+        let output = tokio::task::spawn_blocking(move || output.read_exact(&mut ready).map(|()| output)).await;
+        container.signal(libc::SIGTERM).await.unwrap();
+        assert_eq!(ended(&container).await, Exit::Code(3));
+        assert_eq!(text(output.unwrap().unwrap()).await, "got TERM\n");
+    }
+}
+
+#[tokio::test]
+async fn mounts() {
+    for bed in Bed::all() {
+        let source = bed.put("source", None);
+        bed.put("source/file", Some("from the host\n"));
+        bed.put("source/escape", None);
+        std::os::unix::fs::symlink("/etc", source.join("link")).unwrap();
+        let resolv = bed.put("resolv.conf", Some("nameserver 10.96.0.10\n"));
+        let mut spec = shell(
+            "cat /data/file /etc/config/file /usr/share/doc/deep/er/file /etc/resolv.conf
+            cat /var/run/secrets/kubernetes.io/serviceaccount/file; ls /etc/passwd /usr/bin/env
+            touch /data/new && echo wrote; touch /etc/config/new 2>&1 | grep -o 'Read-only.*'
+            touch /etc/x /usr/share/x 2>/dev/null || echo still read-only; ls /usr/share/doc | wc -l | grep -qv '^1$' && echo all there
+            touch /cache/x /part/y; ls /cache; ls /data",
+        );
+        spec.mounts = vec![
+            mount(&source, "/data", false),
+            mount(&resolv, "/etc/resolv.conf", true),
+            mount(&source, "/etc/config", true),
+            mount(&source, "/usr/share/doc/deep/er", true),
+            mount(&source, "/var/run/secrets/kubernetes.io/serviceaccount", true),
+            Mount { source: Source::Memory("cache".into()), sub_path: None, target: "/cache".into(), read_only: false },
+            Mount { sub_path: Some("a/b".into()), ..mount(&source, "/part", false) },
+        ];
+        let from = "from the host\n";
+        let expected = format!(
+            "{from}{from}{from}nameserver 10.96.0.10\n{from}/etc/passwd\n/usr/bin/env\nwrote\nRead-only file system\n\
+             still read-only\nall there\nx\na\nescape\nfile\nlink\nnew\n"
+        );
+        let pod = bed.pod().await;
+        assert_eq!(run(&pod, spec).await, expected, "as {}", bed.name);
+        assert!(source.join("new").exists() && source.join("a/b/y").exists());
+        let mut spec = shell("ls /x");
+        spec.mounts = vec![Mount { sub_path: Some("link".into()), ..mount(&source, "/x", true) }];
+        let output = run(&pod, spec).await;
+        assert!(output.starts_with("not started: mount"), "a link must not lead out of a volume: {output}");
+    }
+}
+
+#[tokio::test]
+async fn hidden_paths_are_empty() {
+    for bed in Bed::all() {
+        let secret = bed.put("secret", None);
+        bed.put("secret/key", Some("key"));
+        let work = bed.put("secret/work", None);
+        bed.put("secret/work/file", Some("mine\n"));
+        let file = bed.put("password", Some("1234"));
+        let script = format!(
+            "test -e {1} && echo bed came along; ls -A {0}; cat {1}; touch {0}/work/made; cat {0}/work/file",
+            secret.display(),
+            file.display(),
+        );
+        let spec = || ContainerSpec {
+            hidden: vec![secret.clone(), file.clone()],
+            mounts: vec![mount(&work, work.to_str().unwrap(), false)],
+            ..shell(&script)
+        };
+        assert!(run(&bed.pod().await, spec()).await.ends_with("mine\n"));
+        assert!(work.join("made").exists());
+    }
+    // What is not below /tmp: the host's own.
+    check(
+        |_| ContainerSpec {
+            hidden: vec!["/etc/passwd".into(), "/usr/share".into()],
+            ..shell("cat /etc/passwd; ls /usr/share")
+        },
+        "",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn users() {
+    let as_user = |uid, script: &str| {
+        let mut spec = shell(script);
+        spec.process.user = Some(User { uid, gid: uid, groups: vec![] });
+        spec
+    };
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        let output = run(&pod, as_user(1000, "id -u; id -g; grep CapEff /proc/self/status")).await;
+        if bed.is_root() {
+            assert_eq!(output, "1000\n1000\nCapEff:\t0000000000000000\n");
+        } else {
+            assert!(output.starts_with("not started: run as user 1000, group 1000 (without root,"), "{output}");
+        }
+        let pod = bed.sandbox.create_pod(PodSpec { uid: 1000, gid: 1000, ..bed.pod_spec() }).await.unwrap();
+        assert_eq!(run(&pod, as_user(1000, "id -u; touch /tmp/x && stat -c %u /tmp/x")).await, "1000\n1000\n");
+        let output = run(&pod, shell("grep CapBnd /proc/self/status")).await;
+        assert_eq!(output, "CapBnd:\t00000000a80425fb\n", "as container runtimes have it");
+    }
+}
+
+#[tokio::test]
+async fn addresses_answer() {
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        let mut listeners = pod.take_listeners().into_iter();
+        let tcp = tokio::net::TcpListener::from_std(listeners.next().unwrap().into()).unwrap();
+        let udp = tokio::net::UdpSocket::from_std(listeners.next().unwrap().into()).unwrap();
+        let serve = async move {
+            let (stream, _) = tcp.accept().await.unwrap();
+            let mut stream = stream.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            stream.write_all(b"from the API\n").unwrap();
+            drop(stream);
+            let mut query = [0; 64];
+            let (count, from) = udp.recv_from(&mut query).await.unwrap();
+            udp.send_to(&query[..count], from).await.unwrap();
+        };
+        let script = "exec 3<>/dev/tcp/10.96.0.1/443; cat <&3; exec 4<>/dev/udp/10.96.0.10/53; echo echoed >&4; head -n 1 <&4
+            (exec 5<>/dev/tcp/10.244.0.7/9) 2>&1 | grep -o 'Connection refused' | head -1
+            (exec 5<>/dev/tcp/192.0.2.1/9) 2>&1 | grep -o 'Network is unreachable' | head -1";
+        let bash = ContainerSpec { process: process(&["/bin/bash", "-c", script]), ..shell("") };
+        let (output, ()) = tokio::join!(run(&pod, bash), serve);
+        assert_eq!(output, "from the API\nechoed\nConnection refused\nNetwork is unreachable\n", "as {}", bed.name);
+    }
+}
+
+#[tokio::test]
+async fn host_network() {
+    for bed in Bed::all() {
+        let pod = bed.sandbox.create_pod(PodSpec { network: Network::Host, ..bed.pod_spec() }).await.unwrap();
+        let host = std::fs::read_link("/proc/self/ns/net").unwrap();
+        assert_eq!(run(&pod, shell("readlink /proc/self/ns/net")).await.trim(), host.to_str().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn exec_joins_the_container() {
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        let (streams, _output) = stdio();
+        let container = pod.start(shell("echo 42 > /tmp/answer; while :; do sleep 1; done"), streams).await.unwrap();
+        let (streams, output) = stdio();
+        let script = "until test -s /tmp/answer; do :; done; cat /tmp/answer; cat /proc/1/cmdline | tr '\\0' ' ' | cut -c1-10; exit 5";
+        let probe = pod.exec(&container, process(&["sh", "-c", script]), streams).await.unwrap();
+        assert_eq!(ended(&probe).await, Exit::Code(5));
+        assert_eq!(text(output).await, "42\n/bin/sh -c\n");
+        let (streams, _output) = stdio();
+        let missing = pod.exec(&container, process(&["nope"]), streams).await.err().map(|error| error.to_string());
+        assert_eq!(missing.as_deref(), Some("exec: \"nope\": executable file not found in $PATH"));
+        container.signal(libc::SIGKILL).await.unwrap();
+        assert_eq!(ended(&container).await, Exit::Signal(9));
+        let (streams, _output) = stdio();
+        let late = pod.exec(&container, process(&["sh"]), streams).await.err().map(|error| error.to_string());
+        assert_eq!(late.as_deref(), Some("the container is not running"));
+    }
+}
+
+#[tokio::test]
+async fn one_process_namespace_for_the_pod() {
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        let (streams, _output) = stdio();
+        let shared = |script: &str| ContainerSpec { process_namespace: ProcessNamespace::Pod, ..shell(script) };
+        let first = pod.start(shared("while :; do sleep 1; done"), streams).await.unwrap();
+        let output =
+            run(&pod, shared("cat /proc/1/comm; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'while :'")).await;
+        assert_eq!(output, "kemudi-init\n1\n");
+        first.signal(libc::SIGKILL).await.unwrap();
+        assert_eq!(ended(&first).await, Exit::Signal(9));
+    }
+}
+
+/// Every process whose environment or arguments carry the mark, and every mount of ours the host can see.
+fn leftovers(mark: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        std::fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|cmdline| String::from_utf8_lossy(&cmdline).contains(mark))
+    });
+    processes.count()
+}
+
+#[tokio::test]
+async fn nothing_is_left() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    for bed in Bed::all() {
+        let mark = format!("mark-{}-{}", std::process::id(), bed.is_root());
+        let script = format!("(setsid sleep 1000 {mark} &) ; : {mark}; echo up; while :; do sleep 1; done");
+        let dying = bed.pod().await;
+        let staying = bed.pod().await;
+        let mut containers = Vec::new();
+        for pod in [&dying, &staying] {
+            let (streams, mut output) = stdio();
+            containers.push(pod.start(shell(&script), streams).await.unwrap());
+            tokio::task::spawn_blocking(move || output.read_exact(&mut [0; 3])).await.unwrap().unwrap();
+        }
+        assert!(leftovers(&mark) >= 2);
+        dying.kill();
+        tokio::time::timeout(PATIENCE, dying.ended()).await.unwrap();
+        assert_eq!(ended(&containers[0]).await, Exit::Signal(9));
+        let (streams, _output) = stdio();
+        assert!(matches!(dying.start(shell("true"), streams).await, Err(Error::Ended | Error::Io(_))));
+        // The spawner goes, and with it every pod.
+        drop(bed.sandbox);
+        tokio::time::timeout(PATIENCE, staying.ended()).await.unwrap();
+        assert_eq!(ended(&containers[1]).await, Exit::Signal(9));
+        assert_eq!(leftovers(&mark), 0);
+    }
+    assert_eq!(mounts(), before, "the host sees none of the pods' mounts");
+}
+
+#[tokio::test]
+async fn many_pods_at_once() {
+    for bed in Bed::all() {
+        let pods = (0..20).map(|_| async {
+            let pod = bed.pod().await;
+            run(&pod, shell("echo $$")).await
+        });
+        for output in futures_util::future::join_all(pods).await {
+            assert_eq!(output, "1\n");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_check_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    node::sandbox::check(dir.path()).await.unwrap();
+}
+
+/// From the request for a pod to its program running, printed for the record; the limit only catches a blunder.
+#[tokio::test]
+async fn pod_start_time() {
+    for bed in Bed::all() {
+        let mut times = Vec::new();
+        for _ in 0..50 {
+            let (streams, output) = stdio();
+            let spec = ContainerSpec { process: process(&["/bin/true"]), ..shell("") };
+            let began = Instant::now();
+            let pod = bed.pod().await;
+            let container = pod.start(spec, streams).await.unwrap();
+            times.push(began.elapsed());
+            ended(&container).await;
+            drop(output);
+        }
+        times.sort();
+        println!("pod start as {}: p50 {:?}, p90 {:?}", bed.name, times[25], times[45]);
+        assert!(times[25] < Duration::from_millis(100));
+    }
+}
