@@ -126,7 +126,7 @@ pub fn kemudi() -> &'static Path {
 }
 
 /// `target/debug` or `target/release`: where this very program lies, or the folder above where it is a test.
-fn profile() -> PathBuf {
+pub fn profile() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows itself");
     let folder = own.parent().expect("a file is in a folder");
     let nested = folder.ends_with("deps") || folder.ends_with("examples");

@@ -1,0 +1,8 @@
+//! Tests of the whole, in one binary: the built server, real clients, the recordings, and the rules of the source tree.
+
+mod tutorial;
+
+mod bad_input;
+mod crash;
+mod golden;
+mod tidy;
