@@ -1,0 +1,57 @@
+//! A transport that answers from a list and writes down what it was asked. No sockets.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use kemudi_client::transport::full;
+use kemudi_client::{Body, Client, Error, Result, Transport};
+
+/// Answers are `CODE BODY`, `CODE header:value BODY`, or `lost` for a connection that ends.
+pub struct Table {
+    answers: Mutex<VecDeque<String>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Table {
+    pub fn client(answers: &[&str]) -> (Client, Arc<Table>) {
+        let answers = answers.iter().map(|answer| answer.to_string()).collect();
+        let table = Arc::new(Table { answers: Mutex::new(answers), asked: Mutex::default() });
+        (Client::with_transport(table.clone()), table)
+    }
+
+    /// What was asked so far, a request a line: `METHOD path body`.
+    pub fn asked(&self) -> String {
+        self.asked.lock().unwrap().join("\n")
+    }
+
+    fn answer(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        let media = request.headers().get("content-type").map(|media| media.to_str().unwrap().to_string());
+        let media = media.filter(|media| media != "application/json").map(|media| format!(" ({media})"));
+        let body = String::from_utf8_lossy(request.body());
+        let line = format!("{} {}{} {body}", request.method(), request.uri(), media.unwrap_or_default());
+        self.asked.lock().unwrap().push(line.trim_end().to_string());
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or("500 no more answers".to_string());
+        if answer == "lost" {
+            return Err(Error::Lost("cut".to_string()));
+        }
+        let (code, mut rest) = answer.split_once(' ').unwrap();
+        let mut response = Response::builder().status(code.parse::<u16>().unwrap());
+        if let Some((header, after)) = rest.split_once(' ')
+            && let Some((name, value)) = header.split_once(':')
+            && !header.starts_with('{')
+        {
+            response = response.header(name, value);
+            rest = after;
+        }
+        Ok(response.body(full(rest.to_string())).unwrap())
+    }
+}
+
+impl Transport for Table {
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
+        Box::pin(async { self.answer(request) })
+    }
+}
