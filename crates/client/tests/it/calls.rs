@@ -138,6 +138,6 @@ async fn generated_types_are_resources() {
     Api::default_namespaced(client).create(&deployment).await.unwrap();
     expect_test::expect![[r#"
         GET /api/v1/nodes
-        POST /apis/apps/v1/namespaces/default/deployments {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"}}"#]]
+        POST /apis/apps/v1/namespaces/default/deployments {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"selector":{},"template":{}}}"#]]
     .assert_eq(&table.asked());
 }
