@@ -3,6 +3,9 @@
 pub mod kind;
 
 pub mod builtin;
+pub mod decode;
+pub mod quantity;
+pub mod scalar;
 pub mod schema;
 pub mod tables;
 

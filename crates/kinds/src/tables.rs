@@ -27,6 +27,13 @@ pub fn schema() -> &'static Arc<Schema> {
     SCHEMA.get_or_init(|| Arc::new(read_types(TYPES)))
 }
 
+/// The type of the objects that say this `apiVersion` and `kind`: resources, lists, options, reviews. Reads the table:
+/// keep the answer where it is asked often.
+pub fn type_of(api_version: &str, kind: &str) -> Option<TypeId> {
+    let (name, _, _) = served_types().find(|(_, k, versions)| *k == kind && versions.contains(&api_version))?;
+    schema().find(name)
+}
+
 /// Type name, kind and the groups' versions it is served in: what OpenAPI prints as `x-kubernetes-group-version-kind`.
 pub(crate) fn served_types() -> impl Iterator<Item = (&'static str, &'static str, Vec<&'static str>)> {
     KINDS.lines().filter_map(|line| {

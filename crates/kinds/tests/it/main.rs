@@ -1,0 +1,5 @@
+//! Tests of the kinds through their public interface: data in, text out.
+
+mod decode;
+mod fixtures;
+mod ownership;
