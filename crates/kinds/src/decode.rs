@@ -112,6 +112,16 @@ pub fn type_meta(json: &[u8]) -> Result<(String, String), DecodeError> {
     }
 }
 
+/// What is wrong with a text that is not JSON, in Go's words; `None` where it is JSON.
+pub fn syntax_error(json: &[u8]) -> Option<String> {
+    syntax::check(&String::from_utf8_lossy(json), DEPTH_MAX)
+}
+
+/// What is wrong with a text that is no `metav1.Time`, in Go's words; `""` where it is one.
+pub fn time_error(text: &str) -> String {
+    scalar::time(text.into()).err().unwrap_or_default()
+}
+
 /// The value Go writes for a field of this shape that nobody set (and that is no pointer).
 pub fn zero(schema: &Schema, shape: &Shape) -> Value {
     match shape {
@@ -145,14 +155,7 @@ fn present(field: &Field, value: Value) -> Option<Value> {
     if field.pointer {
         return Some(value);
     }
-    let empty = match &value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0) && !matches!(field.shape, Shape::IntOrString),
-        Value::String(s) => s.is_empty() && matches!(field.shape, Shape::String | Shape::Bytes),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty() && matches!(field.shape, Shape::Map(_)),
-    };
+    let empty = is_empty(&field.shape, &value);
     match field.omit {
         // An object that is stored comes back without the difference between an empty list and none.
         Omit::Never => match &value {
@@ -165,8 +168,20 @@ fn present(field: &Field, value: Value) -> Option<Value> {
     }
 }
 
+/// What omitempty leaves out.
+pub(crate) fn is_empty(shape: &Shape, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_f64() == Some(0.0) && !matches!(shape, Shape::IntOrString),
+        Value::String(s) => s.is_empty() && matches!(shape, Shape::String | Shape::Bytes),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty() && matches!(shape, Shape::Map(_)),
+    }
+}
+
 /// A Go struct, which omitempty does not see into.
-fn is_struct(shape: &Shape) -> bool {
+pub(crate) fn is_struct(shape: &Shape) -> bool {
     matches!(
         shape,
         Shape::Struct(_)

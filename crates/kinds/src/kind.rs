@@ -7,6 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::decode::{self, DecodeError, Decoded};
+use crate::defaults;
 use crate::schema::{Schema, TypeId};
 
 /// Everything the server knows of one resource in one version.
@@ -90,6 +92,10 @@ pub struct Behaviour {
     pub create_on_update: bool,
     /// PUT without `metadata.resourceVersion` is taken as it is (most built-in kinds, no custom ones).
     pub unconditional_update: bool,
+    /// What a deletion does to an object that stays for now, beyond its `deletionTimestamp` (a namespace's phase).
+    pub begin_delete: fn(&mut Value),
+    /// The object stays though nothing in its metadata holds it (a namespace's `spec.finalizers`).
+    pub holds_back: fn(&Value) -> bool,
     /// A deletion answers the object it deleted instead of a `Status`.
     pub returns_deleted: bool,
     /// Deleting leaves the dependents when the request does not say otherwise.
@@ -117,6 +123,8 @@ impl Behaviour {
         has_generation: false,
         create_on_update: false,
         unconditional_update: true,
+        begin_delete: |_| {},
+        holds_back: |_| false,
         returns_deleted: false,
         orphan_by_default: false,
     };
@@ -299,6 +307,17 @@ impl Kind {
         if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
     }
 
+    /// Whether objects are of no Go type: their lists repeat kind and version in every item, and they take no strategic
+    /// merge patch. The types of built-in kinds are named by their Go package.
+    pub fn is_custom(&self) -> bool {
+        !self.schema.get(self.root).name.contains('.')
+    }
+
+    /// An object with nothing in it, as Go would write it.
+    pub fn zero(&self) -> Value {
+        crate::decode::zero(&self.schema, &crate::schema::Shape::Struct(self.root))
+    }
+
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| &**v == verb)
     }
@@ -310,6 +329,40 @@ impl Kind {
     /// The object has a `status` that only the status subresource writes.
     pub fn has_status(&self) -> bool {
         self.behaviour.has_status || self.subresource("status").is_some()
+    }
+
+    /// A body as the server works with it: read, with its `apiVersion` and `kind`.
+    pub fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        decode::decode(&self.schema, self.root, json).map(|decoded| self.typed(decoded))
+    }
+
+    /// The same for a value that is there already: after a patch, from YAML.
+    pub fn normalize(&self, value: Value) -> Result<Decoded, DecodeError> {
+        decode::normalize(&self.schema, self.root, value).map(|decoded| self.typed(decoded))
+    }
+
+    /// Brings an object that code has changed into the form in which it is written: fields in order, nothing that Go
+    /// leaves out. The last step before it is encoded.
+    pub fn tidy(&self, object: Value) -> Result<Value, DecodeError> {
+        decode::normalize(&self.schema, self.root, object).map(|decoded| decoded.object)
+    }
+
+    /// Fills in what nobody set: the defaults that OpenAPI states, then those that are code upstream.
+    pub fn default(&self, object: &mut Value) {
+        defaults::apply(&self.schema, self.root, object);
+        (self.behaviour.default)(object);
+    }
+
+    fn typed(&self, mut decoded: Decoded) -> Decoded {
+        if let Some(root) = decoded.object.as_object_mut() {
+            if !root.contains_key("apiVersion") {
+                root.shift_insert(0, "apiVersion".to_owned(), self.api_version().into());
+            }
+            if !root.contains_key("kind") {
+                root.shift_insert(0, "kind".to_owned(), (*self.kind).into());
+            }
+        }
+        decoded
     }
 
     /// Before a create is validated: no `status`, first `generation`, then what the kind does of its own.

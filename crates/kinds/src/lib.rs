@@ -4,6 +4,7 @@ pub mod kind;
 
 pub mod builtin;
 pub mod decode;
+pub mod defaults;
 pub mod quantity;
 pub mod scalar;
 pub mod schema;

@@ -13,9 +13,14 @@ pub struct TypeId(pub u32);
 #[derive(Debug, Default)]
 pub struct Schema {
     pub types: Vec<Type>,
+    pub(crate) default_reach: crate::defaults::Reach,
 }
 
 impl Schema {
+    pub fn new(types: Vec<Type>) -> Schema {
+        Schema { types, default_reach: Default::default() }
+    }
+
     pub fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0 as usize]
     }

@@ -75,7 +75,7 @@ fn read_types(table: &'static str) -> Schema {
             }
         }
     }
-    Schema { types }
+    Schema::new(types)
 }
 
 fn read_field(

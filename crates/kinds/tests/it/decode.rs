@@ -217,3 +217,22 @@ fn values_that_are_there_are_read_the_same_way() {
         "json: cannot unmarshal number 3.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
     );
 }
+
+#[test]
+fn declared_defaults_are_put_in_where_nothing_is_set() {
+    let check = |plural: &str, body: &str, expected: &str| {
+        let registry = kinds::builtin();
+        let kind = registry.kind("", "v1", plural).unwrap();
+        let mut object = decode(&kind.schema, kind.root, body.as_bytes()).unwrap().object;
+        kinds::defaults::apply(&kind.schema, kind.root, &mut object);
+        assert_eq!(kind.tidy(object).unwrap()["spec"].to_string(), expected, "{body}");
+    };
+    check(
+        "pods",
+        r#"{"spec":{"containers":[{"name":"c","ports":[{"containerPort":1},{"containerPort":2,"protocol":"UDP"},{"protocol":""}],"livenessProbe":{"grpc":{"port":1,"service":null}}}]}}"#,
+        r#"{"containers":[{"name":"c","ports":[{"containerPort":1,"protocol":"TCP"},{"containerPort":2,"protocol":"UDP"},{"containerPort":0,"protocol":"TCP"}],"resources":{},"livenessProbe":{"grpc":{"port":1,"service":""}}}]}"#,
+    );
+    check("replicationcontrollers", r#"{"spec":{}}"#, r#"{"replicas":1}"#);
+    check("replicationcontrollers", r#"{"spec":{"replicas":0}}"#, r#"{"replicas":0}"#);
+    check("replicationcontrollers", r#"{}"#, r#"{"replicas":1}"#);
+}
