@@ -308,3 +308,97 @@ fn refresh_last_applied(object: &mut Value, config: &Value) {
         annotations.shift_remove(LAST_APPLIED);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::managed::{one_version, resets};
+
+    /// A ConfigMap, step by step: `manager[!]: config` as data, and what becomes of it or why it is refused.
+    struct Steps {
+        live: Option<Value>,
+        second: u32,
+    }
+
+    impl Steps {
+        #[track_caller]
+        fn check(&mut self, manager: &str, data: Value, want: &str) {
+            self.second += 1;
+            let (manager, force) = manager.strip_suffix('!').map_or((manager, false), |manager| (manager, true));
+            let now = format!("2026-01-01T00:00:{:02}Z", self.second);
+            let owned = resets("v1", "ConfigMap", "", false);
+            let (schema, kind) = (crate::tables::schema(), "ConfigMap");
+            let convert = &one_version;
+            let write = Write { manager, api_version: "v1", kind, subresource: "", now: &now, owned: &owned, convert };
+            let root = schema.find("api.core.v1.ConfigMap").expect("a type");
+            let mut config = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" } });
+            if !data.is_null() {
+                config["data"] = data;
+            }
+            let got = match apply(schema, root, self.live.as_ref(), &config, force, &write) {
+                Err(error) => error.to_string(),
+                Ok(None) => "nothing".to_owned(),
+                Ok(Some(new)) => {
+                    let entries = new["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+                    let owners = entries.iter().map(|e| {
+                        let time = e["time"].as_str().and_then(|time| time.get(17..19)).unwrap_or("-");
+                        let fields: Vec<String> =
+                            Set::parse(&e["fieldsV1"]).expect("a set").paths().iter().map(Path::to_string).collect();
+                        format!(
+                            "{}@{time}{}",
+                            e["manager"].as_str().unwrap_or_default(),
+                            fields.join("").replace(".data", "")
+                        )
+                    });
+                    let line = format!("{} {}", new["data"], owners.collect::<Vec<_>>().join(" ")).replace('"', "");
+                    self.live = Some(new);
+                    line
+                }
+            };
+            assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn appliers_share_fight_and_give_up() {
+        let mut steps = Steps { live: None, second: 0 };
+        steps.check("one", json!({ "a": "1", "b": "1" }), "{a:1,b:1} one@01.a.b");
+        steps.check("one", json!({ "a": "1", "b": "1" }), "nothing");
+        steps.check("two", json!({ "a": "1" }), "{a:1,b:1} two@-.a one@01.a.b");
+        steps.check("two", json!({ "a": "2" }), r#"Apply failed with 1 conflict: conflict with "one": .data.a"#);
+        steps.check(
+            "three",
+            json!({ "a": "2", "b": "2" }),
+            "Apply failed with 3 conflicts: conflicts with \"one\":\n- .data.a\n- .data.b\nconflicts with \"two\":\n- .data.a",
+        );
+        steps.check("two!", json!({ "a": "2" }), "{a:2,b:1} one@01.b two@06.a");
+        steps.check("one", Value::Null, "{a:2} two@06.a");
+        steps.check("two", Value::Null, "null ");
+    }
+
+    #[test]
+    fn what_was_there_before_is_in_the_way() {
+        let live = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a", "uid": "u" }, "data": { "k": "1" } });
+        let mut steps = Steps { live: Some(live), second: 0 };
+        steps.check(
+            "one",
+            json!({ "k": "2" }),
+            r#"Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .data.k"#,
+        );
+        steps.check("one!", json!({ "k": "2" }), "{k:2} one@02.k before-first-apply@02");
+    }
+
+    #[test]
+    fn a_configuration_must_fit() {
+        let mut steps = Steps { live: None, second: 0 };
+        let failed = "failed to create typed patch object (/a; /v1, Kind=ConfigMap): ";
+        steps.check(
+            "one",
+            json!({ "k": 5 }),
+            &format!("{failed}.data.k: expected string, got &value.valueUnstructured{{Value:5}}"),
+        );
+        steps.check("one", json!("x"), &format!("{failed}.data: expected map, got &{{x}}"));
+    }
+}

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::fieldset::{Filter, Set};
-use crate::schema::{Schema, TypeId};
+use crate::decode;
+use crate::fieldset::{Element, Filter, Set};
+use crate::schema::{Schema, Shape, TypeId};
 use crate::typed::{self, Comparison, Ref};
 
 /// The most entries of plain updates an object keeps; the oldest of more are merged into one.
@@ -81,9 +82,36 @@ fn is_format(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// Does the object, as the client gave it, take its managed fields away? `[]` and `[{}]` do.
+pub fn asks_reset(object: &Value) -> bool {
+    asks_reset_with(managed_fields(object))
+}
+
+/// [`asks_reset`] of a body that is no value yet. Reads it only where it speaks of managed fields.
+pub fn body_asks_reset(json: &[u8]) -> bool {
+    const FIELD: &[u8] = b"\"managedFields\"";
+    json.windows(FIELD.len()).any(|window| window == FIELD)
+        && serde_json::from_slice(json).is_ok_and(|object| asks_reset(&object))
+}
+
+/// Makes a decoded object ask for it: decoding loses the empty list, so that whoever decodes looks before with
+/// [`asks_reset`] and says it again with this.
+pub fn mark_reset(object: &mut Value) {
+    set_managed_fields(object, Some(Value::Array(vec![Value::Object(Map::new())])));
+}
+
+fn asks_reset_with(entries: Option<&Value>) -> bool {
+    let unset = |value: &Value| value.is_null() || value.as_str() == Some("");
+    match entries.and_then(Value::as_array).map(Vec::as_slice) {
+        Some([]) => true,
+        Some([only]) => only.as_object().is_none_or(|entry| entry.values().all(unset)),
+        _ => false,
+    }
+}
+
 /// Sets `new.metadata.managedFields` after a create (`old` is `None`) or any update that is not an apply. What changed is
 /// the manager's from now on, what is gone is nobody's. `new` is as the client wants it, decoded and defaulted, before
-/// admission. An object without managed fields stays so; an empty list, or one with an empty entry, takes them away.
+/// admission. An object without managed fields stays so, and one that asks for it loses them, see [`asks_reset`].
 pub fn update(schema: &Schema, root: TypeId, old: Option<&Value>, new: &mut Value, write: &Write) {
     let given = take_managed_fields(new);
     let kept = old.and_then(managed_fields).cloned();
@@ -91,7 +119,7 @@ pub fn update(schema: &Schema, root: TypeId, old: Option<&Value>, new: &mut Valu
     let managers = match &given {
         // Whoever writes a subresource cannot write managed fields.
         _ if !write.subresource.is_empty() => live(),
-        Some(given) if is_reset(given) => Managers::default(),
+        Some(_) if asks_reset_with(given.as_ref()) => Managers::default(),
         Some(given) => Managers::decode(given).ok().filter(|m| !m.fields.is_empty()).unwrap_or_else(live),
         None => live(),
     };
@@ -147,6 +175,70 @@ pub fn resets(api_version: &str, kind: &str, subresource: &str, has_status: bool
     }
 }
 
+/// Where the replicas of a scalable object are, version by version: `("apps/v1", Some(path))`; `None` in a version that
+/// has no scale. Versions that are not listed are unknown, and what they own is dropped.
+pub type ReplicasPaths<'a> = &'a [(&'a str, Option<Vec<Element>>)];
+
+const SCALE_VERSION: &str = "autoscaling/v1";
+
+fn scale_replicas() -> [Element; 2] {
+    [Element::field("spec"), Element::field("replicas")]
+}
+
+/// The `managedFields` of the `Scale` of an object: who owns the replicas. `null` when nobody does.
+///
+/// # Errors
+/// Entries that cannot be decoded.
+pub fn to_scale(entries: &Value, paths: ReplicasPaths) -> Result<Value, String> {
+    let parent = Managers::decode(entries)?;
+    let mut scale = Managers::default();
+    for (key, owned) in parent.fields {
+        let path =
+            paths.iter().find(|(version, _)| *version == owned.api_version).and_then(|(_, path)| path.as_deref());
+        if path.is_some_and(|path| owned.set.has(path)) {
+            let mut set = Set::default();
+            set.insert(&scale_replicas());
+            if let Some(time) = parent.times.get(&key) {
+                scale.times.insert(key.clone(), time.clone());
+            }
+            scale.fields.insert(key, Owned { set, api_version: SCALE_VERSION.to_owned(), applied: owned.applied });
+        }
+    }
+    Ok(scale.encode())
+}
+
+/// The `managedFields` of an object after its `Scale`, with these entries, was written through `api_version`.
+///
+/// # Errors
+/// Entries that cannot be decoded.
+pub fn from_scale(entries: &Value, scale: &Value, api_version: &str, paths: ReplicasPaths) -> Result<Value, String> {
+    let (parent, mut scale) = (Managers::decode(entries)?, Managers::decode(scale)?);
+    let mut out = Managers { fields: BTreeMap::new(), times: parent.times };
+    for (key, mut owned) in parent.fields {
+        let Some((_, path)) = paths.iter().find(|(version, _)| *version == owned.api_version) else { continue };
+        // Whoever is not among the owners of the scale has lost the replicas.
+        if let Some(path) = path.as_deref().filter(|path| owned.set.has(path))
+            && scale.fields.remove(&key).is_none()
+        {
+            let mut replicas = Set::default();
+            replicas.insert(path);
+            owned.set = owned.set.difference(&replicas);
+        }
+        if !owned.set.is_empty() {
+            out.fields.insert(key, owned);
+        }
+    }
+    let path = paths.iter().find(|(version, _)| *version == api_version).and_then(|(_, path)| path.as_deref());
+    for (key, owned) in scale.fields {
+        if owned.set.has(&scale_replicas()) {
+            let mut set = Set::default();
+            set.insert(path.unwrap_or_default());
+            out.fields.insert(key, Owned { set, api_version: api_version.to_owned(), applied: owned.applied });
+        }
+    }
+    Ok(out.encode())
+}
+
 enum Fields {
     Except(&'static [&'static str]),
     Only(&'static [&'static str]),
@@ -169,6 +261,7 @@ const RESETS: &[(&str, &str, &str, Fields)] = &[
         ]),
     ),
     ("apps", "Deployment", "status", Fields::Except(&["spec", "metadata.labels"])),
+    ("certificates.k8s.io", "CertificateSigningRequest", "", Fields::Except(&["spec", "status"])),
     ("certificates.k8s.io", "CertificateSigningRequest", "approval", Fields::Except(&["spec", "status.certificate"])),
     ("certificates.k8s.io", "CertificateSigningRequest", "status", Fields::Except(&["spec", "status.conditions"])),
     ("flowcontrol.apiserver.k8s.io", "FlowSchema", "status", Fields::Except(&["spec", "metadata"])),
@@ -466,7 +559,7 @@ pub(crate) fn non_empty(manager: &str) -> &str {
 
 /// The empty object that a create is compared with.
 pub(crate) fn zero(schema: &Schema, root: TypeId, write: &Write) -> Value {
-    let mut zero = typed::zero(schema, root);
+    let mut zero = decode::zero(schema, &Shape::Struct(root));
     if let Some(zero) = zero.as_object_mut() {
         zero.insert("apiVersion".to_owned(), write.api_version.into());
         zero.insert("kind".to_owned(), write.kind.into());
@@ -491,12 +584,194 @@ pub(crate) fn set_managed_fields(object: &mut Value, entries: Option<Value>) {
     }
 }
 
-/// Does the client take the managed fields away? `[]` and `[{}]` do.
-fn is_reset(entries: &Value) -> bool {
-    let unset = |value: &Value| value.is_null() || value.as_str() == Some("");
-    match entries.as_array().map(Vec::as_slice) {
-        Some([]) => true,
-        Some([only]) => only.as_object().is_none_or(|entry| entry.values().all(unset)),
-        _ => false,
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Writes `new` over `old` and gives the managed fields then, one entry a line, times as `@seconds`.
+    #[track_caller]
+    fn check(old: Option<&Value>, mut new: Value, who: &str, now: u32, want: &str) -> Value {
+        let (manager, subresource) = who.split_once('/').unwrap_or((who, ""));
+        new["apiVersion"] = "v1".into();
+        new["kind"] = "Pod".into();
+        new["metadata"]["uid"] = "u".into();
+        let owned = resets("v1", "Pod", subresource, true);
+        let now = format!("2026-01-01T00:00:{now:02}Z");
+        let write = Write {
+            manager,
+            api_version: "v1",
+            kind: "Pod",
+            subresource,
+            now: &now,
+            owned: &owned,
+            convert: &one_version,
+        };
+        let schema = crate::tables::schema();
+        let root = schema.find("api.core.v1.Pod").expect("a type");
+        update(schema, root, old, &mut new, &write);
+        assert_eq!(print(&new), want);
+        new
+    }
+
+    fn print(object: &Value) -> String {
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let line = |entry: &Value| {
+            let subresource = text(entry, "subresource");
+            let slash = if subresource.is_empty() { "" } else { "/" };
+            let second = text(entry, "time").get(17..19).map(|s| s.parse::<u32>().unwrap_or_default());
+            let time = second.map(|s| format!("@{s}")).unwrap_or_default();
+            format!(
+                "{}{slash}{subresource} {}{time} {}",
+                text(entry, "manager"),
+                text(entry, "operation"),
+                entry["fieldsV1"]
+            )
+        };
+        let entries = object["metadata"]["managedFields"].as_array();
+        entries.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n").replace('"', "'").replace("\\'", "`")
+    }
+
+    fn pod(labels: Value, image: &str) -> Value {
+        json!({
+            "metadata": { "name": "p", "labels": labels },
+            "spec": { "containers": [{ "name": "c", "image": image, "resources": {} }] },
+            "status": {}
+        })
+    }
+
+    const CONTAINER: &str =
+        "'f:spec':{'f:containers':{'k:{`name`:`c`}':{'.':{},'f:image':{},'f:name':{},'f:resources':{}}}}";
+
+    #[test]
+    fn a_create_owns_what_it_gives() {
+        let want = format!("a Update@1 {{'f:metadata':{{'f:labels':{{'.':{{}},'f:x':{{}}}}}},{CONTAINER}}}");
+        check(None, pod(json!({ "x": "1" }), "i"), "a", 1, &want);
+        check(None, json!({ "metadata": { "name": "p" }, "spec": { "containers": null }, "status": {} }), "a", 1, "");
+    }
+
+    #[test]
+    fn updates_take_what_they_change_and_drop_what_they_remove() {
+        let first = check(
+            None,
+            pod(json!({}), "i"),
+            "a",
+            1,
+            &format!("a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{CONTAINER}}}"),
+        );
+        let same = format!("a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{CONTAINER}}}");
+        check(Some(&first), pod(json!({}), "i"), "b", 5, &same);
+        let rest = "'f:spec':{'f:containers':{'k:{`name`:`c`}':{'.':{},'f:name':{},'f:resources':{}}}}";
+        let second = check(
+            Some(&first),
+            pod(json!({ "x": "1" }), "j"),
+            "b",
+            2,
+            &format!(
+                "a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{rest}}}\n\
+                 b Update@2 {{'f:metadata':{{'f:labels':{{'f:x':{{}}}}}},'f:spec':{{'f:containers':{{'k:{{`name`:`c`}}':{{'f:image':{{}}}}}}}}}}"
+            ),
+        );
+        let mut gone = pod(json!({}), "j");
+        gone["metadata"].as_object_mut().map(|m| m.shift_remove("labels"));
+        check(
+            Some(&second),
+            gone,
+            "a",
+            3,
+            &format!(
+                "a Update@1 {{{rest}}}\nb Update@2 {{'f:spec':{{'f:containers':{{'k:{{`name`:`c`}}':{{'f:image':{{}}}}}}}}}}"
+            ),
+        );
+    }
+
+    #[test]
+    fn status_belongs_to_its_subresource() {
+        let first = check(
+            None,
+            pod(json!({}), "i"),
+            "a",
+            1,
+            &format!("a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{CONTAINER}}}"),
+        );
+        let mut new = pod(json!({}), "other");
+        new["status"] = json!({ "phase": "Running" });
+        let own = format!("a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{CONTAINER}}}");
+        check(
+            Some(&first),
+            new.clone(),
+            "k/status",
+            2,
+            &format!("{own}\nk/status Update@2 {{'f:status':{{'f:phase':{{}}}}}}"),
+        );
+    }
+
+    #[test]
+    fn a_client_can_take_managed_fields_away() {
+        let first = check(
+            None,
+            pod(json!({}), "i"),
+            "a",
+            1,
+            &format!("a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{CONTAINER}}}"),
+        );
+        for reset in [json!([]), json!([{}])] {
+            let mut new = pod(json!({}), "j");
+            new["metadata"]["managedFields"] = reset;
+            let bare = check(Some(&first), new, "a", 2, "");
+            check(Some(&bare), pod(json!({}), "k"), "a", 3, "");
+        }
+    }
+
+    #[test]
+    fn a_change_of_times_alone_is_no_change() {
+        let first = check(
+            None,
+            pod(json!({}), "i"),
+            "a",
+            1,
+            &format!("a Update@1 {{'f:metadata':{{'f:labels':{{}}}},{CONTAINER}}}"),
+        );
+        let mut new = first.clone();
+        new["metadata"]["managedFields"][0]["time"] = "2026-01-01T00:00:09Z".into();
+        keep_times_of_no_op(&first, &mut new);
+        assert_eq!(new, first);
+        new["metadata"]["managedFields"][0]["time"] = "2026-01-01T00:00:09Z".into();
+        new["spec"]["nodeName"] = "n".into();
+        keep_times_of_no_op(&first, &mut new);
+        assert_eq!(new["metadata"]["managedFields"][0]["time"], "2026-01-01T00:00:09Z");
+    }
+
+    #[test]
+    fn managers_are_named_by_parameter_or_user_agent() {
+        let check = |given: &str, agent: &str, want: &str| assert_eq!(manager_name(given, agent), want);
+        check("given", "kubectl/v1", "given");
+        check("", "kubectl/v1.37 (linux)", "kubectl");
+        check("", "no slash at all", "no slash at all");
+        check("", "a\u{7}b/1", "ab");
+        check("", &"y".repeat(200), &"y".repeat(128));
+    }
+
+    #[test]
+    fn the_scale_shows_and_moves_who_owns_the_replicas() {
+        let replicas = vec![Element::field("spec"), Element::field("replicas")];
+        let paths = [("apps/v1", Some(replicas))];
+        let entry = |manager: &str, fields: Value| {
+            json!({ "manager": manager, "operation": "Apply", "apiVersion": "apps/v1", "time": "2026-01-01T00:00:01Z",
+                "fieldsType": "FieldsV1", "fieldsV1": fields })
+        };
+        let parent = json!([entry("one", json!({ "f:spec": { "f:paused": {}, "f:replicas": {} } }))]);
+        let object = |entries: Value| json!({ "metadata": { "managedFields": entries } });
+        let scale = to_scale(&parent, &paths).expect("entries");
+        assert_eq!(print(&object(scale)), "one Apply@1 {'f:spec':{'f:replicas':{}}}");
+        let written = json!([{ "manager": "hpa", "operation": "Update", "apiVersion": "autoscaling/v1",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:replicas": {} } }, "subresource": "scale" }]);
+        let after = from_scale(&parent, &written, "apps/v1", &paths).expect("entries");
+        assert_eq!(after[1]["apiVersion"], "apps/v1");
+        assert_eq!(
+            print(&object(after)),
+            "one Apply@1 {'f:spec':{'f:paused':{}}}\nhpa/scale Update {'f:spec':{'f:replicas':{}}}"
+        );
     }
 }

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::schema::{Field, Schema, Shape, TypeId};
 
+/// The most items of a list that is merged; what a merge costs grows with their square.
+pub const MERGED_ITEMS_MAX: usize = 10_000;
+
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList";
@@ -31,9 +34,22 @@ pub enum PatchError {
 /// # Errors
 /// Directives that are malformed or unknown, lists that mix types, items without their merge key.
 pub fn merge(schema: &Schema, root: TypeId, current: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let patch = patch.as_object().ok_or_else(|| PatchError::BadRequest("invalid JSON document".to_owned()))?;
-    let merged =
-        merge_map(schema, &Place::Struct(root), current.as_object().cloned().unwrap_or_default(), patch.clone())?;
+    let patch = match patch {
+        Value::Object(patch) => patch.clone(),
+        Value::Null => Map::new(),
+        other => {
+            let what = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            return Err(PatchError::BadRequest(format!(
+                "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+            )));
+        }
+    };
+    let merged = merge_map(schema, &Place::Struct(root), current.as_object().cloned().unwrap_or_default(), patch)?;
     Ok(Value::Object(merged))
 }
 
@@ -429,6 +445,11 @@ impl Merging<'_> {
 
 /// Are the items of all lists maps? They must all be of one type, and no lists.
 fn elements_are_maps(lists: &[&[Value]]) -> Result<bool, PatchError> {
+    let longest = lists.iter().map(|list| list.len()).max().unwrap_or_default();
+    if longest > MERGED_ITEMS_MAX {
+        let message = format!("cannot merge a list of {longest} items: at most {MERGED_ITEMS_MAX}");
+        return Err(PatchError::Unprocessable(message));
+    }
     let mut items = lists.iter().flat_map(|list| list.iter());
     let Some(first) = items.next() else { return internal("no elements in any of the given slices") };
     if first.is_array() {
@@ -693,4 +714,116 @@ fn go_float(value: f64, exponent_from: i32) -> String {
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(current: Value, patch: Value, want: Value) {
+        let schema = crate::tables::schema();
+        let root = schema.find("api.core.v1.Pod").expect("a type");
+        let got = match merge(schema, root, &current, &patch) {
+            Ok(merged) => merged,
+            Err(error) => error.to_string().into(),
+        };
+        assert_eq!(got, want);
+    }
+
+    fn containers(items: Value) -> Value {
+        json!({ "spec": { "containers": items } })
+    }
+
+    #[test]
+    fn maps_and_scalars_merge_and_null_deletes() {
+        let current = json!({ "metadata": { "labels": { "a": "1", "b": "2" } }, "spec": { "nodeName": "n" } });
+        check(
+            current.clone(),
+            json!({ "metadata": { "labels": { "b": null, "c": "3", "d": null } }, "spec": { "tolerations": [{ "key": null }] } }),
+            json!({ "metadata": { "labels": { "a": "1", "c": "3" } }, "spec": { "nodeName": "n", "tolerations": [{}] } }),
+        );
+        check(current.clone(), json!({ "spec": null }), json!({ "metadata": { "labels": { "a": "1", "b": "2" } } }));
+        check(
+            current,
+            json!({ "metadata": { "labels": { "$patch": "replace", "z": "1" } } }),
+            json!({ "metadata": { "labels": { "z": "1" } }, "spec": { "nodeName": "n" } }),
+        );
+    }
+
+    #[test]
+    fn lists_merge_by_key_or_are_replaced() {
+        let two = json!([{ "name": "a", "image": "i", "args": ["x"] }, { "name": "b", "image": "i" }]);
+        check(
+            containers(two.clone()),
+            containers(json!([{ "name": "b", "image": "j" }, { "name": "c" }])),
+            containers(
+                json!([{ "name": "a", "image": "i", "args": ["x"] }, { "name": "b", "image": "j" }, { "name": "c" }]),
+            ),
+        );
+        check(
+            containers(two.clone()),
+            containers(json!([{ "name": "a", "args": ["y"] }, { "name": "b", "$patch": "delete" }])),
+            containers(json!([{ "name": "a", "image": "i", "args": ["y"] }])),
+        );
+        check(
+            containers(two.clone()),
+            containers(json!([{ "$patch": "replace" }, { "name": "z" }])),
+            containers(json!([{ "name": "z" }])),
+        );
+        check(
+            containers(two),
+            json!({ "spec": { "$setElementOrder/containers": [{ "name": "b" }, { "name": "a" }] } }),
+            containers(json!([{ "name": "b", "image": "i" }, { "name": "a", "image": "i", "args": ["x"] }])),
+        );
+    }
+
+    #[test]
+    fn lists_of_scalars_merge_without_repeating() {
+        let meta = |finalizers: Value| json!({ "metadata": { "finalizers": finalizers } });
+        check(meta(json!(["a", "b"])), meta(json!(["b", "c"])), meta(json!(["a", "b", "c"])));
+        check(
+            meta(json!(["a", "b", "c"])),
+            json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["a", "c"] } }),
+            meta(json!(["b"])),
+        );
+        check(
+            meta(json!(["a", "b"])),
+            json!({ "metadata": { "$setElementOrder/finalizers": ["c", "a"], "finalizers": ["c"] } }),
+            meta(json!(["c", "a", "b"])),
+        );
+    }
+
+    #[test]
+    fn retained_keys_are_the_only_ones() {
+        let volumes = |item: Value| json!({ "spec": { "volumes": [item] } });
+        let live = volumes(json!({ "name": "v", "emptyDir": {} }));
+        check(
+            live.clone(),
+            volumes(json!({ "name": "v", "$retainKeys": ["name", "secret"], "secret": { "secretName": "s" } })),
+            volumes(json!({ "name": "v", "secret": { "secretName": "s" } })),
+        );
+        check(
+            live,
+            volumes(json!({ "name": "v", "$retainKeys": ["name"], "secret": {} })),
+            "invalid patch format of retainKeys".into(),
+        );
+    }
+
+    #[test]
+    fn refusals_are_in_kubernetes_words() {
+        let live = containers(json!([{ "name": "a", "image": "i" }]));
+        let refused = |patch: Value, want: &str| check(live.clone(), patch, want.into());
+        refused(containers(json!([{ "image": "x" }])), "map: map[image:x] does not contain declared merge key: name");
+        refused(containers(json!(["c"])), "list element types are not identical: [[map[image:i name:a]] [c]]");
+        refused(
+            containers(json!([{ "name": "a", "$patch": "erase" }])),
+            "unknown patch type: erase in map: map[$patch:erase name:a]",
+        );
+        refused(json!({ "$patch": 5 }), "unknown patch type: %!s(int64=5) in map: map[$patch:5]");
+        refused(json!([]), "json: cannot unmarshal array into Go value of type map[string]interface {}");
+        refused(json!({ "spec": { "$setElementOrder": [] } }), "invalid patch format of setElementOrder list");
+    }
 }

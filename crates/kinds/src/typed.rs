@@ -1,10 +1,11 @@
 //! Objects seen through their types, as server-side apply sees them: which fields an object has, how two objects differ,
 //! what merging and removing gives. Works on values and schemas only; who owns what is the business of `managed`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use crate::decode;
 use crate::fieldset::{Element, Set, same_values};
 use crate::schema::{Field, ListType, MapType, Omit, Schema, Shape, Type, TypeId};
 use crate::strategic::{go_print, go_syntax, go_type};
@@ -171,42 +172,7 @@ fn key_default(schema: &Schema, item: Ref, key: &str) -> Option<Value> {
     let Atom::Map { fields: Some(fields), .. } = item.atom(schema, Form::Open) else { return None };
     let field = find(fields, key)?;
     let always = field.omit == Omit::Never && !field.pointer;
-    field.default.clone().or_else(|| always.then(|| zero_of(schema, field)))
-}
-
-// ---- zero values -------------------------------------------------------------------------------------------------
-
-/// The JSON of an object that nothing was put into, as Go encodes it: what a create is compared with.
-pub fn zero(schema: &Schema, root: TypeId) -> Value {
-    let mut out = Map::new();
-    for field in &schema.get(root).fields {
-        let embedded = matches!(field.shape, Shape::Struct(_)) && !field.pointer;
-        let written = match field.omit {
-            Omit::Never => true,
-            Omit::Empty => embedded,
-            Omit::Zero => false,
-        };
-        if written {
-            out.insert(field.name.to_string(), zero_of(schema, field));
-        }
-    }
-    Value::Object(out)
-}
-
-fn zero_of(schema: &Schema, field: &Field) -> Value {
-    if field.pointer {
-        return Value::Null;
-    }
-    match &field.shape {
-        Shape::String => Value::from(""),
-        Shape::Duration => Value::from("0s"),
-        Shape::Quantity => Value::from("0"),
-        Shape::Bool => Value::from(false),
-        Shape::Int32 | Shape::Int64 | Shape::Float | Shape::IntOrString => Value::from(0),
-        Shape::Struct(id) => zero(schema, *id),
-        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Any => Value::Null,
-        Shape::StructOr(..) | Shape::List(..) | Shape::Map(_) => Value::Null,
-    }
+    field.default.clone().or_else(|| always.then(|| decode::zero(schema, &field.shape)))
 }
 
 // ---- validate ----------------------------------------------------------------------------------------------------
@@ -254,7 +220,12 @@ impl<'a> Validate<'a> {
                         self.path.push(Element::field(key));
                         match child(fields, rest, key) {
                             Some(ty) => self.visit(ty, value),
-                            None => self.error("field not declared in schema".to_owned()),
+                            None => {
+                                // The first of a struct is told, not all.
+                                self.error("field not declared in schema".to_owned());
+                                self.path.pop();
+                                break;
+                            }
                         }
                         self.path.pop();
                     }
@@ -323,14 +294,17 @@ impl<'a> SetOf<'a> {
             Atom::List { list: ListType::Atomic, .. } | Atom::Map { atomic: true, .. } => self.set.insert(&self.path),
             Atom::List { item, list } => {
                 let Some(items) = value.as_array() else { return };
-                let elements: Vec<Option<Element>> =
-                    items.iter().map(|value| element_of(self.schema, item, list, value).ok()).collect();
-                for (value, element) in items.iter().zip(&elements) {
-                    let Some(element) = element else { continue };
-                    self.path.push(element.clone());
+                let mut named: BTreeMap<Element, Vec<&Value>> = BTreeMap::new();
+                for value in items {
+                    if let Ok(element) = element_of(self.schema, item, list, value) {
+                        named.entry(element).or_default().push(value);
+                    }
+                }
+                for (element, values) in named {
+                    self.path.push(element);
                     self.set.insert(&self.path);
                     // Items with the same key are owned together, as one leaf.
-                    if elements.iter().flatten().filter(|other| *other == element).count() == 1 {
+                    if let [value] = values.as_slice() {
                         self.visit(item, value);
                     }
                     self.path.pop();
@@ -428,20 +402,21 @@ impl<'a> Compare<'a> {
     }
 
     fn visit_items(&mut self, item: Ref<'a>, list: &ListType, old: &[Value], new: &[Value]) {
-        let elements = |items: &[Value]| -> Vec<Option<Element>> {
-            items.iter().map(|value| element_of(self.schema, item, list, value).ok()).collect()
-        };
-        let (old_elements, new_elements) = (elements(old), elements(new));
-        let all: BTreeSet<&Element> = old_elements.iter().chain(&new_elements).flatten().collect();
-        for element in all {
-            let these = |elements: &[Option<Element>], items: &'_ [Value]| -> Vec<Value> {
-                let named = elements.iter().zip(items).filter(|(e, _)| e.as_ref() == Some(element));
-                named.map(|(_, value)| value.clone()).collect()
-            };
-            let (a, b) = (these(&old_elements, old), these(&new_elements, new));
-            self.path.push(element.clone());
+        let mut named: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
+        for value in old {
+            if let Ok(element) = element_of(self.schema, item, list, value) {
+                named.entry(element).or_default().0.push(value);
+            }
+        }
+        for value in new {
+            if let Ok(element) = element_of(self.schema, item, list, value) {
+                named.entry(element).or_default().1.push(value);
+            }
+        }
+        for (element, (a, b)) in named {
+            self.path.push(element);
             match (a.as_slice(), b.as_slice()) {
-                ([] | [_], [] | [_]) => self.visit(item, a.first(), b.first()),
+                ([] | [_], [] | [_]) => self.visit(item, a.first().copied(), b.first().copied()),
                 // Items with the same key are compared as one atomic value.
                 ([_, _, ..], [_, _, ..]) => {
                     if a.len() != b.len() || !a.iter().zip(&b).all(|(a, b)| same_values(a, b)) {
@@ -556,11 +531,12 @@ impl<'a> Merge<'a> {
 
     fn elements(&mut self, item: Ref, list: &ListType, items: &[Value], allow_duplicates: bool) -> Vec<Element> {
         let mut out: Vec<Element> = Vec::with_capacity(items.len());
+        let mut seen = BTreeSet::new();
         let path: String = self.path.iter().map(Element::to_string).collect();
         for (at, value) in items.iter().enumerate() {
             match element_of(self.schema, item, list, value) {
                 Err(message) => self.errors.push(format!("{path}: element {at}: {message}")),
-                Ok(element) if !allow_duplicates && out.contains(&element) => {
+                Ok(element) if !seen.insert(element.clone()) && !allow_duplicates => {
                     self.errors.push(format!("{path}: duplicate entries for key {element}"));
                 }
                 Ok(element) => out.push(element),
@@ -578,14 +554,15 @@ impl<'a> Merge<'a> {
         if self.errors.len() > before {
             return None;
         }
-        // An item whose key is there twice is not merged with anything.
-        let of_live = |element: &Element| match live_elements.iter().filter(|e| *e == element).count() {
-            0 => None,
-            1 => live_elements.iter().position(|e| e == element).map(|at| &live[at]),
-            _ => Some(&Value::Null),
-        };
-        let of_config = |element: &Element| config_elements.iter().position(|e| e == element).map(|at| &config[at]);
-        let mut shared = config_elements.iter().filter(|element| live_elements.contains(element));
+        let mut live_values: BTreeMap<&Element, &Value> = BTreeMap::new();
+        for (element, value) in live_elements.iter().zip(live) {
+            // An item whose key is there twice is not merged with anything.
+            live_values.entry(element).and_modify(|value| *value = &Value::Null).or_insert(value);
+        }
+        let config_values: BTreeMap<&Element, &Value> = config_elements.iter().zip(config).collect();
+        let of_live = |element: &Element| live_values.get(element).copied();
+        let of_config = |element: &Element| config_values.get(element).copied();
+        let mut shared = config_elements.iter().filter(|element| live_values.contains_key(element));
         let mut next_shared = shared.next();
         let mut merged: BTreeSet<&Element> = BTreeSet::new();
         let mut out = Vec::new();
@@ -729,5 +706,115 @@ fn find_whole(schema: &Schema, ty: Ref, set: Option<&Set>, leaf: bool, path: &mu
             find_whole(schema, ty, Some(below), member && below.is_empty(), path, whole);
             path.pop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tables::schema;
+
+    fn ty(name: &str) -> Ref<'static> {
+        Ref::Type(schema().find(name).expect("a type"))
+    }
+
+    const POD: &str = "api.core.v1.PodSpec";
+
+    #[test]
+    fn sets_know_lists_maps_and_atoms() {
+        #[track_caller]
+        fn check(name: &str, value: Value, want: &str) {
+            assert_eq!(
+                set_of(schema(), ty(name), &value).print().to_string().replace('"', "'").replace("\\'", "`"),
+                want
+            );
+        }
+        check(POD, json!({ "nodeName": "n", "nodeSelector": { "a": "b" } }), "{'f:nodeName':{},'f:nodeSelector':{}}");
+        check(
+            POD,
+            json!({ "nodeSelector": {}, "tolerations": [], "volumes": [] }),
+            "{'f:nodeSelector':{},'f:tolerations':{}}",
+        );
+        check(
+            POD,
+            json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 80 }], "resources": {} }] }),
+            "{'f:containers':{'k:{`name`:`c`}':{'.':{},'f:name':{},'f:ports':{'k:{`containerPort`:80,`protocol`:`TCP`}':\
+             {'.':{},'f:containerPort':{}}},'f:resources':{}}}}",
+        );
+        check(
+            "apimachinery.pkg.apis.meta.v1.ObjectMeta",
+            json!({ "finalizers": ["b", "a"], "labels": { "x": "1" } }),
+            "{'f:finalizers':{'v:`a`':{},'v:`b`':{}},'f:labels':{'f:x':{}}}",
+        );
+        // A field may see a struct otherwise than its type.
+        let reference =
+            json!({ "claimRef": { "name": "c" }, "nodeAffinity": { "required": { "nodeSelectorTerms": [] } } });
+        check(
+            "api.core.v1.PersistentVolumeSpec",
+            reference,
+            "{'f:claimRef':{'f:name':{}},'f:nodeAffinity':{'f:required':{}}}",
+        );
+        let twice = json!({ "containers": [{ "name": "c", "env": [{ "name": "E" }, { "name": "E", "value": "1" }] }] });
+        check(POD, twice, "{'f:containers':{'k:{`name`:`c`}':{'.':{},'f:env':{'k:{`name`:`E`}':{}},'f:name':{}}}}");
+    }
+
+    #[test]
+    fn merging_keeps_order_where_it_can() {
+        #[track_caller]
+        fn check(live: &str, config: &str, want: &str) {
+            let list = |words: &str| -> Value { words.split_whitespace().collect() };
+            let object = |words: &str| json!({ "finalizers": list(words) });
+            let merged =
+                merge(schema(), ty("apimachinery.pkg.apis.meta.v1.ObjectMeta"), &object(live), &object(config));
+            assert_eq!(merged, Ok(object(want)));
+        }
+        check("a b c", "b", "a b c");
+        check("a b c", "c a", "b c a");
+        check("a b c d", "d x b", "a c d x b");
+        check("a", "b a", "b a");
+        check("a b", "x y", "a b x y");
+        check("a b c", "c b a", "c b a");
+    }
+
+    #[test]
+    fn errors_are_those_of_structured_merge_diff() {
+        #[track_caller]
+        fn check(value: Value, want: &str) {
+            assert_eq!(validate(schema(), ty(POD), &value, false), Err(want.to_owned()));
+        }
+        check(json!({ "nothing": 1 }), ".nothing: field not declared in schema");
+        check(json!({ "nodeName": 5 }), ".nodeName: expected string, got &value.valueUnstructured{Value:5}");
+        check(json!({ "hostNetwork": "x" }), ".hostNetwork: expected boolean, got &{x}");
+        check(json!({ "priority": "x" }), ".priority: expected numeric (int or float), got string");
+        check(json!({ "containers": "x" }), ".containers: expected list, got &{x}");
+        check(json!({ "nodeSelector": ["x"] }), ".nodeSelector: expected map, got &{[x]}");
+        check(
+            json!({ "containers": [{ "name": "c" }, { "name": "c" }] }),
+            r#".containers: duplicate entries for key [name="c"]"#,
+        );
+        check(
+            json!({ "nodeName": 5, "priority": "x" }),
+            "errors:\n  .nodeName: expected string, got &value.valueUnstructured{Value:5}\n  \
+             .priority: expected numeric (int or float), got string",
+        );
+    }
+
+    #[test]
+    fn removing_takes_items_with_all_below_them() {
+        let value =
+            json!({ "containers": [{ "name": "a", "image": "i" }, { "name": "b", "image": "i" }], "nodeName": "n" });
+        let gone = json!({ "f:containers": { "k:{\"name\":\"a\"}": {}, "k:{\"name\":\"b\"}": { "f:image": {} } } });
+        let gone = Set::parse(&gone).expect("a set");
+        let want = json!({ "containers": [{ "name": "b" }], "nodeName": "n" });
+        assert_eq!(remove(schema(), ty(POD), &value, &gone), want);
+    }
+
+    #[test]
+    fn what_became_atomic_is_owned_whole() {
+        let old = json!({ "f:nodeSelector": { ".": {}, "f:a": {} }, "f:nodeName": {} });
+        let set = reconcile(schema(), ty(POD), Set::parse(&old).expect("a set"));
+        assert_eq!(set.print(), json!({ "f:nodeName": {}, "f:nodeSelector": {} }));
     }
 }
