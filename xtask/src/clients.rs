@@ -10,12 +10,14 @@ use crate::{target, workspace};
 /// Before kubectl's version in `go.mod`: module 0.37.2 is what users know as 1.37.2.
 const KUBECTL_MODULE: &str = "k8s.io/kubectl v";
 
+/// Installs the client whose sources lie in the first folder into the second.
+type Install = fn(&Path, &Path) -> Result<(), String>;
+
 /// Installs every client. One that cannot be installed is told, and fails the tests that need it.
 pub fn install() {
     let sources = workspace().join("crates/testkit/clients");
     let tools = target().join("tools");
-    let all: [(&str, fn(&Path, &Path) -> Result<(), String>); 3] =
-        [("python", python), ("javascript", javascript), ("go", go)];
+    let all: [(&str, Install); 3] = [("python", python), ("javascript", javascript), ("go", go)];
     for (name, install) in all {
         let from = sources.join(name);
         let stamp = tools.join(format!("{name}.stamp"));
