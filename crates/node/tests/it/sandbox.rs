@@ -324,7 +324,8 @@ async fn addresses_answer() {
             let (count, from) = udp.recv_from(&mut query).await.unwrap();
             udp.send_to(&query[..count], from).await.unwrap();
         };
-        let script = "exec 3<>/dev/tcp/10.96.0.1/443; cat <&3; exec 4<>/dev/udp/10.96.0.10/53; echo echoed >&4; head -n 1 <&4
+        let script =
+            "exec 3<>/dev/tcp/10.96.0.1/443; cat <&3; exec 4<>/dev/udp/10.96.0.10/53; echo echoed >&4; head -n 1 <&4
             (exec 5<>/dev/tcp/10.244.0.7/9) 2>&1 | grep -o 'Connection refused' | head -1
             (exec 5<>/dev/tcp/192.0.2.1/9) 2>&1 | grep -o 'Network is unreachable' | head -1";
         let bash = ContainerSpec { process: process(&["/bin/bash", "-c", script]), ..shell("") };
