@@ -4,7 +4,11 @@
 pub mod read;
 pub mod table;
 
+mod check;
 mod columns;
+mod pod_check;
+mod pod_defaults;
+mod resources;
 mod rows;
 
 mod admission;

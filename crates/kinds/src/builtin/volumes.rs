@@ -1,10 +1,28 @@
-//! Persistent volumes and the claims for them.
+//! Volumes: where a pod's files come from, persistent volumes and the claims for them.
 
-use crate::Behaviour;
+use serde_json::{Value, json};
 
-use super::{columns, rows};
+use super::check::{self, Causes, in_range, one_of, optional_one_of, required, text};
+use super::pod_check::{field_ref, node_selector, resource_field_ref};
+use super::read::{Read, Write};
+use super::{columns, pod_defaults, rows};
+use crate::validate;
+use crate::{Behaviour, Cause};
 
 pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
+    default: |volume| {
+        volume.set_default("status.phase", "Pending");
+        volume.set_default("spec.persistentVolumeReclaimPolicy", "Retain");
+        volume.set_if_absent("spec.volumeMode", "Filesystem");
+        pod_defaults::round_up(volume, "spec.capacity");
+        if volume.has("spec.hostPath") {
+            volume.set_if_absent("spec.hostPath.type", "");
+        }
+    },
+    // The phase is a default that a new volume keeps.
+    prepare_create: |volume| volume.set("status", json!({"phase": "Pending"})),
+    validate_create: validate_volume,
+    validate_update: validate_volume_update,
     columns: columns::PERSISTENT_VOLUME,
     row: rows::persistent_volume,
     returns_deleted: true,
@@ -13,9 +31,748 @@ pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
 };
 
 pub static PERSISTENT_VOLUME_CLAIM: Behaviour = Behaviour {
+    default: |claim| {
+        claim.set_default("status.phase", "Pending");
+        claim.set_if_absent("spec.volumeMode", "Filesystem");
+        for list in ["spec.resources.limits", "spec.resources.requests", "status.capacity", "status.allocatedResources"]
+        {
+            pod_defaults::round_up(claim, list);
+        }
+        same_source(claim);
+    },
+    prepare_create: |claim| claim.set("status", json!({"phase": "Pending"})),
+    validate_create: |claim| {
+        let mut out = Vec::new();
+        claim_spec(&mut out, claim.at("spec"), "spec");
+        out
+    },
+    validate_update: validate_claim_update,
     columns: columns::PERSISTENT_VOLUME_CLAIM,
     row: rows::persistent_volume_claim,
     returns_deleted: true,
     has_status: true,
     ..Behaviour::PLAIN
 };
+
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const ONE_TYPE: &str = "may not specify more than 1 volume type";
+
+/// The one source of a pod's volume. `pod` is the pod's name, empty in a template.
+pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
+    // In the order upstream looks; the second name is the one some error paths have.
+    const SOURCES: [(&str, &str); 30] = [
+        ("emptyDir", "emptyDir"),
+        ("hostPath", "hostPath"),
+        ("gitRepo", "gitRepo"),
+        ("gcePersistentDisk", "persistentDisk"),
+        ("awsElasticBlockStore", "awsElasticBlockStore"),
+        ("secret", "secret"),
+        ("nfs", "nfs"),
+        ("iscsi", "iscsi"),
+        ("glusterfs", "glusterfs"),
+        ("flocker", "flocker"),
+        ("persistentVolumeClaim", "persistentVolumeClaim"),
+        ("rbd", "rbd"),
+        ("cinder", "cinder"),
+        ("cephfs", "cephfs"),
+        ("quobyte", "quobyte"),
+        ("downwardAPI", "downwardAPI"),
+        ("fc", "fc"),
+        ("flexVolume", "flexVolume"),
+        ("configMap", "configMap"),
+        ("azureFile", "azureFile"),
+        ("vsphereVolume", "vsphereVolume"),
+        ("photonPersistentDisk", "photonPersistentDisk"),
+        ("portworxVolume", "portworxVolume"),
+        ("azureDisk", "azureDisk"),
+        ("storageos", "storageos"),
+        ("projected", "projected"),
+        ("scaleIO", "scaleIO"),
+        ("csi", "csi"),
+        ("ephemeral", "ephemeral"),
+        ("image", "image"),
+    ];
+    let mut found = false;
+    for (name, shown) in SOURCES.into_iter().filter(|(name, _)| volume.has(name)) {
+        if found {
+            out.push(Cause::forbidden(format!("{path}.{name}"), ONE_TYPE));
+            continue;
+        }
+        found = true;
+        let (source, path) = (volume.at(name), format!("{path}.{shown}"));
+        match name {
+            "emptyDir" => {
+                if check::quantity(source.at("sizeLimit")).is_negative() {
+                    let detail = "SizeLimit field must be a valid resource quantity";
+                    out.push(Cause::forbidden(format!("{path}.sizeLimit"), detail));
+                }
+            }
+            "secret" => {
+                required(out, source, &path, "secretName");
+                check::mode(out, source, &path, "defaultMode");
+                keys_to_paths(out, source, &path);
+            }
+            "configMap" => {
+                required(out, source, &path, "name");
+                check::mode(out, source, &path, "defaultMode");
+                keys_to_paths(out, source, &path);
+            }
+            "persistentVolumeClaim" => {
+                required(out, source, &path, "claimName");
+            }
+            "downwardAPI" => {
+                check::mode(out, source, &path, "defaultMode");
+                source.list("items").iter().for_each(|item| downward_file(out, item, &path));
+            }
+            "projected" => projected(out, source, &path),
+            "gitRepo" => {
+                required(out, source, &path, "repository");
+                check::local_path(out, source.text("directory"), &format!("{path}.directory"));
+            }
+            "csi" => {
+                csi_driver_name(out, source.text("driver"), &format!("{path}.driver"));
+                if source.has("nodePublishSecretRef") {
+                    let name = source.text("nodePublishSecretRef.name");
+                    if required(out, source.at("nodePublishSecretRef"), &format!("{path}.nodePublishSecretRef"), "name")
+                    {
+                        text(out, name, &format!("{path}.name"), validate::dns1123_subdomain);
+                    }
+                }
+            }
+            "ephemeral" => {
+                let path = format!("{path}.volumeClaimTemplate");
+                let template = source.at("volumeClaimTemplate");
+                if template.is_null() {
+                    out.push(Cause::required(&path, ""));
+                } else {
+                    claim_template(out, template, &path);
+                }
+                ephemeral_name(out, volume, pod, &path);
+            }
+            "image" => {
+                required(out, source, &path, "reference");
+                let policies = &["Always", "IfNotPresent", "Never"];
+                one_of(out, source.at("pullPolicy"), &format!("{path}.pullPolicy"), policies);
+            }
+            _ => shared(out, name, source, &path),
+        }
+    }
+    if !found {
+        out.push(Cause::required(path, "must specify a volume type"));
+    }
+}
+
+fn ephemeral_name(out: &mut Causes, volume: &Value, pod: &str, path: &str) {
+    let name = volume.text("name");
+    if pod.is_empty() || name.is_empty() {
+        return;
+    }
+    let claim = format!("{pod}-{name}");
+    for message in validate::dns1123_subdomain(&claim) {
+        let detail = format!("PVC name {}: {message}", crate::kind::go_quote(&claim));
+        let path = path.trim_end_matches(".ephemeral.volumeClaimTemplate");
+        out.push(Cause::invalid(format!("{path}.name"), &name.into(), &detail));
+    }
+}
+
+/// The sources that pods and persistent volumes have in common.
+fn shared(out: &mut Causes, name: &str, source: &Value, path: &str) {
+    let partition = |out: &mut Causes| {
+        if !(0..=255).contains(&source.int("partition")) {
+            let detail = "must be between 0 and 255, inclusive";
+            out.push(Cause::invalid(format!("{path}.partition"), source.at("partition"), detail));
+        }
+    };
+    let mut need = |fields: &[&str]| {
+        for field in fields {
+            let missing = match source.at(field) {
+                Value::Array(items) => items.is_empty(),
+                other => other.as_str().unwrap_or_default().is_empty(),
+            };
+            if missing {
+                out.push(Cause::required(format!("{path}.{field}"), ""));
+            }
+        }
+    };
+    match name {
+        "hostPath" => {
+            if required(out, source, path, "path") {
+                check::no_backsteps(out, source.text("path"), &format!("{path}.path"));
+                const TYPES: &[&str] = &[
+                    "",
+                    "BlockDevice",
+                    "CharDevice",
+                    "Directory",
+                    "DirectoryOrCreate",
+                    "File",
+                    "FileOrCreate",
+                    "Socket",
+                ];
+                optional_one_of(out, source.at("type"), &format!("{path}.type"), TYPES);
+            }
+        }
+        "nfs" => {
+            need(&["server", "path"]);
+            if !source.text("path").starts_with('/') {
+                let value = Value::from(source.text("path"));
+                out.push(Cause::invalid(format!("{path}.path"), &value, "must be an absolute path"));
+            }
+        }
+        "gcePersistentDisk" => {
+            need(&["pdName"]);
+            partition(out);
+        }
+        "awsElasticBlockStore" => {
+            need(&["volumeID"]);
+            partition(out);
+        }
+        "iscsi" => iscsi(out, source, path),
+        "fc" => {
+            let (names, ids) = (source.list("targetWWNs"), source.list("wwids"));
+            let field = format!("{path}.targetWWNs");
+            if names.is_empty() && ids.is_empty() {
+                let detail = "must specify either targetWWNs or wwids, but not both";
+                out.push(Cause::required(&field, detail));
+            }
+            if !names.is_empty() && !ids.is_empty() {
+                let detail = "targetWWNs and wwids can not be specified simultaneously";
+                out.push(Cause::invalid(&field, source.at("targetWWNs"), detail));
+            }
+            if !names.is_empty() {
+                match source.opt_int("lun") {
+                    None => {
+                        out.push(Cause::required(format!("{path}.lun"), "lun is required if targetWWNs is specified"))
+                    }
+                    Some(lun) => in_range(out, lun, &format!("{path}.lun"), 0, 255),
+                }
+            }
+        }
+        "glusterfs" => need(&["endpoints", "path"]),
+        "rbd" => need(&["monitors", "image"]),
+        "cinder" => need(&["volumeID"]),
+        "cephfs" => need(&["monitors"]),
+        "quobyte" => need(&["registry", "volume"]),
+        "flexVolume" => need(&["driver"]),
+        "azureFile" => need(&["secretName", "shareName"]),
+        "vsphereVolume" => need(&["volumePath"]),
+        "photonPersistentDisk" => need(&["pdID"]),
+        "portworxVolume" => need(&["volumeID"]),
+        "azureDisk" => need(&["diskName", "diskURI"]),
+        "scaleIO" => need(&["gateway", "system", "volumeName"]),
+        "storageos" => need(&["volumeName"]),
+        "flocker" => {
+            if source.text("datasetName").is_empty() && source.text("datasetUUID").is_empty() {
+                out.push(Cause::required(path, "one of datasetName and datasetUUID is required"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn iscsi(out: &mut Causes, source: &Value, path: &str) {
+    required(out, source, path, "targetPortal");
+    if required(out, source, path, "iqn") {
+        let iqn = source.text("iqn");
+        if !["iqn", "eui", "naa"].iter().any(|prefix| iqn.starts_with(prefix)) {
+            out.push(Cause::invalid(format!("{path}.iqn"), source.at("iqn"), "must be valid format"));
+        }
+    }
+    in_range(out, source.int("lun"), &format!("{path}.lun"), 0, 255);
+    if (source.flag("chapAuthDiscovery") || source.flag("chapAuthSession")) && !source.has("secretRef") {
+        out.push(Cause::required(format!("{path}.secretRef"), ""));
+    }
+}
+
+fn keys_to_paths(out: &mut Causes, source: &Value, path: &str) {
+    for (at, item) in source.list("items").iter().enumerate() {
+        let path = format!("{path}.items[{at}]");
+        required(out, item, &path, "key");
+        required(out, item, &path, "path");
+        check::local_free_path(out, item.text("path"), &format!("{path}.path"));
+        check::mode(out, item, &path, "mode");
+    }
+}
+
+fn downward_file(out: &mut Causes, item: &Value, path: &str) {
+    const FIELDS: &[&str] =
+        &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+    required(out, item, path, "path");
+    check::local_free_path(out, item.text("path"), &format!("{path}.path"));
+    match (item.has("fieldRef"), item.has("resourceFieldRef")) {
+        (true, both) => {
+            field_ref(out, item.at("fieldRef"), &format!("{path}.fieldRef"), FIELDS);
+            if both {
+                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                out.push(Cause::invalid(path, &"resource".into(), detail));
+            }
+        }
+        (false, true) => {
+            resource_field_ref(out, item.at("resourceFieldRef"), &format!("{path}.resourceFieldRef"), true)
+        }
+        (false, false) => out.push(Cause::required(path, "one of fieldRef and resourceFieldRef is required")),
+    }
+    check::mode(out, item, path, "mode");
+}
+
+fn projected(out: &mut Causes, source: &Value, path: &str) {
+    check::mode(out, source, path, "defaultMode");
+    let mut taken: Vec<String> = Vec::new();
+    let mut take = |out: &mut Causes, file: &str, shown: &str| {
+        if taken.iter().any(|other| other == file) {
+            out.push(Cause::invalid(path, &shown.into(), "conflicting duplicate paths"));
+        } else {
+            taken.push(file.to_owned());
+        }
+    };
+    for (at, each) in source.list("sources").iter().enumerate() {
+        let each_path = format!("{path}.sources[{at}]");
+        let mut count = 0;
+        for kind in ["secret", "configMap"] {
+            if each.has(kind) {
+                count += 1;
+                let (of, path) = (each.at(kind), format!("{each_path}.{kind}"));
+                required(out, of, &path, "name");
+                for (at, item) in of.list("items").iter().enumerate() {
+                    let one = json!({"items": [item]});
+                    let mut wrong = Vec::new();
+                    keys_to_paths(&mut wrong, &one, &path);
+                    for cause in &mut wrong {
+                        cause.field = cause.field.replacen("items[0]", &format!("items[{at}]"), 1);
+                    }
+                    out.extend(wrong);
+                    if !item.text("path").is_empty() {
+                        take(out, item.text("path"), of.text("name"));
+                    }
+                }
+            }
+        }
+        if each.has("downwardAPI") {
+            count += 1;
+            for item in each.list("downwardAPI.items") {
+                downward_file(out, item, &format!("{each_path}.downwardAPI"));
+                if !item.text("path").is_empty() {
+                    take(out, item.text("path"), item.text("path"));
+                }
+            }
+        }
+        if each.has("serviceAccountToken") {
+            count += 1;
+            token_projection(out, each.at("serviceAccountToken"), path, &format!("{each_path}.serviceAccountToken"));
+        }
+        if each.has("clusterTrustBundle") {
+            count += 1;
+            let (bundle, path) = (each.at("clusterTrustBundle"), format!("{each_path}.clusterTrustBundle"));
+            match (bundle.has("name"), bundle.has("signerName")) {
+                (true, true) => {
+                    out.push(Cause::invalid(&path, bundle, "only one of name and signerName may be used"));
+                }
+                (false, false) => out.push(Cause::required(&path, "either name or signerName must be specified")),
+                _ => {}
+            }
+            required(out, bundle, &path, "path");
+            check::local_free_path(out, bundle.text("path"), &format!("{path}.path"));
+            take(out, bundle.text("path"), bundle.text("path"));
+        }
+        if each.has("podCertificate") {
+            count += 1;
+            pod_certificate(out, each.at("podCertificate"), &format!("{each_path}.podCertificate"), &mut take);
+        }
+        if count > 1 {
+            out.push(Cause::forbidden(&each_path, "may not specify more than 1 volume type per source"));
+        }
+    }
+}
+
+fn token_projection(out: &mut Causes, token: &Value, volume_path: &str, path: &str) {
+    const SECONDS_MIN: i64 = 10 * 60;
+    const SECONDS_MAX: i64 = 1 << 32;
+    let field = format!("{path}.expirationSeconds");
+    match token.opt_int("expirationSeconds") {
+        None => out.push(Cause::required(field, "")),
+        Some(seconds) => {
+            if seconds < SECONDS_MIN {
+                let detail = "may not specify a duration less than 10 minutes";
+                out.push(Cause::invalid(&field, &seconds.into(), detail));
+            }
+            if seconds > SECONDS_MAX {
+                let detail = "may not specify a duration larger than 2^32 seconds";
+                out.push(Cause::invalid(&field, &seconds.into(), detail));
+            }
+        }
+    }
+    // The path is the volume's in the error, as upstream has it.
+    if required(out, token, volume_path, "path") {
+        check::local_free_path(out, token.text("path"), &format!("{volume_path}.path"));
+    }
+}
+
+fn pod_certificate(out: &mut Causes, of: &Value, path: &str, take: &mut dyn FnMut(&mut Causes, &str, &str)) {
+    const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+    let type_ = of.text("keyType");
+    if !KEY_TYPES.contains(&type_) {
+        out.push(Cause::not_supported(format!("{path}.keyType"), &type_.into(), KEY_TYPES));
+    }
+    if let Some(seconds) = of.opt_int("maxExpirationSeconds").filter(|seconds| *seconds < 3600) {
+        let detail = "if provided, maxExpirationSeconds must be >= 3600";
+        out.push(Cause::invalid(format!("{path}.maxExpirationSeconds"), &seconds.into(), detail));
+    }
+    let mut paths = 0;
+    for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+        let file = of.text(field);
+        if !file.is_empty() {
+            paths += 1;
+            check::local_free_path(out, file, &format!("{path}.{field}"));
+            take(out, file, file);
+        }
+    }
+    if paths == 0 {
+        let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        out.push(Cause::required(path, detail));
+    }
+}
+
+/// The name a storage driver goes by.
+pub fn csi_driver_name(out: &mut Causes, name: &str, path: &str) {
+    if name.is_empty() {
+        return out.push(Cause::required(path, ""));
+    }
+    if name.len() > 63 {
+        out.push(Cause::too_long(path, 63));
+    }
+    validate::push_all(out, path, name, validate::dns1123_subdomain(&name.to_lowercase()));
+}
+
+/// What claims are made of: in pods and stateful sets.
+pub fn claim_template(out: &mut Causes, template: &Value, path: &str) {
+    let metadata = template.at("metadata");
+    out.extend(validate::annotations(metadata.at("annotations"), &format!("{path}.metadata.annotations")));
+    out.extend(validate::labels(metadata.at("labels"), &format!("{path}.metadata.labels")));
+    for (field, value) in metadata.as_object().into_iter().flatten() {
+        if !matches!(field.as_str(), "annotations" | "labels") && !value.is_null() {
+            out.push(Cause::forbidden(format!("{path}.metadata.{field}"), "cannot be set"));
+        }
+    }
+    claim_spec(out, template.at("spec"), &format!("{path}.spec"));
+}
+
+/// `ValidatePersistentVolumeClaimSpec`.
+pub fn claim_spec(out: &mut Causes, spec: &Value, path: &str) {
+    let field = format!("{path}.accessModes");
+    if spec.list("accessModes").is_empty() {
+        out.push(Cause::required(&field, "at least 1 access mode is required"));
+    }
+    check::label_selector(out, spec.at("selector"), &format!("{path}.selector"));
+    access_modes(out, spec, &field);
+    let storage = spec.at("resources.requests.storage");
+    let field = format!("{path}.resources[storage]");
+    if storage.is_null() {
+        out.push(Cause::required(field, ""));
+    } else {
+        positive_quantity(out, storage, &field);
+    }
+    if let Some(class) = spec.at("storageClassName").as_str().filter(|class| !class.is_empty()) {
+        text(out, class, &format!("{path}.storageClassName"), validate::dns1123_subdomain);
+    }
+    optional_one_of(out, spec.at("volumeMode"), &format!("{path}.volumeMode"), &["Block", "Filesystem"]);
+    for name in ["dataSource", "dataSourceRef"] {
+        data_source(out, spec.at(name), &format!("{path}.{name}"));
+    }
+    let (source, reference) = (spec.at("dataSource"), spec.at("dataSourceRef"));
+    if reference.text("namespace").is_empty() {
+        let same = ["kind", "name"].iter().all(|field| source.text(field) == reference.text(field))
+            && source.text("apiGroup") == reference.text("apiGroup");
+        if !source.is_null() && !reference.is_null() && !same {
+            out.push(Cause::invalid(path, &json!({}), "must match dataSourceRef"));
+        }
+    } else if !source.is_null() {
+        let detail = "may not be specified when dataSourceRef.namespace is specified";
+        out.push(Cause::invalid(path, &json!({}), detail));
+    }
+    if let Some(class) = spec.at("volumeAttributesClassName").as_str().filter(|class| !class.is_empty()) {
+        text(out, class, &format!("{path}.volumeAttributesClassName"), validate::dns1123_subdomain);
+    }
+}
+
+fn data_source(out: &mut Causes, source: &Value, path: &str) {
+    if source.is_null() {
+        return;
+    }
+    required(out, source, path, "name");
+    required(out, source, path, "kind");
+    let group = source.text("apiGroup");
+    if group.is_empty() && source.text("kind") != "PersistentVolumeClaim" {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        out.push(Cause::invalid(path, &source.text("kind").into(), detail));
+    }
+    if !group.is_empty() {
+        text(out, group, &format!("{path}.apiGroup"), validate::dns1123_subdomain);
+    }
+    if !source.text("namespace").is_empty() {
+        text(out, source.text("namespace"), &format!("{path}.namespace"), validate::dns1123_label);
+    }
+}
+
+/// The old and the new field for where a claim's content comes from say the same.
+fn same_source(claim: &mut Value) {
+    let (source, reference) = (claim.at("spec.dataSource").clone(), claim.at("spec.dataSourceRef").clone());
+    if !source.is_null() && reference.is_null() {
+        claim.set("spec.dataSourceRef", source);
+    } else if source.is_null() && !reference.is_null() && reference.text("namespace").is_empty() {
+        claim.set("spec.dataSource", reference);
+    }
+}
+
+fn access_modes(out: &mut Causes, spec: &Value, path: &str) {
+    let modes = spec.list("accessModes");
+    for mode in modes.iter().filter(|mode| !ACCESS_MODES.contains(&mode.as_str().unwrap_or_default())) {
+        out.push(Cause::not_supported(path, mode, ACCESS_MODES));
+    }
+    let of_pod = |mode: &Value| mode == "ReadWriteOncePod";
+    let other = |mode: &&Value| !of_pod(mode) && ACCESS_MODES.contains(&mode.as_str().unwrap_or_default());
+    if modes.iter().any(of_pod) && modes.iter().any(|mode| other(&mode)) {
+        out.push(Cause::forbidden(path, "may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+fn positive_quantity(out: &mut Causes, value: &Value, path: &str) {
+    let amount = check::quantity(value);
+    if amount.is_zero() || amount.is_negative() {
+        out.push(Cause::invalid(path, value, "must be greater than zero"));
+    }
+}
+
+fn validate_volume(volume: &Value) -> Vec<Cause> {
+    const SOURCES: [(&str, &str); 23] = [
+        ("hostPath", "hostPath"),
+        ("gcePersistentDisk", "persistentDisk"),
+        ("awsElasticBlockStore", "awsElasticBlockStore"),
+        ("glusterfs", "glusterfs"),
+        ("flocker", "flocker"),
+        ("nfs", "nfs"),
+        ("rbd", "rbd"),
+        ("quobyte", "quobyte"),
+        ("cephfs", "cephfs"),
+        ("iscsi", "iscsi"),
+        ("cinder", "cinder"),
+        ("fc", "fc"),
+        ("flexVolume", "flexVolume"),
+        ("azureFile", "azureFile"),
+        ("vsphereVolume", "vsphereVolume"),
+        ("photonPersistentDisk", "photonPersistentDisk"),
+        ("portworxVolume", "portworxVolume"),
+        ("azureDisk", "azureDisk"),
+        ("scaleIO", "scaleIO"),
+        ("local", "local"),
+        ("storageos", "storageos"),
+        ("csi", "csi"),
+        ("", ""),
+    ];
+    let mut causes = Vec::new();
+    let (out, spec) = (&mut causes, volume.at("spec"));
+    if spec.list("accessModes").is_empty() {
+        out.push(Cause::required("spec.accessModes", ""));
+    }
+    access_modes(out, spec, "spec.accessModes");
+    let capacity = spec.at("capacity");
+    if capacity.is_nothing() {
+        out.push(Cause::required("spec.capacity", ""));
+    }
+    if !capacity.has("storage") || capacity.entries().len() > 1 {
+        out.push(Cause::not_supported("spec.capacity", capacity, &["storage"]));
+    }
+    for (name, value) in capacity.entries() {
+        let path = format!("spec.capacity[{name}]");
+        let whole = check::quantity(value).value();
+        if whole < 0 {
+            out.push(Cause::invalid(&path, &whole.into(), "must be a valid resource quantity"));
+        }
+        positive_quantity(out, value, &path);
+    }
+    const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
+    let policy = spec.at("persistentVolumeReclaimPolicy");
+    optional_one_of(out, policy, "spec.persistentVolumeReclaimPolicy", POLICIES);
+    let required_nodes = spec.at("nodeAffinity.required");
+    if spec.has("nodeAffinity") {
+        if required_nodes.is_null() {
+            out.push(Cause::required("spec.nodeAffinity.required", "must specify required node constraints"));
+        } else {
+            node_selector(out, required_nodes, "spec.nodeAffinity.required");
+        }
+    }
+    let mut found = false;
+    for (name, shown) in SOURCES.into_iter().filter(|(name, _)| !name.is_empty() && spec.has(name)) {
+        if found {
+            out.push(Cause::forbidden(format!("spec.{name}"), ONE_TYPE));
+            continue;
+        }
+        found = true;
+        let (source, path) = (spec.at(name), format!("spec.{shown}"));
+        match name {
+            "local" => {
+                if required(out, source, &path, "path") {
+                    check::no_backsteps(out, source.text("path"), &format!("{path}.path"));
+                }
+                if required_nodes.is_null() {
+                    out.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
+                }
+            }
+            "csi" => {
+                csi_driver_name(out, source.text("driver"), &format!("{path}.driver"));
+                required(out, source, &path, "volumeHandle");
+                for secret in [
+                    "controllerPublishSecretRef",
+                    "controllerExpandSecretRef",
+                    "nodePublishSecretRef",
+                    "nodeExpandSecretRef",
+                ] {
+                    if source.has(secret) {
+                        let (secret, path) = (source.at(secret), format!("{path}.{secret}"));
+                        if required(out, secret, &path, "name") {
+                            text(out, secret.text("name"), &format!("{path}.name"), validate::dns1123_subdomain);
+                        }
+                        if required(out, secret, &path, "namespace") {
+                            text(out, secret.text("namespace"), &format!("{path}.namespace"), validate::dns1123_label);
+                        }
+                    }
+                }
+            }
+            _ => shared(out, name, source, &path),
+        }
+    }
+    if !found {
+        out.push(Cause::required("spec", "must specify a volume type"));
+    }
+    let root = spec.has("hostPath.path") && spec.text("hostPath.path").trim_matches('/').is_empty();
+    if root && policy == "Recycle" {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        out.push(Cause::forbidden("spec.persistentVolumeReclaimPolicy", detail));
+    }
+    if !spec.text("storageClassName").is_empty() {
+        text(out, spec.text("storageClassName"), "spec.storageClassName", validate::dns1123_subdomain);
+    }
+    optional_one_of(out, spec.at("volumeMode"), "spec.volumeMode", &["Block", "Filesystem"]);
+    if let Some(class) = spec.at("volumeAttributesClassName").as_str() {
+        if class.is_empty() {
+            out.push(Cause::required("spec.volumeAttributesClassName", "an empty string is disallowed"));
+        } else {
+            text(out, class, "spec.volumeAttributesClassName", validate::dns1123_subdomain);
+        }
+        if !spec.has("csi") {
+            out.push(Cause::required("spec.csi", "has to be specified when using volumeAttributesClassName"));
+        }
+    }
+    causes
+}
+
+fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {
+    const OTHERS: [&str; 10] = [
+        "capacity",
+        "accessModes",
+        "claimRef",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "mountOptions",
+        "volumeMode",
+        "nodeAffinity",
+        "volumeAttributesClassName",
+        "csi.controllerExpandSecretRef",
+    ];
+    let mut out = validate_volume(new);
+    let source = |volume: &Value| {
+        let mut spec = volume.at("spec").clone();
+        for field in OTHERS {
+            // The secret may be added to a volume that has none, not changed.
+            if !field.contains('.') || !old.has("spec.csi.controllerExpandSecretRef") {
+                spec.remove(field);
+            }
+        }
+        spec
+    };
+    let (before, after) = (source(old), source(new));
+    if before != after {
+        let detail =
+            format!("spec.persistentvolumesource is immutable after creation\n{}", check::diff(&before, &after));
+        out.push(Cause::forbidden("spec.persistentvolumesource", &detail));
+    }
+    out.extend(validate::immutable(new.at("spec.volumeMode"), old.at("spec.volumeMode"), "volumeMode"));
+    let (before, after) = (old.at("spec.nodeAffinity"), new.at("spec.nodeAffinity"));
+    if !before.is_null() && before != after {
+        let detail = "field is immutable, except for updating from beta label to GA";
+        out.push(Cause::invalid("nodeAffinity", &internal_affinity(after), detail));
+    }
+    if old.has("spec.volumeAttributesClassName") && !new.has("spec.volumeAttributesClassName") {
+        let detail = "update from non-nil value to nil is forbidden";
+        out.push(Cause::forbidden("spec.volumeAttributesClassName", detail));
+    }
+    out
+}
+
+/// The value as error texts show it: upstream's own struct, whose fields have no JSON names.
+fn internal_affinity(affinity: &Value) -> Value {
+    let expressions = |list: &Value| match list.items() {
+        [] => Value::Null,
+        items => items
+            .iter()
+            .map(|e| json!({"Key": e.text("key"), "Operator": e.text("operator"), "Values": e.at("values")}))
+            .collect(),
+    };
+    let terms: Vec<Value> = affinity
+        .list("required.nodeSelectorTerms")
+        .iter()
+        .map(|term| {
+            json!({
+                "MatchExpressions": expressions(term.at("matchExpressions")),
+                "MatchFields": expressions(term.at("matchFields")),
+            })
+        })
+        .collect();
+    json!({"Required": {"NodeSelectorTerms": terms}})
+}
+
+fn validate_claim_update(new: &Value, old: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    claim_spec(&mut out, new.at("spec"), "spec");
+    let (mut after, mut before) = (new.at("spec").clone(), old.at("spec").clone());
+    if before.text("volumeName").is_empty() {
+        set_same(&mut before, &after, "volumeName");
+    }
+    if !before.has("storageClassName") {
+        set_same(&mut after, &before, "storageClassName");
+    }
+    if new.text("status.phase") == "Bound" {
+        set_same(&mut after, &before, "resources.requests.storage");
+        set_same(&mut after, &before, "volumeAttributesClassName");
+    }
+    if before != after {
+        let detail = format!(
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
+             claims\n{}",
+            check::diff(&before, &after)
+        );
+        out.push(Cause::forbidden("spec", &detail));
+    }
+    let size = |claim: &Value, path: &str| check::quantity(claim.at(path));
+    let wanted = size(new, "spec.resources.requests.storage");
+    if wanted < size(old, "spec.resources.requests.storage") && wanted <= size(old, "status.capacity.storage") {
+        let detail = "field can not be less than status.capacity";
+        out.push(Cause::forbidden("spec.resources.requests.storage", detail));
+    }
+    out.extend(validate::immutable(new.at("spec.volumeMode"), old.at("spec.volumeMode"), "volumeMode"));
+    if old.has("status.currentVolumeAttributesClassName") {
+        let what = match new.at("spec.volumeAttributesClassName").as_str() {
+            None => "nil",
+            Some("") => "empty string",
+            Some(_) => return out,
+        };
+        let detail = format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        out.push(Cause::forbidden("spec.volumeAttributesClassName", &detail));
+    }
+    out
+}
+
+fn set_same(target: &mut Value, source: &Value, path: &str) {
+    match source.at(path) {
+        Value::Null => target.remove(path),
+        value => target.set(path, value.clone()),
+    }
+}

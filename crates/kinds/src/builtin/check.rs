@@ -1,0 +1,227 @@
+//! The small checks that validation is made of, each with Kubernetes' words. Knows no kind.
+
+use serde_json::Value;
+
+use super::read::Read;
+use crate::quantity::Quantity;
+use crate::validate::{self, push_all};
+use crate::{Cause, CauseReason};
+
+pub type Causes = Vec<Cause>;
+
+/// `Required value` when the text is empty.
+pub fn required(out: &mut Causes, object: &Value, path: &str, field: &str) -> bool {
+    let missing = object.text(field).is_empty();
+    if missing {
+        out.push(Cause::required(format!("{path}.{field}"), ""));
+    }
+    !missing
+}
+
+/// The text is one of these; `Required value` when it is empty.
+pub fn one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
+    match value.as_str().unwrap_or_default() {
+        "" => out.push(Cause::required(path, "")),
+        text if supported.contains(&text) => {}
+        _ => out.push(Cause::not_supported(path, value, supported)),
+    }
+}
+
+/// The text is absent or one of these.
+pub fn optional_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
+    if let Some(text) = value.as_str() {
+        if !supported.contains(&text) {
+            out.push(Cause::not_supported(path, value, supported));
+        }
+    }
+}
+
+/// What `check` says of the text.
+pub fn text(out: &mut Causes, value: &str, path: &str, check: fn(&str) -> Vec<String>) {
+    push_all(out, path, value, check(value));
+}
+
+/// `Invalid value: N: must be between ..`.
+pub fn in_range(out: &mut Causes, number: i64, path: &str, low: i64, high: i64) {
+    out.extend(validate::in_range(number, low, high).map(|text| Cause::invalid(path, &Value::from(number), &text)));
+}
+
+/// As [`in_range`] for a field that may be absent.
+pub fn opt_in_range(out: &mut Causes, object: &Value, path: &str, field: &str, low: i64, high: i64) {
+    if let Some(number) = object.opt_int(field) {
+        in_range(out, number, &format!("{path}.{field}"), low, high);
+    }
+}
+
+/// Users and groups.
+pub const ID_MAX: i64 = i32::MAX as i64;
+
+/// `must be greater than or equal to 0`, for the fields of an object.
+pub fn non_negative(out: &mut Causes, object: &Value, path: &str, fields: &[&str]) {
+    for field in fields {
+        out.extend(validate::non_negative(object.int(field), &format!("{path}.{field}")));
+    }
+}
+
+/// A port by number or name.
+pub fn port(out: &mut Causes, port: &Value, path: &str) {
+    match port {
+        Value::String(name) => text(out, name, path, validate::port_name),
+        _ => in_range(out, port.as_i64().unwrap_or_default(), path, 1, 65535),
+    }
+}
+
+/// A path below where it is used.
+pub fn local_path(out: &mut Causes, value: &str, path: &str) {
+    if value.starts_with('/') {
+        out.push(Cause::invalid(path, &value.into(), "must be a relative path"));
+    }
+    no_backsteps(out, value, path);
+}
+
+/// As [`local_path`], and not one of the names that volumes keep for themselves.
+pub fn local_free_path(out: &mut Causes, value: &str, path: &str) {
+    local_path(out, value, path);
+    if value.starts_with("..") && !value.starts_with("../") {
+        out.push(Cause::invalid(path, &value.into(), "must not start with '..'"));
+    }
+}
+
+pub fn no_backsteps(out: &mut Causes, value: &str, path: &str) {
+    if value.split('/').any(|part| part == "..") {
+        out.push(Cause::invalid(path, &value.into(), "must not contain '..'"));
+    }
+}
+
+/// A file mode that may be absent.
+pub fn mode(out: &mut Causes, object: &Value, path: &str, field: &str) {
+    if object.opt_int(field).is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+        let detail = "must be a number between 0 and 0777 (octal), both inclusive";
+        out.push(Cause::invalid(format!("{path}.{field}"), object.at(field), detail));
+    }
+}
+
+/// A label selector that may be absent.
+pub fn label_selector(out: &mut Causes, selector: &Value, path: &str) {
+    if selector.is_null() {
+        return;
+    }
+    out.extend(validate::labels(selector.at("matchLabels"), &format!("{path}.matchLabels")));
+    for (at, expression) in selector.list("matchExpressions").iter().enumerate() {
+        let path = format!("{path}.matchExpressions[{at}]");
+        let values = expression.list("values");
+        match expression.text("operator") {
+            "In" | "NotIn" if values.is_empty() => out.push(Cause::required(
+                format!("{path}.values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            )),
+            "Exists" | "DoesNotExist" if !values.is_empty() => out.push(Cause::forbidden(
+                format!("{path}.values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            )),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            operator => {
+                out.push(Cause::invalid(format!("{path}.operator"), &operator.into(), "not a valid selector operator"))
+            }
+        }
+        text(out, expression.text("key"), &format!("{path}.key"), validate::qualified_name);
+        for (at, value) in values.iter().filter_map(Value::as_str).enumerate() {
+            text(out, value, &format!("{path}.values[{at}]"), validate::label_value);
+        }
+    }
+}
+
+/// A quantity field, zero where it is absent. What decoded is a quantity.
+pub fn quantity(value: &Value) -> Quantity {
+    Quantity::parse(value.as_str().unwrap_or("0")).unwrap_or_else(|_| zero())
+}
+
+pub fn zero() -> Quantity {
+    Quantity::parse("0").expect("zero is a quantity")
+}
+
+/// `must be greater than or equal to 0`, for a quantity.
+pub fn non_negative_quantity(out: &mut Causes, value: &Value, path: &str) {
+    if quantity(value).is_negative() {
+        out.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
+    }
+}
+
+/// An `IntOrString` that is a count or a percentage.
+pub fn count_or_percent(out: &mut Causes, value: &Value, path: &str) {
+    match value {
+        Value::String(percent) => {
+            text(out, percent, path, validate::percent);
+        }
+        _ => out.extend(validate::non_negative(value.as_i64().unwrap_or_default(), path)),
+    }
+}
+
+/// An address that is given must be one.
+pub fn ip(out: &mut Causes, value: &str, path: &str) {
+    out.extend(validate::ip(value, path));
+}
+
+/// A selector as Go's label selectors match: an absent one selects nothing, an empty one everything.
+pub fn selects(selector: &Value, labels: &Value) -> bool {
+    let equal = selector.at("matchLabels").entries().iter().all(|(key, value)| labels.key(key) == *value);
+    !selector.is_null()
+        && equal
+        && selector.list("matchExpressions").iter().all(|expression| {
+            let value = labels.key(expression.text("key"));
+            let listed = expression.list("values").contains(value);
+            match expression.text("operator") {
+                "In" => !value.is_null() && listed,
+                "NotIn" => value.is_null() || !listed,
+                "Exists" => !value.is_null(),
+                _ => value.is_null(),
+            }
+        })
+}
+
+/// `Not found: VALUE: detail`.
+pub fn not_found(path: impl Into<String>, value: &str, detail: &str) -> Cause {
+    let mut cause = Cause::not_found(path, &value.into());
+    cause.message.push_str(": ");
+    cause.message.push_str(detail);
+    cause
+}
+
+/// `Internal error: detail`.
+pub fn internal(path: impl Into<String>, detail: &str) -> Cause {
+    Cause { reason: CauseReason::Internal, field: path.into(), message: format!("Internal error: {detail}") }
+}
+
+/// The differing lines of two values, printed with an indent of one, as a unified diff with three lines of context.
+pub fn diff(old: &Value, new: &Value) -> String {
+    const CONTEXT: usize = 3;
+    let print = |value: &Value| {
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
+        let mut bytes = Vec::new();
+        let mut writer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+        let _ = serde::Serialize::serialize(value, &mut writer);
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    let (old, new) = (print(old), print(new));
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let same = |a: &[&str], b: &[&str]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let head = same(&old, &new);
+    let reversed = |lines: &[&str]| -> usize { lines.len() - head };
+    let most = reversed(&old).min(reversed(&new));
+    let tail = old.iter().rev().zip(new.iter().rev()).take(most).take_while(|(a, b)| a == b).count();
+    let from = head.saturating_sub(CONTEXT);
+    let after = tail.min(CONTEXT);
+    let mut text = format!(
+        "@@ -{},{} +{},{} @@\n",
+        from + 1,
+        old.len() - tail + after - from,
+        from + 1,
+        new.len() - tail + after - from
+    );
+    let mut push = |mark: char, lines: &[&str]| lines.iter().for_each(|line| text.push_str(&format!("{mark}{line}\n")));
+    push(' ', &old[from..head]);
+    push('-', &old[head..old.len() - tail]);
+    push('+', &new[head..new.len() - tail]);
+    push(' ', &old[old.len() - tail..old.len() - tail + after]);
+    text
+}
