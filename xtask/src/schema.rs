@@ -198,6 +198,17 @@ fn scalar(go: &str) -> Option<&'static str> {
     })
 }
 
+/// The Go name of a type that takes any JSON, with the lists around it: OpenAPI and error texts tell them apart.
+fn go_name_of_any(go: &str) -> Option<String> {
+    let go = go.trim_start_matches('*');
+    let (prefix, name) = go.split_at(go.rfind(']').map_or(0, |at| at + 1));
+    (scalar(name) == Some("any")).then(|| {
+        let mut words = name.rsplit('.');
+        let (name, package) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        format!("{prefix}{package}.{name}")
+    })
+}
+
 /// `*[]map[string]x` as the table writes it: `*[]{}x`; and the type it is about.
 fn shape(facts: &Facts, go: &str) -> Result<(String, Option<String>), String> {
     for (prefix, sign) in [("*", "*"), ("[]", "[]"), ("map[string]", "{}")] {
@@ -286,6 +297,8 @@ fn types_table(facts: &Facts) -> Result<String, String> {
             }
             if let Some(go_name) = facts.named.get(&format!("{name}.{field}")) {
                 used.insert(format!("{name}.{field}"));
+                let _ = write!(out, " go={go_name}");
+            } else if let Some(go_name) = go_name_of_any(&go) {
                 let _ = write!(out, " go={go_name}");
             }
             let values = [&property["enum"], &property["items"]["enum"], &property["additionalProperties"]["enum"]];

@@ -5,6 +5,7 @@ pub mod kind;
 pub mod builtin;
 pub mod decode;
 pub mod defaults;
+pub mod openapi;
 pub mod quantity;
 pub mod scalar;
 pub mod schema;

@@ -2,4 +2,6 @@
 
 mod decode;
 mod fixtures;
+mod golden;
+mod openapi;
 mod ownership;

@@ -1,0 +1,356 @@
+//! The recordings of a real server, replayed on what kinds do of their own: defaults, what a new object starts with,
+//! validation, immutability. No server, no admission, no controllers: what those add is taken off both sides first.
+//!
+//! `GOLDEN=REGEX-FREE-WORD cargo test -p kemudi-kinds golden -- --nocapture` prints every difference of the scenarios and
+//! kinds whose `folder/name kind` holds the word.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kinds::{Kind, Registry, strategic, validate};
+use serde_json::{Map, Value, json};
+
+/// How many steps agree today. It only ever grows.
+const AGREE_MIN: usize = 0;
+
+/// What admission, allocation and controllers put into objects: not the kind's own, taken off both sides.
+const NOT_THE_KINDS_OWN: &[(&str, &[&str])] = &[
+    ("", &["metadata/uid", "metadata/resourceVersion", "metadata/creationTimestamp", "metadata/managedFields"]),
+    (
+        "Pod",
+        &["spec/tolerations", "spec/priority", "spec/preemptionPolicy", "spec/serviceAccountName", "spec/serviceAccount"],
+    ),
+    (
+        "Service",
+        &[
+            "spec/clusterIP",
+            "spec/clusterIPs",
+            "spec/ipFamilies",
+            "spec/ipFamilyPolicy",
+            "spec/healthCheckNodePort",
+        ],
+    ),
+];
+
+/// Folders whose objects are of built-in kinds.
+const FOLDERS: &[&str] = &["kinds", "identity", "apply", "controllers", "lists", "protocol"];
+
+#[test]
+fn recordings_of_kinds() {
+    let word = std::env::var("GOLDEN").ok();
+    let mut tally = Tally { shown: word, ..Tally::default() };
+    for folder in FOLDERS {
+        let mut names: Vec<String> = std::fs::read_dir(corpus().join(folder))
+            .expect("recordings")
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.to_owned()))
+            .collect();
+        names.sort();
+        names.iter().for_each(|name| replay(folder, name, &mut tally));
+    }
+    let (agree, all) = tally.by_kind.values().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+    for (kind, (agree, all)) in &tally.by_kind {
+        println!("{kind:45} {agree:4} of {all:4}");
+    }
+    println!("{:45} {agree:4} of {all:4}", "all");
+    assert!(agree >= AGREE_MIN, "{agree} steps agree, {AGREE_MIN} did before");
+}
+
+/// Agreeing and all steps by kind and status.
+#[derive(Default)]
+struct Tally {
+    by_kind: BTreeMap<String, (usize, usize)>,
+    shown: Option<String>,
+}
+
+fn corpus() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../testkit/golden/corpus")
+}
+
+fn replay(folder: &str, name: &str, tally: &mut Tally) {
+    let text = std::fs::read_to_string(corpus().join(folder).join(format!("{name}.json"))).expect("recording");
+    let text = text.replace("${ns}", "golden-ns").replace("${id}", "gid");
+    let scenario: Value = serde_json::from_str(&text).expect("recording is JSON");
+    let registry = kinds::builtin();
+    let mut store: HashMap<String, Value> = HashMap::new();
+    for (at, step) in scenario["steps"].as_array().into_iter().flatten().enumerate() {
+        let Some(outcome) = self::step(&registry, &mut store, step) else { continue };
+        let (kind, difference) = outcome;
+        let status = step["expect"]["status"].as_u64().unwrap_or_default();
+        let count = tally.by_kind.entry(format!("{kind} {status}")).or_default();
+        count.1 += 1;
+        match difference {
+            None => count.0 += 1,
+            Some(difference) => {
+                let head = format!("{folder}/{name} {kind}");
+                if tally.shown.as_ref().is_some_and(|word| head.contains(word.as_str())) {
+                    println!("{head} step {at} {} {}\n{difference}\n", step["method"], step["path"]);
+                }
+            }
+        }
+    }
+}
+
+/// `None` for a step that is not replayed; else the kind and the difference, if there is one.
+fn step(registry: &Registry, store: &mut HashMap<String, Value>, step: &Value) -> Option<(String, Option<String>)> {
+    let call = parse(registry, step)?;
+    let expect = &step["expect"];
+    let status = expect["status"].as_u64()?;
+    let recorded = &expect["body"];
+    let kind = &call.kind;
+    let outcome = match (step["method"].as_str()?, status) {
+        ("GET", 200) => None,
+        ("DELETE", 200) => {
+            store.remove(&call.key);
+            return None;
+        }
+        ("POST", 201 | 422) if call.name.is_empty() => write(&call, step, None, status),
+        ("PUT" | "PATCH", 200 | 422) => {
+            let old = store.get(&call.key)?.clone();
+            write(&call, step, Some(&old), status)
+        }
+        _ => return None,
+    };
+    let is_object = recorded["metadata"].is_object() && recorded["kind"].as_str() == Some(&kind.kind);
+    let label = if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) };
+    let dry = step["path"].as_str()?.contains("dryRun=All");
+    let difference = match outcome {
+        None => None,
+        Some(Outcome::Object(object)) => {
+            let difference = (status < 300 && is_object).then(|| compare(kind, recorded, &object));
+            if !dry && !is_object {
+                store.insert(call.key.clone(), object);
+            }
+            match (difference, status) {
+                (Some(difference), _) => Some(difference),
+                (None, 422) => Some(Some("wanted to be refused".to_owned() + &recorded.to_string())),
+                (None, _) => None,
+            }
+        }
+        Some(Outcome::Refused(causes)) if status == 422 => {
+            let wanted = recorded.pointer("/details/causes").and_then(Value::as_array);
+            // Refusals without causes are admission's, and those whose text was not recorded show nothing.
+            wanted.map(|wanted| compare_causes(wanted, &causes))
+        }
+        Some(Outcome::Refused(causes)) => Some(Some(format!("refused: {}", Value::from(causes)))),
+    };
+    if is_object && status < 300 && !dry {
+        store.insert(call.key.clone(), settle(recorded));
+    }
+    Some((label, difference?))
+}
+
+enum Outcome {
+    Object(Value),
+    /// `field: message` of every cause.
+    Refused(Vec<String>),
+}
+
+struct Call {
+    kind: Arc<Kind>,
+    key: String,
+    namespace: String,
+    /// Empty for a collection.
+    name: String,
+    subresource: String,
+}
+
+fn parse(registry: &Registry, step: &Value) -> Option<Call> {
+    let path = step["path"].as_str()?.split('?').next()?;
+    let words: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (group, version, rest) = match words.as_slice() {
+        ["api", version, rest @ ..] => ("", version, rest),
+        ["apis", group, version, rest @ ..] => (*group, version, rest),
+        _ => return None,
+    };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !matches!(rest[0], "status" | "finalize") => {
+            (*namespace, rest)
+        }
+        rest => ("", rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (*plural, "", ""),
+        [plural, name] => (*plural, *name, ""),
+        [plural, name, "status"] => (*plural, *name, "status"),
+        _ => return None,
+    };
+    let kind = registry.kind(group, version, plural)?.clone();
+    if kind.list_kind.is_empty() {
+        return None; // A review is a question, not an object.
+    }
+    let stored = if name.is_empty() { step["body"]["metadata"]["name"].as_str().unwrap_or_default() } else { name };
+    Some(Call {
+        key: format!("{}/{namespace}/{stored}", kind.group_resource()),
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+    })
+}
+
+fn write(call: &Call, step: &Value, old: Option<&Value>, status: u64) -> Option<Outcome> {
+    let kind = &call.kind;
+    let mut body = step["body"].clone();
+    if let Value::String(text) = &body {
+        body = serde_json::from_str(text).ok()?;
+    }
+    if body.to_string().contains("${") {
+        return None;
+    }
+    let media = step["headers"]["content-type"].as_str().unwrap_or("application/json");
+    let mut new = match (step["method"].as_str()?, media) {
+        ("POST" | "PUT", "application/json") => body,
+        ("PATCH", "application/merge-patch+json") => {
+            let mut new = old?.clone();
+            json_patch::merge(&mut new, &body);
+            new
+        }
+        ("PATCH", "application/json-patch+json") => {
+            let mut new = old?.clone();
+            json_patch::patch(&mut new, &serde_json::from_value::<json_patch::Patch>(body).ok()?).ok()?;
+            new
+        }
+        ("PATCH", "application/strategic-merge-patch+json") => {
+            strategic::merge(&kind.schema, kind.root, old?, &body).ok()?
+        }
+        _ => return None,
+    };
+    if !new.is_object() || !new.get("metadata").is_none_or(Value::is_object) {
+        return None;
+    }
+    let metadata = new.as_object_mut()?.entry("metadata").or_insert(json!({})).as_object_mut()?;
+    match old {
+        None => admit(metadata, call),
+        Some(old) => carry(metadata, &old["metadata"]),
+    }
+    let mut new = kind.normalize(new).ok()?.object;
+    kind.default(&mut new);
+    if &*kind.kind == "Pod" && old.is_none() {
+        // The service account plugin gives every pod an account.
+        if new["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty() && new["spec"].is_object() {
+            new["spec"]["serviceAccountName"] = "default".into();
+            new["spec"]["serviceAccount"] = "default".into();
+        }
+    }
+    let mut new = kind.tidy(new).ok()?;
+    let causes = match (old, call.subresource.as_str()) {
+        (None, _) => {
+            kind.prepare_create(&mut new);
+            validate::create(kind, &new)
+        }
+        (Some(old), "status") => {
+            kind.prepare_status(&mut new, old);
+            validate::status(kind, &new, old)
+        }
+        (Some(old), _) => {
+            kind.prepare_update(&mut new, old);
+            let new = kind.tidy(new.clone()).ok()?;
+            validate::update(kind, &new, old)
+        }
+    };
+    if !causes.is_empty() || status == 422 {
+        if !causes.is_empty() {
+            return Some(Outcome::Refused(causes.iter().map(|cause| settle_text(&cause.to_string())).collect()));
+        }
+    }
+    Some(Outcome::Object(kind.tidy(new).ok()?))
+}
+
+/// What the server gives every new object.
+fn admit(metadata: &mut Map<String, Value>, call: &Call) {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+        metadata.shift_remove(field);
+    }
+    if !call.namespace.is_empty() {
+        metadata.insert("namespace".to_owned(), call.namespace.clone().into());
+    }
+    metadata.insert("uid".to_owned(), UID.into());
+    metadata.insert("creationTimestamp".to_owned(), TIME.into());
+    if !metadata.contains_key("name") || metadata["name"] == "" {
+        if let Some(prefix) = metadata.get("generateName").and_then(Value::as_str).filter(|prefix| !prefix.is_empty()) {
+            metadata.insert("name".to_owned(), format!("{prefix}x").into());
+        }
+    }
+}
+
+/// What the server keeps of the old object.
+fn carry(metadata: &mut Map<String, Value>, old: &Value) {
+    for field in ["uid", "namespace", "resourceVersion", "name"] {
+        let missing = metadata.get(field).and_then(Value::as_str).is_none_or(str::is_empty);
+        if missing && !old[field].is_null() {
+            metadata.insert(field.to_owned(), old[field].clone());
+        }
+    }
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if !old[field].is_null() && (field == "creationTimestamp" || metadata.get(field).is_none_or(Value::is_null)) {
+            metadata.insert(field.to_owned(), old[field].clone());
+        }
+    }
+    if metadata.get("resourceVersion").is_none_or(|version| version == "") {
+        metadata.insert("resourceVersion".to_owned(), "1".into());
+    }
+}
+
+const UID: &str = "00000000-0000-4000-8000-000000000000";
+const TIME: &str = "2026-01-01T00:00:00Z";
+
+/// A recorded object as one to go on with.
+fn settle(recorded: &Value) -> Value {
+    let text = recorded.to_string().replace("<time>", TIME).replace("<uid>", UID).replace("\"<rv>\"", "\"1\"");
+    let text = text.replace("\"<ip>\"", "\"10.96.0.10\"").replace("\"<port>\"", "30000");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn settle_text(text: &str) -> String {
+    text.replace(UID, "<uid>").replace(TIME, "<time>")
+}
+
+/// The first difference.
+fn compare(kind: &Kind, wanted: &Value, got: &Value) -> Option<String> {
+    let (mut wanted, mut got) = (wanted.clone(), got.clone());
+    let of = |name: &str| name.is_empty() || name == &*kind.kind;
+    for path in NOT_THE_KINDS_OWN.iter().filter(|(name, _)| of(name)).flat_map(|(_, paths)| *paths) {
+        for side in [&mut wanted, &mut got] {
+            let (parent, field) = path.rsplit_once('/').expect("a path of two");
+            if let Some(parent) = side.pointer_mut(&format!("/{parent}")).and_then(Value::as_object_mut) {
+                parent.shift_remove(field);
+            }
+        }
+    }
+    difference(&wanted, &got, "")
+}
+
+fn difference(wanted: &Value, got: &Value, path: &str) -> Option<String> {
+    match (wanted, got) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.into_iter().find_map(|key| {
+                let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                difference(a, b, &format!("{path}/{key}"))
+            })
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            let mut pairs = a.iter().zip(b).enumerate();
+            pairs.find_map(|(at, (a, b))| difference(a, b, &format!("{path}/{at}")))
+        }
+        (Value::String(text), got) if text.contains('<') && !got.is_null() => None,
+        _ if wanted == got => None,
+        _ => Some(format!("{path}: wanted {wanted}, got {got}")),
+    }
+}
+
+fn compare_causes(wanted: &[Value], got: &[String]) -> Option<String> {
+    let text = |cause: &Value| {
+        let (field, message) = (cause["field"].as_str().unwrap_or("<nil>"), cause["message"].as_str().unwrap_or_default());
+        // Differences of objects are not recorded and cannot be held against anything.
+        format!("{field}: {message}")
+    };
+    let wanted: Vec<String> = wanted.iter().map(text).collect();
+    let missing: Vec<&String> = wanted.iter().filter(|cause| !got.contains(cause)).collect();
+    let more: Vec<&String> = got.iter().filter(|cause| !wanted.contains(cause)).collect();
+    if missing.is_empty() && more.is_empty() {
+        return (wanted != got).then(|| format!("order: wanted {wanted:#?}, got {got:#?}"));
+    }
+    Some(format!("missing {missing:#?}\nnot wanted {more:#?}"))
+}
