@@ -1,0 +1,382 @@
+//! Containers' logs: written line by line in the CRI format (`<time> stdout F <line>`), and read back as the API server
+//! asks for them. A log is one file of limited size and one older one.
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use jiff::Timestamp;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+/// When a log's file is this large, in bytes, it becomes the older one, and the one before is gone.
+pub const LOG_BYTES_MAX: u64 = 10 << 20;
+/// A longer line, in bytes, is written in parts.
+pub const LINE_BYTES_MAX: usize = 16 << 10;
+const READ_BYTES: usize = 64 << 10;
+
+/// One attempt's log.
+pub struct Log {
+    path: PathBuf,
+    bytes_max: u64,
+    writer: Mutex<Writer>,
+    progress: watch::Sender<Progress>,
+}
+
+struct Writer {
+    file: File,
+    bytes: u64,
+}
+
+/// Changes whenever there is more to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Progress {
+    lines: u64,
+    /// How often the file became the older one.
+    turns: u64,
+    /// No more lines will come.
+    closed: bool,
+}
+
+/// Which of the standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    Stdout,
+    Stderr,
+}
+
+impl StreamKind {
+    fn word(self) -> &'static str {
+        match self {
+            StreamKind::Stdout => "stdout",
+            StreamKind::Stderr => "stderr",
+        }
+    }
+}
+
+/// What part of a log is wanted, and how.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    pub follow: bool,
+    pub timestamps: bool,
+    pub tail_lines: Option<u64>,
+    pub since: Option<Timestamp>,
+    pub limit_bytes: Option<u64>,
+    pub stream: Option<StreamKind>,
+}
+
+impl Log {
+    /// Starts an empty log.
+    pub fn create(path: PathBuf) -> io::Result<Arc<Log>> {
+        Log::create_limited(path, LOG_BYTES_MAX)
+    }
+
+    fn create_limited(path: PathBuf, bytes_max: u64) -> io::Result<Arc<Log>> {
+        let writer = Mutex::new(Writer { file: create(&path)?, bytes: 0 });
+        Ok(Arc::new(Log { path, bytes_max, writer, progress: watch::channel(Progress::default()).0 }))
+    }
+
+    /// Copies one of a container's streams into the log until it ends.
+    pub async fn capture(self: Arc<Log>, kind: StreamKind, pipe: OwnedFd) -> io::Result<()> {
+        let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+        let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
+        let mut chunk = vec![0; READ_BYTES];
+        loop {
+            let count = pipe.read(&mut chunk).await?;
+            if count == 0 {
+                break;
+            }
+            self.take(kind, &mut pending, &chunk[..count])?;
+        }
+        if !pending.is_empty() {
+            self.append(&[(pending.as_slice(), false)], kind)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, kind: StreamKind, pending: &mut Vec<u8>, chunk: &[u8]) -> io::Result<()> {
+        pending.extend_from_slice(chunk);
+        let mut lines = Vec::new();
+        let mut rest = pending.as_slice();
+        loop {
+            let window = &rest[..rest.len().min(LINE_BYTES_MAX)];
+            if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
+                lines.push((&rest[..end], true));
+                rest = &rest[end + 1..];
+            } else if rest.len() >= LINE_BYTES_MAX {
+                lines.push((window, false));
+                rest = &rest[window.len()..];
+            } else {
+                break;
+            }
+        }
+        if !lines.is_empty() {
+            self.append(&lines, kind)?;
+        }
+        let keep = rest.len();
+        pending.drain(..pending.len() - keep);
+        Ok(())
+    }
+
+    /// Writes lines, whole (`true`) or parts.
+    fn append(&self, lines: &[(&[u8], bool)], kind: StreamKind) -> io::Result<()> {
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string();
+        let mut text = Vec::new();
+        for (line, whole) in lines {
+            write!(text, "{now} {} {} ", kind.word(), if *whole { "F" } else { "P" })?;
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = 0;
+        if writer.bytes > 0 && writer.bytes + text.len() as u64 > self.bytes_max {
+            std::fs::rename(&self.path, older(&self.path))?;
+            *writer = Writer { file: create(&self.path)?, bytes: 0 };
+            turns = 1;
+        }
+        writer.file.write_all(&text)?;
+        writer.bytes += text.len() as u64;
+        self.progress.send_modify(|progress| {
+            progress.lines += lines.len() as u64;
+            progress.turns += turns;
+        });
+        Ok(())
+    }
+
+    /// No more lines will come: readers that follow end.
+    pub fn close(&self) {
+        self.progress.send_modify(|progress| progress.closed = true);
+    }
+
+    /// The last of the log, without times, for a termination message.
+    pub fn tail(&self, lines: u64, bytes_max: usize) -> String {
+        let mut text = Vec::new();
+        let _ = File::open(&self.path).and_then(|mut file| {
+            let start = tail_start(&mut file, lines)?;
+            file.seek(SeekFrom::Start(start))?;
+            file.take(self.bytes_max).read_to_end(&mut text)
+        });
+        let mut out = Vec::new();
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(line) = Line::parse(line) {
+                out.extend_from_slice(line.text);
+                out.extend_from_slice(if line.whole { b"\n" } else { b"" });
+            }
+        }
+        String::from_utf8_lossy(&out[out.len().saturating_sub(bytes_max)..]).into_owned()
+    }
+
+    /// The log as the options want it.
+    pub fn read(self: Arc<Log>, options: LogOptions) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
+        let progress = self.progress.subscribe();
+        let turns = progress.borrow().turns;
+        let mut files = vec![File::open(&self.path)?];
+        if let (None, Ok(older)) = (options.tail_lines, File::open(older(&self.path))) {
+            files.push(older);
+        }
+        if let (Some(lines), Some(file)) = (options.tail_lines, files.first_mut()) {
+            let start = tail_start(file, lines)?;
+            file.seek(SeekFrom::Start(start))?;
+        }
+        let left = options.limit_bytes.unwrap_or(u64::MAX);
+        let reader = Reader { log: self, options, files, progress, turns, pending: Vec::new(), left };
+        Ok(stream::try_unfold(
+            reader,
+            |mut reader| async move { Ok(reader.next().await?.map(|bytes| (bytes, reader))) },
+        ))
+    }
+}
+
+struct Reader {
+    log: Arc<Log>,
+    options: LogOptions,
+    /// The last is read first.
+    files: Vec<File>,
+    progress: watch::Receiver<Progress>,
+    /// The turn of the file that is read.
+    turns: u64,
+    /// The start of a line that has not ended.
+    pending: Vec<u8>,
+    left: u64,
+}
+
+impl Reader {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while self.left > 0 {
+            let now = *self.progress.borrow_and_update();
+            let Some(file) = self.files.last_mut() else { return Ok(None) };
+            let mut chunk = vec![0; READ_BYTES];
+            // Files of a local disk that were just written: reading them does not wait.
+            let count = file.read(&mut chunk)?;
+            if count > 0 {
+                let out = self.take(&chunk[..count]);
+                if !out.is_empty() {
+                    return Ok(Some(out));
+                }
+            } else if self.files.len() > 1 {
+                self.files.pop();
+            } else if now.turns > self.turns {
+                self.turns = now.turns;
+                self.files = vec![File::open(&self.log.path)?];
+            } else if now.closed || !self.options.follow || self.progress.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, chunk: &[u8]) -> Bytes {
+        self.pending.extend_from_slice(chunk);
+        let Some(end) = self.pending.iter().rposition(|byte| *byte == b'\n') else { return Bytes::new() };
+        let rest = self.pending.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.pending, rest);
+        let mut out = Vec::with_capacity(lines.len());
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let Some(line) = Line::parse(line) else { continue };
+            let old =
+                self.options.since.is_some_and(|since| line.time.parse::<Timestamp>().is_ok_and(|time| time < since));
+            if old || self.options.stream.is_some_and(|kind| kind.word() != line.stream) {
+                continue;
+            }
+            if self.options.timestamps {
+                out.extend_from_slice(line.time.as_bytes());
+                out.push(b' ');
+            }
+            out.extend_from_slice(line.text);
+            if line.whole {
+                out.push(b'\n');
+            }
+        }
+        out.truncate(self.left.min(out.len() as u64) as usize);
+        self.left -= out.len() as u64;
+        out.into()
+    }
+}
+
+struct Line<'a> {
+    time: &'a str,
+    stream: &'a str,
+    whole: bool,
+    text: &'a [u8],
+}
+
+impl Line<'_> {
+    fn parse(line: &[u8]) -> Option<Line<'_>> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut parts = line.splitn(4, |byte| *byte == b' ');
+        let mut word = || parts.next().and_then(|part| std::str::from_utf8(part).ok());
+        let (time, stream, flag) = (word()?, word()?, word()?);
+        Some(Line { time, stream, whole: flag == "F", text: parts.next()? })
+    }
+}
+
+/// Where the last so many lines start.
+fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
+    let mut at = file.seek(SeekFrom::End(0))?;
+    let mut seen = 0;
+    let mut last = true;
+    while at > 0 {
+        let start = at.saturating_sub(READ_BYTES as u64);
+        let mut block = vec![0; (at - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut block)?;
+        for (index, byte) in block.iter().enumerate().rev() {
+            // The end of the last line starts no line.
+            if *byte == b'\n' && !std::mem::take(&mut last) {
+                seen += 1;
+            } else {
+                last = false;
+            }
+            if seen == lines && *byte == b'\n' {
+                return Ok(start + index as u64 + 1);
+            }
+        }
+        at = start;
+    }
+    Ok(0)
+}
+
+fn older(path: &Path) -> PathBuf {
+    path.with_extension("log.1")
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::TryStreamExt;
+
+    async fn text(log: &Arc<Log>, options: LogOptions) -> String {
+        let chunks: Vec<Bytes> = log.clone().read(options).unwrap().try_collect().await.unwrap();
+        String::from_utf8(chunks.concat()).unwrap()
+    }
+
+    fn write(log: &Log, text: &str) {
+        let mut pending = Vec::new();
+        log.take(StreamKind::Stdout, &mut pending, text.as_bytes()).unwrap();
+        assert!(pending.is_empty());
+    }
+
+    #[tokio::test]
+    async fn reads_what_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::create(dir.path().join("0.log")).unwrap();
+        write(&log, "one\ntwo\n");
+        log.append(&[(b"three", true)], StreamKind::Stderr).unwrap();
+        let tail = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+        assert_eq!(text(&log, LogOptions::default()).await, "one\ntwo\nthree\n");
+        assert_eq!(text(&log, tail(0)).await, "");
+        assert_eq!(text(&log, tail(2)).await, "two\nthree\n");
+        assert_eq!(text(&log, tail(9)).await, "one\ntwo\nthree\n");
+        assert_eq!(text(&log, LogOptions { limit_bytes: Some(5), ..LogOptions::default() }).await, "one\nt");
+        assert_eq!(
+            text(&log, LogOptions { stream: Some(StreamKind::Stderr), ..LogOptions::default() }).await,
+            "three\n"
+        );
+        let future = Timestamp::now() + jiff::SignedDuration::from_secs(60);
+        assert_eq!(text(&log, LogOptions { since: Some(future), ..LogOptions::default() }).await, "");
+        let timed = text(&log, LogOptions { timestamps: true, tail_lines: Some(1), ..LogOptions::default() }).await;
+        let (time, rest) = timed.split_once(' ').unwrap();
+        assert!(time.parse::<Timestamp>().is_ok() && time.len() == 30, "{time}");
+        assert_eq!(rest, "three\n");
+        assert_eq!(log.tail(2, 100), "two\nthree\n");
+        assert_eq!(log.tail(2, 6), "three\n");
+    }
+
+    #[tokio::test]
+    async fn long_lines_come_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::create(dir.path().join("0.log")).unwrap();
+        let long = "x".repeat(3 * LINE_BYTES_MAX + 5) + "\nshort\n";
+        write(&log, &long);
+        assert_eq!(text(&log, LogOptions::default()).await, long);
+    }
+
+    #[tokio::test]
+    async fn follows_through_a_turn_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::create_limited(dir.path().join("0.log"), 300).unwrap();
+        write(&log, "first\n");
+        let reading = tokio::spawn({
+            let log = log.clone();
+            async move { text(&log, LogOptions { follow: true, ..LogOptions::default() }).await }
+        });
+        let mut expected = "first\n".to_owned();
+        for number in 0..20 {
+            tokio::task::yield_now().await;
+            write(&log, &format!("line {number}\n"));
+            expected += &format!("line {number}\n");
+            tokio::task::yield_now().await;
+        }
+        log.close();
+        assert_eq!(reading.await.unwrap(), expected);
+        assert!(text(&log, LogOptions::default()).await.ends_with("line 18\nline 19\n"));
+    }
+}
