@@ -53,7 +53,7 @@ pub struct Write<'a> {
 }
 
 /// Gives an object of the kind in another version, with the type it has there.
-pub type Convert<'a> = dyn Fn(&Value, &str) -> Option<(Arc<Schema>, TypeId, Value)> + 'a;
+pub type Convert<'a> = dyn Fn(&Value, &str) -> Option<(Arc<Schema>, TypeId, Value)> + Sync + 'a;
 
 /// The [`Convert`] of a kind that is served in one version.
 pub fn one_version(_object: &Value, _api_version: &str) -> Option<(Arc<Schema>, TypeId, Value)> {

@@ -1,5 +1,117 @@
-//! (being written)
+//! The Kubernetes API server. Read `serve.rs` first: it shows a request's way on one page.
+//!
+//! Modules stand in the order in which a request meets them. Nothing here starts a process, and nothing but `objects`
+//! calls the store.
 
+pub mod connection;
+pub mod serve;
+
+mod accept;
+pub mod admission;
+pub mod allocate;
 pub mod authn;
+pub mod authorize;
 pub mod authz;
+pub mod documents;
+pub mod impersonate;
+mod kind_of;
+pub mod objects;
+mod pick;
+pub mod respond;
+pub mod reviews;
+mod selection;
+pub mod token_request;
+mod transform;
+mod verbs;
+
+pub mod bootstrap_objects;
 pub mod lookup;
+pub mod metrics;
+pub mod oidc;
+pub mod pki;
+pub mod state;
+
+use std::sync::Arc;
+
+use api::Status;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::service_account::ServiceAccounts;
+use crate::authn::token_file::TokenFile;
+use crate::authn::{Authenticator, User};
+use crate::connection::{Front, Peer};
+use crate::objects::Objects;
+use crate::pki::Pki;
+use crate::respond::Body;
+use crate::serve::RequestBody;
+pub use crate::state::{NodeApi, Options, State};
+
+/// A running API server. Stop it with [`Server::stop`]: dropping it leaves its tasks to the runtime.
+pub struct Server {
+    state: Arc<State>,
+    front: Front,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Opens the store, makes or reads keys, and puts in place what every cluster begins with. Listens nowhere yet.
+    ///
+    /// # Errors
+    /// A text that says what is wrong with the options, the store or the keys.
+    pub async fn start(options: Options) -> Result<Server, String> {
+        let registry = kinds::builtin();
+        let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?);
+        let pki = match &options.pki_folder {
+            Some(folder) => Pki::open(folder, &options.pki)?,
+            None => Pki::in_memory(&options.pki)?,
+        };
+        let mut tokens = match &options.token_auth_file {
+            Some(path) => TokenFile::open(path)?,
+            None => TokenFile::default(),
+        };
+        for (token, user) in &options.tokens {
+            tokens.insert(token, user.clone());
+        }
+        let audiences = match options.api_audiences.is_empty() {
+            true => vec![options.issuer.clone()],
+            false => options.api_audiences.clone(),
+        };
+        let service_accounts = ServiceAccounts::new(vec![options.issuer.clone()], audiences.clone(), pki.keys.clone());
+        let authenticator = Authenticator { tokens, service_accounts, audiences };
+        let state = State::new(options, objects, registry, authenticator, pki).map_err(|why| why.message)?;
+        bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
+        let tasks = TaskTracker::new();
+        let front = Front::new(state.clone(), tasks.clone())?;
+        Ok(Server { state, front, tasks })
+    }
+
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Serves a listener until the server stops.
+    pub fn listen(&self, listener: TcpListener) {
+        self.front.listen(listener);
+    }
+
+    /// What takes single connections, as those that a pod makes to its cluster's address.
+    pub fn front(&self) -> Front {
+        self.front.clone()
+    }
+
+    /// Answers a request from within this process, as a given identity.
+    pub async fn call(state: &Arc<State>, user: Arc<User>, request: Request<RequestBody>) -> Response<Body> {
+        let peer = Peer { internal: Some(user), ..Peer::default() };
+        serve::serve(state, &peer, request).await
+    }
+
+    /// Ends watches and connections, then closes the store. Everything acknowledged is kept.
+    pub async fn stop(self) -> Result<(), Status> {
+        self.state.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.state.objects.close().await.map_err(Status::internal)
+    }
+}

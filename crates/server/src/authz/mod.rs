@@ -12,6 +12,7 @@ use api::status::GroupResource;
 use api::{Status, go};
 
 use crate::authn::{MASTERS, User};
+use crate::impersonate::Impersonator;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +116,15 @@ impl fmt::Display for Reason {
 pub struct Authorizer {
     // The Node authorizer goes before RBAC.
     pub rbac: rbac::Rbac,
+    /// Who may act as somebody else, and how they did it last.
+    pub impersonator: Impersonator,
 }
 
 impl Authorizer {
+    pub fn of(rbac: rbac::Rbac) -> Authorizer {
+        Authorizer { rbac, ..Authorizer::default() }
+    }
+
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         if attributes.user.is_in(MASTERS) {
             return Decision::Allow { reason: Reason::Privileged };

@@ -406,7 +406,7 @@ mod tests {
                 ),
             ),
         ];
-        Authorizer { rbac: Rbac::build(objects.iter().map(|(resource, object)| (*resource, object))) }
+        Authorizer::of(Rbac::build(objects.iter().map(|(resource, object)| (*resource, object))))
     }
 
     /// `who verb what`: the user with its groups behind commas; a path, or `namespace:resource.group/subresource/name`.

@@ -351,15 +351,13 @@ mod tests {
             })
         };
         let strong = object("strong", json!([rule(&["get"], &[""], &["secrets"], &[])]));
-        Authorizer {
-            rbac: Rbac::build([
-                ("roles", &namespaced(role.clone())),
-                ("clusterroles", &role),
-                ("clusterroles", &strong),
-                ("rolebindings", &namespaced(bind("Role"))),
-                ("clusterrolebindings", &bind("ClusterRole")),
-            ]),
-        }
+        Authorizer::of(Rbac::build([
+            ("roles", &namespaced(role.clone())),
+            ("clusterroles", &role),
+            ("clusterroles", &strong),
+            ("rolebindings", &namespaced(bind("Role"))),
+            ("clusterrolebindings", &bind("ClusterRole")),
+        ]))
     }
 
     #[track_caller]

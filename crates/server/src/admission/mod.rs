@@ -1,0 +1,80 @@
+//! Admission: what changes or refuses a write after it was decoded. One plugin a file; the lists below are the run order.
+
+mod namespace_lifecycle;
+pub mod pod_defaults;
+pub mod service_account;
+
+use std::sync::Arc;
+
+use api::Status;
+use api::status::GroupResource;
+use kinds::Kind;
+use serde_json::Value;
+
+use crate::authn::User;
+use crate::state::State;
+
+/// The write that is looked at.
+pub struct Request<'a> {
+    pub state: &'a Arc<State>,
+    pub user: &'a User,
+    pub kind: &'a Kind,
+    pub operation: Operation,
+    /// `""` for the object itself.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// `""` while a create has only a `generateName`.
+    pub name: &'a str,
+    /// The stored object, on updates and deletions.
+    pub old: Option<&'a Value>,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// One admission plugin. Reads the cluster through `request.state`, never waits.
+pub trait Plugin: Sync {
+    /// Changes the object, or refuses it.
+    fn admit(&self, _: &Request, _: &mut Value) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// Looks at the final object (none on deletions) and refuses, or not.
+    fn validate(&self, _: &Request, _: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+const ALL: &[&dyn Plugin] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &service_account::ServiceAccount,
+    &pod_defaults::Priority,
+    &pod_defaults::DefaultTolerationSeconds,
+];
+
+/// Runs the plugins that change objects, and those that refuse before anything is looked up.
+pub fn mutate(request: &Request, object: &mut Value) -> Result<(), Status> {
+    ALL.iter().try_for_each(|plugin| plugin.admit(request, object))
+}
+
+/// Runs the plugins that only refuse, on the final object.
+pub fn validate(request: &Request, object: Option<&Value>) -> Result<(), Status> {
+    ALL.iter().try_for_each(|plugin| plugin.validate(request, object))
+}
+
+impl Request<'_> {
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        &*self.kind.group == group && &*self.kind.plural == plural
+    }
+
+    /// The 403 of a plugin.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        let of = GroupResource { group: &self.kind.group, resource: &self.kind.plural };
+        Status::forbidden(of, self.name, why)
+    }
+}

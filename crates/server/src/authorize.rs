@@ -1,0 +1,30 @@
+//! Whether the identity may do what it asks: the request's attributes, put to the authorizers. Looks at no object and no body.
+
+use api::{Ask, Status};
+
+use crate::authn::User;
+use crate::authz::Attributes;
+use crate::state::State;
+
+/// `Ok` when the request may go on.
+pub fn authorize(state: &State, user: &User, ask: &Ask) -> Result<(), Status> {
+    state.authorizer.require(&attributes(user, ask)).map(|_| ())
+}
+
+/// What authorizers look at.
+pub fn attributes<'a>(user: &'a User, ask: &'a Ask) -> Attributes<'a> {
+    let Some(target) = &ask.target else {
+        return Attributes::path(user, ask.verb.as_str(), &ask.path);
+    };
+    let selects = matches!(ask.verb, api::Verb::List | api::Verb::Watch | api::Verb::DeleteCollection);
+    Attributes {
+        version: &target.version,
+        subresource: &target.subresource,
+        name: &target.name,
+        namespace: &target.namespace,
+        path: &ask.path,
+        field_selector: ask.query.get("fieldSelector").filter(|_| selects),
+        label_selector: ask.query.get("labelSelector").filter(|_| selects),
+        ..Attributes::resource(user, ask.verb.as_str(), &target.group, &target.resource)
+    }
+}

@@ -1,0 +1,230 @@
+//! What every cluster holds from its first second: namespaces, the `kubernetes` Service, roles and bindings, priority
+//! classes. Made as the API server itself, through the same code as any write. What is there already is kept, except
+//! addresses that changed and bootstrap roles that lack something.
+
+use std::sync::Arc;
+
+use api::{Ask, Query, Reason, Status, Target, Verb, WriteOptions, meta};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
+use kinds::Kind;
+use serde_json::{Map, Value, json};
+
+use crate::accept::Accept;
+use crate::authn::{AUTHENTICATED, MASTERS, User};
+use crate::authz::{bootstrap, rbac};
+use crate::lookup::Lookup;
+use crate::serve::Cx;
+use crate::state::State;
+use crate::verbs::{At, write};
+
+/// Who makes these objects.
+const API_SERVER: &str = "system:apiserver";
+const USER_AGENT: &str = "kube-apiserver/v1.37.2";
+
+/// Puts in place what is missing. Quick where nothing is.
+pub async fn ensure(state: &Arc<State>) -> Result<(), Status> {
+    let data: Map<String, Value> =
+        serde_json::from_str(include_str!("bootstrap_objects.json")).map_err(Status::internal)?;
+    let mut rest = Vec::new();
+    for (resource, objects) in &data {
+        let (group, plural) = resource.split_once('/').unwrap_or(("", resource));
+        let objects = objects.as_array().into_iter().flatten().cloned();
+        let wanted: Vec<Wanted> = objects.map(|object| Wanted { group, plural, object }).collect();
+        match plural {
+            // Everything else may live in one of them.
+            "namespaces" => ensure_all(state, wanted).await?,
+            _ => rest.extend(wanted),
+        }
+    }
+    for made in bootstrap::objects() {
+        rest.push(Wanted { group: rbac::GROUP, plural: made.resource, object: made.object });
+    }
+    rest.extend(own_service(state)?);
+    ensure_all(state, rest).await
+}
+
+struct Wanted<'a> {
+    group: &'a str,
+    plural: &'a str,
+    object: Value,
+}
+
+/// All at once: the store writes them as one group.
+async fn ensure_all(state: &Arc<State>, wanted: Vec<Wanted<'_>>) -> Result<(), Status> {
+    let mut running: FuturesUnordered<_> = wanted.into_iter().map(|wanted| ensure_one(state, wanted)).collect();
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(())
+}
+
+async fn ensure_one(state: &Arc<State>, wanted: Wanted<'_>) -> Result<(), Status> {
+    let Some(kind) = state.registry.load().preferred(wanted.group, wanted.plural).cloned() else { return Ok(()) };
+    let Wanted { object, .. } = wanted;
+    let present = state.get(&kind.group, &kind.plural, meta::namespace(&object), meta::name(&object));
+    match present {
+        None => match create(state, &kind, object).await {
+            Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
+            done => done,
+        },
+        Some(present) => match reconciled(&kind, &present, &object) {
+            Some(new) => replace(state, &kind, new).await,
+            None => Ok(()),
+        },
+    }
+}
+
+/// What a present object must become; none where it may stay as it is.
+fn reconciled(kind: &Kind, present: &Value, wanted: &Value) -> Option<Value> {
+    let mut new = present.clone();
+    match (&*kind.group, &*kind.plural) {
+        ("", "endpoints") => new["subsets"] = wanted["subsets"].clone(),
+        ("discovery.k8s.io", "endpointslices") => {
+            new["endpoints"] = wanted["endpoints"].clone();
+            new["ports"] = wanted["ports"].clone();
+        }
+        (rbac::GROUP, _) if meta::entry(present, "annotations", bootstrap::AUTOUPDATE) == Some("true") => {
+            for field in ["rules", "subjects"] {
+                let missing: Vec<Value> = meta::items_at(wanted, &[field])
+                    .iter()
+                    .filter(|item| !meta::items_at(present, &[field]).contains(item))
+                    .cloned()
+                    .collect();
+                // An aggregated role's rules are its controller's to keep.
+                if !missing.is_empty() && present["aggregationRule"].is_null() {
+                    let mut all = meta::items_at(present, &[field]).to_vec();
+                    all.extend(missing);
+                    new[field] = json!(all);
+                }
+            }
+        }
+        _ => {}
+    }
+    (new != *present).then_some(new)
+}
+
+/// `kubernetes` in namespace `default`: the Service that every pod knows, and where it leads.
+fn own_service(state: &State) -> Result<Vec<Wanted<'static>>, Status> {
+    let options = &state.options;
+    let service_address = options.pki.service_address.to_string();
+    let (address, port) = (options.advertise.ip().to_string(), options.advertise.port());
+    let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let address_type = if options.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
+    let family = if options.pki.service_address.is_ipv4() { "IPv4" } else { "IPv6" };
+    Ok(vec![
+        Wanted {
+            group: "",
+            plural: "services",
+            object: json!({
+                "metadata": metadata(json!({"component": "apiserver", "provider": "kubernetes"})),
+                "spec": {
+                    "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+                    "clusterIP": service_address,
+                    "clusterIPs": [service_address],
+                    "type": "ClusterIP",
+                    "sessionAffinity": "None",
+                    "ipFamilies": [family],
+                    "ipFamilyPolicy": "SingleStack",
+                    "internalTrafficPolicy": "Cluster",
+                },
+            }),
+        },
+        Wanted {
+            group: "",
+            plural: "endpoints",
+            object: json!({
+                "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
+                "subsets": [{
+                    "addresses": [{"ip": address}],
+                    "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+                }],
+            }),
+        },
+        Wanted {
+            group: "discovery.k8s.io",
+            plural: "endpointslices",
+            object: json!({
+                "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
+                "addressType": address_type,
+                "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+                "ports": [{"name": "https", "protocol": "TCP", "port": port}],
+            }),
+        },
+        Wanted {
+            group: "networking.k8s.io",
+            plural: "servicecidrs",
+            object: json!({
+                "metadata": {
+                    "name": "kubernetes",
+                    "finalizers": ["networking.k8s.io/service-cidr-finalizer"],
+                },
+                "spec": {"cidrs": [options.service_range]},
+            }),
+        },
+    ])
+}
+
+async fn create(state: &Arc<State>, kind: &Arc<Kind>, object: Value) -> Result<(), Status> {
+    let context = Context::new(kind, &object, Verb::Create);
+    let cx = context.cx(state);
+    let at = At { kind, target: context.target() };
+    let object = context.decoded(state, kind, object)?;
+    write::create_object(&cx, &at, object, &WriteOptions::default(), &mut Vec::new()).await.map(|_| ())
+}
+
+async fn replace(state: &Arc<State>, kind: &Arc<Kind>, object: Value) -> Result<(), Status> {
+    let context = Context::new(kind, &object, Verb::Update);
+    let cx = context.cx(state);
+    let at = At { kind, target: context.target() };
+    let object = context.decoded(state, kind, object)?;
+    let change = |_: &Value| Ok(object.clone());
+    let options = WriteOptions::default();
+    write::change_object(&cx, &at, write::Part::Object, &options, &mut Vec::new(), false, change).await.map(|_| ())
+}
+
+/// The request that a write of this module would have come with.
+struct Context {
+    user: User,
+    ask: Ask,
+    headers: HeaderMap,
+    now: Timestamp,
+}
+
+impl Context {
+    fn new(kind: &Kind, object: &Value, verb: Verb) -> Context {
+        let target = Target {
+            group: kind.group.to_string(),
+            version: kind.version.to_string(),
+            resource: kind.plural.to_string(),
+            namespace: meta::namespace(object).to_string(),
+            name: if verb == Verb::Create { String::new() } else { meta::name(object).to_string() },
+            ..Target::default()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        Context {
+            user: User::new(API_SERVER, [MASTERS, AUTHENTICATED]),
+            ask: Ask::of(verb, target, Query::default()),
+            headers,
+            now: Timestamp::now(),
+        }
+    }
+
+    fn cx<'a>(&'a self, state: &'a Arc<State>) -> Cx<'a> {
+        Cx { state, user: &self.user, ask: &self.ask, headers: &self.headers, accept: Accept::default(), now: self.now }
+    }
+
+    fn target(&self) -> &Target {
+        static NOWHERE: std::sync::LazyLock<Target> = std::sync::LazyLock::new(Target::default);
+        self.ask.target.as_ref().unwrap_or(&NOWHERE)
+    }
+
+    fn decoded(&self, state: &State, kind: &Kind, object: Value) -> Result<Value, Status> {
+        let registry = state.registry.load();
+        let wanted = crate::verbs::body::Wanted::object_of(&registry, kind);
+        crate::verbs::body::patched(wanted, object).map(|(object, _)| object).map_err(Status::internal)
+    }
+}

@@ -1,0 +1,175 @@
+//! Connections: TLS, HTTP/1.1 and HTTP/2, and the plain-HTTP client that is told what it did. Knows nothing of requests'
+//! meaning.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::{User, x509};
+use crate::respond::BodyError;
+use crate::serve::serve;
+use crate::state::State;
+
+/// Connections that are served at the same time; more wait.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Requests at a time on one HTTP/2 connection: enough for a client with hundreds of watches.
+pub const HTTP2_STREAMS_MAX: u32 = 1000;
+/// From the first byte to the end of the TLS handshake.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// From the first byte of a request's head to its last, in HTTP/1.1.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(32);
+/// How long requests may take to end when the server stops.
+const STOP_TIME_MAX: Duration = Duration::from_millis(500);
+/// The windows and frames of HTTP/2, in bytes, as the API server sets them.
+const HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
+/// All headers of a request together, in bytes.
+const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// After a failure to accept (out of files, mostly), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is at the other end.
+#[derive(Clone, Default)]
+pub struct Peer {
+    pub address: Option<SocketAddr>,
+    pub certificate: x509::Peer,
+    /// The identity of a caller in this very process, which needs no proof.
+    pub internal: Option<Arc<User>>,
+}
+
+/// Takes connections as they come and serves them.
+#[derive(Clone)]
+pub struct Front {
+    state: Arc<State>,
+    acceptor: TlsAcceptor,
+    clients: Arc<x509::ClientCertificates>,
+    seats: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Front {
+    pub fn new(state: Arc<State>, tasks: TaskTracker) -> Result<Front, String> {
+        let config = state.pki.server_config(&["h2", "http/1.1"])?;
+        Ok(Front {
+            acceptor: TlsAcceptor::from(config),
+            clients: Arc::new(state.pki.client_certificates()),
+            seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            state,
+            tasks,
+        })
+    }
+
+    /// Serves a listener until the server stops.
+    pub fn listen(&self, listener: TcpListener) {
+        let front = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    () = front.state.stopping.cancelled() => return,
+                    accepted = listener.accept() => accepted,
+                };
+                match accepted {
+                    Ok((stream, address)) => front.take(stream, address).await,
+                    Err(why) => {
+                        tracing::warn!(%why, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Serves one connection that somebody else accepted, in a task of this server.
+    pub async fn take(&self, stream: TcpStream, address: SocketAddr) {
+        let Ok(seat) = self.seats.clone().acquire_owned().await else { return };
+        // Small answers must not wait for an acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let front = self.clone();
+        self.tasks.spawn(async move {
+            let _seat = seat;
+            if let Err(why) = front.serve(stream, address).await {
+                tracing::debug!(%why, %address, "a connection ended");
+            }
+        });
+    }
+
+    async fn serve(&self, stream: TcpStream, address: SocketAddr) -> Result<(), BodyError> {
+        /// The first byte of a TLS handshake.
+        const HANDSHAKE: u8 = 22;
+        let mut first = [0; 1];
+        let peeked = tokio::time::timeout(HANDSHAKE_TIME_MAX, stream.peek(&mut first)).await??;
+        if peeked == 0 {
+            return Ok(());
+        }
+        if first[0] != HANDSHAKE {
+            return refuse_plain(stream).await;
+        }
+        let stream = tokio::time::timeout(HANDSHAKE_TIME_MAX, self.acceptor.accept(stream)).await??;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let now = jiff::Timestamp::now().as_second();
+        let certificate = self.clients.identify(certificates, now);
+        let peer = Peer { address: Some(address), certificate, internal: None };
+        self.serve_http(stream, peer).await
+    }
+
+    async fn serve_http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+    ) -> Result<(), BodyError> {
+        let peer = Arc::new(peer);
+        let state = self.state.clone();
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (state, peer) = (state.clone(), peer.clone());
+            async move {
+                let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
+                Ok::<_, std::convert::Infallible>(serve(&state, &peer, request).await)
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME_MAX)
+            .max_buf_size(HEADER_BYTES_MAX as usize);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
+            .max_frame_size(HTTP2_WINDOW_BYTES)
+            .max_header_list_size(HEADER_BYTES_MAX);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = self.state.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        match tokio::time::timeout(STOP_TIME_MAX, connection).await {
+            Ok(ended) => ended,
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// A client that speaks plain HTTP learns so, in Go's words, and is let go.
+async fn refuse_plain(mut stream: TcpStream) -> Result<(), BodyError> {
+    const TEXT: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    const REQUEST_BYTES_MAX: usize = 4096;
+    // Reading what was sent keeps the answer from being lost to a reset.
+    let mut request = [0; REQUEST_BYTES_MAX];
+    let _ = tokio::time::timeout(HANDSHAKE_TIME_MAX, stream.read(&mut request)).await?;
+    stream.write_all(TEXT).await?;
+    stream.shutdown().await?;
+    Ok(())
+}

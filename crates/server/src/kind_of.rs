@@ -1,0 +1,90 @@
+//! From a path to the kind it is about, or to the exact way in which it leads nowhere. Looks at no object.
+
+use std::sync::Arc;
+
+use api::{Ask, Target, Verb};
+use kinds::{Kind, Registry};
+
+/// Where a path leads.
+pub enum Found {
+    Kind(Arc<Kind>),
+    /// No group of that name is served: `404 page not found` as text.
+    NoSuchGroup,
+    NoSuchPath,
+    NoSuchMethod,
+}
+
+/// Finds the kind of a resource path and checks that path and method exist for it.
+pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
+    if ask.path.starts_with("//") || ask.path.starts_with("/./") {
+        return Found::NoSuchGroup;
+    }
+    // Trailing slashes are ignored; empty or dotted steps inside are steps that nothing has.
+    let trimmed = ask.path.trim_end_matches('/');
+    if trimmed.split('/').skip(1).any(str::is_empty) {
+        return match trimmed.starts_with("/apis//") {
+            true => Found::NoSuchGroup,
+            false => Found::NoSuchPath,
+        };
+    }
+    if registry.group(&target.group).is_none() {
+        return Found::NoSuchGroup;
+    }
+    let Some(kind) = registry.kind(&target.group, &target.version, &target.resource) else {
+        return Found::NoSuchPath;
+    };
+    let of_namespace = &*kind.plural == "namespaces" && kind.group.is_empty();
+    let namespaced_path = !target.namespace.is_empty() && !of_namespace;
+    let named = !target.name.is_empty()
+        && !matches!(ask.verb, Verb::List | Verb::DeleteCollection)
+        && !(ask.verb == Verb::Watch && !ask.path.contains("/watch/"));
+    if namespaced_path && !kind.namespaced {
+        return Found::NoSuchPath;
+    }
+    if kind.namespaced && !namespaced_path {
+        // Across all namespaces there are only lists and watches.
+        if named || !kind.has_verb("list") {
+            return Found::NoSuchPath;
+        }
+        return match ask.method.as_ref() {
+            "GET" => Found::Kind(kind.clone()),
+            _ => Found::NoSuchMethod,
+        };
+    }
+    if !target.subresource.is_empty() {
+        return subresource(kind, ask, target);
+    }
+    let has_names = kind.has_verb("get") || kind.has_verb("delete") || kind.has_verb("update");
+    if named && !has_names {
+        return Found::NoSuchPath;
+    }
+    let method = ask.method.as_ref();
+    let allowed = match (method, named) {
+        ("GET", true) => kind.has_verb("get"),
+        ("GET", false) => kind.has_verb("list") || kind.has_verb("watch"),
+        ("POST", false) => kind.has_verb("create"),
+        ("PUT", true) => kind.has_verb("update"),
+        ("PATCH", true) => kind.has_verb("patch"),
+        ("DELETE", true) => kind.has_verb("delete"),
+        ("DELETE", false) => kind.has_verb("deletecollection"),
+        _ => false,
+    };
+    if allowed { Found::Kind(kind.clone()) } else { Found::NoSuchMethod }
+}
+
+fn subresource(kind: &Arc<Kind>, ask: &Ask, target: &Target) -> Found {
+    let Some(sub) = kind.subresource(&target.subresource) else { return Found::NoSuchPath };
+    if !target.rest.is_empty() && &*sub.name != "proxy" {
+        return Found::NoSuchPath;
+    }
+    let has = |verb: &str| sub.verbs.iter().any(|v| &**v == verb);
+    let allowed = match ask.method.as_ref() {
+        "GET" => has("get"),
+        "POST" => has("create"),
+        "PUT" => has("update"),
+        "PATCH" => has("patch"),
+        "DELETE" => has("delete"),
+        _ => false,
+    };
+    if allowed { Found::Kind(kind.clone()) } else { Found::NoSuchMethod }
+}

@@ -1,0 +1,492 @@
+//! Objects as the server holds them: per resource a cache over the store, in the form in which they are sent.
+//! The only caller of the store. Knows no kind by name and decides nothing about what may be written.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::meta;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use imbl::OrdMap;
+use serde_json::Value;
+use store::{Change, Event, Expect, Follower, Revision, Store, Write};
+use tokio::sync::watch;
+
+use crate::pick::pick;
+
+/// Most changes that one resource remembers for watches that resume and lists that continue.
+pub const HISTORY_CHANGES_MAX: usize = 8192;
+/// Most bytes of past object states that one resource remembers.
+pub const HISTORY_BYTES_MAX: usize = 32 << 20;
+
+/// All objects, by resource.
+pub struct Objects {
+    store: Arc<dyn Store>,
+    collections: papaya::HashMap<Arc<str>, Arc<Collection>>,
+    /// Opening a collection reads the store: one at a time, so that none is opened twice.
+    opening: Mutex<()>,
+    /// Told every revision that any collection applied.
+    reached: Arc<watch::Sender<Revision>>,
+    /// Why the last write that the disk refused was refused; none after one that it took.
+    failure: ArcSwapOption<String>,
+}
+
+/// What the cache must know of a resource to hold its objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// The store's table: `group/plural`, or `plural` for the core group. Versions of a kind share it.
+    pub table: Arc<str>,
+    /// JSON pointers of the fields that selectors may ask for, without the metadata ones.
+    pub selectable: Vec<Arc<str>>,
+}
+
+/// The objects of one resource: the present as a snapshot, the recent past as a ring.
+pub struct Collection {
+    shape: Shape,
+    present: ArcSwap<Snapshot>,
+    history: Mutex<History>,
+    /// Told the revision of every batch that was applied: what watches wait for.
+    changed: watch::Sender<Revision>,
+    reached: Arc<watch::Sender<Revision>>,
+    /// Called for every change before anybody can see it, on the thread that commits.
+    observers: Mutex<Vec<Observer>>,
+}
+
+/// Keeps something in step with a collection, an index of roles for example. Must be quick and must not read objects.
+pub type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
+
+/// One consistent state of a resource. Cheap to clone, never changes.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// The last change of this resource.
+    pub revision: Revision,
+    pub entries: OrdMap<Arc<str>, Arc<Entry>>,
+}
+
+/// One object at one revision, encoded, with what selects it.
+#[derive(Debug)]
+pub struct Entry {
+    /// `namespace/name`, or `name`.
+    pub key: Arc<str>,
+    pub revision: Revision,
+    /// The whole object as JSON, `resourceVersion` included.
+    pub json: Bytes,
+    pub uid: Box<str>,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// In the order of [`Shape::selectable`].
+    fields: Box<[Box<str>]>,
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Changed {
+    pub revision: Revision,
+    pub old: Option<Arc<Entry>>,
+    pub new: Option<Arc<Entry>>,
+}
+
+#[derive(Default)]
+struct History {
+    changes: std::collections::VecDeque<Arc<Changed>>,
+    bytes: usize,
+    /// Changes after this revision are all remembered.
+    complete_after: Revision,
+}
+
+/// Why an object was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("the object exists")]
+    Exists,
+    #[error("the object was changed")]
+    Changed,
+    #[error("{0}")]
+    Store(store::Error),
+}
+
+/// History no longer reaches back to the revision that was asked for.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("too old resource version: {asked} ({oldest})")]
+pub struct Compacted {
+    pub asked: Revision,
+    pub oldest: Revision,
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn Store>) -> Objects {
+        let reached = Arc::new(watch::Sender::new(store.revision()));
+        Objects {
+            store,
+            collections: papaya::HashMap::new(),
+            opening: Mutex::new(()),
+            reached,
+            failure: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The revision up to which every read sees everything.
+    pub fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+
+    /// The collection of a resource; the first call reads it from the store.
+    pub fn collection(&self, shape: &Shape) -> Result<Arc<Collection>, store::Error> {
+        if let Some(found) = self.collections.pin().get(&shape.table) {
+            return Ok(found.clone());
+        }
+        let _one_at_a_time = lock(&self.opening);
+        let collections = self.collections.pin();
+        if let Some(found) = collections.get(&shape.table) {
+            return Ok(found.clone());
+        }
+        let opened = Collection::open(&*self.store, shape.clone(), self.reached.clone())?;
+        collections.insert(shape.table.clone(), opened.clone());
+        Ok(opened)
+    }
+
+    /// Resolves when the store has made a revision.
+    pub async fn reach(&self, revision: Revision) {
+        let mut reached = self.reached.subscribe();
+        // The sender lives as long as this value, so waiting cannot fail.
+        let _ = reached.wait_for(|now| *now >= revision).await;
+    }
+
+    /// Forgets the cache of a resource that is no longer served; its objects stay in the store.
+    pub fn forget(&self, table: &str) {
+        if let Some(gone) = self.collections.pin().remove(table) {
+            let follower: Arc<dyn Follower> = gone.clone();
+            self.store.unfollow(table, &follower);
+        }
+    }
+
+    pub async fn create(&self, shape: &Shape, key: &str, object: &mut Value) -> Result<Written, WriteError> {
+        self.put(shape, key, Expect::Absent, object).await
+    }
+
+    /// Writes a new state over the one of `revision`.
+    pub async fn update(
+        &self,
+        shape: &Shape,
+        key: &str,
+        revision: Revision,
+        object: &mut Value,
+    ) -> Result<Written, WriteError> {
+        self.put(shape, key, Expect::At(revision), object).await
+    }
+
+    /// Takes away the state of `revision`. Answers the revision of the deletion.
+    pub async fn delete(&self, shape: &Shape, key: &str, revision: Revision) -> Result<Revision, WriteError> {
+        self.collection(shape).map_err(WriteError::Store)?;
+        let write = Write {
+            table: shape.table.clone(),
+            key: key.to_string(),
+            expect: Expect::At(revision),
+            change: Change::Delete,
+        };
+        self.commit(write).await
+    }
+
+    async fn put(&self, shape: &Shape, key: &str, expect: Expect, object: &mut Value) -> Result<Written, WriteError> {
+        // The collection must follow before the write: it is what the writer's next read sees.
+        self.collection(shape).map_err(WriteError::Store)?;
+        let (head, tail) = encode(object);
+        let change = Change::Put(store::Value::Stamped { head: head.clone(), tail: tail.clone() });
+        let write = Write { table: shape.table.clone(), key: key.to_string(), expect, change };
+        let revision = self.commit(write).await?;
+        let json = store::Value::Stamped { head, tail }.at(revision);
+        set_resource_version(object, revision);
+        Ok(Written { revision, json })
+    }
+
+    async fn commit(&self, write: Write) -> Result<Revision, WriteError> {
+        let done = self.store.commit(write).await;
+        match &done {
+            Err(store::Error::Io(why)) => self.failure.store(Some(Arc::new(why.clone()))),
+            Ok(_) if self.failure.load().is_some() => self.failure.store(None),
+            _ => {}
+        }
+        done.map_err(write_error)
+    }
+
+    /// Why the store takes no writes, where it takes none.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.load().as_ref().map(|why| why.to_string())
+    }
+
+    /// Gives the store up; everything acknowledged stays in it.
+    pub async fn close(&self) -> Result<(), store::Error> {
+        self.store.close().await
+    }
+}
+
+/// A state that was written.
+pub struct Written {
+    pub revision: Revision,
+    /// The whole object as JSON, `resourceVersion` included.
+    pub json: Bytes,
+}
+
+impl Collection {
+    fn open(
+        store: &dyn Store,
+        shape: Shape,
+        reached: Arc<watch::Sender<Revision>>,
+    ) -> Result<Arc<Collection>, store::Error> {
+        let collection = Arc::new(Collection {
+            shape,
+            present: ArcSwap::default(),
+            history: Mutex::default(),
+            changed: watch::Sender::new(0),
+            reached,
+            observers: Mutex::default(),
+        });
+        // Changes may arrive while the snapshot is still being taken in: they wait for this lock.
+        let mut history = lock(&collection.history);
+        let snapshot = store.follow(&collection.shape.table, collection.clone())?;
+        let entries = snapshot.items.into_iter().map(|item| {
+            let entry = collection.entry(item.key.into(), item.revision, item.value);
+            (entry.key.clone(), entry)
+        });
+        collection.present.store(Arc::new(Snapshot { revision: snapshot.revision, entries: entries.collect() }));
+        history.complete_after = snapshot.revision;
+        drop(history);
+        Ok(collection)
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.present.load_full()
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.present.load().entries.get(key).cloned()
+    }
+
+    /// What happened after `revision`, oldest first, at most `limit` changes. Empty when nothing did.
+    pub fn changes_after(&self, revision: Revision, limit: usize) -> Result<Vec<Arc<Changed>>, Compacted> {
+        let history = lock(&self.history);
+        if revision < history.complete_after {
+            return Err(Compacted { asked: revision, oldest: history.complete_after });
+        }
+        let from = history.changes.partition_point(|change| change.revision <= revision);
+        Ok(history.changes.range(from..).take(limit).cloned().collect())
+    }
+
+    /// The state as it was at `revision`: the present with everything later undone.
+    pub fn at(&self, revision: Revision) -> Result<Arc<Snapshot>, Compacted> {
+        let history = lock(&self.history);
+        let present = self.present.load_full();
+        if revision < history.complete_after {
+            return Err(Compacted { asked: revision, oldest: history.complete_after });
+        }
+        let mut past = Snapshot::clone(&present);
+        for change in history.changes.iter().rev().take_while(|change| change.revision > revision) {
+            match (&change.old, &change.new) {
+                (Some(old), _) => past.entries.insert(old.key.clone(), old.clone()),
+                (None, Some(new)) => past.entries.remove(&*new.key),
+                (None, None) => None,
+            };
+        }
+        past.revision = revision;
+        Ok(Arc::new(past))
+    }
+
+    /// Shows an observer everything there is, then every change, each once and in order.
+    pub fn observe(&self, observer: Observer) {
+        let _nothing_changes_meanwhile = lock(&self.history);
+        for entry in self.present.load().entries.values() {
+            observer(&Changed { revision: entry.revision, old: None, new: Some(entry.clone()) });
+        }
+        lock(&self.observers).push(observer);
+    }
+
+    /// Told of every applied batch.
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.changed.subscribe()
+    }
+
+    /// The index of a selectable field.
+    pub fn field_index(&self, pointer: &str) -> Option<usize> {
+        self.shape.selectable.iter().position(|known| **known == *pointer)
+    }
+
+    fn entry(&self, key: Arc<str>, revision: Revision, json: Bytes) -> Arc<Entry> {
+        let mut pointers: Vec<&str> = vec!["/metadata/uid", "/metadata/labels"];
+        pointers.extend(self.shape.selectable.iter().map(|pointer| &**pointer));
+        let picked = pick(&json, &pointers);
+        let labels = match &picked[1] {
+            Value::Object(map) => {
+                map.iter().map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into())).collect()
+            }
+            _ => Box::default(),
+        };
+        let fields = picked[2..].iter().map(|value| field_text(value).into()).collect();
+        Arc::new(Entry { key, revision, json, uid: picked[0].as_str().unwrap_or_default().into(), labels, fields })
+    }
+}
+
+impl Follower for Collection {
+    fn apply(&self, events: &[Event]) {
+        let mut history = lock(&self.history);
+        let mut next = Snapshot::clone(&self.present.load());
+        for event in events {
+            let new = event.value.clone().map(|json| self.entry(event.key.as_str().into(), event.revision, json));
+            let old = match &new {
+                Some(entry) => next.entries.insert(entry.key.clone(), entry.clone()),
+                None => next.entries.remove(event.key.as_str()),
+            };
+            next.revision = event.revision;
+            let change = Arc::new(Changed { revision: event.revision, old, new });
+            lock(&self.observers).iter().for_each(|observer| observer(&change));
+            history.push(change);
+        }
+        let revision = next.revision;
+        self.present.store(Arc::new(next));
+        drop(history);
+        self.changed.send_replace(revision);
+        self.reached.send_if_modified(|reached| std::mem::replace(reached, revision.max(*reached)) < revision);
+    }
+}
+
+impl History {
+    fn push(&mut self, change: Arc<Changed>) {
+        self.bytes += change.bytes();
+        self.changes.push_back(change);
+        while self.changes.len() > HISTORY_CHANGES_MAX || (self.bytes > HISTORY_BYTES_MAX && self.changes.len() > 1) {
+            if let Some(oldest) = self.changes.pop_front() {
+                self.bytes -= oldest.bytes();
+                self.complete_after = oldest.revision;
+            }
+        }
+    }
+}
+
+impl Changed {
+    /// What this change alone keeps in memory: the state it replaced.
+    fn bytes(&self) -> usize {
+        self.old.as_ref().map_or(0, |old| old.json.len())
+    }
+}
+
+impl Snapshot {
+    /// The entries of a namespace, or all where it is `""`, after a key, in order of their keys.
+    pub fn range<'a>(&'a self, namespace: &str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
+        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let start: Bound<Arc<str>> = match after {
+            Some(after) => Bound::Excluded(after.into()),
+            None => Bound::Included(prefix.as_str().into()),
+        };
+        self.entries
+            .range((start, Bound::Unbounded))
+            .map(|(_, entry)| entry)
+            .take_while(move |entry| entry.key.starts_with(&prefix))
+    }
+}
+
+impl Entry {
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| **k == *key).map(|(_, value)| &**value)
+    }
+
+    /// A selectable field's value by its index.
+    pub fn field(&self, index: usize) -> &str {
+        self.fields.get(index).map_or("", |value| value)
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or(&self.key, |(_, name)| name)
+    }
+
+    /// The object, decoded. What is stored was encoded here, so it always decodes.
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+
+    /// The JSON with another revision in it, as a deletion shows the last state.
+    pub fn json_at(&self, revision: Revision) -> Bytes {
+        let Some(at) = version_starts(&self.json) else { return self.json.clone() };
+        let end = at + memchr::memchr(b'"', &self.json[at..]).unwrap_or(0);
+        [&self.json[..at], revision.to_string().as_bytes(), &self.json[end..]].concat().into()
+    }
+}
+
+/// The key of an object in its table.
+pub fn key(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_string() } else { format!("{namespace}/{name}") }
+}
+
+/// `metadata.resourceVersion` set to a number.
+pub fn set_resource_version(object: &mut Value, revision: Revision) {
+    let metadata = meta::metadata_mut(object);
+    metadata.insert("resourceVersion".into(), revision.to_string().into());
+}
+
+const VERSION_FIELD: &[u8] = b"\"resourceVersion\":\"";
+
+/// The JSON around the place of the resource version. Names before it in `metadata` were validated and hold no quotes,
+/// so the first occurrence is the object's own.
+fn encode(object: &mut Value) -> (Bytes, Bytes) {
+    order_metadata(object);
+    let json = Bytes::from(api::codec::to_json(object));
+    let at = version_starts(&json).unwrap_or(json.len());
+    let end = at + memchr::memchr(b'"', &json[at..]).unwrap_or(0);
+    (json.slice(..at), json.slice(end..))
+}
+
+fn version_starts(json: &[u8]) -> Option<usize> {
+    memchr::memmem::find(json, VERSION_FIELD).map(|at| at + VERSION_FIELD.len())
+}
+
+/// Metadata in Go's order, with a resource version (of whatever value) in its place.
+fn order_metadata(object: &mut Value) {
+    const ORDER: [&str; 16] = [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+        "",
+    ];
+    let metadata = meta::metadata_mut(object);
+    let mut old = std::mem::take(metadata);
+    old.insert("resourceVersion".into(), "0".into());
+    for field in ORDER {
+        if let Some(value) = old.get_mut(field) {
+            metadata.insert(field.into(), value.take());
+        }
+    }
+}
+
+fn field_text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn write_error(error: store::Error) -> WriteError {
+    match error {
+        store::Error::Conflict { found: Some(_) } => WriteError::Exists,
+        store::Error::Conflict { found: None } => WriteError::Changed,
+        other => WriteError::Store(other),
+    }
+}
+
+/// A panic while a lock was held left nothing half done: every critical section here swaps whole values at its end.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

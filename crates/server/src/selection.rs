@@ -1,0 +1,71 @@
+//! Which entries a list or watch takes: label selector, field selector, or the one name.
+
+use api::{FieldSelector, LabelSelector, ListOptions, Status, go};
+use kinds::Kind;
+
+use crate::objects::{Collection, Entry};
+
+/// A compiled selection of one collection.
+pub struct Selection {
+    labels: LabelSelector,
+    fields: Vec<Term>,
+}
+
+struct Term {
+    of: Of,
+    equal: bool,
+    value: String,
+}
+
+enum Of {
+    Name,
+    Namespace,
+    Field(usize),
+}
+
+impl Selection {
+    /// `name`: the path names one object, as old watch paths do.
+    pub fn new(kind: &Kind, collection: &Collection, options: &ListOptions, name: &str) -> Result<Selection, Status> {
+        let mut fields = compile(kind, collection, &options.fields)?;
+        if !name.is_empty() && options.fields.exact("metadata.name").is_none() {
+            fields.push(Term { of: Of::Name, equal: true, value: name.to_string() });
+        }
+        Ok(Selection { labels: options.labels.clone(), fields })
+    }
+
+    pub fn takes(&self, entry: &Entry) -> bool {
+        self.fields.iter().all(|term| {
+            let value = match term.of {
+                Of::Name => entry.name(),
+                Of::Namespace => entry.namespace(),
+                Of::Field(index) => entry.field(index),
+            };
+            (value == term.value) == term.equal
+        }) && self.labels.matches(|key| entry.label(key))
+    }
+}
+
+fn compile(kind: &Kind, collection: &Collection, selector: &FieldSelector) -> Result<Vec<Term>, Status> {
+    let term = |term: &api::selector::FieldTerm| {
+        let of = match term.field.as_str() {
+            "metadata.name" => Of::Name,
+            "metadata.namespace" => Of::Namespace,
+            field => {
+                let known = kind.behaviour.selectable.iter().find(|(label, _)| *label == field);
+                let index = known.and_then(|(_, pointer)| collection.field_index(pointer));
+                Of::Field(index.ok_or_else(|| unknown_field(kind, field))?)
+            }
+        };
+        Ok(Term { of, equal: term.equal, value: term.value.clone() })
+    };
+    selector.0.iter().map(term).collect()
+}
+
+fn unknown_field(kind: &Kind, field: &str) -> Status {
+    Status::bad_request(match kind.behaviour.selectable {
+        [] => {
+            format!(r#"{} is not a known field selector: only "metadata.name", "metadata.namespace""#, go::quote(field))
+        }
+        _ => format!("field label not supported: {field}"),
+    })
+}

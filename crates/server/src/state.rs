@@ -1,0 +1,195 @@
+//! What all requests share: options, objects, kinds, identities, rights. Decides nothing itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::Status;
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use jiff::Timestamp;
+use kinds::{Kind, Registry};
+use serde_json::Value;
+use store::Revision;
+use tokio_util::sync::CancellationToken;
+
+use crate::allocate::{Allocator, Range};
+use crate::authn::{Authenticator, Credentials, User};
+use crate::authz::{Authorizer, rbac};
+use crate::connection::Peer;
+use crate::lookup::Lookup;
+use crate::objects::{self, Changed, Collection, Objects, Shape};
+use crate::pki::Pki;
+use crate::respond::Body;
+use crate::verbs::write::store_failure;
+
+/// How a server is set up. The defaults are a cluster of its own in memory.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `memory://` or `disk://DIR`.
+    pub store: String,
+    /// Where keys and certificates are kept; nowhere where there is none.
+    pub pki_folder: Option<std::path::PathBuf>,
+    pub pki: crate::pki::Options,
+    /// Out of which Services get their addresses.
+    pub service_range: String,
+    /// What clients outside of pods dial; the `kubernetes` Service leads there.
+    pub advertise: SocketAddr,
+    /// `iss` of service account tokens.
+    pub issuer: String,
+    /// The audiences of tokens that name none; the issuer where this is empty.
+    pub api_audiences: Vec<String>,
+    /// `--service-account-max-token-expiration`, in seconds.
+    pub token_seconds_max: Option<i64>,
+    /// `--service-account-extend-token-expiration`: pod tokens are good for a year, and meant for an hour.
+    pub extend_token_expiration: bool,
+    pub token_auth_file: Option<std::path::PathBuf>,
+    /// Tokens of this process's own making, with who they stand for.
+    pub tokens: Vec<(String, User)>,
+}
+
+/// The issuer of a cluster that was told none.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            store: "memory://".into(),
+            pki_folder: None,
+            pki: crate::pki::Options::default(),
+            service_range: "10.96.0.0/16".into(),
+            advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            issuer: ISSUER.into(),
+            api_audiences: Vec::new(),
+            token_seconds_max: None,
+            extend_token_expiration: true,
+            token_auth_file: None,
+            tokens: Vec::new(),
+        }
+    }
+}
+
+/// What all requests share.
+pub struct State {
+    pub options: Options,
+    pub objects: Objects,
+    pub registry: ArcSwap<Registry>,
+    pub authenticator: Authenticator,
+    pub authorizer: Authorizer,
+    pub allocator: Allocator,
+    pub pki: Pki,
+    pub nodes: papaya::HashMap<String, Arc<dyn NodeApi>>,
+    /// Cancelled when the server begins to stop.
+    pub stopping: CancellationToken,
+    pub started: Timestamp,
+    pub documents: crate::documents::Documents,
+    pub metrics: crate::metrics::Metrics,
+}
+
+/// A node's own API (logs, later exec), in the shape of the kubelet's.
+pub trait NodeApi: Send + Sync {
+    fn call(&self, request: Request<bytes::Bytes>) -> BoxFuture<'_, Response<Body>>;
+}
+
+impl State {
+    /// Everything in place, RBAC in step with its objects.
+    pub fn new(
+        options: Options,
+        objects: Objects,
+        registry: Registry,
+        authenticator: Authenticator,
+        pki: Pki,
+    ) -> Result<Arc<State>, Status> {
+        let range = Range::parse(&options.service_range).map_err(Status::bad_request)?;
+        let state = Arc::new(State {
+            options,
+            objects,
+            registry: ArcSwap::from_pointee(registry),
+            authenticator,
+            authorizer: Authorizer::default(),
+            allocator: Allocator::new(range),
+            pki,
+            nodes: papaya::HashMap::new(),
+            stopping: CancellationToken::new(),
+            started: Timestamp::now(),
+            documents: crate::documents::Documents::default(),
+            metrics: crate::metrics::Metrics::default(),
+        });
+        for resource in rbac::RESOURCES {
+            let Some(kind) = state.registry.load().preferred(rbac::GROUP, resource).cloned() else { continue };
+            // The collection lives in the state, which must not keep itself alive.
+            let weak = Arc::downgrade(&state);
+            state.collection(&kind)?.observe(Box::new(move |change: &Changed| {
+                let Some(state) = weak.upgrade() else { return };
+                let value = |entry: &Option<Arc<objects::Entry>>| entry.as_ref().map(|entry| entry.value());
+                let (old, new) = (value(&change.old), value(&change.new));
+                state.authorizer.rbac.on_change(resource, old.as_ref(), new.as_ref());
+            }));
+        }
+        if let Some(services) = state.registry.load().kind("", "v1", "services") {
+            state.allocator.follow(&*state.collection(services)?);
+        }
+        Ok(state)
+    }
+
+    /// Who sent a request.
+    pub fn authenticate(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        now: Timestamp,
+        warnings: &mut Vec<String>,
+    ) -> Result<Arc<User>, Status> {
+        if let Some(user) = &peer.internal {
+            return Ok(user.clone());
+        }
+        let credentials = Credentials { headers, peer: Some(&peer.certificate) };
+        match self.authenticator.authenticate(credentials, self, now.as_second()) {
+            Ok(found) => {
+                warnings.extend(found.warning.map(str::to_string));
+                Ok(found.user)
+            }
+            Err(why) => {
+                tracing::debug!(%why, "a request could not be authenticated");
+                Err(Status::unauthorized())
+            }
+        }
+    }
+
+    /// How the objects of a kind are kept.
+    pub fn shape(&self, kind: &Kind) -> Shape {
+        let table =
+            if kind.group.is_empty() { kind.plural.clone() } else { format!("{}/{}", kind.group, kind.plural).into() };
+        let selectable = kind.behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
+        Shape { table, selectable }
+    }
+
+    /// The objects of a kind.
+    pub fn collection(&self, kind: &Kind) -> Result<Arc<Collection>, Status> {
+        self.objects.collection(&self.shape(kind)).map_err(|why| store_failure(objects::WriteError::Store(why)))
+    }
+
+    /// Resolves when a revision was made.
+    pub async fn revision_reached(&self, revision: Revision) {
+        self.objects.reach(revision).await;
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// All objects of a resource, decoded.
+    pub fn list(&self, group: &str, resource: &str) -> Vec<Value> {
+        let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return Vec::new() };
+        let Ok(collection) = self.collection(&kind) else { return Vec::new() };
+        collection.snapshot().entries.values().map(|entry| entry.value()).collect()
+    }
+}
+
+impl Lookup for State {
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let kind = self.registry.load().preferred(group, resource).cloned()?;
+        let entry = self.collection(&kind).ok()?.get(&objects::key(namespace, name))?;
+        Some(Arc::new(entry.value()))
+    }
+}

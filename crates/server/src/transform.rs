@@ -1,0 +1,166 @@
+//! Objects in another form: Tables and partial metadata. Pure; the columns and rows are the kind's.
+
+use api::Status;
+use jiff::Timestamp;
+use kinds::{Column, Kind};
+use serde_json::{Map, Value, json};
+
+use crate::accept::{Accept, Include, MetaVersion, Transform};
+use crate::serve::Cx;
+
+/// One object in the form that was agreed on.
+pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result<Value, Status> {
+    match accept.transform {
+        None => Ok(object),
+        Some(Transform::Table(version)) => {
+            let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+            Ok(table(kind, vec![object], metadata, version, accept.include, cx.now))
+        }
+        Some(Transform::PartialObjectMetadata(_)) => Ok(partial(object, accept)),
+        Some(Transform::PartialObjectMetadataList(_)) => {
+            let what = format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+                go_type(kind, "")
+            );
+            Err(Status::failure(406, api::Reason::NotAcceptable, what))
+        }
+    }
+}
+
+/// A list in the form that was agreed on.
+pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept: Accept) -> Result<Value, Status> {
+    match accept.transform {
+        None => Ok(plain_list(kind, items, metadata)),
+        Some(Transform::Table(version)) => Ok(table(kind, items, metadata, version, accept.include, cx.now)),
+        Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => {
+            let items: Vec<Value> = items
+                .into_iter()
+                .map(|mut item| json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": item["metadata"].take()}))
+                .collect();
+            Ok(json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": version.api_version(),
+                "metadata": metadata,
+                "items": items,
+            }))
+        }
+    }
+}
+
+/// The list document of a kind.
+pub fn plain_list(kind: &Kind, mut items: Vec<Value>, metadata: Value) -> Value {
+    if !kind.is_custom() {
+        for item in items.iter_mut().filter_map(Value::as_object_mut) {
+            item.shift_remove("kind");
+            item.shift_remove("apiVersion");
+        }
+    }
+    json!({"kind": &*kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+}
+
+/// `PartialObjectMetadata` of an object.
+pub fn partial(mut object: Value, accept: Accept) -> Value {
+    let version = match accept.transform {
+        Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => version,
+        _ => MetaVersion::V1,
+    };
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": object["metadata"].take()})
+}
+
+/// The table of one watch event.
+pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) -> Value {
+    let version = match accept.transform {
+        Some(Transform::Table(version)) => version,
+        _ => MetaVersion::V1,
+    };
+    let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+    let mut table = table(kind, vec![object], metadata, version, accept.include, Timestamp::now());
+    if !columns {
+        table["columnDefinitions"] = json!([]);
+    }
+    table
+}
+
+/// An object of a kind with nothing in it, as Go encodes its zero value.
+pub fn empty(kind: &Kind) -> Value {
+    let mut out = kind.zero();
+    let root = match &mut out {
+        Value::Object(root) => root,
+        _ => return out,
+    };
+    let mut object = Map::new();
+    object.insert("kind".into(), json!(&*kind.kind));
+    object.insert("apiVersion".into(), json!(kind.api_version()));
+    for (key, value) in std::mem::take(root) {
+        if !matches!(key.as_str(), "kind" | "apiVersion") {
+            object.insert(key, value);
+        }
+    }
+    Value::Object(object)
+}
+
+const NAME: Column = Column {
+    name: "Name",
+    type_: "string",
+    format: "name",
+    description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+    priority: 0,
+};
+
+const CREATED_AT: Column = Column {
+    name: "Created At",
+    type_: "date",
+    format: "",
+    description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+    priority: 0,
+};
+
+fn table(
+    kind: &Kind,
+    objects: Vec<Value>,
+    metadata: Value,
+    version: MetaVersion,
+    include: Include,
+    now: Timestamp,
+) -> Value {
+    let own = kind.behaviour.columns;
+    let default = [NAME, CREATED_AT];
+    let columns: &[Column] = if own.is_empty() { &default } else { own };
+    let definitions: Vec<Value> = columns
+        .iter()
+        .map(|c| json!({"name": c.name, "type": c.type_, "format": c.format, "description": c.description, "priority": c.priority}))
+        .collect();
+    let rows: Vec<Value> = objects
+        .into_iter()
+        .map(|mut object| {
+            let cells = match own {
+                [] => vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()],
+                _ => (kind.behaviour.row)(&object, now),
+            };
+            let shown = match include {
+                Include::None => return json!({"cells": cells, "object": null}),
+                Include::Object => object,
+                Include::Metadata => json!({
+                    "kind": "PartialObjectMetadata",
+                    "apiVersion": version.api_version(),
+                    "metadata": object["metadata"].take(),
+                }),
+            };
+            json!({"cells": cells, "object": shown})
+        })
+        .collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": version.api_version(),
+        "metadata": metadata,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    })
+}
+
+/// The Go type that an error text names: `*core.ConfigMap`.
+fn go_type(kind: &Kind, suffix: &str) -> String {
+    let group = kind.group.split('.').next().unwrap_or_default();
+    let package = if group.is_empty() { "core" } else { group };
+    format!("*{package}.{}{suffix}", kind.kind)
+}

@@ -1,0 +1,199 @@
+//! Deletion: at once, after a grace period, or when the last finalizer is gone. One object or a collection.
+
+use std::sync::OnceLock;
+
+use api::options::Propagation;
+use api::{DeleteOptions, ListOptions, Status, meta};
+use jiff::{SignedDuration, Timestamp};
+use kinds::schema::TypeId;
+use serde_json::{Value, json};
+
+use super::body::{self, Wanted};
+use super::write::{Stored, TRIES_MAX, check_preconditions, modified, store_failure, timestamp};
+use super::{At, list};
+use crate::admission::{self, Operation};
+use crate::objects::{self, Entry, WriteError};
+use crate::respond::Answer;
+use crate::serve::{Cx, RequestBody};
+use crate::transform;
+
+/// DELETE of one object.
+pub async fn delete(cx: &Cx<'_>, at: &At<'_>, body: RequestBody) -> Result<Answer, Status> {
+    at.check_name()?;
+    let options = options(cx, body).await?;
+    let gone = delete_object(cx, at, &options).await?;
+    match gone {
+        Gone::Now(object) if !at.kind.behaviour.returns_deleted && !is_graceful(at, &object) => {
+            let status = Status::deleted(at.group_resource(), meta::name(&object), meta::uid(&object));
+            Ok(Answer::status(&status))
+        }
+        Gone::Now(object) | Gone::Later(object) => Ok(Answer::ok(transform::object(cx, at.kind, object, cx.accept)?)),
+    }
+}
+
+/// DELETE of what a selector selects. Answers what was there.
+pub async fn delete_collection(cx: &Cx<'_>, at: &At<'_>, body: RequestBody) -> Result<Answer, Status> {
+    let options = options(cx, body).await?;
+    let selected = list::page(cx, at, &ListOptions::parse(&cx.ask.query)?).await?;
+    let metadata = selected.metadata();
+    let mut items = Vec::new();
+    for entry in selected.entries {
+        let target = api::Target {
+            name: entry.name().to_string(),
+            namespace: entry.namespace().to_string(),
+            ..at.target.clone()
+        };
+        match delete_object(cx, &At { target: &target, ..*at }, &options).await {
+            Ok(Gone::Now(_)) | Ok(Gone::Later(_)) => items.push(entry.value()),
+            Err(status) if status.reason == api::Reason::NotFound => {}
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(Answer::ok(transform::list(cx, at.kind, items, metadata, cx.accept)?))
+}
+
+/// What became of an object.
+pub enum Gone {
+    /// It is not there any more; this is what it was.
+    Now(Value),
+    /// It waits for its grace period or its finalizers.
+    Later(Value),
+}
+
+/// Deletes one object as the options say.
+pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) -> Result<Gone, Status> {
+    let collection = cx.state.collection(at.kind)?;
+    let shape = cx.state.shape(at.kind);
+    for _ in 0..TRIES_MAX {
+        let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
+        let old = entry.value();
+        check_preconditions(at, &old, &options.preconditions)?;
+        let request = admission::Request {
+            state: cx.state,
+            user: cx.user,
+            kind: at.kind,
+            operation: Operation::Delete,
+            subresource: "",
+            namespace: at.namespace(),
+            name: &at.target.name,
+            old: Some(&old),
+        };
+        admission::validate(&request, None)?;
+        let outcome = decide(at, &old, options, cx.now)?;
+        if options.dry_run {
+            return Ok(outcome);
+        }
+        let written = match outcome {
+            Gone::Now(object) => remove(cx, &shape, &entry).await.map(|()| Gone::Now(object)),
+            Gone::Later(object) if object == old => return Ok(Gone::Later(object)),
+            Gone::Later(object) => write(cx, &shape, &entry, object).await.map(|s| Gone::Later(s.object)),
+        };
+        match written {
+            Ok(gone) => return Ok(gone),
+            Err(WriteError::Store(why)) => return Err(store_failure(WriteError::Store(why))),
+            // Somebody changed it meanwhile: look again.
+            Err(_) => {}
+        }
+    }
+    Err(modified(at))
+}
+
+async fn remove(cx: &Cx<'_>, shape: &objects::Shape, entry: &Entry) -> Result<(), WriteError> {
+    cx.state.objects.delete(shape, &entry.key, entry.revision).await.map(|_| ())
+}
+
+async fn write(cx: &Cx<'_>, shape: &objects::Shape, entry: &Entry, mut object: Value) -> Result<Stored, WriteError> {
+    let written = cx.state.objects.update(shape, &entry.key, entry.revision, &mut object).await?;
+    Ok(Stored { object, json: Some(written.json) })
+}
+
+/// What a deletion makes of an object. Pure.
+fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> Result<Gone, Status> {
+    let behaviour = at.kind.behaviour;
+    let orphan = options.orphan_dependents == Some(true)
+        || options.propagation == Some(Propagation::Orphan)
+        || (behaviour.orphan_by_default && options.propagation.is_none() && options.orphan_dependents.is_none());
+    let dependents = match (orphan, options.propagation == Some(Propagation::Foreground)) {
+        (true, _) => Some("orphan"),
+        (_, true) => Some("foregroundDeletion"),
+        _ => None,
+    };
+    let mut object = old.clone();
+    if let Some(finalizer) = dependents {
+        let mut all: Vec<&str> =
+            meta::finalizers(old).filter(|f| !matches!(*f, "orphan" | "foregroundDeletion")).collect();
+        all.push(finalizer);
+        let all = json!(all);
+        meta::metadata_mut(&mut object).insert("finalizers".into(), all);
+    }
+    let graceful = (behaviour.grace_seconds)(old, options.grace_period_seconds);
+    let seconds = graceful.unwrap_or(0);
+    let already = meta::is_deleting(old);
+    let running = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    if already {
+        let shortened = graceful.is_some() && options.grace_period_seconds.is_some() && seconds < running;
+        if shortened {
+            let began = meta::text(old, "deletionTimestamp").parse::<Timestamp>().unwrap_or(now);
+            set_deletion(&mut object, began + SignedDuration::from_secs(seconds - running), seconds);
+        }
+    } else {
+        set_deletion(&mut object, now + SignedDuration::from_secs(seconds), seconds);
+        count_generation(&mut object);
+        (behaviour.begin_delete)(&mut object);
+    }
+    let waits = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
+    let held = meta::finalizers(&object).next().is_some() || (behaviour.holds_back)(&object);
+    Ok(match (waits || held, graceful.is_some()) {
+        (true, _) => Gone::Later(object),
+        (false, true) => Gone::Now(object),
+        // What goes at once is shown as it was.
+        (false, false) => Gone::Now(old.clone()),
+    })
+}
+
+fn set_deletion(object: &mut Value, when: Timestamp, seconds: i64) {
+    let metadata = meta::metadata_mut(object);
+    metadata.insert("deletionTimestamp".into(), json!(timestamp(when)));
+    metadata.insert("deletionGracePeriodSeconds".into(), json!(seconds));
+}
+
+/// A deletion that waits is a change of what is wanted.
+fn count_generation(object: &mut Value) {
+    if let Some(generation) = object["metadata"]["generation"].as_i64().filter(|g| *g > 0) {
+        object["metadata"]["generation"] = json!(generation + 1);
+    }
+}
+
+fn is_graceful(at: &At<'_>, object: &Value) -> bool {
+    (at.kind.behaviour.grace_seconds)(object, None).is_some()
+}
+
+/// The options of a deletion: its body where it has one, else its query.
+async fn options(cx: &Cx<'_>, body: RequestBody) -> Result<DeleteOptions, Status> {
+    let encoding = match cx.headers.contains_key(http::header::CONTENT_TYPE) {
+        true => body::encoding(cx.headers),
+        false => Ok(body::Encoding::Json),
+    };
+    let bytes = body::read(body).await?;
+    if bytes.is_empty() {
+        return DeleteOptions::parse(&cx.ask.query);
+    }
+    let registry = cx.state.registry.load();
+    let Some((schema_of, root)) = options_type(&registry) else { return DeleteOptions::parse(&cx.ask.query) };
+    let wanted =
+        Wanted { registry: &registry, kind: schema_of, group: "", version: "v1", kind_name: "DeleteOptions", root };
+    let value = body::options(wanted, &bytes, encoding?)?;
+    DeleteOptions::from_body(&value)
+}
+
+/// The type of `DeleteOptions`, and a kind whose schema holds it.
+fn options_type(registry: &kinds::Registry) -> Option<(&kinds::Kind, TypeId)> {
+    static ROOT: OnceLock<Option<TypeId>> = OnceLock::new();
+    let kind = registry.kind("", "v1", "configmaps")?;
+    let root = *ROOT.get_or_init(|| {
+        let types = &kind.schema.types;
+        let at = types.iter().position(|t| t.name.ends_with("meta.v1.DeleteOptions"))?;
+        Some(TypeId(u32::try_from(at).ok()?))
+    });
+    Some((kind, root?))
+}

@@ -1,0 +1,92 @@
+//! The verbs on resources. `answer` is the switchboard; each family of verbs is a file of its own.
+
+pub mod body;
+mod delete;
+mod list;
+mod patch;
+mod read;
+mod subresource;
+mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use api::status::GroupResource;
+use api::{Status, Target, Verb};
+use kinds::Kind;
+
+use crate::respond::Answer;
+use crate::serve::{Cx, RequestBody};
+
+/// Whether the answer is an object or list that can be asked for as a Table.
+pub fn makes_objects(kind: &Kind, target: &Target) -> bool {
+    match target.subresource.as_str() {
+        "" => kind.has_verb("get") || kind.has_verb("list"),
+        "log" | "exec" | "attach" | "portforward" | "proxy" => false,
+        _ => true,
+    }
+}
+
+/// Answers a request for a kind, its method and path already checked.
+pub async fn answer(
+    cx: &Cx<'_>,
+    target: &Target,
+    kind: &Arc<Kind>,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    let at = At { kind, target };
+    if !target.subresource.is_empty() {
+        return subresource::answer(cx, &at, body, warnings).await;
+    }
+    match &cx.ask.verb {
+        Verb::Get => read::get(cx, &at).await,
+        Verb::List => list::list(cx, &at).await,
+        Verb::Watch => watch::watch(cx, &at),
+        Verb::Create => write::create(cx, &at, body, warnings).await,
+        Verb::Update => write::update(cx, &at, body, warnings).await,
+        Verb::Patch => patch::patch(cx, &at, body, warnings).await,
+        Verb::Delete => delete::delete(cx, &at, body).await,
+        Verb::DeleteCollection => delete::delete_collection(cx, &at, body).await,
+        Verb::Other(_) => Err(Status::method_not_allowed()),
+    }
+}
+
+/// What a request is about.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    pub kind: &'a Arc<Kind>,
+    pub target: &'a Target,
+}
+
+impl<'a> At<'a> {
+    pub fn group_resource(&self) -> GroupResource<'a> {
+        GroupResource { group: &self.kind.group, resource: &self.kind.plural }
+    }
+
+    /// `""` for cluster-scoped kinds, whatever the path says.
+    pub fn namespace(&self) -> &'a str {
+        if self.kind.namespaced { &self.target.namespace } else { "" }
+    }
+
+    pub fn key(&self) -> String {
+        crate::objects::key(self.namespace(), &self.target.name)
+    }
+
+    /// Names that cannot be part of a path are refused before anything is looked up.
+    pub fn check_name(&self) -> Result<(), Status> {
+        let name = self.target.name.as_str();
+        let why = match name {
+            "." => "may not be '.'",
+            ".." => "may not be '..'",
+            _ if name.contains('%') => "may not contain '%'",
+            _ if name.contains('/') => "may not contain '/'",
+            _ => return Ok(()),
+        };
+        Err(Status::bad_request(format!("Name parameter invalid: {}: {why}", api::go::quote(name))))
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(self.group_resource(), &self.target.name)
+    }
+}

@@ -1,0 +1,260 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply, each as a change of the present object.
+
+use api::options::FieldValidation;
+use api::{Reason, Status, WriteOptions, codec};
+use http::header;
+use kinds::apply::{self, ApplyError};
+use kinds::managed::{self, Write};
+use kinds::strategic::{self, PatchError};
+use serde_json::Value;
+
+use super::At;
+use super::body::{self, Wanted};
+use super::write::{APPLIED, Part, change_object, create_object, place, timestamp, written};
+use crate::respond::Answer;
+use crate::serve::{Cx, RequestBody};
+
+/// The kinds of patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+/// Most operations of one JSON patch.
+const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+
+/// PATCH of an object.
+pub async fn patch(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
+    patch_part(cx, at, Part::Object, body, warnings).await
+}
+
+/// PATCH of an object or of its status.
+pub async fn patch_part(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    part: Part<'_>,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    let form = form(cx, at)?;
+    at.check_name()?;
+    let options = WriteOptions::patch(&cx.ask.query, form == Form::Apply)?;
+    let bytes = body::read(body).await?;
+    if form == Form::Apply {
+        return apply(cx, at, part, &bytes, options, warnings).await;
+    }
+    let parsed = parse(form, &bytes);
+    let mut noticed = Vec::new();
+    let registry = cx.state.registry.load();
+    let wanted = Wanted::object_of(&registry, at.kind);
+    // The patch is read only once there is something to patch, so that a missing object is said first.
+    let change = |old: &Value| {
+        let patch = parsed.clone()?;
+        let patched = match form {
+            Form::Json => json_patch(at, old, &patch)?,
+            Form::Merge => merge(old, &patch),
+            _ => strategic::merge(&at.kind.schema, at.kind.root, old, &patch).map_err(patch_error)?,
+        };
+        let (object, strict) = body::patched(wanted, patched).map_err(|why| unusable(form, &patch, &bytes, &why))?;
+        match options.field_validation {
+            FieldValidation::Strict if !strict.is_empty() => {
+                let why = format!("strict decoding error: {}", strict.join(", "));
+                return Err(unusable(form, &patch, &bytes, &why));
+            }
+            FieldValidation::Warn => noticed = strict,
+            _ => {}
+        }
+        place(at, object, Some(&at.target.name))
+    };
+    let stored = change_object(cx, at, part, &options, warnings, false, change).await?;
+    warnings.append(&mut noticed);
+    written(cx, at.kind, 200, stored)
+}
+
+fn form(cx: &Cx<'_>, at: &At<'_>) -> Result<Form, Status> {
+    let text = cx.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let form = match text.split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => Form::Json,
+        "application/merge-patch+json" => Form::Merge,
+        "application/strategic-merge-patch+json" if !at.kind.is_custom() => Form::Strategic,
+        "application/apply-patch+yaml" => Form::Apply,
+        _ => {
+            let text = "415: Unsupported Media Type";
+            return Err(Status {
+                details: Some(api::Details::default()),
+                ..Status::failure(415, Reason::UnsupportedMediaType, text)
+            });
+        }
+    };
+    Ok(form)
+}
+
+fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
+    let invalid = || Status::bad_request("invalid JSON patch");
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(invalid());
+    }
+    let value: Value = serde_json::from_slice(bytes).map_err(|_| match form {
+        Form::Json => Status::bad_request(format!(
+            "error decoding patch: {}",
+            kinds::decode::type_meta(bytes).err().map(|why| why.to_string()).unwrap_or_default()
+        )),
+        _ => invalid(),
+    })?;
+    let json_type = match &value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    };
+    match (form, &value) {
+        (Form::Json, Value::Array(operations)) if operations.len() > JSON_PATCH_OPERATIONS_MAX => {
+            Err(Status::too_large(format!(
+                "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+                operations.len()
+            )))
+        }
+        (Form::Json, Value::Array(_)) => Ok(value),
+        (Form::Json, _) => Err(Status::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {json_type} into Go value of type []handlers.jsonPatchOp"
+        ))),
+        (_, Value::Object(_)) => Ok(value),
+        (Form::Merge, Value::Null) => Err(Status::bad_request("Invalid JSON Patch")),
+        (Form::Merge, _) => Err(Status::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {json_type} into Go value of type map[string]interface {{}}"
+        ))),
+        (_, _) => Err(Status::bad_request(format!(
+            "json: cannot unmarshal {json_type} into Go value of type map[string]interface {{}}"
+        ))),
+    }
+}
+
+fn merge(old: &Value, patch: &Value) -> Value {
+    let mut new = old.clone();
+    json_patch::merge(&mut new, patch);
+    new
+}
+
+fn json_patch(at: &At<'_>, old: &Value, patch: &Value) -> Result<Value, Status> {
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+        .map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
+    let mut new = old.clone();
+    json_patch::patch(&mut new, &operations).map_err(|why| {
+        let text = format!("the server rejected our request due to an error in our request");
+        let _ = (at, why);
+        Status { details: Some(api::Details::default()), ..Status::failure(422, Reason::Invalid, text) }
+    })?;
+    Ok(new)
+}
+
+fn patch_error(error: PatchError) -> Status {
+    match error {
+        PatchError::BadRequest(text) => Status::bad_request(text),
+        PatchError::Unprocessable(text) => Status { details: None, ..Status::failure(422, Reason::Invalid, text) },
+        PatchError::Internal(text) => Status { details: None, ..Status::failure(500, Reason::Unknown, text) },
+    }
+}
+
+/// The 422 of a patch that leads to no object of the kind. The text shows the patch as Go prints it.
+fn unusable(form: Form, patch: &Value, bytes: &[u8], why: &str) -> Status {
+    let shown = match form {
+        Form::Strategic => strategic::go_print(patch),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    };
+    let cause = api::Cause {
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {}: {why}", api::go::quote(&shown)),
+        field: "patch".into(),
+    };
+    let text = format!(" \"\" is invalid: patch: {}", cause.message);
+    let details = api::Details { causes: vec![cause], ..api::Details::default() };
+    Status { details: Some(details), ..Status::failure(422, Reason::Invalid, text) }
+}
+
+/// Server-side apply.
+async fn apply(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    part: Part<'_>,
+    bytes: &[u8],
+    options: WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let config = codec::from_yaml(text).map_err(|why| {
+        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {why}"))
+    })?;
+    let registry = cx.state.registry.load();
+    let wanted = Wanted::object_of(&registry, at.kind);
+    let api_version = at.kind.api_version();
+    let subresource = if part == Part::Status { "status" } else { "" };
+    let now = timestamp(cx.now);
+    let owned = managed::resets(&api_version, &at.kind.kind, subresource, at.kind.has_status());
+    let write = Write {
+        manager: &options.field_manager,
+        api_version: &api_version,
+        kind: &at.kind.kind,
+        subresource,
+        now: &now,
+        owned: &owned,
+        convert: &managed::one_version,
+    };
+    // What follows must not count the fields again: apply says who owns what.
+    let done = WriteOptions { field_manager: format!("{APPLIED}{}", options.field_manager), ..options.clone() };
+    let merged = |live: Option<&Value>| -> Result<Option<Value>, Status> {
+        let merged = apply::apply(&at.kind.schema, at.kind.root, live, &config, options.force, &write);
+        let Some(merged) = merged.map_err(apply_error)? else { return Ok(None) };
+        let (object, strict) = body::patched(wanted, merged).map_err(Status::bad_request)?;
+        if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
+            return Err(Status::bad_request(format!("strict decoding error: {}", strict.join(", "))));
+        }
+        place(at, object, Some(&at.target.name)).map(Some)
+    };
+    let exists = cx.state.collection(at.kind)?.get(&at.key()).is_some();
+    if !exists {
+        if part != Part::Object {
+            return Err(at.not_found());
+        }
+        let uid = config["metadata"]["uid"].as_str().unwrap_or_default();
+        if !uid.is_empty() {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Status::conflict(at.group_resource(), &at.target.name, why));
+        }
+        // Creating by apply is a right of its own.
+        let create = crate::authz::Attributes {
+            version: &at.target.version,
+            namespace: &at.target.namespace,
+            name: &at.target.name,
+            ..crate::authz::Attributes::resource(cx.user, "create", &at.target.group, &at.target.resource)
+        };
+        cx.state.authorizer.require(&create)?;
+        let Some(object) = merged(None)? else { return Err(at.not_found()) };
+        let created = create_object(cx, at, object, &done, warnings).await?;
+        return written(cx, at.kind, 201, created);
+    }
+    let change = |old: &Value| Ok(merged(Some(old))?.unwrap_or_else(|| old.clone()));
+    let stored = change_object(cx, at, part, &done, warnings, false, change).await?;
+    written(cx, at.kind, 200, stored)
+}
+
+fn apply_error(error: ApplyError) -> Status {
+    match error {
+        ApplyError::BadRequest(text) => Status::bad_request(text),
+        ApplyError::Internal(text) => Status { details: None, ..Status::failure(500, Reason::Unknown, text) },
+        ApplyError::Conflict(conflicts) => {
+            let causes = conflicts.causes.into_iter().map(|cause| api::Cause {
+                reason: "FieldManagerConflict".into(),
+                message: cause.message,
+                field: cause.field,
+            });
+            let details = api::Details { causes: causes.collect(), ..api::Details::default() };
+            Status { details: Some(details), ..Status::failure(409, Reason::Conflict, conflicts.message) }
+        }
+    }
+}

@@ -1,0 +1,598 @@
+//! Subresources: the generic ones (`status`, `scale`), and the table of those that are code of their own.
+
+use api::options::{FieldValidation, Preconditions};
+use api::status::GroupResource;
+use api::{DeleteOptions, Status, WriteOptions, go, meta};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use kinds::Subresource;
+use serde_json::{Value, json};
+
+use super::body::{self, Wanted};
+use super::delete::{Gone, delete_object};
+use super::write::{Part, Stored, change_object, invalid, place, written};
+use super::{At, patch, read};
+use crate::lookup::Lookup;
+use crate::respond::{self, Answer};
+use crate::serve::{Cx, RequestBody};
+use crate::{token_request, transform};
+
+/// Answers a request for a subresource whose path and method exist.
+pub async fn answer(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
+    let Some(sub) = at.kind.subresource(&at.target.subresource) else { return Err(Status::no_such_path()) };
+    match (&*at.kind.plural, &*sub.name) {
+        ("pods", "binding") => bind(cx, at, sub, body, warnings).await,
+        ("pods", "eviction") => evict(cx, at, sub, body, warnings).await,
+        ("pods", "log") => log(cx, at).await,
+        ("pods", "exec" | "attach" | "portforward") => connect(cx, at),
+        ("pods" | "services" | "nodes", "proxy") => proxy(cx, at),
+        ("serviceaccounts", "token") => token(cx, at, sub, body, warnings).await,
+        ("namespaces", "finalize") => finalize(cx, at, body, warnings).await,
+        ("certificatesigningrequests", "approval") => part(cx, at, Part::Other("approval"), body, warnings).await,
+        ("pods", "ephemeralcontainers" | "resize") => {
+            let name = if &*sub.name == "resize" { "resize" } else { "ephemeralcontainers" };
+            part(cx, at, Part::Other(name), body, warnings).await
+        }
+        (_, "status") => part(cx, at, Part::Status, body, warnings).await,
+        (_, "scale") => scale(cx, at, sub, body, warnings).await,
+        (plural, name) => Err(Status::not_implemented(format!("the subresource {plural}/{name}"))),
+    }
+}
+
+/// GET, PUT and PATCH of a part of an object.
+async fn part(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    part: Part<'_>,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    match cx.ask.method.as_ref() {
+        "GET" => read::get(cx, at).await,
+        "PATCH" => patch::patch_part(cx, at, part, body, warnings).await,
+        _ => {
+            at.check_name()?;
+            let options = WriteOptions::update(&cx.ask.query)?;
+            let bytes = body::read(body).await?;
+            let registry = cx.state.registry.load();
+            let wanted = Wanted::object_of(&registry, at.kind);
+            let encoding = body::encoding(cx.headers)?;
+            let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
+            let object = place(at, object, Some(&at.target.name))?;
+            let stored = change_object(cx, at, part, &options, warnings, true, |_| Ok(object.clone())).await?;
+            written(cx, at.kind, 200, stored)
+        }
+    }
+}
+
+/// The body of a subresource that has a kind of its own.
+async fn own_body(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    sub: &Subresource,
+    body: RequestBody,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let bytes = body::read(body).await?;
+    let registry = cx.state.registry.load();
+    let (group, version) = match &*sub.version {
+        "" => (&*at.kind.group, &*at.kind.version),
+        version => (&*sub.group, version),
+    };
+    let wanted = Wanted { registry: &registry, kind: at.kind, group, version, kind_name: &sub.kind, root: sub.root };
+    body::object(wanted, &bytes, body::encoding(cx.headers)?, validation, warnings)
+}
+
+/// POST of a Binding to `bindings`: the same as to the pod it names.
+pub async fn bind_by_name(cx: &Cx<'_>, at: &At<'_>, binding: &Value, options: &WriteOptions) -> Result<Answer, Status> {
+    let name = meta::name(binding).to_string();
+    assign(cx, at, &name, binding, options).await
+}
+
+async fn bind(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    sub: &Subresource,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    let options = WriteOptions::create(&cx.ask.query)?;
+    let binding = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
+    if meta::name(&binding) != at.target.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    assign(cx, at, &at.target.name, &binding, &options).await
+}
+
+async fn assign(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    name: &str,
+    binding: &Value,
+    options: &WriteOptions,
+) -> Result<Answer, Status> {
+    let Some(pods) = cx.state.registry.load().kind("", "v1", "pods").cloned() else {
+        return Err(Status::no_such_path());
+    };
+    let target = api::Target { resource: "pods".into(), name: name.to_string(), ..at.target.clone() };
+    let at = At { kind: &pods, target: &target };
+    let mut wrong = Vec::new();
+    let kind = meta::text_at(binding, &["target", "kind"]);
+    if !matches!(kind, "" | "Node") {
+        wrong.push(format!(
+            r#"target.kind: Unsupported value: {}: supported values: "Node", "<empty>""#,
+            go::quote(kind)
+        ));
+    }
+    let node = meta::text_at(binding, &["target", "name"]).to_string();
+    if node.is_empty() {
+        wrong.push("target.name: Required value".to_string());
+    }
+    if !wrong.is_empty() {
+        let text = if wrong.len() == 1 { wrong.remove(0) } else { format!("[{}]", wrong.join(", ")) };
+        return Err(Status { details: None, ..Status::failure(500, api::Reason::Unknown, text) });
+    }
+    let conflict =
+        |why: String| Status::conflict(GroupResource { group: "", resource: "pods/binding" }, &target.name, why);
+    let change = |pod: &Value| {
+        if meta::is_deleting(pod) {
+            return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
+        }
+        match meta::text_at(pod, &["spec", "nodeName"]) {
+            "" => {}
+            other => return Err(conflict(format!("pod {name} is already assigned to node {}", go::quote(other)))),
+        }
+        if !meta::items_at(pod, &["spec", "schedulingGates"]).is_empty() {
+            return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")));
+        }
+        let mut pod = pod.clone();
+        pod["spec"]["nodeName"] = json!(node);
+        for map in ["annotations", "labels"] {
+            for (key, value) in binding["metadata"][map].as_object().into_iter().flatten() {
+                pod["metadata"][map][key] = value.clone();
+            }
+        }
+        set_condition(
+            &mut pod,
+            json!({
+                "type": "PodScheduled",
+                "status": "True",
+                "lastProbeTime": null,
+                "lastTransitionTime": super::write::timestamp(cx.now),
+            }),
+        );
+        Ok(pod)
+    };
+    change_object(cx, &at, Part::Other("binding"), options, &mut Vec::new(), false, change).await?;
+    Ok(success())
+}
+
+fn set_condition(pod: &mut Value, condition: Value) {
+    let status = &mut pod["status"];
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        match conditions.iter_mut().find(|c| c["type"] == condition["type"]) {
+            Some(old) => *old = condition,
+            None => conditions.push(condition),
+        }
+    }
+}
+
+fn success() -> Answer {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Answer::created(status)
+}
+
+async fn evict(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    sub: &Subresource,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    let options = WriteOptions::create(&cx.ask.query)?;
+    let eviction = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
+    if meta::name(&eviction) != at.target.name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let pod = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value();
+    let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"])?;
+    delete.dry_run |= options.dry_run;
+    let over = matches!(meta::text_at(&pod, &["status", "phase"]), "Succeeded" | "Failed" | "Pending");
+    if !over && !meta::is_deleting(&pod) {
+        disrupt(cx, at, &pod, delete.dry_run).await?;
+    }
+    if delete.preconditions == Preconditions::default() {
+        delete.preconditions.uid = Some(meta::uid(&pod).to_string());
+    }
+    let (Gone::Now(_) | Gone::Later(_)) = delete_object(cx, at, &delete).await?;
+    Ok(success())
+}
+
+/// Takes one disruption out of the budget that covers a pod, if there is one.
+async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result<(), Status> {
+    let budgets = cx.state.list("policy", "poddisruptionbudgets");
+    let covering: Vec<Value> = budgets
+        .into_iter()
+        .filter(|budget| meta::namespace(budget) == at.namespace() && selects(&budget["spec"]["selector"], pod))
+        .collect();
+    let budget = match covering.as_slice() {
+        [] => return Ok(()),
+        [budget] => budget,
+        _ => {
+            let text =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(Status { details: None, ..Status::failure(500, api::Reason::Unknown, text) });
+        }
+    };
+    let status = &budget["status"];
+    let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
+    if allowed < 1 {
+        let (desired, current) =
+            (status["desiredHealthy"].as_i64().unwrap_or(0), status["currentHealthy"].as_i64().unwrap_or(0));
+        let cause = api::Cause {
+            reason: "DisruptionBudget".into(),
+            message: format!(
+                "The disruption budget {} needs {desired} healthy pods and has {current} currently",
+                meta::name(budget)
+            ),
+            ..api::Cause::default()
+        };
+        let text = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let details = api::Details { causes: vec![cause], ..api::Details::default() };
+        return Err(Status { details: Some(details), ..Status::failure(429, api::Reason::TooManyRequests, text) });
+    }
+    if dry_run {
+        return Ok(());
+    }
+    let Some(kind) = cx.state.registry.load().preferred("policy", "poddisruptionbudgets").cloned() else {
+        return Ok(());
+    };
+    let target = api::Target {
+        group: "policy".into(),
+        version: kind.version.to_string(),
+        resource: kind.plural.to_string(),
+        namespace: at.namespace().into(),
+        name: meta::name(budget).into(),
+        ..api::Target::default()
+    };
+    let change = |budget: &Value| {
+        let mut budget = budget.clone();
+        let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
+        budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
+        budget["status"]["disruptedPods"][meta::name(pod)] = json!(super::write::timestamp(cx.now));
+        Ok(budget)
+    };
+    let at = At { kind: &kind, target: &target };
+    change_object(cx, &at, Part::Status, &WriteOptions::default(), &mut Vec::new(), false, change).await?;
+    Ok(())
+}
+
+/// Whether a `LabelSelector` object selects an object.
+fn selects(selector: &Value, object: &Value) -> bool {
+    let label = |key: &str| meta::entry(object, "labels", key);
+    let exact = selector["matchLabels"].as_object().into_iter().flatten();
+    let listed = selector["matchExpressions"].as_array().into_iter().flatten();
+    exact.map(|(key, value)| label(key) == value.as_str()).all(|hit| hit)
+        && listed
+            .map(|term| {
+                let key = term["key"].as_str().unwrap_or_default();
+                let within = term["values"].as_array().is_some_and(|all| all.iter().any(|v| v.as_str() == label(key)));
+                match term["operator"].as_str() {
+                    Some("In") => label(key).is_some() && within,
+                    Some("NotIn") => !within,
+                    Some("Exists") => label(key).is_some(),
+                    Some("DoesNotExist") => label(key).is_none(),
+                    _ => false,
+                }
+            })
+            .all(|hit| hit)
+}
+
+async fn token(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    sub: &Subresource,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    let options = WriteOptions::create(&cx.ask.query)?;
+    let request = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
+    let issued = token_request::answer(cx, at.namespace(), &at.target.name, request, warnings)?;
+    Ok(Answer::created(issued))
+}
+
+/// PUT of a namespace without the finalizers that are done: the last one takes the namespace along.
+async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
+    let options = WriteOptions::update(&cx.ask.query)?;
+    let bytes = body::read(body).await?;
+    let registry = cx.state.registry.load();
+    let wanted = Wanted::object_of(&registry, at.kind);
+    let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        new["spec"]["finalizers"] = object["spec"]["finalizers"].clone();
+        if new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+            new["spec"] = json!({});
+        }
+        // The client's revision counts, as with every PUT.
+        let version = object["metadata"]["resourceVersion"].clone();
+        if version.is_string() {
+            new["metadata"]["resourceVersion"] = version;
+        }
+        Ok(new)
+    };
+    let stored = change_object(cx, at, Part::Other("finalize"), &options, warnings, false, change).await?;
+    written(cx, at.kind, 200, stored)
+}
+
+/// GET, PUT and PATCH of `Scale`: a small object that stands for the replicas of a bigger one.
+async fn scale(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    sub: &Subresource,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
+    at.check_name()?;
+    let shown = |object: &Value| -> Result<Answer, Status> {
+        Ok(Answer::ok(transform::object(cx, at.kind, scale_of(object), cx.accept)?))
+    };
+    if cx.ask.method == "GET" {
+        let entry = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?;
+        return shown(&entry.value());
+    }
+    let Stored { object, .. } = match cx.ask.method.as_ref() {
+        "PUT" => {
+            let options = WriteOptions::update(&cx.ask.query)?;
+            let wanted = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
+            let wanted = place(at, wanted, Some(&at.target.name))?;
+            change_object(cx, at, Part::Other("scale"), &options, warnings, false, |old| scaled(old, &wanted)).await?
+        }
+        _ => {
+            let options = WriteOptions::patch(&cx.ask.query, false)?;
+            let form = body::media_type(cx.headers);
+            let bytes = body::read(body).await?;
+            let patch: Value = match form.as_str() {
+                "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
+                    serde_json::from_slice(&bytes).map_err(|_| Status::bad_request("invalid JSON patch"))?
+                }
+                other => return Err(Status::not_implemented(format!("patching a scale with {other}"))),
+            };
+            let change = |old: &Value| {
+                let mut wanted = scale_of(old);
+                json_patch::merge(&mut wanted, &patch);
+                scaled(old, &wanted)
+            };
+            change_object(cx, at, Part::Other("scale"), &options, warnings, false, change).await?
+        }
+    };
+    shown(&object)
+}
+
+fn scale_of(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut shown = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !metadata[field].is_null() {
+            shown[field] = metadata[field].clone();
+        }
+    }
+    let mut scale =
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": shown, "spec": {}, "status": {}});
+    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas != 0 {
+        scale["spec"]["replicas"] = json!(replicas);
+    }
+    scale["status"]["replicas"] = json!(object["status"]["replicas"].as_i64().unwrap_or(0));
+    let selector = selector_text(&object["spec"]["selector"]);
+    if !selector.is_empty() {
+        scale["status"]["selector"] = json!(selector);
+    }
+    scale
+}
+
+fn selector_text(selector: &Value) -> String {
+    let labels = match selector["matchLabels"].as_object() {
+        Some(labels) => Some(labels),
+        // A ReplicationController selects by a plain map.
+        None => selector.as_object().filter(|map| map.values().all(Value::is_string)),
+    };
+    let mut terms: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    for term in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = term["key"].as_str().unwrap_or_default();
+        let mut values: Vec<&str> = term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        terms.push(match term["operator"].as_str() {
+            Some("In") => format!("{key} in ({})", values.join(",")),
+            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
+            Some("DoesNotExist") => format!("!{key}"),
+            _ => key.to_string(),
+        });
+    }
+    terms.sort();
+    terms.join(",")
+}
+
+fn scaled(old: &Value, wanted: &Value) -> Result<Value, Status> {
+    let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let cause = kinds::Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+        return Err(invalid("autoscaling", "Scale", meta::name(old), vec![cause]));
+    }
+    let mut new = old.clone();
+    new["spec"]["replicas"] = json!(replicas);
+    if let Some(version) = wanted["metadata"]["resourceVersion"].as_str() {
+        new["metadata"]["resourceVersion"] = json!(version);
+    }
+    if let (Some(generation), true) =
+        (old["metadata"]["generation"].as_i64(), old["spec"]["replicas"] != new["spec"]["replicas"])
+    {
+        new["metadata"]["generation"] = json!(generation + 1);
+    }
+    Ok(new)
+}
+
+/// The container that a connection is about.
+fn container(cx: &Cx<'_>, pod: &Value) -> Result<String, Status> {
+    let all: Vec<&str> = ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .flat_map(|list| meta::items_at(pod, &["spec", list]))
+        .map(|container| meta::text_at(container, &["name"]))
+        .collect();
+    let name = meta::name(pod);
+    match cx.ask.query.get("container").filter(|container| !container.is_empty()) {
+        Some(given) if all.contains(&given) => Ok(given.to_string()),
+        Some(given) => Err(Status::bad_request(format!("container {given} is not valid for pod {name}"))),
+        None => match (meta::items_at(pod, &["spec", "containers"]), all.len()) {
+            ([only], 1) => Ok(meta::text_at(only, &["name"]).to_string()),
+            _ => {
+                let default = meta::entry(pod, "annotations", "kubectl.kubernetes.io/default-container");
+                if let Some(default) = default.filter(|default| all.contains(default)) {
+                    return Ok(default.to_string());
+                }
+                Err(Status::bad_request(format!(
+                    "a container name must be specified for pod {name}, choose one of: [{}]",
+                    all.join(" ")
+                )))
+            }
+        },
+    }
+}
+
+fn pod(cx: &Cx<'_>, at: &At<'_>) -> Result<Value, Status> {
+    Ok(cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value())
+}
+
+/// The logs of a container, as its node gives them.
+async fn log(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
+    check_log_options(cx, at)?;
+    let pod = pod(cx, at)?;
+    let container = container(cx, &pod)?;
+    let node = meta::text_at(&pod, &["spec", "nodeName"]);
+    if node.is_empty() {
+        // There is nothing to show yet, and nothing wrong either.
+        return Ok(Answer::Raw(respond::raw(204, "", Bytes::new())));
+    }
+    let Some(api) = cx.state.nodes.pin().get(node).cloned() else {
+        if cx.state.get("", "nodes", "", node).is_none() {
+            return Err(Status::not_found(GroupResource { group: "", resource: "nodes" }, node));
+        }
+        return Err(Status::unavailable(format!("node {} is not connected to this server", go::quote(node))));
+    };
+    let (_, line) = cx.ask.print();
+    let query = line.split_once('?').map_or("", |(_, query)| query);
+    let uri = format!("/containerLogs/{}/{}/{container}?{query}", at.namespace(), at.target.name);
+    let request = http::Request::get(uri).body(Bytes::new()).map_err(Status::internal)?;
+    let response = api.call(request).await;
+    match response.status().as_u16() {
+        200 => {
+            let (head, body) = response.into_parts();
+            let mut answer = respond::raw(200, "text/plain", Bytes::new());
+            *answer.status_mut() = head.status;
+            *answer.body_mut() = body;
+            Ok(Answer::Raw(answer))
+        }
+        code => {
+            let bytes = response.into_body().collect().await.map_err(Status::internal)?.to_bytes();
+            let text = String::from_utf8_lossy(&bytes).trim_end().to_string();
+            let reason = if code == 404 { api::Reason::NotFound } else { api::Reason::BadRequest };
+            Err(Status::failure(if code == 404 { 404 } else { 400 }, reason, text))
+        }
+    }
+}
+
+fn check_log_options(cx: &Cx<'_>, at: &At<'_>) -> Result<(), Status> {
+    let query = &cx.ask.query;
+    let number = |name: &str| -> Result<Option<i64>, Status> {
+        query.get(name).map(go::parse_i64).transpose().map_err(Status::bad_request)
+    };
+    let (tail, since, limit) = (number("tailLines")?, number("sinceSeconds")?, number("limitBytes")?);
+    let since_time = query.get("sinceTime").filter(|text| !text.is_empty());
+    if let Some(text) = since_time
+        && let Err(why) = kinds::scalar::time(text.into())
+    {
+        return Err(Status::bad_request(why));
+    }
+    let mut causes = Vec::new();
+    let below = |value: Option<i64>, least: i64| value.filter(|value| *value < least);
+    if let Some(value) = below(tail, 0) {
+        causes.push(kinds::Cause::invalid("tailLines", &json!(value), "must be greater than or equal to 0"));
+    }
+    if let Some(value) = below(limit, 1) {
+        causes.push(kinds::Cause::invalid("limitBytes", &json!(value), "must be greater than 0"));
+    }
+    if since.is_some() && since_time.is_some() {
+        let text = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        causes.push(kinds::Cause::forbidden("[]", text));
+    } else if let Some(value) = below(since, 1) {
+        causes.push(kinds::Cause::invalid("sinceSeconds", &json!(value), "must be greater than 0"));
+    }
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(invalid("", "PodLogOptions", &at.target.name, causes)),
+    }
+}
+
+/// exec, attach and port-forward.
+fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
+    let pod = pod(cx, at)?;
+    if at.target.subresource != "portforward" {
+        container(cx, &pod)?;
+    }
+    if meta::text_at(&pod, &["spec", "nodeName"]).is_empty() {
+        return Err(Status::bad_request(format!("pod {} does not have a host assigned", at.target.name)));
+    }
+    Err(Status::not_implemented(format!("pods/{}", at.target.subresource)))
+}
+
+/// The proxies of pods, services and nodes.
+fn proxy(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
+    let parts: Vec<&str> = at.target.name.split(':').collect();
+    let one = at.kind.singular.as_ref();
+    let bad = || Status::bad_request(format!("invalid {one} request {}", go::quote(&at.target.name)));
+    let (name, port) = match parts.as_slice() {
+        [name] => (*name, ""),
+        [name, port] => (*name, *port),
+        ["http" | "https" | "", name, port] => (*name, *port),
+        _ => return Err(bad()),
+    };
+    let key = crate::objects::key(at.namespace(), name);
+    let found = cx.state.collection(at.kind)?.get(&key);
+    if &*at.kind.plural == "services" {
+        if let (Ok(number), Some(service)) = (port.parse::<i64>(), &found) {
+            let service = service.value();
+            if !meta::items_at(&service, &["spec", "ports"]).iter().any(|p| p["port"].as_i64() == Some(number)) {
+                return Err(Status::unavailable(format!(
+                    "no service port {number} found for service {}",
+                    go::quote(name)
+                )));
+            }
+        }
+        if found.is_none() && port.parse::<i64>().is_ok() {
+            return Err(Status::not_found(at.group_resource(), name));
+        }
+        let slices = cx.state.list("discovery.k8s.io", "endpointslices");
+        let ready = slices.iter().any(|slice| {
+            meta::namespace(slice) == at.namespace()
+                && meta::entry(slice, "labels", "kubernetes.io/service-name") == Some(name)
+                && !meta::items_at(slice, &["endpoints"]).is_empty()
+        });
+        if !ready {
+            return Err(Status::unavailable(format!("no endpoints available for service {}", go::quote(name))));
+        }
+        return Err(Status::not_implemented("proxying to a service"));
+    }
+    let Some(entry) = found else { return Err(Status::not_found(at.group_resource(), name)) };
+    if &*at.kind.plural == "pods" && meta::text_at(&entry.value(), &["status", "podIP"]).is_empty() {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    Err(Status::not_implemented(format!("proxying to a {one}")))
+}

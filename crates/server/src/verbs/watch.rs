@@ -1,0 +1,235 @@
+//! Watches: a cursor into a resource's history. A slow watcher costs the others nothing: it reads on from where it was,
+//! or learns that history has moved past it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{EventType, ListOptions, Status};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use kinds::Kind;
+use serde_json::{Value, json};
+use store::Revision;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::{At, list};
+use crate::accept::{Accept, Media, Transform};
+use crate::objects::{Changed, Collection, Compacted, Entry};
+use crate::respond::{self, Answer};
+use crate::selection::Selection;
+use crate::serve::Cx;
+use crate::state::State;
+use crate::transform;
+
+/// A watch without `timeoutSeconds` lives between this and twice this.
+pub const WATCH_SECONDS_MIN: u64 = 1800;
+/// Most changes a watcher takes out of history at a time.
+const CHANGES_AT_ONCE: usize = 256;
+/// How often a watcher that asked for bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// Answers a stream of events.
+pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
+    let options = ListOptions::parse(&cx.ask.query)?;
+    let collection = cx.state.collection(at.kind)?;
+    let selection = Selection::new(at.kind, &collection, &options, &at.target.name)?;
+    let (snapshot, now) = list::now(cx, &collection);
+    let given = options.resource_version.filter(|revision| *revision > 0);
+    let wants_state = match options.send_initial_events {
+        Some(wanted) => wanted || (given.is_none() && options.resource_version.is_none()),
+        None => given.is_none(),
+    } && options.send_initial_events != Some(false);
+    // With the state sent, history goes on from it; without, from where the client says.
+    let cursor = if wants_state { now.max(given.unwrap_or(0)) } else { given.unwrap_or(now) };
+    if !wants_state {
+        collection.changes_after(cursor, 0).map_err(|gone| too_old(&gone))?;
+    }
+    let initial: Vec<Arc<Entry>> = match wants_state {
+        true => snapshot.range(at.namespace(), None).filter(|entry| selection.takes(entry)).cloned().collect(),
+        false => Vec::new(),
+    };
+    let seconds = match options.timeout_seconds {
+        Some(seconds) if seconds > 0 => seconds.unsigned_abs(),
+        _ => WATCH_SECONDS_MIN + u64::from(rand::random::<u16>()) % WATCH_SECONDS_MIN,
+    };
+    let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+    bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watcher = Watcher {
+        state: cx.state.clone(),
+        kind: at.kind.clone(),
+        namespace: at.namespace().to_string(),
+        changed: collection.subscribe(),
+        collection,
+        selection,
+        accept: cx.accept,
+        wants_bookmarks: options.allow_watch_bookmarks,
+        initial: Some(initial),
+        ends_initial: wants_state && options.allow_watch_bookmarks,
+        cursor,
+        ends: Instant::now() + Duration::from_secs(seconds),
+        bookmarks,
+        columns_sent: false,
+        over: false,
+    };
+    let frames = stream::unfold(watcher, |mut watcher| async move {
+        let piece = watcher.next().await?;
+        Some((Ok(Frame::data(piece)), watcher))
+    });
+    let mut response = respond::raw(200, content_type(cx.accept), Bytes::new());
+    *response.body_mut() = StreamBody::new(frames).boxed_unsync();
+    Ok(Answer::Raw(response))
+}
+
+fn content_type(accept: Accept) -> &'static str {
+    match accept.media {
+        Media::Json => "application/json",
+        Media::Yaml => "application/yaml",
+    }
+}
+
+struct Watcher {
+    state: Arc<State>,
+    kind: Arc<Kind>,
+    namespace: String,
+    collection: Arc<Collection>,
+    changed: tokio::sync::watch::Receiver<Revision>,
+    selection: Selection,
+    accept: Accept,
+    wants_bookmarks: bool,
+    /// Sent first; none when it was sent.
+    initial: Option<Vec<Arc<Entry>>>,
+    /// The bookmark behind the initial events says that they end there.
+    ends_initial: bool,
+    /// Everything up to here was sent.
+    cursor: Revision,
+    ends: Instant,
+    bookmarks: Interval,
+    /// A watch of Tables sends the columns with the first one only.
+    columns_sent: bool,
+    over: bool,
+}
+
+impl Watcher {
+    /// The next bytes to send; none when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(entries) = self.initial.take() {
+            let mut out = Vec::new();
+            for entry in &entries {
+                self.event(&mut out, EventType::Added, &entry.json);
+            }
+            if self.ends_initial {
+                let annotations = json!({"k8s.io/initial-events-end": "true"});
+                self.bookmark(&mut out, Some(annotations));
+            }
+            // An empty first piece still sends the headers, which clients wait for.
+            return Some(out.into());
+        }
+        loop {
+            if self.over || self.state.is_stopping() {
+                return None;
+            }
+            self.changed.borrow_and_update();
+            match self.collection.changes_after(self.cursor, CHANGES_AT_ONCE) {
+                Err(gone) => {
+                    self.over = true;
+                    let mut out = Vec::new();
+                    self.event(&mut out, EventType::Error, &api::codec::to_json(&too_old(&gone).to_value()));
+                    return Some(out.into());
+                }
+                Ok(changes) if !changes.is_empty() => {
+                    let mut out = Vec::new();
+                    for change in &changes {
+                        self.change(&mut out, change);
+                        self.cursor = change.revision;
+                    }
+                    if !out.is_empty() {
+                        return Some(out.into());
+                    }
+                    continue;
+                }
+                Ok(_) => {}
+            }
+            let stopping = self.state.stopping.clone();
+            tokio::select! {
+                changed = self.changed.changed() => changed.ok()?,
+                () = tokio::time::sleep_until(self.ends) => return None,
+                () = stopping.cancelled() => return None,
+                _ = self.bookmarks.tick(), if self.wants_bookmarks => {
+                    // Nothing of this collection happened up to the store's revision that was not sent.
+                    let revision = self.state.objects.revision();
+                    if self.collection.changes_after(self.cursor, 1).is_ok_and(|changes| changes.is_empty()) {
+                        self.cursor = self.cursor.max(revision);
+                        let mut out = Vec::new();
+                        self.bookmark(&mut out, None);
+                        return Some(out.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a change is to this watcher: an object may come into or leave its selection by being modified.
+    fn change(&mut self, out: &mut Vec<u8>, change: &Changed) {
+        let taken = |entry: &Option<Arc<Entry>>| {
+            entry.as_ref().filter(|entry| self.is_here(entry) && self.selection.takes(entry)).cloned()
+        };
+        match (taken(&change.old), taken(&change.new)) {
+            (None, Some(new)) => self.event(out, EventType::Added, &new.json),
+            (Some(_), Some(new)) => self.event(out, EventType::Modified, &new.json),
+            (Some(old), None) => self.event(out, EventType::Deleted, &old.json_at(change.revision)),
+            (None, None) => {}
+        }
+    }
+
+    fn is_here(&self, entry: &Entry) -> bool {
+        self.namespace.is_empty() || entry.namespace() == self.namespace
+    }
+
+    fn bookmark(&mut self, out: &mut Vec<u8>, annotations: Option<Value>) {
+        let mut object = transform::empty(&self.kind);
+        object["metadata"] = json!({"resourceVersion": self.cursor.to_string()});
+        if let Some(annotations) = annotations {
+            object["metadata"]["annotations"] = annotations;
+        }
+        self.event(out, EventType::Bookmark, &api::codec::to_json(&object));
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>, event: EventType, json: &[u8]) {
+        let transformed;
+        let json = match self.accept {
+            Accept { transform: Some(form), .. } if event != EventType::Error => {
+                let value = serde_json::from_slice(json).unwrap_or_default();
+                let columns = !std::mem::replace(&mut self.columns_sent, true);
+                let value = match form {
+                    Transform::Table(_) => transform::watched_table(&self.kind, value, self.accept, columns),
+                    _ => transform::partial(value, self.accept),
+                };
+                transformed = api::codec::to_json(&value);
+                &transformed
+            }
+            _ => json,
+        };
+        match self.accept.media {
+            Media::Json => {
+                out.extend_from_slice(br#"{"type":""#);
+                out.extend_from_slice(event.as_str().as_bytes());
+                out.extend_from_slice(br#"","object":"#);
+                out.extend_from_slice(json);
+                out.extend_from_slice(b"}\n");
+            }
+            Media::Yaml => {
+                let object: Value = serde_json::from_slice(json).unwrap_or_default();
+                out.extend_from_slice(b"---\n");
+                out.extend_from_slice(
+                    api::codec::to_yaml(&json!({"type": event.as_str(), "object": object})).as_bytes(),
+                );
+            }
+        }
+    }
+}
+
+fn too_old(gone: &Compacted) -> Status {
+    Status::expired(format!("too old resource version: {} ({})", gone.asked, gone.oldest))
+}

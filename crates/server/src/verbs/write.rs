@@ -1,0 +1,543 @@
+//! Create and update: the way of an object from a body into the store. Patches end here too.
+
+use api::options::Preconditions;
+use api::{Status, WriteOptions, meta};
+use http::header;
+use kinds::managed::{self, Write};
+use kinds::{Cause, CauseReason, Kind};
+use serde_json::{Value, json};
+use store::Revision;
+
+use super::At;
+use super::body::{self, Wanted};
+use crate::accept::Accept;
+use crate::admission::{self, Operation};
+use crate::allocate::Held;
+use crate::authz::{rbac, rules};
+use crate::objects::{self, WriteError, Written};
+use crate::respond::Answer;
+use crate::serve::{Cx, RequestBody};
+use crate::{reviews, transform};
+
+/// Tries of a write that nobody fixed to a revision, when others write the same object.
+pub const TRIES_MAX: usize = 10;
+/// Characters behind a `generateName`, and the longest stem.
+const GENERATED_CHARACTERS: usize = 5;
+const GENERATED_STEM_BYTES_MAX: usize = 63 - GENERATED_CHARACTERS;
+
+/// POST of an object.
+pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
+    let options = WriteOptions::create(&cx.ask.query)?;
+    check_timeout(cx)?;
+    let bytes = body::read(body).await?;
+    let registry = cx.state.registry.load();
+    let wanted = Wanted::object_of(&registry, at.kind);
+    let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    // Kinds that are only ever created are questions, not objects: they are answered and not kept.
+    if !at.kind.has_verb("get") {
+        return match &*at.kind.plural {
+            "bindings" => super::subresource::bind_by_name(cx, at, &object, &options).await,
+            _ => review(cx, at, object),
+        };
+    }
+    let object = place(at, object, None)?;
+    let created = create_object(cx, at, object, &options, warnings).await?;
+    written(cx, at.kind, 201, created)
+}
+
+/// Answers a question about identities or rights.
+fn review(cx: &Cx<'_>, at: &At<'_>, object: Value) -> Result<Answer, Status> {
+    let answered = reviews::answer(cx, at.kind, object)?;
+    Ok(Answer::created(transform::object(cx, at.kind, answered, cx.accept)?))
+}
+
+/// An object on its way: as a value, and as bytes where it was stored.
+pub struct Stored {
+    pub object: Value,
+    pub json: Option<bytes::Bytes>,
+}
+
+/// Makes a new object that was decoded and placed.
+pub async fn create_object(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    mut object: Value,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Stored, Status> {
+    if !meta::resource_version(&object).is_empty() && at.target.name.is_empty() {
+        return Err(Status {
+            details: None,
+            reason: api::Reason::Unknown,
+            ..Status::failure(500, api::Reason::Unknown, "resourceVersion should not be set on objects to be created")
+        });
+    }
+    at.kind.default(&mut object);
+    clear_metadata(&mut object);
+    own_fields(cx, at.kind, "", None, &mut object, options);
+    fill_metadata(cx, &mut object);
+    let name = meta::name(&object).to_string();
+    let request = admission::Request {
+        state: cx.state,
+        user: cx.user,
+        kind: at.kind,
+        operation: Operation::Create,
+        subresource: "",
+        namespace: at.namespace(),
+        name: &name,
+        old: None,
+    };
+    admission::mutate(&request, &mut object)?;
+    let generated = generate_name(&mut object);
+    at.kind.prepare_create(&mut object);
+    let causes = kinds::validate::create(at.kind, &object);
+    refuse(at.kind, meta::name(&object), causes)?;
+    warnings.extend((at.kind.behaviour.warnings)(&object, None));
+    let name = meta::name(&object).to_string();
+    let request = admission::Request { name: &name, ..request };
+    escalation(&request, &object)?;
+    admission::validate(&request, Some(&object))?;
+    let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
+    tidy(at.kind, &mut object)?;
+    let key = objects::key(at.namespace(), &name);
+    let collection = cx.state.collection(at.kind)?;
+    let exists = || {
+        let of = at.group_resource();
+        match generated {
+            false => Status::already_exists(of, &name),
+            true => {
+                let plain = Status::already_exists(of, &name);
+                let text =
+                    format!("{}, the server was not able to generate a unique name for the object", plain.message);
+                let details = api::Details { retry_after_seconds: 1, ..plain.details.clone().unwrap_or_default() };
+                Status { message: text, details: Some(details), ..plain }
+            }
+        }
+    };
+    if options.dry_run {
+        if collection.get(&key).is_some() {
+            return Err(exists());
+        }
+        strip_version(&mut object);
+        return Ok(Stored { object, json: None });
+    }
+    let shape = cx.state.shape(at.kind);
+    match cx.state.objects.create(&shape, &key, &mut object).await {
+        Ok(Written { json, .. }) => Ok(Stored { object, json: Some(json) }),
+        Err(WriteError::Exists) => Err(exists()),
+        Err(other) => Err(store_failure(other)),
+    }
+}
+
+/// PUT of an object.
+pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
+    at.check_name()?;
+    let options = WriteOptions::update(&cx.ask.query)?;
+    check_timeout(cx)?;
+    let bytes = body::read(body).await?;
+    let registry = cx.state.registry.load();
+    let wanted = Wanted::object_of(&registry, at.kind);
+    let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    let object = place(at, object, Some(&at.target.name))?;
+    let exists = cx.state.collection(at.kind)?.get(&at.key()).is_some();
+    if !exists && at.kind.behaviour.create_on_update {
+        let object = created_by_put(object);
+        let created = create_object(cx, at, object, &options, warnings).await?;
+        return written(cx, at.kind, 201, created);
+    }
+    let change = |_: &Value| Ok(object.clone());
+    let stored = change_object(cx, at, Part::Object, &options, warnings, true, change).await?;
+    written(cx, at.kind, 200, stored)
+}
+
+/// A PUT that creates knows nothing of an earlier object.
+fn created_by_put(mut object: Value) -> Value {
+    let metadata = meta::metadata_mut(&mut object);
+    metadata.shift_remove("resourceVersion");
+    object
+}
+
+/// Which part of an object a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    Object,
+    Status,
+    /// A subresource that writes what its own code says.
+    Other(&'a str),
+}
+
+impl Part<'_> {
+    fn subresource(&self) -> &str {
+        match self {
+            Part::Object => "",
+            Part::Status => "status",
+            Part::Other(name) => name,
+        }
+    }
+}
+
+/// Reads, changes, checks and stores an object, again where somebody else was faster and the client fixed no revision.
+/// `whole`: the change is the client's whole object (PUT), which must name a revision where the kind demands it.
+pub async fn change_object(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    part: Part<'_>,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+    whole: bool,
+    mut change: impl FnMut(&Value) -> Result<Value, Status>,
+) -> Result<Stored, Status> {
+    let collection = cx.state.collection(at.kind)?;
+    let key = at.key();
+    let warned = warnings.len();
+    for _ in 0..TRIES_MAX {
+        let entry = collection.get(&key).ok_or_else(|| at.not_found())?;
+        let old = entry.value();
+        warnings.truncate(warned);
+        let mut new = change(&old)?;
+        let fixed = check_versions(at, &new, &old, entry.revision, whole, part)?;
+        let _held = prepare(cx, at, part, options, &mut new, &old, warnings)?;
+        tidy(at.kind, &mut new)?;
+        managed::keep_times_of_no_op(&old, &mut new);
+        if new == old {
+            return Ok(Stored { object: old, json: Some(entry.json.clone()) });
+        }
+        if options.dry_run {
+            return Ok(Stored { object: new, json: None });
+        }
+        // The last finalizer of an object on its way out is gone: so is the object.
+        if meta::is_deleting(&new) && may_go(at.kind, &new) {
+            match cx.state.objects.delete(&cx.state.shape(at.kind), &key, entry.revision).await {
+                Ok(_) => return Ok(Stored { object: new, json: None }),
+                Err(WriteError::Store(why)) => return Err(store_failure(WriteError::Store(why))),
+                Err(_) => continue,
+            }
+        }
+        match cx.state.objects.update(&cx.state.shape(at.kind), &key, entry.revision, &mut new).await {
+            Ok(Written { json, .. }) => return Ok(Stored { object: new, json: Some(json) }),
+            Err(WriteError::Store(why)) => return Err(store_failure(WriteError::Store(why))),
+            Err(_) if fixed => return Err(modified(at)),
+            Err(_) => {}
+        }
+    }
+    Err(modified(at))
+}
+
+/// No finalizers, no grace period that still runs.
+fn may_go(kind: &Kind, object: &Value) -> bool {
+    let grace = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    meta::finalizers(object).next().is_none() && grace == 0 && !(kind.behaviour.holds_back)(object)
+}
+
+/// Defaults, owners of fields, admission, what the kind keeps, validation.
+fn prepare(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    part: Part<'_>,
+    options: &WriteOptions,
+    new: &mut Value,
+    old: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Held>, Status> {
+    at.kind.default(new);
+    keep_metadata(new, old);
+    let with_old_status = at.kind.has_status() && part == Part::Object;
+    if with_old_status {
+        // A client's status is never its own, whatever it sends along.
+        at.kind.prepare_update(new, old);
+    }
+    if part == Part::Status {
+        at.kind.prepare_status(new, old);
+    }
+    own_fields(cx, at.kind, part.subresource(), Some(old), new, options);
+    let request = admission::Request {
+        state: cx.state,
+        user: cx.user,
+        kind: at.kind,
+        operation: Operation::Update,
+        subresource: part.subresource(),
+        namespace: at.namespace(),
+        name: &at.target.name,
+        old: Some(old),
+    };
+    admission::mutate(&request, new)?;
+    let mut held = None;
+    let causes = match part {
+        Part::Status => kinds::validate::status(at.kind, new, old),
+        Part::Object => {
+            if !with_old_status {
+                at.kind.prepare_update(new, old);
+            }
+            held = Some(cx.state.allocator.fill(at.kind, new, Some(old))?);
+            kinds::validate::update(at.kind, new, old)
+        }
+        Part::Other(_) => Vec::new(),
+    };
+    refuse(at.kind, &at.target.name, causes)?;
+    warnings.extend((at.kind.behaviour.warnings)(new, Some(old)));
+    escalation(&request, new)?;
+    admission::validate(&request, Some(new))?;
+    Ok(held)
+}
+
+/// Whether the client fixed the revision it changes; a conflict where that revision is not the present one.
+fn check_versions(
+    at: &At<'_>,
+    new: &Value,
+    old: &Value,
+    revision: Revision,
+    whole: bool,
+    part: Part<'_>,
+) -> Result<bool, Status> {
+    let uid = meta::uid(new);
+    if whole && !uid.is_empty() && uid != meta::uid(old) {
+        let group = if at.kind.group.is_empty() { "" } else { "" };
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{group}{}/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            at.kind.plural,
+            at.key(),
+            meta::uid(old)
+        );
+        return Err(Status::conflict(at.group_resource(), &at.target.name, why));
+    }
+    match meta::resource_version(new) {
+        "" | "0" => {
+            if whole && part == Part::Object && !at.kind.behaviour.unconditional_update {
+                let cause = Cause {
+                    reason: CauseReason::Invalid,
+                    field: "metadata.resourceVersion".into(),
+                    message: "Invalid value: 0: must be specified for an update".into(),
+                };
+                let status = invalid(&at.kind.group, &at.kind.plural, &at.target.name, vec![cause]);
+                return Err(status);
+            }
+            Ok(false)
+        }
+        given => match api::go::parse_u64(given) {
+            Err(why) => Err(Status { details: None, ..Status::failure(500, api::Reason::Unknown, why) }),
+            Ok(given) if given == revision => Ok(true),
+            Ok(_) => Err(modified(at)),
+        },
+    }
+}
+
+pub fn modified(at: &At<'_>) -> Status {
+    let why = "the object has been modified; please apply your changes to the latest version and try again";
+    Status::conflict(at.group_resource(), &at.target.name, why)
+}
+
+/// Name and namespace of a body against those of the path.
+pub fn place(at: &At<'_>, mut object: Value, name: Option<&str>) -> Result<Value, Status> {
+    if let Some(name) = name {
+        match meta::name(&object) {
+            "" => {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )));
+            }
+            given if given != name => {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({given}) does not match the name on the URL ({name})"
+                )));
+            }
+            _ => {}
+        }
+    }
+    let namespace = meta::namespace(&object).to_string();
+    if at.kind.namespaced && !namespace.is_empty() && namespace != at.namespace() {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let metadata = meta::metadata_mut(&mut object);
+    match at.namespace() {
+        "" => {
+            metadata.shift_remove("namespace");
+        }
+        namespace => {
+            metadata.insert("namespace".into(), json!(namespace));
+        }
+    }
+    Ok(object)
+}
+
+/// Fields in order, and nothing that Go would leave out: what admission and defaults added is like the rest.
+fn tidy(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    *object = kind.tidy(std::mem::take(object)).map_err(Status::internal)?;
+    Ok(())
+}
+
+fn own_fields(
+    cx: &Cx<'_>,
+    kind: &Kind,
+    subresource: &str,
+    old: Option<&Value>,
+    new: &mut Value,
+    options: &WriteOptions,
+) {
+    let agent = cx.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let api_version = kind.api_version();
+    let write = Write {
+        manager: &managed::manager_name(&options.field_manager, agent),
+        api_version: &api_version,
+        kind: &kind.kind,
+        subresource,
+        now: &timestamp(cx.now),
+        owned: &managed::resets(&api_version, &kind.kind, subresource, kind.has_status()),
+        convert: &managed::one_version,
+    };
+    // Apply has already said who owns what.
+    if options.field_manager.starts_with(APPLIED) {
+        return;
+    }
+    managed::update(&kind.schema, kind.root, old, new, &write);
+}
+
+/// In front of the manager of a write whose managed fields are already right.
+pub const APPLIED: &str = "\u{0}";
+
+/// RFC 3339 with seconds, as `metav1.Time`.
+pub fn timestamp(now: jiff::Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What a client may not say of a new object.
+fn clear_metadata(object: &mut Value) {
+    let metadata = meta::metadata_mut(object);
+    for field in
+        ["uid", "resourceVersion", "selfLink", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
+        metadata.shift_remove(field);
+    }
+}
+
+/// What only the server says of a new object.
+fn fill_metadata(cx: &Cx<'_>, object: &mut Value) {
+    let metadata = meta::metadata_mut(object);
+    metadata.insert("uid".into(), json!(uuid::Uuid::new_v4().hyphenated().to_string()));
+    metadata.insert("creationTimestamp".into(), json!(timestamp(cx.now)));
+}
+
+/// What a client may leave out, or may not say, of an object that exists.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let old_metadata = old["metadata"].clone();
+    let metadata = meta::metadata_mut(new);
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "selfLink",
+    ] {
+        let must = matches!(
+            field,
+            "resourceVersion" | "selfLink" | "generation" | "deletionTimestamp" | "deletionGracePeriodSeconds"
+        );
+        match old_metadata.get(field) {
+            Some(value) if must || !metadata.contains_key(field) => {
+                metadata.insert(field.into(), value.clone());
+            }
+            None if must => {
+                metadata.shift_remove(field);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn strip_version(object: &mut Value) {
+    meta::metadata_mut(object).shift_remove("resourceVersion");
+}
+
+/// A name of `generateName` and five letters. Answers whether one was made.
+fn generate_name(object: &mut Value) -> bool {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let stem = meta::text(object, "generateName").to_string();
+    if stem.is_empty() {
+        return false;
+    }
+    if meta::name(object).is_empty() {
+        let mut cut = stem.len().min(GENERATED_STEM_BYTES_MAX);
+        while !stem.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let letter = |_| LETTERS[rand::random_range(0..LETTERS.len())] as char;
+        let name: String = stem[..cut].chars().chain((0..GENERATED_CHARACTERS).map(letter)).collect();
+        meta::metadata_mut(object).insert("name".into(), json!(name));
+    }
+    true
+}
+
+/// 422 where there are causes.
+pub fn refuse(kind: &Kind, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
+    if causes.is_empty() { Ok(()) } else { Err(invalid(&kind.group, &kind.kind, name, causes)) }
+}
+
+pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Status {
+    let causes = causes.into_iter().map(|cause| api::Cause {
+        reason: cause.reason.as_str().into(),
+        message: cause.message,
+        field: cause.field,
+    });
+    Status::invalid(group, kind, name, causes.collect())
+}
+
+pub fn store_failure(error: WriteError) -> Status {
+    match error {
+        WriteError::Store(store::Error::TooLarge { bytes, limit, .. }) => {
+            Status::too_large(format!("etcdserver: request is too large: {bytes} bytes, limit {limit}"))
+        }
+        WriteError::Store(store::Error::Closed) => Status::unavailable("the server is shutting down"),
+        other => Status::internal(other),
+    }
+}
+
+/// `timeout=` must be a duration; how long it may take is the server's own limit.
+fn check_timeout(cx: &Cx<'_>) -> Result<(), Status> {
+    let Some(text) = cx.ask.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
+    api::go::parse_duration(text)
+        .map(|_| ())
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))
+}
+
+/// Preconditions of a deletion or of an eviction.
+pub fn check_preconditions(at: &At<'_>, object: &Value, conditions: &Preconditions) -> Result<(), Status> {
+    let of = api::status::GroupResource { group: &at.kind.group, resource: &at.kind.kind };
+    if let Some(uid) = conditions.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            meta::uid(object)
+        );
+        return Err(Status::conflict(of, &at.target.name, why));
+    }
+    if let Some(version) = conditions.resource_version.as_deref().filter(|v| *v != meta::resource_version(object)) {
+        let why = format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
+            meta::resource_version(object)
+        );
+        return Err(Status::conflict(of, &at.target.name, why));
+    }
+    Ok(())
+}
+
+/// The answer of a write.
+pub fn written(cx: &Cx<'_>, kind: &Kind, code: u16, stored: Stored) -> Result<Answer, Status> {
+    match (cx.accept, stored) {
+        (Accept { transform: None, .. }, Stored { json: Some(json), .. }) => Ok(Answer::Encoded { code, json }),
+        (accept, Stored { object, .. }) => {
+            Ok(Answer::Value { code, value: transform::object(cx, kind, object, accept)? })
+        }
+    }
+}
+
+/// Nobody hands out rights that he does not hold.
+fn escalation(request: &admission::Request, object: &Value) -> Result<(), Status> {
+    if &*request.kind.group != rbac::GROUP {
+        return Ok(());
+    }
+    let name = if request.operation == Operation::Create { "" } else { request.name };
+    let write = rules::Write { user: request.user, resource: &request.kind.plural, namespace: request.namespace, name };
+    rules::check_escalation(&request.state.authorizer, write, object, request.old)
+}
