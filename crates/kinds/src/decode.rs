@@ -140,7 +140,7 @@ pub fn zero(schema: &Schema, shape: &Shape) -> Value {
 }
 
 /// What Go writes for a field that nobody set, if anything.
-fn absent(schema: &Schema, field: &Field) -> Option<Value> {
+pub(crate) fn absent(schema: &Schema, field: &Field) -> Option<Value> {
     match field.omit {
         Omit::Never if field.pointer => Some(Value::Null),
         Omit::Never => Some(zero(schema, &field.shape)),
@@ -150,21 +150,26 @@ fn absent(schema: &Schema, field: &Field) -> Option<Value> {
     }
 }
 
-/// What Go writes for a field that has this value, if anything.
-fn present(field: &Field, value: Value) -> Option<Value> {
-    if field.pointer {
-        return Some(value);
+/// How Go writes a field that has a value.
+pub(crate) enum Written {
+    AsItIs,
+    Null,
+    LeftOut,
+}
+
+pub(crate) fn written(field: &Field, value: &Value) -> Written {
+    if field.pointer || (field.omit == Omit::Empty && is_struct(&field.shape)) {
+        return Written::AsItIs;
     }
-    let empty = is_empty(&field.shape, &value);
     match field.omit {
         // An object that is stored comes back without the difference between an empty list and none.
-        Omit::Never => match &value {
-            Value::Array(items) if items.is_empty() => Some(Value::Null),
-            Value::Object(map) if map.is_empty() && matches!(field.shape, Shape::Map(_)) => Some(Value::Null),
-            _ => Some(value),
+        Omit::Never => match value {
+            Value::Array(items) if items.is_empty() => Written::Null,
+            Value::Object(map) if map.is_empty() && matches!(field.shape, Shape::Map(_)) => Written::Null,
+            _ => Written::AsItIs,
         },
-        Omit::Empty if is_struct(&field.shape) => Some(value),
-        Omit::Empty | Omit::Zero => (!empty).then_some(value),
+        Omit::Empty | Omit::Zero if is_empty(&field.shape, value) => Written::LeftOut,
+        Omit::Empty | Omit::Zero => Written::AsItIs,
     }
 }
 
@@ -181,7 +186,7 @@ pub(crate) fn is_empty(shape: &Shape, value: &Value) -> bool {
 }
 
 /// A Go struct, which omitempty does not see into.
-pub(crate) fn is_struct(shape: &Shape) -> bool {
+fn is_struct(shape: &Shape) -> bool {
     matches!(
         shape,
         Shape::Struct(_)
@@ -343,7 +348,11 @@ impl<'s> Reader<'s> {
         let mut object = Map::with_capacity(filled + unknown.len() + 1);
         for (field, slot) in fields.iter().zip(self.slots.drain(base..)) {
             let value = match slot {
-                Some(value) => present(field, value),
+                Some(value) => match written(field, &value) {
+                    Written::AsItIs => Some(value),
+                    Written::Null => Some(Value::Null),
+                    Written::LeftOut => None,
+                },
                 None => absent(self.schema, field),
             };
             if let Some(value) = value {

@@ -343,7 +343,10 @@ impl Kind {
 
     /// Brings an object that code has changed into the form in which it is written: fields in order, nothing that Go
     /// leaves out. The last step before it is encoded.
-    pub fn tidy(&self, object: Value) -> Result<Value, DecodeError> {
+    pub fn tidy(&self, mut object: Value) -> Result<Value, DecodeError> {
+        if crate::tidy::tidy(&self.schema, self.root, &mut object).is_ok() {
+            return Ok(object);
+        }
         decode::normalize(&self.schema, self.root, object).map(|decoded| decoded.object)
     }
 

@@ -10,6 +10,7 @@ pub mod quantity;
 pub mod scalar;
 pub mod schema;
 pub mod tables;
+mod tidy;
 
 pub mod apply;
 pub mod fieldset;
