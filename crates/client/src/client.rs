@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::api::{Ask, Status};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,7 @@ struct Inner {
     namespace: String,
     /// Go with every request: the agent's name, whom to act as.
     headers: Vec<(HeaderName, HeaderValue)>,
+    warned: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Client {
@@ -58,7 +59,14 @@ impl Client {
     /// A client whose requests something else carries: a server in this process, a test's answers.
     pub fn with_transport(transport: Arc<dyn Transport>) -> Client {
         let headers = vec![(USER_AGENT, HeaderValue::from_static(AGENT))];
-        Client(Arc::new(Inner { transport, namespace: "default".to_string(), headers }))
+        let warned = Arc::new(|text: &str| tracing::warn!("{text}"));
+        Client(Arc::new(Inner { transport, namespace: "default".to_string(), headers, warned }))
+    }
+
+    /// The same client with somebody who hears the server's warnings (of deprecated or unknown fields, for one) instead of
+    /// the log.
+    pub fn on_warning(self, hear: impl Fn(&str) + Send + Sync + 'static) -> Client {
+        self.edit(|inner| inner.warned = Arc::new(hear))
     }
 
     /// The same client with another default namespace.
@@ -117,6 +125,11 @@ impl Client {
     /// As [`Client::send`], with an answer of 400 and above turned into [`Error::Api`].
     pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>> {
         let response = self.send(request).await?;
+        for header in response.headers().get_all(WARNING) {
+            if let Some(text) = header.to_str().ok().and_then(warning) {
+                (self.0.warned)(&text);
+            }
+        }
         match response.status() {
             code if code.as_u16() < 400 => Ok(response),
             code => Err(refusal(code, response).await),
@@ -231,6 +244,13 @@ fn repeat_after(method: &Method, outcome: &Result<Response<Body>>, pause: Durati
 
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The text of `299 - "text"`, its quotes taken off.
+fn warning(header: &str) -> Option<String> {
+    let text = header.strip_prefix("299 ")?.split_once(' ')?.1.trim();
+    let text = text.strip_prefix('"')?.strip_suffix('"')?;
+    Some(text.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
 fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {

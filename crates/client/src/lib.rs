@@ -13,7 +13,7 @@
 //! ```
 
 mod api;
-mod client;
+pub mod client;
 pub mod config;
 mod credentials;
 pub mod discovery;

@@ -48,9 +48,14 @@ pub struct Named {
 impl Claims {
     /// The claims of a token, `None` where it is no JWT.
     pub fn decode(token: &str) -> Option<Claims> {
-        let payload = token.split('.').nth(1)?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
+        serde_json::from_value(payload(token)?).ok()
     }
+}
+
+/// All claims of a token as they are, `None` where it is no JWT.
+pub fn payload(token: &str) -> Option<Value> {
+    let payload = token.split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {

@@ -312,8 +312,8 @@ pub(crate) fn chunks(body: Body) -> BoxStream<'static, Result<Bytes>> {
     .boxed()
 }
 
-/// A body's lines as text.
-pub(crate) fn text_lines(body: Body, limit: usize) -> BoxStream<'static, Result<String>> {
+/// A body's lines as text, without their ends; a line longer than `limit` bytes comes in parts.
+pub fn text_lines(body: Body, limit: usize) -> BoxStream<'static, Result<String>> {
     lines(body, limit, TooLong::Splits).map(|line| Ok(String::from_utf8_lossy(&line?).into_owned())).boxed()
 }
 
