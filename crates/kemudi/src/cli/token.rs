@@ -1,0 +1,51 @@
+//! `kemudi token`: the token in use, for curl and the like; or a fresh one of a service account.
+
+use clap::Args;
+use kemudi_client::config::Credentials;
+use kemudi_client::token::payload;
+
+use super::create::{TokenArgs, request_token};
+use super::{Failure, Global, Outcome, print};
+
+#[derive(Args, Debug)]
+pub struct Token {
+    /// Ask for a token of this service account instead
+    name: Option<String>,
+    #[command(flatten)]
+    request: TokenArgs,
+    /// Show what the token says about itself
+    #[arg(long)]
+    claims: bool,
+}
+
+impl Token {
+    pub async fn run(self, global: &Global) -> Outcome {
+        let token = match &self.name {
+            Some(name) => request_token(&global.client()?, name, &self.request).await?["status"]["token"]
+                .as_str()
+                .unwrap_or_default()
+                .to_string(),
+            None => in_use(global)?,
+        };
+        if !self.claims {
+            return print(token + "\n");
+        }
+        match payload(&token) {
+            Some(claims) => print(api::codec::to_pretty_json(&claims)).and_then(|()| print("\n")),
+            None => Err(Failure::new("the token is no JWT; it says nothing about itself")
+                .hint("ask the server who it is for: kemudi whoami")),
+        }
+    }
+}
+
+fn in_use(global: &Global) -> Outcome<String> {
+    let config = global.config()?;
+    match &config.credentials {
+        Credentials::Token(token) => Ok(token.clone()),
+        Credentials::TokenFile(path) => std::fs::read_to_string(path)
+            .map(|text| text.trim().to_string())
+            .map_err(|error| Failure::new(format!("cannot read the token at {}: {error}", path.display()))),
+        Credentials::None => Err(Failure::new(format!("{} has no token", config.source))
+            .hint("ask for one of a service account: kemudi token NAME")),
+    }
+}
