@@ -337,9 +337,10 @@ impl<'s> Reader<'s> {
                 shape => self.read(shape, field.named.as_deref(), source)?,
             };
             self.path.pop();
-            // A second null leaves the first value.
-            if value.is_some() || field.pointer {
-                self.slots[base + at] = value;
+            // Null leaves what is no pointer as it was.
+            let slot = &mut self.slots[base + at];
+            if value.is_some() || field.pointer || slot.is_none() {
+                *slot = Some(value.unwrap_or_default());
             }
         }
         self.inside = outer;
@@ -348,12 +349,12 @@ impl<'s> Reader<'s> {
         let mut object = Map::with_capacity(filled + unknown.len() + 1);
         for (field, slot) in fields.iter().zip(self.slots.drain(base..)) {
             let value = match slot {
-                Some(value) => match written(field, &value) {
+                Some(value) if !value.is_null() => match written(field, &value) {
                     Written::AsItIs => Some(value),
                     Written::Null => Some(Value::Null),
                     Written::LeftOut => None,
                 },
-                None => absent(self.schema, field),
+                _ => absent(self.schema, field),
             };
             if let Some(value) = value {
                 object.insert(String::from(&*field.name), value);

@@ -56,6 +56,21 @@ fn unknown_and_duplicate_fields_are_dropped_and_told_of() {
 }
 
 #[test]
+fn a_field_given_as_null_and_again_is_a_duplicate() {
+    check(
+        "configmaps",
+        r#"{"metadata":null,"metadata":{"name":"x"}}"#,
+        r#"{"metadata":{"name":"x"}}, duplicate field "metadata""#,
+    );
+    check(
+        "configmaps",
+        r#"{"metadata":{"name":"x"},"metadata":null}"#,
+        r#"{"metadata":{"name":"x"}}, duplicate field "metadata""#,
+    );
+    check("configmaps", r#"{"immutable":true,"immutable":null}"#, r#"{"metadata":{}}, duplicate field "immutable""#);
+}
+
+#[test]
 fn wrong_types_are_named_as_go_names_them() {
     let check = |body, error: &str| check("configmaps", body, error);
     check(
