@@ -12,7 +12,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// The documents there are, as paths below `/openapi/v3/`, in order.
 pub fn v3_paths(registry: &Registry) -> Vec<String> {
-    let mut paths: Vec<String> = OTHERS.iter().map(|other| other.path.trim_start_matches('/').to_owned()).collect();
+    let mut paths: Vec<String> = OTHERS.iter().map(|other| other.path.trim_matches('/').to_owned()).collect();
     paths.extend(["api".to_owned(), "apis".to_owned()]);
     for group in registry.groups() {
         if !group.name.is_empty() {

@@ -64,6 +64,7 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
         }
     };
     respond::add_warnings(response.headers_mut(), &warnings);
+    state.metrics.count(&ask.verb, &ask.method, response.status().as_u16());
     response
 }
 

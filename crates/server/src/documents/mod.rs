@@ -99,15 +99,11 @@ fn token_issuer(ask: &Ask, state: &State, document: oidc::Document) -> Result<An
 /// A text that is compressed for clients that take it, whatever its size.
 fn compressed(ask: &Ask, text: impl Into<Bytes>, media: &'static str) -> Answer {
     let text = text.into();
-    let mut response = match respond::takes_gzip(ask.headers) {
-        true => {
-            let mut response = respond::raw(200, media, gzip(&text));
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response
-        }
-        false => respond::raw(200, media, text),
-    };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if !respond::takes_gzip(ask.headers) {
+        return Answer::Raw(respond::raw(200, media, text));
+    }
+    let mut response = respond::raw(200, media, gzip(&text));
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     Answer::Raw(response)
 }
 

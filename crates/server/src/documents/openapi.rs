@@ -102,7 +102,7 @@ fn in_a_year() -> Timestamp {
 
 /// What a document is made from: as long as it is the same value, so is the document.
 #[derive(Clone)]
-enum Origin {
+pub(super) enum Origin {
     /// Nothing but the path.
     Path,
     Version(Arc<GroupVersion>),

@@ -174,6 +174,35 @@ fn openapi_answers_as_recorded() {
     }
 }
 
+/// The recordings send facts of the documents back through an object: what they saved, and what came of it.
+#[test]
+fn openapi_says_what_was_recorded() {
+    let (documents, registry) = (Documents::default(), builtin());
+    for name in ["protocol/openapi-v2.json", "protocol/openapi-v3.json"] {
+        let mut saved: HashMap<String, String> = HashMap::new();
+        let fill = |text: &str, saved: &HashMap<String, String>| {
+            saved.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
+        };
+        for step in recording(name)["steps"].as_array().unwrap() {
+            if let Some(data) = step["body"]["data"].as_object() {
+                for (key, template) in data {
+                    let got = fill(template.as_str().unwrap(), &saved);
+                    assert_eq!(step["expect"]["body"]["data"][key], got, "{name} {key}");
+                }
+            }
+            let Some(pointers) = step["save"].as_object() else { continue };
+            let path = fill(step["path"].as_str().unwrap(), &saved);
+            let got = ask(&documents, &registry, &format!("GET {path}"), &[]);
+            let document: Value = serde_json::from_slice(got.body()).unwrap();
+            for (name, pointer) in pointers {
+                let value = document.pointer(pointer.as_str().unwrap()).and_then(Value::as_str);
+                saved
+                    .insert(name.clone(), value.unwrap_or_else(|| panic!("nothing at {pointer} of {path}")).to_owned());
+            }
+        }
+    }
+}
+
 #[test]
 fn the_index_of_openapi_leads_to_its_documents() {
     let (documents, registry) = (Documents::default(), builtin());
