@@ -503,7 +503,8 @@ impl GroupVersion {
 impl Registry {
     /// The kinds in the order they are given; a group's first version is its preferred one.
     pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Registry {
-        let mut groups: Vec<(Arc<str>, Vec<(Arc<str>, Vec<Arc<Kind>>)>)> = Vec::new();
+        type Versions = Vec<(Arc<str>, Vec<Arc<Kind>>)>;
+        let mut groups: Vec<(Arc<str>, Versions)> = Vec::new();
         for kind in kinds {
             let group = match groups.iter().position(|(name, _)| *name == kind.group) {
                 Some(at) => &mut groups[at].1,
