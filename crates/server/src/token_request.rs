@@ -65,19 +65,21 @@ pub struct Issued {
 
 /// Issues a token for the named account. Errors are the answers to the client.
 pub fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value) -> Result<Issued, Status> {
-    let mismatch = |field: &str, given: &str, what: &str| {
-        let why = format!("Invalid value: {}: must match the service account {what} if specified", go::quote(given));
-        Err(invalid(name, field, why))
-    };
-    match (meta::name(&object), meta::namespace(&object)) {
-        (given, _) if !given.is_empty() && given != name => return mismatch("metadata.name", given, "name"),
-        (_, given) if !given.is_empty() && given != namespace => {
-            return mismatch("metadata.namespace", given, "namespace");
-        }
-        _ => {}
+    let (given, place) = (meta::name(&object), meta::namespace(&object));
+    if !place.is_empty() && place != namespace {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(text));
     }
-    let account =
-        cx.lookup.get("", "serviceaccounts", namespace, name).ok_or_else(|| not_found("serviceaccounts", name))?;
+    if !given.is_empty() && given != name {
+        let why = format!("Invalid value: {}: must match the service account name if specified", go::quote(given));
+        return Err(invalid(name, "metadata.name", why));
+    }
+    let Some(account) = cx.lookup.get("", "serviceaccounts", namespace, name) else {
+        return Err(match cx.lookup.identity("", "namespaces", "", namespace) {
+            Some(_) => not_found("serviceaccounts", name),
+            None => not_found("namespaces", namespace),
+        });
+    };
     let uid = meta::uid(&account);
     let given = meta::uid(&object);
     if !given.is_empty() && given != uid {
@@ -231,10 +233,15 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn ask(object: Value, max: Option<i64>) -> Result<Issued, Status> {
+        ask_of("ns", "s", object, max)
+    }
+
+    fn ask_of(place: &str, name: &str, object: Value, max: Option<i64>) -> Result<Issued, Status> {
         let mut objects = Objects::default();
         let meta = |name: &str, uid: &str| json!({"name": name, "namespace": "ns", "uid": uid});
         objects.put("", "serviceaccounts", json!({"metadata": meta("s", "s1")}));
         objects.put("", "secrets", json!({"metadata": meta("sec", "x1")}));
+        objects.put("", "namespaces", json!({"metadata": {"name": "ns"}}));
         objects.put(
             "",
             "pods",
@@ -252,7 +259,7 @@ mod tests {
             extend_expiration: true,
             now: NOW,
         };
-        token_request(&cx, "ns", "s", object)
+        token_request(&cx, place, name, object)
     }
 
     /// The answer and the claims of its token, without what is new every time.
@@ -337,6 +344,17 @@ mod tests {
         check(
             bound(json!({"kind": "Pod", "apiVersion": "apps/v1", "name": "p"})),
             "cannot bind token to object of type apps/v1, Kind=Pod",
+        );
+    }
+
+    #[test]
+    fn accounts_that_are_not_there() {
+        let why = |place: &str, name: &str, object: Value| ask_of(place, name, object, None).unwrap_err().message;
+        assert_eq!(why("ns", "nosuch", json!({})), "serviceaccounts \"nosuch\" not found");
+        assert_eq!(why("elsewhere", "s", json!({})), "namespaces \"elsewhere\" not found");
+        assert_eq!(
+            why("ns", "s", json!({"metadata": {"namespace": "other"}})),
+            "the namespace of the provided object does not match the namespace sent on the request"
         );
     }
 
