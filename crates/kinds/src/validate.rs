@@ -17,7 +17,7 @@ pub fn create(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = metadata(object, kind.namespaced, kind.behaviour.name);
     causes.extend(standard_finalizers(object));
     causes.extend((kind.behaviour.validate_create)(object));
-    causes
+    once(causes)
 }
 
 /// Everything wrong with what is to take the place of `old`.
@@ -25,7 +25,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = metadata_update(new, old);
     causes.extend(standard_finalizers(new));
     causes.extend((kind.behaviour.validate_update)(new, old));
-    causes
+    once(causes)
 }
 
 /// Everything wrong with a write of the status subresource.
@@ -33,7 +33,18 @@ pub fn status(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = metadata_update(new, old);
     causes.extend(standard_finalizers(new));
     causes.extend((kind.behaviour.validate_status)(new, old));
-    causes
+    once(causes)
+}
+
+/// The same cause from two rules is told once.
+fn once(causes: Vec<Cause>) -> Vec<Cause> {
+    let mut told: Vec<Cause> = Vec::with_capacity(causes.len());
+    for cause in causes {
+        if !told.contains(&cause) {
+            told.push(cause);
+        }
+    }
+    told
 }
 
 /// What is wrong with the metadata of an object that is to be created: the part that custom resources share.

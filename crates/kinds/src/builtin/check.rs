@@ -225,3 +225,76 @@ pub fn diff(old: &Value, new: &Value) -> String {
     push(' ', &old[old.len() - tail..old.len() - tail + after]);
     text
 }
+
+/// `Invalid value: detail`, for a value that is too much to show.
+pub fn invalid_unshown(path: impl Into<String>, detail: &str) -> Cause {
+    Cause { reason: CauseReason::Invalid, field: path.into(), message: format!("Invalid value: {detail}") }
+}
+
+/// What `ValidateLabelSelector` says, and that it must select by something.
+pub fn workload_selector(out: &mut Causes, selector: &Value, path: &str, kind: &str) -> bool {
+    let before = out.len();
+    label_selector(out, selector, path);
+    let right = out.len() == before;
+    if !selector.is_null() && selector.list("matchExpressions").is_empty() && selector.at("matchLabels").is_nothing() {
+        out.push(Cause::invalid(path, selector, &format!("empty selector is invalid for {kind}")));
+    }
+    right
+}
+
+/// A percentage as its number; a count as itself.
+pub fn count_of(value: &Value) -> i64 {
+    match value {
+        Value::String(percent) => percent.trim_end_matches('%').parse().unwrap_or(0),
+        _ => value.as_i64().unwrap_or_default(),
+    }
+}
+
+pub fn at_most_100_percent(out: &mut Causes, value: &Value, path: &str) {
+    if value.is_string() && count_of(value) > 100 {
+        out.push(Cause::invalid(path, value, "must not be greater than 100%"));
+    }
+}
+
+/// `cannot be greater than ..`, for two counts of a status.
+pub fn not_above(out: &mut Causes, status: &Value, field: &str, other: &str, detail: &str) {
+    if status.int(field) > status.int(other) {
+        out.push(Cause::invalid(format!("status.{field}"), &status.int(field).into(), detail));
+    }
+}
+
+/// `example.com/path`.
+pub fn domain_prefixed_path(out: &mut Causes, value: &str, path: &str) {
+    if value.is_empty() {
+        return out.push(Cause::required(path, ""));
+    }
+    match value.split_once('/') {
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            text(out, host, path, validate::dns1123_subdomain);
+            const PATTERN: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+            if !rest.chars().all(allowed) {
+                let detail = validate::regex_text("Invalid path", PATTERN, &[]);
+                out.push(Cause::invalid(path, &rest.into(), &detail));
+            }
+        }
+        _ => out.push(Cause::invalid(path, &value.into(), "must be a domain-prefixed path (such as \"acme.io/foo\")")),
+    }
+}
+
+/// An address range: `10.0.0.0/8`.
+pub fn cidr(out: &mut Causes, value: &str, path: &str) {
+    if parse_cidr(value).is_none() {
+        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        out.push(Cause::invalid(path, &value.into(), detail));
+    }
+}
+
+/// The address and the length of the prefix.
+pub fn parse_cidr(value: &str) -> Option<(std::net::IpAddr, u32)> {
+    let (address, bits) = value.split_once('/')?;
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits: u32 = Some(bits).filter(|bits| bits.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+    (bits <= most).then_some((address, bits))
+}

@@ -13,6 +13,7 @@ mod rows;
 
 mod admission;
 mod apps;
+mod autoscaling;
 mod batch;
 mod certificates;
 mod cluster;
@@ -65,7 +66,7 @@ static ALL: &[(&str, &str, &Behaviour)] = &[
     ("apps", "Deployment", &apps::DEPLOYMENT),
     ("apps", "ReplicaSet", &apps::REPLICA_SET),
     ("apps", "StatefulSet", &apps::STATEFUL_SET),
-    ("autoscaling", "HorizontalPodAutoscaler", &apps::HORIZONTAL_POD_AUTOSCALER),
+    ("autoscaling", "HorizontalPodAutoscaler", &autoscaling::HORIZONTAL_POD_AUTOSCALER),
     ("autoscaling", "Scale", &apps::SCALE),
     ("batch", "CronJob", &batch::CRON_JOB),
     ("batch", "Job", &batch::JOB),

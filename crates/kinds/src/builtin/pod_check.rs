@@ -220,6 +220,7 @@ fn claim_names(out: &mut Causes, container: &Value, spec: &Value, path: &str) {
     let mut known: Vec<&str> =
         spec.list("resourceClaims").iter().map(|claim| claim.text("name")).filter(|name| !name.is_empty()).collect();
     known.sort_unstable();
+    known.dedup();
     let mut seen: Vec<String> = Vec::new();
     for (at, claim) in container.list("resources.claims").iter().enumerate() {
         let path = format!("{path}.resources.claims[{at}]");
@@ -630,7 +631,7 @@ fn mounts(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
             let detail = "must not already exist in volumeDevices";
             out.push(Cause::invalid(format!("{path}.name"), &name.into(), detail));
         }
-        if devices.iter().any(|device| device.text("devicePath") == target) {
+        if last_of_each(devices, "devicePath").contains(&target) {
             let detail = "must not already exist as a path in volumeDevices";
             out.push(Cause::invalid(format!("{path}.mountPath"), &target.into(), detail));
         }
@@ -666,6 +667,12 @@ fn mounts(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
     }
 }
 
+/// One path per name, the last that is given: upstream keeps them by name.
+fn last_of_each<'a>(list: &'a [Value], field: &str) -> Vec<&'a str> {
+    let later = |at: usize| list[at + 1..].iter().any(|other| other.text("name") == list[at].text("name"));
+    (0..list.len()).filter(|at| !later(*at)).map(|at| list[at].text(field)).collect()
+}
+
 fn devices(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
     let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     let mounts = container.list("volumeMounts");
@@ -697,7 +704,7 @@ fn devices(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
         if mounts.iter().any(|mount| mount.text("name") == name) {
             out.push(Cause::invalid(&name_field, &name.into(), "must not already exist in volumeMounts"));
         }
-        if mounts.iter().any(|mount| mount.text("mountPath") == target) {
+        if last_of_each(mounts, "mountPath").contains(&target) {
             let detail = "must not already exist as a path in volumeMounts";
             out.push(Cause::invalid(&path_field, &target.into(), detail));
         }

@@ -42,7 +42,7 @@ pub fn is_standard_for_containers(name: &str) -> bool {
 }
 
 pub fn is_standard_for_quotas(name: &str) -> bool {
-    is_standard(name)
+    is_standard(name) && name != "storage"
 }
 
 pub fn is_huge_page(name: &str) -> bool {

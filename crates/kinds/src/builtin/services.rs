@@ -1,16 +1,411 @@
 //! Services. Addresses and node ports are given by the server.
 
-use crate::{Behaviour, NameRule};
+use serde_json::{Value, json};
 
-use super::{columns, rows};
+use super::check::{self, Causes, one_of, text};
+use super::read::{Read, Write};
+use super::{columns, discovery, rows};
+use crate::validate;
+use crate::{Behaviour, Cause, NameRule};
 
 pub static SERVICE: Behaviour = Behaviour {
+    default,
+    prepare_create: |service| {
+        service.set("status", json!({"loadBalancer": {}}));
+        same_address(service, None);
+    },
+    prepare_update,
+    validate_create: |service| self::service(service),
+    validate_update: |new, old| {
+        let mut out = Vec::new();
+        addresses_stay(&mut out, new, old);
+        class_stays(&mut out, new, old);
+        out.extend(service(new));
+        out
+    },
     columns: columns::SERVICE,
     row: rows::service,
     selectable: &[("spec.clusterIP", "/spec/clusterIP"), ("spec.type", "/spec/type")],
-    name: NameRule::Label1035,
+    name: NameRule::Label,
     has_status: true,
     create_on_update: true,
     returns_deleted: true,
     ..Behaviour::PLAIN
 };
+
+fn default(service: &mut Value) {
+    const AFFINITY_SECONDS: i64 = 3 * 3600;
+    let Some(spec) = service.at_mut("spec") else { return };
+    spec.set_default("sessionAffinity", "None");
+    match spec.text("sessionAffinity") {
+        "None" => spec.remove("sessionAffinityConfig"),
+        "ClientIP" => spec.set_if_absent("sessionAffinityConfig.clientIP.timeoutSeconds", AFFINITY_SECONDS),
+        _ => {}
+    }
+    spec.set_default("type", "ClusterIP");
+    for port in spec.list_mut("ports") {
+        port.set_default("protocol", "TCP");
+        let target = port.at("targetPort");
+        if target.is_null() || target == &json!(0) || target == "" {
+            let number = port.int("port");
+            port.set("targetPort", number);
+        }
+    }
+    let type_ = spec.text("type").to_owned();
+    if externally_accessible(spec) {
+        spec.set_default("externalTrafficPolicy", "Cluster");
+    }
+    if matches!(type_.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
+        spec.set_if_absent("internalTrafficPolicy", "Cluster");
+    }
+    if type_ == "LoadBalancer" {
+        spec.set_if_absent("allocateLoadBalancerNodePorts", true);
+        for ingress in service.list_mut("status.loadBalancer.ingress") {
+            if !ingress.text("ip").is_empty() {
+                ingress.set_if_absent("ipMode", "VIP");
+            }
+        }
+    }
+}
+
+fn externally_accessible(spec: &Value) -> bool {
+    match spec.text("type") {
+        "LoadBalancer" | "NodePort" => true,
+        "ClusterIP" => !spec.list("externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
+/// The one address and the list of addresses say the same, whichever the client knows.
+fn same_address(service: &mut Value, old: Option<&Value>) {
+    let first = |service: &Value| service.list("spec.clusterIPs").first().cloned().unwrap_or(Value::Null);
+    let one = service.text("spec.clusterIP").to_owned();
+    let Some(old) = old else {
+        if !one.is_empty() && service.list("spec.clusterIPs").is_empty() {
+            service.set("spec.clusterIPs", json!([one]));
+        }
+        return;
+    };
+    let before = old.text("spec.clusterIP");
+    if one.is_empty() && !before.is_empty() && service.at("spec.clusterIPs") == old.at("spec.clusterIPs") {
+        service.remove("spec.clusterIPs");
+    } else if one != before && first(service) == first(old) {
+        service.set("spec.clusterIPs", json!([one]));
+    } else if service.list("spec.clusterIPs").is_empty() && !one.is_empty() && old.list("spec.clusterIPs").is_empty() {
+        service.set("spec.clusterIPs", json!([one]));
+    }
+}
+
+fn prepare_update(new: &mut Value, old: &Value) {
+    let both = new.text("spec.type") != "ExternalName" && old.text("spec.type") != "ExternalName";
+    if both {
+        // What the server gave once is not asked for again.
+        if new.text("spec.clusterIP").is_empty() && new.list("spec.clusterIPs").is_empty() {
+            for field in ["clusterIP", "clusterIPs"] {
+                let path = format!("spec.{field}");
+                if old.has(&path) {
+                    new.set(&path, old.at(&path).clone());
+                }
+            }
+        }
+        for field in ["ipFamilies", "ipFamilyPolicy"] {
+            let path = format!("spec.{field}");
+            if old.has(&path) {
+                new.set_if_absent(&path, old.at(&path).clone());
+            }
+        }
+    }
+    same_address(new, Some(old));
+    drop_type_dependent(new, old);
+}
+
+/// Fields of the old type that were not touched go with it.
+fn drop_type_dependent(new: &mut Value, old: &Value) {
+    let (before, after) = (old.text("spec.type").to_owned(), new.text("spec.type").to_owned());
+    if before == after {
+        return;
+    }
+    let same = |new: &Value, field: &str| new.at(field) == old.at(field);
+    let has_address = |type_: &str| matches!(type_, "ClusterIP" | "NodePort" | "LoadBalancer");
+    let has_ports = |type_: &str| matches!(type_, "NodePort" | "LoadBalancer");
+    if has_address(&before) && !has_address(&after) && same(new, "spec.clusterIPs") {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            new.remove(&format!("spec.{field}"));
+        }
+    }
+    if has_ports(&before) && !has_ports(&after) {
+        let ports: Vec<Value> = old.list("spec.ports").to_vec();
+        for (port, old) in new.list_mut("spec.ports").iter_mut().zip(ports) {
+            if port.at("nodePort") == old.at("nodePort") {
+                port.remove("nodePort");
+            }
+        }
+    }
+    if before == "LoadBalancer" {
+        for field in ["healthCheckNodePort", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            let path = format!("spec.{field}");
+            if same(new, &path) {
+                new.remove(&path);
+            }
+        }
+        new.set("status.loadBalancer", json!({}));
+    }
+    if !externally_accessible(new.at("spec")) && same(new, "spec.externalTrafficPolicy") {
+        new.remove("spec.externalTrafficPolicy");
+    }
+}
+
+fn headless(spec: &Value) -> bool {
+    spec.list("clusterIPs") == [json!("None")]
+}
+
+fn service(service: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let (out, spec) = (&mut causes, service.at("spec"));
+    let type_ = spec.text("type");
+    let ports = spec.list("ports");
+    if ports.is_empty() && !headless(spec) && type_ != "ExternalName" {
+        out.push(Cause::required("spec.ports", ""));
+    }
+    match type_ {
+        "LoadBalancer" | "NodePort" if headless(spec) => {
+            let detail = format!("may not be set to 'None' for {type_} services");
+            out.push(Cause::invalid("spec.clusterIPs[0]", &"None".into(), &detail));
+        }
+        "ExternalName" => external_name(out, spec),
+        _ => {}
+    }
+    service_ports(out, ports);
+    out.extend(validate::labels(spec.at("selector"), "spec.selector"));
+    one_of(out, spec.at("sessionAffinity"), "spec.sessionAffinity", &["ClientIP", "None"]);
+    affinity_config(out, spec);
+    if type_ != "ExternalName" {
+        addresses(out, spec);
+    }
+    for (at, ip) in spec.list("externalIPs").iter().filter_map(Value::as_str).enumerate() {
+        let path = format!("spec.externalIPs[{at}]");
+        let wrong = validate::ip(ip, &path);
+        if wrong.is_empty() {
+            discovery::reachable(out, ip, &path);
+        }
+        out.extend(wrong);
+    }
+    one_of(out, spec.at("type"), "spec.type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    ports_once(out, spec, ports);
+    let source_ranges = spec.list("loadBalancerSourceRanges");
+    if !source_ranges.is_empty() {
+        if type_ != "LoadBalancer" {
+            let detail = "may only be used when `type` is 'LoadBalancer'";
+            out.push(Cause::forbidden("spec.LoadBalancerSourceRanges", detail));
+        }
+        for (at, range) in source_ranges.iter().filter_map(Value::as_str).enumerate() {
+            check::cidr(out, range.trim(), &format!("spec.LoadBalancerSourceRanges[{at}]"));
+        }
+    }
+    if spec.has("allocateLoadBalancerNodePorts") && type_ != "LoadBalancer" {
+        let detail = "may only be used when `type` is 'LoadBalancer'";
+        out.push(Cause::forbidden("spec.allocateLoadBalancerNodePorts", detail));
+    }
+    if let Some(class) = spec.at("loadBalancerClass").as_str() {
+        if type_ == "LoadBalancer" {
+            text(out, class, "spec.loadBalancerClass", validate::qualified_name);
+        } else {
+            let detail = "may only be used when `type` is 'LoadBalancer'";
+            out.push(Cause::forbidden("spec.loadBalancerClass", detail));
+        }
+    }
+    traffic(out, spec);
+    causes
+}
+
+fn external_name(out: &mut Causes, spec: &Value) {
+    for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if !spec.at(field).is_nothing() {
+            out.push(Cause::forbidden(format!("spec.{field}"), "may not be set for ExternalName services"));
+        }
+    }
+    match spec.text("externalName").trim_end_matches('.') {
+        "" => out.push(Cause::required("spec.externalName", "")),
+        name => text(out, name, "spec.externalName", validate::dns1123_subdomain),
+    }
+}
+
+fn service_ports(out: &mut Causes, ports: &[Value]) {
+    let mut names: Vec<&str> = Vec::new();
+    for (at, port) in ports.iter().enumerate() {
+        let path = format!("spec.ports[{at}]");
+        let name = port.text("name");
+        if !name.is_empty() {
+            text(out, name, &format!("{path}.name"), validate::dns1123_label);
+            if names.contains(&name) {
+                out.push(Cause::duplicate(format!("{path}.name"), &name.into()));
+            }
+            names.push(name);
+        } else if ports.len() > 1 {
+            out.push(Cause::required(format!("{path}.name"), ""));
+        }
+        check::in_range(out, port.int("port"), &format!("{path}.port"), 1, 65535);
+        one_of(out, port.at("protocol"), &format!("{path}.protocol"), &["SCTP", "TCP", "UDP"]);
+        check::port(out, port.at("targetPort"), &format!("{path}.targetPort"));
+        if let Some(protocol) = port.at("appProtocol").as_str() {
+            text(out, protocol, &format!("{path}.appProtocol"), validate::qualified_name);
+        }
+    }
+}
+
+fn affinity_config(out: &mut Causes, spec: &Value) {
+    const SECONDS_MAX: i64 = 86400;
+    match spec.text("sessionAffinity") {
+        "ClientIP" => {
+            let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            let seconds = spec.int("sessionAffinityConfig.clientIP.timeoutSeconds");
+            if seconds <= 0 || seconds > SECONDS_MAX {
+                let detail = format!("must be greater than 0 and less than {SECONDS_MAX}");
+                out.push(Cause::invalid(path, &seconds.into(), &detail));
+            }
+        }
+        "None" if spec.has("sessionAffinityConfig") => {
+            let detail = "must not be set when session affinity is None";
+            out.push(Cause::forbidden("spec.sessionAffinityConfig", detail));
+        }
+        _ => {}
+    }
+}
+
+fn addresses(out: &mut Causes, spec: &Value) {
+    const PATH: &str = "spec.clusterIPs";
+    let (one, all) = (spec.text("clusterIP"), spec.at("clusterIPs"));
+    let list: Vec<&str> = all.items().iter().filter_map(Value::as_str).collect();
+    if !one.is_empty() && list.is_empty() {
+        out.push(Cause::required(PATH, ""));
+    } else if !one.is_empty() && list[0] != one {
+        out.push(Cause::invalid(PATH, all, "first value must match `clusterIP`"));
+    } else if one.is_empty() && !list.is_empty() {
+        out.push(Cause::invalid(PATH, all, "must be empty when `clusterIP` is not specified"));
+    }
+    let families: Vec<&str> = spec.list("ipFamilies").iter().filter_map(Value::as_str).collect();
+    for (at, family) in families.iter().enumerate() {
+        let path = format!("spec.ipFamilies[{at}]");
+        if !["IPv4", "IPv6"].contains(family) {
+            out.push(Cause::not_supported(&path, &(*family).into(), &["IPv4", "IPv6"]));
+        }
+        if families[..at].contains(family) {
+            out.push(Cause::duplicate(&path, &(*family).into()));
+        }
+    }
+    const POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
+    check::optional_one_of(out, spec.at("ipFamilyPolicy"), "spec.ipFamilyPolicy", POLICIES);
+    let mut wrong = false;
+    for (at, ip) in list.iter().enumerate() {
+        if at == 0 && *ip == "None" {
+            if list.len() > 1 {
+                wrong = true;
+                out.push(Cause::invalid(PATH, all, "'None' must be the first and only value"));
+            }
+            continue;
+        }
+        let causes = validate::ip(ip, &format!("{PATH}[{at}]"));
+        wrong |= !causes.is_empty();
+        out.extend(causes);
+    }
+    if list.len() > 2 {
+        out.push(Cause::invalid(PATH, all, "may only hold up to 2 values"));
+    }
+    if wrong {
+        return;
+    }
+    let v6: Vec<bool> = list.iter().map(|ip| ip.contains(':')).collect();
+    if list.len() > 1 && v6.iter().all(|family| *family == v6[0]) {
+        out.push(Cause::invalid(PATH, all, "may specify no more than one IP for each IP family"));
+    }
+    if !headless(spec) {
+        for (at, (ip, family)) in list.iter().zip(&families).enumerate() {
+            if v6[at] != (*family == "IPv6") {
+                let detail = format!("expected an {family} value as indicated by `ipFamilies[{at}]`");
+                out.push(Cause::invalid(format!("{PATH}[{at}]"), &(*ip).into(), &detail));
+            }
+        }
+    }
+}
+
+fn ports_once(out: &mut Causes, spec: &Value, ports: &[Value]) {
+    if spec.text("type") == "ClusterIP" {
+        for (at, _) in ports.iter().enumerate().filter(|(_, port)| port.int("nodePort") != 0) {
+            let detail = "may not be used when `type` is 'ClusterIP'";
+            out.push(Cause::forbidden(format!("spec.ports[{at}].nodePort"), detail));
+        }
+    }
+    let before = |at: usize, field: &str| {
+        let key = |port: &Value| (port.text("protocol").to_owned(), port.int(field));
+        ports[..at].iter().any(|other| key(other) == key(&ports[at]))
+    };
+    for (at, port) in ports.iter().enumerate() {
+        if port.int("nodePort") != 0 && before(at, "nodePort") {
+            out.push(Cause::duplicate(format!("spec.ports[{at}].nodePort"), port.at("nodePort")));
+        }
+    }
+    for (at, port) in ports.iter().enumerate() {
+        if before(at, "port") {
+            let shown = json!({
+                "Name": "", "Protocol": port.text("protocol"), "AppProtocol": null,
+                "Port": port.int("port"), "TargetPort": 0, "NodePort": 0,
+            });
+            out.push(Cause::duplicate(format!("spec.ports[{at}]"), &shown));
+        }
+    }
+}
+
+fn traffic(out: &mut Causes, spec: &Value) {
+    let policy = spec.at("externalTrafficPolicy");
+    if externally_accessible(spec) {
+        one_of(out, policy, "spec.externalTrafficPolicy", &["Cluster", "Local"]);
+    } else if !policy.is_null() && policy != "" {
+        let detail = "may only be set for externally-accessible services";
+        out.push(Cause::invalid("spec.externalTrafficPolicy", policy, detail));
+    }
+    let port = spec.int("healthCheckNodePort");
+    let needs_check = spec.text("type") == "LoadBalancer" && policy == "Local";
+    if port != 0 && !needs_check {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        out.push(Cause::invalid("spec.healthCheckNodePort", &port.into(), detail));
+    } else if port != 0 {
+        check::in_range(out, port, "spec.healthCheckNodePort", 1, 65535);
+    }
+    let internal = spec.at("internalTrafficPolicy");
+    check::optional_one_of(out, internal, "spec.internalTrafficPolicy", &["Cluster", "Local"]);
+    const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameZone", "PreferSameNode"];
+    check::optional_one_of(out, spec.at("trafficDistribution"), "spec.trafficDistribution", DISTRIBUTIONS);
+}
+
+fn addresses_stay(out: &mut Causes, new: &Value, old: &Value) {
+    let (after, before) = (new.at("spec"), old.at("spec"));
+    let external = |spec: &Value| spec.text("type") == "ExternalName";
+    if external(after) || external(before) || (headless(after) && headless(before)) {
+        return;
+    }
+    let shown = after.at("clusterIPs");
+    let (now, then) = (after.list("clusterIPs"), before.list("clusterIPs"));
+    let mut wrong = |at: usize, detail: &str| out.push(Cause::invalid(format!("spec.clusterIPs[{at}]"), shown, detail));
+    if now.is_empty() && !then.is_empty() {
+        return wrong(0, "primary clusterIP can not be unset");
+    }
+    if now.len() == then.len() {
+        for at in (0..now.len()).filter(|at| now[*at] != then[*at]) {
+            wrong(at, "may not change once set");
+        }
+    } else if !then.is_empty() && now[0] != then[0] {
+        wrong(0, "may not change once set");
+    }
+    if now.len() == 1 && then.len() > 1 && after.text("ipFamilyPolicy") != "SingleStack" {
+        let detail = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        out.push(Cause::invalid("spec.ipFamilyPolicy", after.at("ipFamilyPolicy"), detail));
+    }
+}
+
+fn class_stays(out: &mut Causes, new: &Value, old: &Value) {
+    let balances = |service: &Value| service.text("spec.type") == "LoadBalancer";
+    let (after, before) = (new.at("spec.loadBalancerClass"), old.at("spec.loadBalancerClass"));
+    if balances(new) && balances(old) && after != before {
+        out.push(Cause::invalid("spec.loadBalancerClass", after, "may not change once set"));
+    }
+}
