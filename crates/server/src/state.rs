@@ -33,7 +33,7 @@ pub struct Options {
     pub pki: crate::pki::Options,
     /// Out of which Services get their addresses.
     pub service_range: String,
-    /// What clients outside of pods dial; the `kubernetes` Service leads there.
+    /// Where the `kubernetes` Service leads. Never a loopback address: the API allows none in Endpoints.
     pub advertise: SocketAddr,
     /// `iss` of service account tokens.
     pub issuer: String,
@@ -58,7 +58,7 @@ impl Default for Options {
             pki_folder: None,
             pki: crate::pki::Options::default(),
             service_range: "10.96.0.0/16".into(),
-            advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            advertise: SocketAddr::from(([10, 96, 0, 1], 6443)),
             issuer: ISSUER.into(),
             api_audiences: Vec::new(),
             token_seconds_max: None,

@@ -37,7 +37,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     if !at.kind.has_verb("get") {
         return match &*at.kind.plural {
             "bindings" => super::subresource::bind_by_name(cx, at, &object, &options).await,
-            _ => review(cx, at, object),
+            _ => review(cx, at, object, &options),
         };
     }
     let object = place(at, object, None)?;
@@ -46,7 +46,8 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
 }
 
 /// Answers a question about identities or rights.
-fn review(cx: &Cx<'_>, at: &At<'_>, object: Value) -> Result<Answer, Status> {
+fn review(cx: &Cx<'_>, at: &At<'_>, mut object: Value, options: &WriteOptions) -> Result<Answer, Status> {
+    own_fields(cx, at.kind, "", None, &mut object, options);
     let answered = reviews::answer(cx, at.kind, object)?;
     Ok(Answer::created(transform::object(cx, at.kind, answered, cx.accept)?))
 }

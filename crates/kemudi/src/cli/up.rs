@@ -1,0 +1,176 @@
+//! `kemudi up`: a server with its controllers and a node, until it is told to stop.
+//! The shared flag `--kubeconfig` says where the administrator's kubeconfig is written as well.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use kemudi::{Cluster, Options};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Global, Outcome};
+
+#[derive(Args, Debug)]
+pub struct Up {
+    /// Where state is kept: pki/, admin.kubeconfig, the store [default: the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where objects are kept: memory://, disk://DIR [default: disk:// under --data]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Address to serve on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+    /// What runs pods: sandbox or none
+    #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "none"])]
+    pub node: String,
+    /// File of static tokens: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// File of the CA whose client certificates are users
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Serving certificate, PEM, instead of one of the cluster's own CA
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of --tls-cert-file, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// More names and addresses for the serving certificate, may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub tls_san: Vec<String>,
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cluster_ip_range: String,
+    /// Issuer of service account tokens
+    #[arg(long, value_name = "URL", default_value = server::state::ISSUER)]
+    pub service_account_issuer: String,
+    /// Key that signs service account tokens, PEM; made at the first start without it
+    #[arg(long, value_name = "FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Keys that verify service account tokens besides, PEM, may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Longest life of a service account token, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub service_account_max_token_expiration: Option<i64>,
+    /// Audiences of the API server, comma separated [default: the issuer]
+    #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+}
+
+impl Up {
+    pub async fn run(self, global: &Global) -> Outcome {
+        let began = Instant::now();
+        // Told before anything is started, so that none is lost.
+        let mut terminate = signal(SignalKind::terminate()).map_err(|why| Failure::new(format!("signals: {why}")))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|why| Failure::new(format!("signals: {why}")))?;
+        let data = match &self.data {
+            Some(data) => data.clone(),
+            None => state_folder()?,
+        };
+        private_folder(&data)?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|why| {
+            Failure::new(format!("cannot listen on {}: {why}; choose another with --listen ADDRESS:PORT", self.listen))
+        })?;
+        let address = listener.local_addr().map_err(|why| Failure::new(format!("cannot listen: {why}")))?;
+        let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
+        cluster.listen(listener);
+        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
+        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
+        write_private(&kubeconfig, &text)?;
+        let line = format!(
+            "kemudi is up at {} (kubeconfig {}) after {} ms\n",
+            cluster.url(),
+            kubeconfig.display(),
+            began.elapsed().as_millis()
+        );
+        // Nobody reading it is no reason to stop.
+        let _ = std::io::stdout().write_all(line.as_bytes());
+        let _ = std::io::stdout().flush();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cluster.stop().await.map_err(Failure::new)
+    }
+
+    fn options(&self, data: &Path, address: SocketAddr) -> Result<Options, Failure> {
+        let mut names = self.tls_san.clone();
+        if !address.ip().is_unspecified() {
+            names.push(address.ip().to_string());
+        }
+        let service_address = server::pki::first_address(&self.service_cluster_ip_range).map_err(Failure::new)?;
+        Ok(Options {
+            store: self.store.clone().unwrap_or_else(|| format!("disk://{}", data.join("store").display())),
+            pki_folder: Some(data.join("pki")),
+            pki: server::pki::Options {
+                names,
+                service_address,
+                serving_files: self.tls_cert_file.clone().zip(self.tls_private_key_file.clone()),
+                client_ca_file: self.client_ca_file.clone(),
+                signing_key_file: self.service_account_signing_key_file.clone(),
+                verifying_key_files: self.service_account_key_file.clone(),
+                ..server::pki::Options::default()
+            },
+            service_range: self.service_cluster_ip_range.clone(),
+            advertise: SocketAddr::new(advertised(address.ip(), service_address), address.port()),
+            issuer: self.service_account_issuer.clone(),
+            api_audiences: self.api_audiences.clone(),
+            token_seconds_max: self.service_account_max_token_expiration,
+            token_auth_file: self.token_auth_file.clone(),
+            ..Options::default()
+        })
+    }
+}
+
+/// The address that Endpoints may name: the one listened on, or, as that may be no loopback address, this machine's own.
+fn advertised(listened: IpAddr, service_address: IpAddr) -> IpAddr {
+    if !listened.is_loopback() && !listened.is_unspecified() {
+        return listened;
+    }
+    // Connecting a datagram socket sends nothing; it only asks the kernel for the way out.
+    let way_out = || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect("192.0.2.1:9")?;
+        Ok::<_, std::io::Error>(socket.local_addr()?.ip())
+    };
+    match way_out() {
+        Ok(address) if !address.is_loopback() && !address.is_unspecified() => address,
+        // A machine without a network: pods reach the server under this one all the same.
+        _ => service_address,
+    }
+}
+
+/// `$XDG_STATE_HOME/kemudi`, else `~/.local/state/kemudi`.
+fn state_folder() -> Result<PathBuf, Failure> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("kemudi")).ok_or_else(|| Failure::new("there is no home folder: say where to keep state with --data DIR"))
+}
+
+/// Makes a folder that only this user can enter.
+fn private_folder(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|why| Failure::new(format!("cannot make {}: {why}; choose another with --data DIR", path.display())))
+}
+
+/// Writes a file that only this user can read, in one step.
+fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |why: std::io::Error| Failure::new(format!("cannot write {}: {why}", path.display()));
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(name);
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)
+}

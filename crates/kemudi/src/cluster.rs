@@ -1,0 +1,114 @@
+//! A cluster in this process: server, controllers and, if wanted, a node, wired together without sockets.
+//! What `up`, `run`, `tour` and tests start. Prints nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
+use kemudi_client::transport::{Body, Transport};
+use kemudi_client::{Client, Error};
+use server::authn::{AUTHENTICATED, MASTERS, User};
+use server::{Options, Server, State};
+use tokio::net::TcpListener;
+
+/// Who the holder of a [`Cluster`] is.
+const ADMIN: &str = "kubernetes-admin";
+
+/// A running cluster. [`Cluster::stop`] ends it; a cluster in memory is gone then.
+pub struct Cluster {
+    server: Server,
+    address: Option<SocketAddr>,
+}
+
+impl Cluster {
+    /// A cluster of its own in memory, without network: reached through [`Cluster::admin`] and [`Cluster::client_as`].
+    pub async fn start() -> Result<Cluster, String> {
+        Cluster::with(Options::default()).await
+    }
+
+    /// A server as the options say, with its controllers.
+    ///
+    /// # Errors
+    /// A text that says what is wrong and what to do.
+    pub async fn with(options: Options) -> Result<Cluster, String> {
+        let server = Server::start(options).await?;
+        Ok(Cluster { server, address: None })
+    }
+
+    /// Serves clients outside of this process too. The listener's address should be the one the options advertise.
+    pub fn listen(&mut self, listener: TcpListener) {
+        self.address = listener.local_addr().ok();
+        self.server.listen(listener);
+    }
+
+    /// `https://ADDRESS` of the listener; empty where nothing listens.
+    pub fn url(&self) -> String {
+        self.address.map(|address| format!("https://{address}")).unwrap_or_default()
+    }
+
+    /// The certificate authority that clients trust, PEM.
+    pub fn ca_pem(&self) -> &str {
+        self.server.state().pki.ca_pem()
+    }
+
+    /// A client that may do everything.
+    pub fn admin(&self) -> Client {
+        client_of(self.server.state(), User::new(ADMIN, [MASTERS, AUTHENTICATED]))
+    }
+
+    /// A client of any identity: `system:serviceaccount:NAMESPACE:NAME` or a user's name. Service accounts are in their
+    /// groups, as with a token.
+    pub fn client_as(&self, name: &str) -> Client {
+        let mut groups = Vec::new();
+        if let Some((namespace, _)) = server::authn::service_account::split_user_name(name) {
+            groups = server::authn::service_account::groups(namespace);
+        }
+        groups.push(AUTHENTICATED.to_string());
+        client_of(self.server.state(), User::new(name, groups))
+    }
+
+    /// A kubeconfig of an administrator, with a client certificate made for it.
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub fn admin_kubeconfig(&self) -> Result<String, String> {
+        let (certificate, key) = self.server.state().pki.issue_client(ADMIN, Some(MASTERS))?;
+        Ok(crate::kubeconfig::with_certificate(&self.url(), self.ca_pem(), ADMIN, &certificate, &key))
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Ends pods, controllers, watches and connections, in this order, and closes the store.
+    pub async fn stop(self) -> Result<(), String> {
+        self.server.stop().await.map_err(|why| why.message)
+    }
+}
+
+/// A client of the server in this process, as a fixed identity.
+pub(crate) fn client_of(state: &Arc<State>, user: User) -> Client {
+    Client::with_transport(Arc::new(InProcess { state: state.clone(), user: Arc::new(user) }))
+}
+
+/// Hands requests straight to the server.
+struct InProcess {
+    state: Arc<State>,
+    user: Arc<User>,
+}
+
+impl Transport for InProcess {
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, Error>> {
+        Box::pin(async move {
+            let request = request.map(|bytes| http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
+            let response = Server::call(&self.state, self.user.clone(), request).await;
+            Ok(response.map(|body| body.map_err(|why| Error::Lost(why.to_string())).boxed_unsync()))
+        })
+    }
+
+    fn server(&self) -> String {
+        "the API server in this process".to_string()
+    }
+}
