@@ -1,7 +1,6 @@
 //! Role based access control: an index of who is bound to which rules, changed object by object as roles and bindings
 //! change. Readers see one consistent index and never wait; nothing here reads or writes objects elsewhere.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -304,49 +303,6 @@ impl Subject {
     }
 }
 
-/// The rules an aggregated ClusterRole should have: those of all roles its selectors match, in the order of their names,
-/// each once. Nothing where the role is not aggregated or has them already.
-pub fn aggregate_rules<'a>(role: &Value, all: impl IntoIterator<Item = &'a Value>) -> Option<Vec<Value>> {
-    let selectors = meta::items_at(role, &["aggregationRule", "clusterRoleSelectors"]);
-    if selectors.is_empty() {
-        return None;
-    }
-    let sorted: BTreeMap<&str, &Value> = all.into_iter().map(|other| (meta::name(other), other)).collect();
-    let mut rules: Vec<Value> = Vec::new();
-    for selector in selectors {
-        for (name, other) in &sorted {
-            if *name == meta::name(role) || !selects(selector, other) {
-                continue;
-            }
-            for rule in meta::items_at(other, &["rules"]) {
-                if !rules.contains(rule) {
-                    rules.push(rule.clone());
-                }
-            }
-        }
-    }
-    (meta::items_at(role, &["rules"]) != rules).then_some(rules)
-}
-
-/// `metav1.LabelSelector` on the labels of an object; an empty one matches all.
-fn selects(selector: &Value, object: &Value) -> bool {
-    let label = |key: &str| meta::entry(object, "labels", key);
-    let exact = selector.get("matchLabels").and_then(Value::as_object);
-    let exact = exact.into_iter().flatten().all(|(key, value)| label(key) == value.as_str());
-    exact
-        && meta::items_at(selector, &["matchExpressions"]).iter().all(|term| {
-            let label = label(meta::text_at(term, &["key"]));
-            let named = || meta::items_at(term, &["values"]).iter().any(|value| value.as_str() == label);
-            match meta::text_at(term, &["operator"]) {
-                "In" => label.is_some() && named(),
-                "NotIn" => label.is_none() || !named(),
-                "Exists" => label.is_some(),
-                "DoesNotExist" => label.is_none(),
-                _ => false,
-            }
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -508,26 +464,5 @@ mod tests {
         a.rbac.on_change("rolebindings", Some(&new), None);
         check(&a, "n get ns:pods", "no");
         assert_eq!(a.rbac.index.load().cluster.by_group.len(), 0, "nothing is left of what was removed");
-    }
-
-    #[test]
-    fn aggregated_roles_take_the_rules_their_selectors_match() {
-        let labelled = |name: &str, labels: Value, rules: Value| json!({"metadata": {"name": name, "labels": labels}, "rules": rules});
-        let one = labelled("one", json!({"agg": "yes"}), json!([{"verbs": ["get"]}]));
-        let two = labelled("two", json!({"agg": "yes"}), json!([{"verbs": ["list"]}, {"verbs": ["get"]}]));
-        let three = labelled("three", json!({"agg": "no"}), json!([{"verbs": ["watch"]}]));
-        let mut sum = json!({
-            "metadata": {"name": "sum", "labels": {"agg": "yes"}},
-            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"agg": "yes"}}]},
-            "rules": [{"verbs": ["*"]}],
-        });
-        let rules = aggregate_rules(&sum, [&three, &two, &one, &sum]).unwrap();
-        assert_eq!(json!(rules), json!([{"verbs": ["get"]}, {"verbs": ["list"]}]));
-        sum["rules"] = json!(rules);
-        assert_eq!(aggregate_rules(&sum, [&three, &two, &one, &sum]), None);
-        assert_eq!(aggregate_rules(&one, [&three, &two]), None);
-        sum["aggregationRule"]["clusterRoleSelectors"][0] =
-            json!({"matchExpressions": [{"key": "agg", "operator": "NotIn", "values": ["yes"]}]});
-        assert_eq!(aggregate_rules(&sum, [&three, &two]), Some(vec![json!({"verbs": ["watch"]})]));
     }
 }
