@@ -1,14 +1,26 @@
-//! The agent that runs pods. `sandbox` makes processes of them. It knows the server only through the client.
+//! The agent that runs pods: it watches the pods of its node and makes them real. It knows the server only through the
+//! client. `decide`, `env`, `volumes`, `files` and `dns::answer` are pure; `worker` acts; `sandbox` makes processes.
 #![deny(unsafe_code)]
+
+mod agent;
+mod worker;
 
 mod atomic;
 mod decide;
 mod dns;
 mod env;
+mod events;
+mod files;
 mod logs;
 mod pod;
+mod probe;
+mod registration;
+pub mod runtime;
 pub mod sandbox;
+mod serve;
 mod services;
 mod volumes;
 
+pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, relay_to};
 pub use sandbox::spawner_main;
+pub use serve::{Body, Handler};

@@ -65,6 +65,8 @@ pub struct Container {
     pub args: Vec<String>,
     pub working_dir: String,
     #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<ContainerPort>,
+    #[serde(deserialize_with = "or_default")]
     pub env: Vec<EnvVar>,
     #[serde(deserialize_with = "or_default")]
     pub env_from: Vec<EnvFrom>,
@@ -90,6 +92,13 @@ impl Container {
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy == Some(RestartPolicy::Always)
     }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    pub name: String,
+    pub container_port: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

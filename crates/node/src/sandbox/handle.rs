@@ -8,12 +8,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::Signal;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// The sockets' buffers: a whole spec goes in one write, so that the agent hardly ever waits.
@@ -155,6 +157,20 @@ impl Pod {
         self.begin(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio).await
     }
 
+    /// Connects to an address inside the pod's network.
+    pub async fn connect(&self, address: SocketAddr) -> Result<TcpStream, Error> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let coming = self.processes.expect_socket(id);
+        self.connection.send(&ToInit::Connect { id, address }, &[]).await?;
+        let socket = coming.await.map_err(|_| Error::Ended)?.map_err(Error::Refused)?;
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(Error::Io(error)),
+            None => Ok(stream),
+        }
+    }
+
     /// Kills everything in the pod at once.
     pub fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -240,6 +256,8 @@ struct Processes(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     states: HashMap<u32, watch::Sender<State>>,
+    /// Connections that the init was asked for.
+    sockets: HashMap<u32, oneshot::Sender<Result<OwnedFd, Failure>>>,
     /// The init's socket has closed: no word about any process will come.
     closed: bool,
 }
@@ -253,6 +271,22 @@ impl Processes {
         let (sender, receiver) = watch::channel(State::Starting);
         table.states.insert(id, sender);
         receiver
+    }
+
+    fn expect_socket(&self, id: u32) -> oneshot::Receiver<Result<OwnedFd, Failure>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !table.closed {
+            table.sockets.insert(id, sender);
+        }
+        receiver
+    }
+
+    fn bring_socket(&self, id: u32, socket: Result<OwnedFd, Failure>) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).sockets.remove(&id);
+        if let Some(sender) = sender {
+            let _ = sender.send(socket);
+        }
     }
 
     fn set(&self, id: u32, state: State) {
@@ -269,6 +303,7 @@ impl Processes {
     fn close(&self) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.closed = true;
+        table.sockets.clear();
         for (_, sender) in table.states.drain() {
             sender.send_replace(State::Lost);
         }
@@ -276,11 +311,16 @@ impl Processes {
 }
 
 async fn read(connection: Arc<Connection>, mut inbox: Inbox, processes: Arc<Processes>) {
-    while let Ok(Some((message, _))) = connection.receive(&mut inbox).await {
+    while let Ok(Some((message, mut fds))) = connection.receive(&mut inbox).await {
         match message {
             FromInit::Started { id, pid } => processes.set(id, State::Running { pid }),
             FromInit::StartFailed { id, failure } => processes.set(id, State::Refused(failure)),
             FromInit::Exited { id, exit } => processes.set(id, State::Exited(exit)),
+            FromInit::Connecting { id, failure: Some(failure) } => processes.bring_socket(id, Err(failure)),
+            FromInit::Connecting { id, failure: None } => match fds.pop() {
+                Some(socket) => processes.bring_socket(id, Ok(socket)),
+                None => break,
+            },
             FromInit::Ready | FromInit::Failed(_) => break,
         }
     }

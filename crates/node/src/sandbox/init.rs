@@ -118,6 +118,18 @@ impl Init {
                 self.signal(id, signal);
                 return Ok(());
             }
+            ToInit::Connect { id, address } => {
+                return match net::connect(&address) {
+                    Ok(socket) => {
+                        let message = FromInit::Connecting { id, failure: None };
+                        wire::send(self.socket.as_fd(), &message, &[socket.as_fd()])
+                    }
+                    Err(error) => {
+                        let failure = Some(Failure::new(format!("connect to {address}"), &error));
+                        self.say(&FromInit::Connecting { id, failure })
+                    }
+                };
+            }
             ToInit::Start { id, spec } => (id, self.start(*spec, fds)),
             ToInit::Exec { id, container, spec } => (id, self.exec(container, &spec, fds)),
         };

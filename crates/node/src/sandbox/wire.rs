@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The largest message either side takes, in bytes. The kernel itself limits arguments and environment to 2 MiB.
@@ -40,6 +41,8 @@ pub enum ToInit {
     Start { id: u32, spec: Box<ContainerSpec> },
     /// Starts a process in the container `container`; brings stdin, stdout and stderr.
     Exec { id: u32, container: u32, spec: Box<ProcessSpec> },
+    /// Begins to connect to an address of the pod.
+    Connect { id: u32, address: SocketAddr },
     /// Sends a signal to the process started as `id`. A process that is gone is no error.
     Signal { id: u32, signal: i32 },
 }
@@ -62,6 +65,11 @@ pub enum FromInit {
     Exited {
         id: u32,
         exit: Exit,
+    },
+    /// Brings a non-blocking socket whose connection is under way, or one that could not be begun: then none comes.
+    Connecting {
+        id: u32,
+        failure: Option<Failure>,
     },
 }
 

@@ -458,3 +458,17 @@ async fn pod_start_time() {
         assert!(times[25] < Duration::from_millis(100));
     }
 }
+
+#[tokio::test]
+async fn connects_into_the_pod() {
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        // The pod's own listener stands for a server in it: what is bound there is reached from nowhere else.
+        let listeners = pod.take_listeners();
+        let stream = pod.connect("10.96.0.1:443".parse().unwrap()).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), "10.96.0.1:443".parse().unwrap());
+        let refused = pod.connect("10.244.0.7:81".parse().unwrap()).await.err().map(|error| error.to_string());
+        assert!(refused.as_deref().is_some_and(|text| text.contains("Connection refused")), "{refused:?}");
+        drop(listeners);
+    }
+}

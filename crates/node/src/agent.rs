@@ -1,0 +1,393 @@
+//! The agent: watches the pods of its node and gives each a worker, keeps the node registered, and answers for logs.
+//! What becomes of a pod is the worker's and `decide`'s.
+
+use crate::dns::{self, Dns};
+use crate::env::Surroundings;
+use crate::events::{self, Recorder};
+use crate::logs::Log;
+use crate::pod::Pod;
+use crate::registration::{self, NodeFacts};
+use crate::runtime::{Runtime, SandboxRuntime};
+use crate::sandbox::{self, Exit, Mount, Stdio};
+use crate::services::{Port, Service, ServiceObject, Services};
+use crate::worker::{self, Update};
+use futures_util::future::BoxFuture;
+use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions, Resource};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpStream;
+use tokio::sync::{RwLock, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Serves one connection that a pod made to the API server's address; the pod owns it and may drop it.
+pub type ApiAccess = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What a node needs to know.
+#[derive(Clone)]
+pub struct NodeConfig {
+    pub name: String,
+    /// Reaches the server with the rights of a node.
+    pub client: Client,
+    /// A directory for volumes and logs, made if missing and readable by nobody else. One agent at a time.
+    pub state_dir: PathBuf,
+    /// Serves what pods connect to the API server's address in the cluster.
+    pub api: ApiAccess,
+    /// Where the API server is for pods that have the host's network.
+    pub api_host_address: SocketAddr,
+    /// Further paths of the host that no pod shall see. The state directory never is seen.
+    pub hidden: Vec<PathBuf>,
+    pub cluster: ClusterNetwork,
+    /// The Kubernetes version that the node says it has: `v1.37.2`.
+    pub version: String,
+}
+
+/// The addresses and names of the cluster, as pods see them.
+#[derive(Clone, Debug)]
+pub struct ClusterNetwork {
+    /// The address of the service `kubernetes`, port 443.
+    pub api_ip: IpAddr,
+    /// The address of the cluster's DNS.
+    pub dns_ip: IpAddr,
+    pub domain: String,
+    /// The first address of the /16 that pods have theirs from.
+    pub pod_range: Ipv4Addr,
+}
+
+impl Default for ClusterNetwork {
+    fn default() -> ClusterNetwork {
+        ClusterNetwork {
+            api_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
+            dns_ip: Ipv4Addr::new(10, 96, 0, 10).into(),
+            domain: "cluster.local".into(),
+            pod_range: Ipv4Addr::new(10, 244, 0, 0),
+        }
+    }
+}
+
+/// The port of the service `kubernetes`.
+pub const API_PORT: u16 = 443;
+
+/// Makes a pod's first container the program of somebody on this machine: with their terminal, environment and files.
+/// Stays on this machine, so that none of it goes through the API.
+pub struct Attachment {
+    pub stdio: Stdio,
+    /// Stdin is the terminal, and the program gets its foreground. The caller takes it back afterwards.
+    pub terminal: bool,
+    /// What the environment starts from; the pod's own variables, and those that Kubernetes sets, win.
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+}
+
+/// A running agent. When it is dropped or shut down, every pod of it ends.
+pub struct Node {
+    shared: Arc<Shared>,
+    main: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts an agent that runs pods in the sandbox.
+    ///
+    /// # Errors
+    /// If the spawner cannot be started or the state directory not be made. Whether the host lets this user have pods is
+    /// found out with the first: see [`sandbox::check`].
+    pub fn start(config: NodeConfig) -> Result<Node, sandbox::Error> {
+        let staging = config.state_dir.join("staging");
+        make_private(&config.state_dir)?;
+        make_private(&staging)?;
+        let runtime = Arc::new(SandboxRuntime::start(staging)?);
+        Node::start_with(config, runtime)
+    }
+
+    /// Starts an agent over another runtime. Must be called on a tokio runtime, which then owns the agent's tasks.
+    pub fn start_with(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Node, sandbox::Error> {
+        make_private(&config.state_dir)?;
+        // What an earlier agent left: its pods ended with it.
+        let _ = std::fs::remove_dir_all(config.state_dir.join("pods"));
+        let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let services = Arc::new(RwLock::new(first_services(&config.cluster)));
+        let dns = Arc::new(Dns {
+            services: services.clone(),
+            domain: config.cluster.domain.clone(),
+            resolvers: dns::resolvers(&host_resolv),
+        });
+        let facts = NodeFacts {
+            name: config.name.clone(),
+            host_ip: registration::host_ip(),
+            version: config.version.clone(),
+            allocatable: registration::allocatable(),
+        };
+        let (events, tell_events) = events::recorder(config.client.clone(), &config.name);
+        let (services_known, known) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            addresses: Mutex::new(Addresses { first: config.cluster.pod_range, ..Addresses::default() }),
+            attachments: Mutex::default(),
+            logs: Mutex::default(),
+            services_known: known,
+            host_resolv,
+            config,
+            runtime,
+            services,
+            dns,
+            facts,
+            events,
+        });
+        let main = tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                // All of these run until the agent is dropped.
+                tokio::join!(
+                    watch_pods(shared.clone()),
+                    watch_services(shared.clone(), services_known),
+                    registration::run(shared.config.client.clone(), shared.facts.clone()),
+                    tell_events,
+                );
+            }
+        });
+        Ok(Node { shared, main })
+    }
+
+    /// Has the first container of a pod that is yet to come run with this; gives how it ended, or why it did not start.
+    pub fn attach(
+        &self,
+        namespace: &str,
+        pod: &str,
+        attachment: Attachment,
+    ) -> oneshot::Receiver<Result<Exit, String>> {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.shared.attachments).insert((namespace.to_owned(), pod.to_owned()), (attachment, sender));
+        receiver
+    }
+
+    /// Answers a request in the form that API servers send to nodes: `GET /containerLogs/NAMESPACE/POD/CONTAINER`.
+    pub async fn handle<B>(&self, request: http::Request<B>) -> http::Response<crate::Body> {
+        crate::serve::handle(&self.shared, request.method(), request.uri()).await
+    }
+
+    /// The same, apart from this handle.
+    pub fn handler(&self) -> crate::serve::Handler {
+        crate::serve::Handler::new(self.shared.clone())
+    }
+
+    /// Ends every pod and the agent. The pods' objects stay as they are.
+    pub async fn shutdown(mut self) {
+        self.main.abort();
+        let _ = (&mut self.main).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.main.abort();
+    }
+}
+
+/// What all workers use.
+pub struct Shared {
+    pub config: NodeConfig,
+    pub runtime: Arc<dyn Runtime>,
+    pub services: Arc<RwLock<Services>>,
+    /// The services have been told once.
+    pub services_known: watch::Receiver<bool>,
+    pub dns: Arc<Dns>,
+    pub facts: NodeFacts,
+    pub events: Recorder,
+    /// The host's `/etc/resolv.conf`.
+    pub host_resolv: String,
+    pub logs: Mutex<LogIndex>,
+    attachments: Mutex<HashMap<(String, String), Attached>>,
+    addresses: Mutex<Addresses>,
+}
+
+/// What is attached, and whom to tell the end.
+pub type Attached = (Attachment, oneshot::Sender<Result<Exit, String>>);
+
+/// The logs of the pods that are here, by namespace and name, and by container.
+pub type LogIndex = HashMap<(String, String), HashMap<String, ContainerLogs>>;
+
+#[derive(Clone, Default)]
+pub struct ContainerLogs {
+    pub current: Option<Arc<Log>>,
+    pub previous: Option<Arc<Log>>,
+    /// Why there is none: `ContainerCreating`.
+    pub waiting: String,
+}
+
+impl Shared {
+    pub fn take_attachment(&self, namespace: &str, pod: &str) -> Option<Attached> {
+        lock(&self.attachments).remove(&(namespace.to_owned(), pod.to_owned()))
+    }
+
+    /// An address that no other pod has.
+    pub fn take_address(&self) -> Option<Ipv4Addr> {
+        lock(&self.addresses).take()
+    }
+
+    pub fn give_address_back(&self, address: Ipv4Addr) {
+        lock(&self.addresses).used.remove(&address);
+    }
+
+    /// What a pod's fields and environment may show.
+    pub fn surroundings(&self, pod: &Pod, pod_ip: &str) -> Surroundings {
+        let host = self.config.api_host_address;
+        let api = match pod.spec.host_network {
+            true => (host.ip(), host.port()),
+            false => (self.config.cluster.api_ip, API_PORT),
+        };
+        Surroundings {
+            pod_ip: pod_ip.to_owned(),
+            host_ip: self.facts.host_ip.clone(),
+            allocatable: self.facts.allocatable.clone(),
+            api: Some(api),
+        }
+    }
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Addresses {
+    first: Ipv4Addr,
+    last_taken: u16,
+    used: HashSet<Ipv4Addr>,
+}
+
+impl Default for Addresses {
+    fn default() -> Addresses {
+        // The first address names the range and the second is a router's by custom.
+        Addresses { first: Ipv4Addr::UNSPECIFIED, last_taken: 1, used: HashSet::new() }
+    }
+}
+
+impl Addresses {
+    fn take(&mut self) -> Option<Ipv4Addr> {
+        for _ in 0..u16::MAX {
+            self.last_taken = self.last_taken.checked_add(1).unwrap_or(2);
+            let address = Ipv4Addr::from_bits(self.first.to_bits() | u32::from(self.last_taken));
+            if self.used.insert(address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+}
+
+/// Until the watch tells, the one service that every pod needs.
+fn first_services(cluster: &ClusterNetwork) -> Services {
+    let mut services = Services::default();
+    services.insert(Service {
+        namespace: "default".into(),
+        name: "kubernetes".into(),
+        addresses: vec![cluster.api_ip],
+        external_name: None,
+        ports: vec![Port { name: "https".into(), protocol: "TCP".into(), port: API_PORT }],
+    });
+    services
+}
+
+async fn watch_services(shared: Arc<Shared>, known: watch::Sender<bool>) {
+    let mut watcher = Api::<ServiceObject>::all(shared.config.client.clone()).watcher(&ListOptions::default());
+    let mut fresh = None;
+    loop {
+        match watcher.next().await {
+            Ok(Event::Init) => fresh = Some(first_services(&shared.config.cluster)),
+            Ok(Event::InitApplied(service)) => fresh.get_or_insert_default().insert(service.into()),
+            Ok(Event::InitDone) => {
+                if let Some(fresh) = fresh.take() {
+                    *shared.services.write().await = fresh;
+                }
+                known.send_replace(true);
+            }
+            Ok(Event::Applied(service)) => shared.services.write().await.insert(service.into()),
+            Ok(Event::Deleted(service)) => shared.services.write().await.remove(service.namespace(), service.name()),
+            Err(error) => tracing::debug!(%error, "services cannot be watched at the moment"),
+        }
+    }
+}
+
+async fn watch_pods(shared: Arc<Shared>) {
+    let fields = FieldSelector::parse(&format!("spec.nodeName={}", shared.config.name)).unwrap_or_default();
+    let options = ListOptions { fields, ..ListOptions::default() };
+    let mut watcher = Api::<Pod>::all(shared.config.client.clone()).watcher(&options);
+    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new() };
+    let mut told: HashSet<String> = HashSet::new();
+    loop {
+        workers.reap();
+        match watcher.next().await {
+            Ok(Event::Init) => told.clear(),
+            Ok(Event::InitApplied(pod)) => {
+                told.insert(pod.metadata.uid.clone());
+                workers.update(pod);
+            }
+            Ok(Event::InitDone) => {
+                let gone: Vec<String> = workers.pods.keys().filter(|uid| !told.contains(*uid)).cloned().collect();
+                gone.iter().for_each(|uid| workers.gone(uid));
+            }
+            Ok(Event::Applied(pod)) => workers.update(pod),
+            Ok(Event::Deleted(pod)) => workers.gone(&pod.metadata.uid),
+            Err(error) => tracing::debug!(%error, "pods cannot be watched at the moment"),
+        }
+    }
+}
+
+struct Workers {
+    shared: Arc<Shared>,
+    tasks: JoinSet<String>,
+    /// By uid.
+    pods: HashMap<String, watch::Sender<Update>>,
+}
+
+impl Workers {
+    fn update(&mut self, pod: Pod) {
+        let uid = pod.metadata.uid.clone();
+        let update = Update { pod: Arc::new(pod), gone: false };
+        if let Some(sender) = self.pods.get(&uid)
+            && !sender.is_closed()
+        {
+            sender.send_replace(update);
+            return;
+        }
+        let (sender, receiver) = watch::channel(update);
+        self.pods.insert(uid.clone(), sender);
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move {
+            worker::run(shared, receiver).await;
+            uid
+        });
+    }
+
+    fn gone(&mut self, uid: &str) {
+        if let Some(sender) = self.pods.get(uid) {
+            sender.send_modify(|update| update.gone = true);
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Ok(uid) = ended
+                && self.pods.get(&uid).is_some_and(|sender| sender.is_closed())
+            {
+                self.pods.remove(&uid);
+            }
+        }
+    }
+}
+
+fn make_private(path: &std::path::Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Carries each connection on to a server at another address.
+pub fn relay_to(server: SocketAddr) -> ApiAccess {
+    Arc::new(move |mut stream| {
+        Box::pin(async move {
+            match TcpStream::connect(server).await {
+                Ok(mut upstream) => drop(tokio::io::copy_bidirectional(&mut stream, &mut upstream).await),
+                Err(error) => tracing::debug!(%error, %server, "the API server cannot be reached for a pod"),
+            }
+        })
+    })
+}
