@@ -1,60 +1,77 @@
-//! Loops that keep a cluster's promises: every namespace has its default account and the root CA, a deleted namespace goes
-//! with all that is in it, pods get a node, dependents go with their owners. They know the server only through
-//! [`kemudi_client`], act on what watches tell, and never poll for a cause.
+//! Loops that keep promises: each watches what it is about, decides as a function of what it saw, and acts through the client.
+//! Knows the server only through [`kemudi_client`]; never polls, never holds what it does not need.
+//!
+//! To add a controller: one file with a [`control::Controller`], one line in [`Controllers::start`].
 
-mod cluster_role;
+mod act;
+mod aggregation;
+mod control;
+mod default_account;
+mod empty_namespace;
+mod kinds;
+mod mirror;
+mod namespace;
 mod root_ca;
-mod run;
-mod selector;
-mod service_account;
+mod scheduler;
+mod token_secret;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use kemudi_client::Client;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use crate::run::{Informers, Runner};
+/// Signs claims as a JWT; whoever gives it has the key.
+pub type Signer = Arc<dyn Fn(&Value) -> Result<String, String> + Send + Sync>;
 
-/// The name by which the server's records (managed fields, for one) know the controllers.
-const AGENT: &str = "kube-controller-manager";
-
-/// What controllers need beside the API.
+/// What the controllers need to know beside what they watch.
+#[derive(Clone)]
 pub struct Options {
-    /// PEM of the authority that signed the server's certificate; what every namespace is told.
-    pub root_ca: String,
-    /// Makes tokens for the Secrets that ask for one; without it they stay as they are.
-    pub signer: Option<Arc<dyn TokenSigner>>,
+    /// The certificates that clients trust, PEM: the content of each `kube-root-ca.crt`.
+    pub ca_pem: String,
+    /// Signs the tokens of Secrets of type `kubernetes.io/service-account-token`; without it such Secrets stay empty.
+    pub signer: Option<Signer>,
+    /// Bind pods of `default-scheduler` to nodes.
+    pub schedule: bool,
 }
 
-/// Makes the unexpiring token of a Secret of type `kubernetes.io/service-account-token`.
-pub trait TokenSigner: Send + Sync + 'static {
-    /// # Errors
-    /// A text that says why no token can be made; it is tried again later.
-    fn sign(&self, namespace: &str, account: &str, account_uid: &str, secret: &str) -> Result<String, String>;
-}
-
-/// The running controllers. [`Controllers::shutdown`] ends them; so does dropping.
+/// All controllers, running. They end with [`Controllers::shutdown`], or at once when this is dropped.
 pub struct Controllers {
-    runner: Runner,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
 }
-
-/// All controllers; each says in `start` what it watches and what it does about it.
-const ALL: &[fn(&mut Runner, &mut Informers)] = &[service_account::start, root_ca::start, cluster_role::start];
 
 impl Controllers {
-    /// Starts all controllers as tasks of the current runtime. They begin to act once their first lists are there.
+    /// Starts all controllers as the client's identity, which must be allowed to do what they do.
     pub fn start(client: Client, options: Options) -> Controllers {
-        let client = client.clone().with_user_agent(AGENT).unwrap_or(client);
-        let mut runner = Runner::new(client.clone(), options);
-        let mut informers = Informers::new(&client);
-        for start in ALL {
-            start(&mut runner, &mut informers);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let agent = |name: &str| client.clone().with_user_agent(&format!("kube-controller-manager/{name}"));
+        let client = |name: &str| agent(name).unwrap_or_else(|_| client.clone());
+        let start = |tasks: &mut JoinSet<()>, client: Client, controller: Box<dyn control::Controller>| {
+            tasks.spawn(control::run(client, controller, stop.clone()));
+        };
+        start(&mut tasks, client("service-account-controller"), Box::new(default_account::DefaultAccount));
+        start(&mut tasks, client("root-ca-cert-publisher"), Box::new(root_ca::RootCa::new(&options.ca_pem)));
+        start(&mut tasks, client("namespace-controller"), Box::new(namespace::NamespaceDeletion::new()));
+        start(&mut tasks, client("clusterrole-aggregation-controller"), Box::new(aggregation::Aggregation));
+        if let Some(signer) = options.signer {
+            let controller = token_secret::TokenSecrets::new(&options.ca_pem, signer);
+            start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
-        informers.start(&mut runner);
-        Controllers { runner }
+        if options.schedule {
+            start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
+        }
+        Controllers { tasks, stop }
     }
 
-    /// Ends all controllers and waits until none is at work.
-    pub async fn shutdown(self) {
-        self.runner.shutdown().await;
+    /// Ends all controllers and waits for them.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -1,118 +1,64 @@
-//! Every active namespace has a ConfigMap with the authority that signed the server's certificate. It is made when missing
-//! and put right when changed; other people's labels and annotations on it stay.
+//! Every active namespace has a ConfigMap `kube-root-ca.crt` with the certificates that clients trust, and nothing else in it.
 
-use std::collections::BTreeMap;
-
-use kemudi_client::kinds::{ConfigMap, Namespace};
-use kemudi_client::{Api, Client, Dynamic, Result, Typed};
+use api::meta;
+use kemudi_client::Dynamic;
 use serde_json::{Value, json};
 
-use crate::run::{Informers, Key, Next, Queue, Runner};
-use crate::service_account::{is_active, make};
+use crate::act::Action;
+use crate::control::{Controller, Source};
+use crate::default_account::is_active;
+use crate::kinds::{CONFIG_MAPS, NAMESPACES};
+use crate::mirror::{Key, Mirror};
 
-pub(crate) const NAME: &str = "kube-root-ca.crt";
-const FILE: &str = "ca.crt";
-const ABOUT: &str = "kubernetes.io/description";
-const ABOUT_TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints \
-    such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of \
-    Kubernetes clusters.";
+const NAME: &str = "kube-root-ca.crt";
+const DESCRIPTION: &str = "kubernetes.io/description";
+const TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as \
+                    the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of \
+                    Kubernetes clusters.";
 
-pub(crate) fn start(runner: &mut Runner, informers: &mut Informers) {
-    let queue = Queue::<String>::new();
-    let (namespaces, maps) = (informers.namespaces.cache.clone(), informers.root_cas.cache.clone());
-    let feed = queue.clone();
-    informers.namespaces.hear(move |change| {
-        if let Some(namespace) = change.new {
-            feed.add(namespace.metadata.name.clone());
-        }
-    });
-    let feed = queue.clone();
-    informers.root_cas.hear(move |change| {
-        if let Some(map) = change.last() {
-            feed.add(map.metadata.namespace.clone());
-        }
-    });
-    let (client, options) = (runner.client.clone(), runner.options.clone());
-    let caches = vec![namespaces.synced(), maps.synced()];
-    runner.work(&queue, caches, move |name| {
-        let namespace = namespaces.get(&Key::new("", &*name));
-        let map = maps.get(&Key::new(&*name, NAME));
-        let action = decide(namespace.as_deref(), map.as_deref(), &options.root_ca);
-        let client = client.clone();
-        async move {
-            act(&client, &name, action).await?;
-            Ok(Next::Done)
-        }
-    });
+pub struct RootCa {
+    data: Value,
 }
 
-#[derive(Debug, PartialEq)]
-enum Action {
-    Nothing,
-    Create(Value),
-    /// A merge of this into what is there.
-    Repair(Value),
-}
-
-fn decide(namespace: Option<&Namespace>, map: Option<&ConfigMap>, root_ca: &str) -> Action {
-    if !namespace.is_some_and(is_active) {
-        return Action::Nothing;
-    }
-    let Some(map) = map else {
-        let metadata = json!({"name": NAME, "annotations": {ABOUT: ABOUT_TEXT}});
-        return Action::Create(json!({"metadata": metadata, "data": {FILE: root_ca}}));
-    };
-    let wanted = BTreeMap::from([(FILE.to_string(), root_ca.to_string())]);
-    let about = map.metadata.annotations.get(ABOUT).is_some_and(|text| !text.is_empty());
-    if map.data == wanted && about {
-        return Action::Nothing;
-    }
-    let mut data: serde_json::Map<String, Value> = map.data.keys().map(|key| (key.clone(), Value::Null)).collect();
-    data.insert(FILE.to_string(), root_ca.into());
-    Action::Repair(json!({"metadata": {"annotations": {ABOUT: ABOUT_TEXT}}, "data": data}))
-}
-
-async fn act(client: &Client, namespace: &str, action: Action) -> Result<()> {
-    match action {
-        Action::Nothing => Ok(()),
-        Action::Create(map) => make(client, namespace, &ConfigMap::api_resource(), map).await,
-        Action::Repair(merge) => {
-            let maps = Api::<Dynamic>::namespaced_of(client.clone(), namespace, &ConfigMap::api_resource());
-            match maps.patch(NAME, &kemudi_client::Patch::Merge(&merge)).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                outcome => outcome.map(drop),
-            }
-        }
+impl RootCa {
+    pub fn new(ca_pem: &str) -> RootCa {
+        RootCa { data: json!({"ca.crt": ca_pem}) }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(map: Value, want: &str) {
-        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "a"}})).unwrap();
-        let map: Option<ConfigMap> = serde_json::from_value(map).unwrap();
-        let got = format!("{:?}", decide(Some(&namespace), map.as_ref(), "CA")).replace(ABOUT_TEXT, "TEXT");
-        assert_eq!(got.replace('"', ""), want);
+impl Controller for RootCa {
+    fn name(&self) -> &'static str {
+        "root CA"
     }
 
-    #[test]
-    fn the_map_is_made_and_put_right() {
-        let about = json!({ABOUT: "x"});
-        check(json!({"metadata": {"annotations": about}, "data": {"ca.crt": "CA"}}), "Nothing");
-        let create = "Create(Object {metadata: Object {name: String(kube-root-ca.crt), annotations: Object \
-            {kubernetes.io/description: String(TEXT)}}, data: Object {ca.crt: String(CA)}})";
-        check(Value::Null, create);
-        let repair = |data: &str| {
-            let metadata = "metadata: Object {annotations: Object {kubernetes.io/description: String(TEXT)}}";
-            format!("Repair(Object {{{metadata}, data: Object {{{data}}}}})")
+    fn sources(&self) -> Vec<Source> {
+        vec![Source::all(NAMESPACES), Source::fields(CONFIG_MAPS, "metadata.name=kube-root-ca.crt")]
+    }
+
+    fn keys(&self, source: usize, object: &Dynamic, _: &[Mirror]) -> Vec<Key> {
+        let of = if source == 0 { meta::name(object) } else { meta::namespace(object) };
+        vec![(String::new(), of.to_string())]
+    }
+
+    fn decide(&self, (_, namespace): &Key, seen: &[Mirror]) -> Vec<Action> {
+        if !is_active(seen[0].get("", namespace)) {
+            return Vec::new();
+        }
+        let Some(there) = seen[1].get(namespace, NAME) else {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": NAME, "namespace": namespace, "annotations": {DESCRIPTION: TEXT}},
+                "data": self.data,
+            });
+            return vec![Action::Create { resource: CONFIG_MAPS, object }];
         };
-        check(
-            json!({"metadata": {"annotations": about}, "data": {"ca.crt": "no", "more": "x"}}),
-            &repair("ca.crt: String(CA), more: Null"),
-        );
-        check(json!({"metadata": {}, "data": {"ca.crt": "CA"}}), &repair("ca.crt: String(CA)"));
+        let described = meta::entry(there, "annotations", DESCRIPTION).is_some_and(|text| !text.is_empty());
+        if there["data"] == self.data && described {
+            return Vec::new();
+        }
+        let mut object = there.clone();
+        object["data"] = self.data.clone();
+        object["metadata"]["annotations"][DESCRIPTION] = TEXT.into();
+        vec![Action::Replace { resource: CONFIG_MAPS, object }]
     }
 }

@@ -1,0 +1,178 @@
+//! What controllers do to the world, one request each. Outcomes that another's work explains are no failures.
+
+use std::sync::Arc;
+
+use kemudi_client::{Api, ApiResource, Client, DeleteOptions, Dynamic, Error, Patch, Resource, WriteOptions};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::Signer;
+use crate::kinds::{EVENTS, PODS, SECRETS, SERVICE_ACCOUNTS};
+
+/// The name under which fields are owned.
+const MANAGER: &str = "kube-controller-manager";
+
+/// One thing to do.
+pub enum Action {
+    Create {
+        resource: ApiResource,
+        object: Value,
+    },
+    /// Writes an object back; one that changed meanwhile is left to the next decision.
+    Replace {
+        resource: ApiResource,
+        object: Value,
+    },
+    /// Server-side apply under a manager's name.
+    Apply {
+        resource: ApiResource,
+        manager: &'static str,
+        object: Value,
+    },
+    /// Deletes all that a namespace holds, and then lets it go.
+    EmptyNamespace {
+        name: String,
+        uid: String,
+        working: Arc<Semaphore>,
+    },
+    /// Puts a pod on a node, and says so in an Event.
+    Bind {
+        pod: Value,
+        node: String,
+    },
+    /// Looks at a token Secret and its account as they are now: fills it, or deletes it where the account is not its own.
+    TokenSecret {
+        namespace: String,
+        name: String,
+        ca_pem: Arc<str>,
+        signer: Signer,
+    },
+}
+
+impl std::fmt::Debug for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Action::Create { resource, object } => write!(f, "create {} {object}", resource.plural),
+            Action::Replace { resource, object } => write!(f, "replace {} {object}", resource.plural),
+            Action::Apply { resource, object, .. } => write!(f, "apply {} {object}", resource.plural),
+            Action::EmptyNamespace { name, .. } => write!(f, "empty namespace {name}"),
+            Action::Bind { pod, node } => write!(f, "bind {} to {node}", api::meta::name(pod)),
+            Action::TokenSecret { name, .. } => write!(f, "token secret {name}"),
+        }
+    }
+}
+
+pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
+    let outcome = match action {
+        Action::Create { resource, object } => create(client, &resource, object).await,
+        Action::Replace { resource, object } => {
+            let api = of(client, &resource, &object);
+            api.replace_with(&Dynamic(object), &manager()).await.map(drop)
+        }
+        Action::Apply { resource, manager, object } => apply(client, &resource, manager, &object).await,
+        Action::EmptyNamespace { name, uid, working } => {
+            crate::empty_namespace::run(client, &name, &uid, &working).await
+        }
+        Action::Bind { pod, node } => bind(client, &pod, &node).await,
+        Action::TokenSecret { namespace, name, ca_pem, signer } => {
+            token_secret(client, &namespace, &name, &ca_pem, &signer).await
+        }
+    };
+    match outcome {
+        // Another was quicker, or it went meanwhile: the watch tells, and the next decision sees it.
+        Err(error) if error.is_already_exists() || error.is_not_found() || is_terminating(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Nothing is made in a namespace that is being deleted.
+fn is_terminating(error: &Error) -> bool {
+    let causes = error.status().and_then(|status| status.details.as_ref()).map(|details| details.causes.as_slice());
+    causes.unwrap_or_default().iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+async fn create(client: &Client, resource: &ApiResource, object: Value) -> Result<(), Error> {
+    of(client, resource, &object).create_with(&Dynamic(object), &manager()).await.map(drop)
+}
+
+/// Server-side apply; the whole object where the server has none.
+async fn apply(client: &Client, resource: &ApiResource, manager: &str, object: &Value) -> Result<(), Error> {
+    let api = of(client, resource, object);
+    let name = api::meta::name(object);
+    match api.patch(name, &Patch::Apply { manager, force: true, object }).await {
+        Err(error) if matches!(error.code(), Some(415 | 501)) => {}
+        other => return other.map(drop),
+    }
+    let mut live = api.get(name).await?;
+    let wanted = object.as_object().into_iter().flatten();
+    for (field, value) in wanted.filter(|(field, _)| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata")) {
+        live[field.as_str()] = value.clone();
+    }
+    if object.get("rules").is_none() && live.get("rules").is_some() {
+        live["rules"] = Value::Null;
+    }
+    let options = WriteOptions { field_manager: manager.to_string(), ..WriteOptions::default() };
+    api.replace_with(&live, &options).await.map(drop)
+}
+
+async fn bind(client: &Client, pod: &Value, node: &str) -> Result<(), Error> {
+    let (namespace, name) = (api::meta::namespace(pod), api::meta::name(pod));
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": {"name": name, "namespace": namespace, "uid": api::meta::uid(pod)},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    });
+    let pods = Api::namespaced_of(client.clone(), namespace, &PODS);
+    match pods.create_subresource::<Value>(name, "binding", &binding).await {
+        // It has a node by now.
+        Err(error) if error.is_conflict() => return Ok(()),
+        answer => drop(answer?),
+    }
+    let message = format!("Successfully assigned {namespace}/{name} to {node}");
+    let now = crate::scheduler::now();
+    let event = crate::scheduler::event(pod, "Scheduled", &message, now);
+    // The pod is bound; an Event that is lost changes nothing about that.
+    if let Err(error) = create(client, &EVENTS, event).await {
+        tracing::debug!(%error, "no Event of a binding");
+    }
+    Ok(())
+}
+
+async fn token_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    ca_pem: &str,
+    signer: &Signer,
+) -> Result<(), Error> {
+    let secrets = Api::namespaced_of(client.clone(), namespace, &SECRETS);
+    let Some(secret) = secrets.get_opt(name).await? else { return Ok(()) };
+    let account_name = crate::token_secret::account_of(&secret).to_string();
+    let account = match account_name.is_empty() {
+        true => None,
+        false => Api::namespaced_of(client.clone(), namespace, &SERVICE_ACCOUNTS).get_opt(&account_name).await?,
+    };
+    match account.filter(|account| crate::token_secret::belongs(&secret, account)) {
+        None => {
+            let preconditions = api::Preconditions {
+                uid: Some(secret.uid().to_string()),
+                resource_version: Some(secret.resource_version().to_string()),
+            };
+            let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+            secrets.delete_with(name, &options).await.map(drop)
+        }
+        Some(account) => match crate::token_secret::filled(&secret, &account, ca_pem, signer) {
+            Ok(None) => Ok(()),
+            Ok(Some(filled)) => secrets.replace_with(&Dynamic(filled), &manager()).await.map(drop),
+            Err(why) => Err(Error::Request(format!("no token could be signed: {why}"))),
+        },
+    }
+}
+
+fn of(client: &Client, resource: &ApiResource, object: &Value) -> Api<Dynamic> {
+    Api::namespaced_of(client.clone(), api::meta::namespace(object), resource)
+}
+
+pub fn manager() -> WriteOptions {
+    WriteOptions { field_manager: MANAGER.to_string(), ..WriteOptions::default() }
+}

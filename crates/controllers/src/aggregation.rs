@@ -1,0 +1,90 @@
+//! A ClusterRole with an `aggregationRule` has the rules of all ClusterRoles that its selectors match.
+
+use api::meta;
+use api::selector::{LabelSelector, Op, Requirement};
+use kemudi_client::Dynamic;
+use serde_json::{Value, json};
+
+use crate::act::Action;
+use crate::control::{Controller, Source};
+use crate::kinds::CLUSTER_ROLES;
+use crate::mirror::{Key, Mirror};
+
+const MANAGER: &str = "clusterrole-aggregation-controller";
+
+pub struct Aggregation;
+
+impl Controller for Aggregation {
+    fn name(&self) -> &'static str {
+        "cluster role aggregation"
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        vec![Source::all(CLUSTER_ROLES)]
+    }
+
+    /// Any change may add to or take from any aggregated role: its labels before are not known any more.
+    fn keys(&self, _: usize, _: &Dynamic, seen: &[Mirror]) -> Vec<Key> {
+        let aggregated = seen[0].iter().filter(|role| role["aggregationRule"].is_object());
+        aggregated.map(|role| (String::new(), meta::name(role).to_string())).collect()
+    }
+
+    fn decide(&self, (_, name): &Key, seen: &[Mirror]) -> Vec<Action> {
+        let Some(role) = seen[0].get("", name).filter(|role| role["aggregationRule"].is_object()) else {
+            return Vec::new();
+        };
+        let rules = rules(role, &seen[0]);
+        let there = role["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if rules == there {
+            return Vec::new();
+        }
+        let mut object = json!({
+            "apiVersion": CLUSTER_ROLES.api_version(), "kind": "ClusterRole", "metadata": {"name": name},
+        });
+        if !rules.is_empty() {
+            object["rules"] = Value::Array(rules);
+        }
+        vec![Action::Apply { resource: CLUSTER_ROLES, manager: MANAGER, object }]
+    }
+}
+
+/// The rules of all matching roles, by their names, each rule once.
+fn rules(role: &Value, all: &Mirror) -> Vec<Value> {
+    let mut out: Vec<Value> = Vec::new();
+    for selector in meta::items_at(role, &["aggregationRule", "clusterRoleSelectors"]) {
+        let Some(selector) = label_selector(selector) else { continue };
+        for other in all.iter().filter(|other| meta::name(other) != meta::name(role)) {
+            if !selector.matches(|key| meta::entry(other, "labels", key)) {
+                continue;
+            }
+            for rule in other["rules"].as_array().into_iter().flatten() {
+                if !out.contains(rule) {
+                    out.push(rule.clone());
+                }
+            }
+        }
+    }
+    out
+}
+
+/// A `metav1.LabelSelector`; `None` where an operator is unknown.
+fn label_selector(selector: &Value) -> Option<LabelSelector> {
+    let mut terms = Vec::new();
+    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        let values = vec![value.as_str()?.to_string()];
+        terms.push(Requirement { key: key.clone(), op: Op::Equals, values });
+    }
+    for expression in meta::items_at(selector, &["matchExpressions"]) {
+        let op = match expression["operator"].as_str()? {
+            "In" => Op::In,
+            "NotIn" => Op::NotIn,
+            "Exists" => Op::Exists,
+            "DoesNotExist" => Op::DoesNotExist,
+            _ => return None,
+        };
+        let values =
+            meta::items_at(expression, &["values"]).iter().filter_map(|value| Some(value.as_str()?.to_string()));
+        terms.push(Requirement { key: expression["key"].as_str()?.to_string(), op, values: values.collect() });
+    }
+    Some(LabelSelector(terms))
+}

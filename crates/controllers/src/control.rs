@@ -1,0 +1,197 @@
+//! The loop that all controllers share: events into mirrors, changed keys to `decide`, its actions to `act`.
+//! One key is worked on by one task at a time; what failed is tried again after a growing pause.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll};
+use kemudi_client::{Api, ApiResource, Client, Dynamic, Error, Event, ListOptions};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::act::{self, Action};
+use crate::mirror::{Key, Mirror};
+
+/// Keys that one controller works on at a time, unless it says otherwise.
+const TASKS_MAX: usize = 64;
+/// Pauses before a key is tried again.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// A promise: what it watches, and what is to be done about what it saw.
+pub trait Controller: Send + 'static {
+    fn name(&self) -> &'static str;
+
+    /// Keys that it works on at a time.
+    fn tasks_max(&self) -> usize {
+        TASKS_MAX
+    }
+
+    /// What it watches; the mirrors come in this order.
+    fn sources(&self) -> Vec<Source>;
+
+    /// Which keys may need work after an object of a source changed (or went).
+    fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key>;
+
+    /// What is to be done about a key, as far as is seen. Pure; nothing where the promise is kept.
+    fn decide(&self, key: &Key, seen: &[Mirror]) -> Vec<Action>;
+}
+
+/// A resource and which of its objects.
+pub struct Source {
+    pub resource: ApiResource,
+    pub options: ListOptions,
+}
+
+impl Source {
+    pub fn all(resource: ApiResource) -> Source {
+        Source { resource, options: ListOptions::default() }
+    }
+
+    /// `fields` is a field selector of our own, which always parses.
+    pub fn fields(resource: ApiResource, fields: &str) -> Source {
+        let fields = kemudi_client::FieldSelector::parse(fields).unwrap_or_default();
+        Source { resource, options: ListOptions { fields, ..ListOptions::default() } }
+    }
+}
+
+/// Runs a controller until it is told to stop.
+pub async fn run(client: Client, controller: Box<dyn Controller>, stop: CancellationToken) {
+    let mut state = State::new(client, controller);
+    loop {
+        let retry = at(state.next_retry());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some((source, event)) = state.events.next() => state.observe(source, event),
+            Some(done) = state.tasks.join_next_with_id(), if !state.tasks.is_empty() => state.finish(done),
+            () = retry => state.wake(),
+        }
+        state.start_tasks();
+    }
+    state.tasks.shutdown().await;
+}
+
+type Seen = (usize, Result<Event<Dynamic>, Error>);
+
+struct State {
+    client: Client,
+    controller: Box<dyn Controller>,
+    events: SelectAll<BoxStream<'static, Seen>>,
+    seen: Vec<Mirror>,
+    /// Keys that wait for a task.
+    ready: BTreeSet<Key>,
+    /// Keys that have one.
+    busy: BTreeSet<Key>,
+    running: HashMap<Id, Key>,
+    tasks: JoinSet<Result<(), Error>>,
+    /// When keys that failed are tried again, and the pause after that.
+    retries: BTreeMap<Key, Retry>,
+}
+
+struct Retry {
+    /// `None` while the key is being tried.
+    at: Option<Instant>,
+    pause: Duration,
+}
+
+impl State {
+    fn new(client: Client, controller: Box<dyn Controller>) -> State {
+        let sources = controller.sources();
+        let seen = sources.iter().map(|_| Mirror::default()).collect();
+        let mut events = SelectAll::new();
+        for (nth, source) in sources.into_iter().enumerate() {
+            let watcher = Api::all_of(client.clone(), &source.resource).watcher(&source.options);
+            events.push(watcher.into_stream().map(move |event| (nth, event)).boxed());
+        }
+        State {
+            client,
+            controller,
+            events,
+            seen,
+            ready: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            retries: BTreeMap::new(),
+        }
+    }
+
+    fn observe(&mut self, source: usize, event: Result<Event<Dynamic>, Error>) {
+        match event {
+            Ok(event) => {
+                for object in self.seen[source].follow(event) {
+                    self.ready.extend(self.controller.keys(source, &object, &self.seen));
+                }
+            }
+            // The watcher goes on by itself.
+            Err(error) => tracing::warn!(controller = self.controller.name(), %error, "a watch was interrupted"),
+        }
+    }
+
+    /// Decides about ready keys, once all sources have told their first list: half a picture makes wrong decisions.
+    fn start_tasks(&mut self) {
+        if !self.seen.iter().all(Mirror::is_complete) {
+            return;
+        }
+        while self.tasks.len() < self.controller.tasks_max() {
+            let free = |key: &&Key| !self.busy.contains(*key);
+            let Some(key) = self.ready.iter().find(free).cloned() else { return };
+            self.ready.remove(&key);
+            let actions = self.controller.decide(&key, &self.seen);
+            if actions.is_empty() {
+                self.retries.remove(&key);
+                continue;
+            }
+            let client = self.client.clone();
+            let task = self.tasks.spawn(async move {
+                for action in actions {
+                    act::act(&client, action).await?;
+                }
+                Ok(())
+            });
+            self.busy.insert(key.clone());
+            self.running.insert(task.id(), key);
+        }
+    }
+
+    fn finish(&mut self, done: Result<(Id, Result<(), Error>), JoinError>) {
+        let (id, outcome) = match done {
+            Ok((id, outcome)) => (id, outcome.map_err(|error| error.to_string())),
+            Err(error) => (error.id(), Err(error.to_string())),
+        };
+        let Some(key) = self.running.remove(&id) else { return };
+        self.busy.remove(&key);
+        let Err(error) = outcome else {
+            self.retries.remove(&key);
+            return;
+        };
+        let pause = self.retries.get(&key).map_or(RETRY_MIN, |retry| (retry.pause * 2).min(RETRY_MAX));
+        let (namespace, name) = &key;
+        tracing::warn!(controller = self.controller.name(), namespace, name, error, ?pause, "to be tried again");
+        self.retries.insert(key, Retry { at: Some(Instant::now() + pause), pause });
+    }
+
+    fn next_retry(&self) -> Option<Instant> {
+        self.retries.values().filter_map(|retry| retry.at).min()
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        for (key, retry) in &mut self.retries {
+            if retry.at.is_some_and(|at| at <= now) {
+                retry.at = None;
+                self.ready.insert(key.clone());
+            }
+        }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

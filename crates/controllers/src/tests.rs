@@ -1,0 +1,204 @@
+//! Each controller's decisions: what was seen as data, what is to be done as text.
+
+use std::sync::Arc;
+
+use kemudi_client::{Dynamic, Event};
+use serde_json::{Value, json};
+
+use crate::control::Controller;
+use crate::mirror::Mirror;
+use crate::{aggregation, default_account, namespace, root_ca, scheduler, token_secret};
+
+/// Shows a controller one list of objects for each of its sources; gives what it would do about each key, a line each.
+#[track_caller]
+fn check(controller: &dyn Controller, seen: &[&[Value]], want: &[&str]) {
+    assert_eq!(controller.sources().len(), seen.len(), "{} watches other sources", controller.name());
+    let mirrors: Vec<Mirror> = seen.iter().map(|objects| mirror(objects)).collect();
+    let mut keys: Vec<_> = seen
+        .iter()
+        .enumerate()
+        .flat_map(|(source, objects)| objects.iter().map(move |object| (source, object)))
+        .flat_map(|(source, object)| controller.keys(source, &Dynamic(object.clone()), &mirrors))
+        .collect();
+    keys.sort();
+    keys.dedup();
+    let actions: Vec<String> =
+        keys.iter().flat_map(|key| controller.decide(key, &mirrors)).map(|action| format!("{action:?}")).collect();
+    assert_eq!(actions, want);
+}
+
+fn mirror(objects: &[Value]) -> Mirror {
+    let mut mirror = Mirror::default();
+    mirror.follow(Event::Init);
+    for object in objects {
+        mirror.follow(Event::InitApplied(Dynamic(object.clone())));
+    }
+    mirror.follow(Event::InitDone);
+    mirror
+}
+
+fn named(namespace: &str, name: &str, more: Value) -> Value {
+    let mut object = json!({"metadata": {"name": name, "namespace": namespace, "uid": format!("{name}-uid")}});
+    merge(&mut object, more);
+    object
+}
+
+fn merge(into: &mut Value, more: Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => *into = more,
+    }
+}
+
+fn active(name: &str) -> Value {
+    named("", name, json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}))
+}
+
+fn terminating(name: &str, finalizers: &[&str]) -> Value {
+    let deleting = json!({"metadata": {"deletionTimestamp": "T"}, "spec": {"finalizers": finalizers}, "status": {"phase": "Terminating"}});
+    named("", name, deleting)
+}
+
+#[test]
+fn default_accounts_are_made_where_they_are_missing() {
+    let has = named("has", "default", json!({}));
+    check(
+        &default_account::DefaultAccount,
+        &[&[active("has"), active("new"), terminating("old", &["kubernetes"])], &[has]],
+        &[
+            r#"create serviceaccounts {"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default","namespace":"new"}}"#,
+        ],
+    );
+}
+
+#[test]
+fn root_cas_are_made_and_put_right() {
+    let map = |namespace: &str, data: Value| {
+        let notes = json!({"metadata": {"annotations": {"kubernetes.io/description": "x"}}, "data": data});
+        named(namespace, "kube-root-ca.crt", notes)
+    };
+    let good = map("good", json!({"ca.crt": "PEM"}));
+    let extra = map("extra", json!({"ca.crt": "PEM", "more": "x"}));
+    let bare = named("bare", "kube-root-ca.crt", json!({}));
+    let controller = root_ca::RootCa::new("PEM");
+    let namespaces = ["good", "extra", "bare", "new"].map(active);
+    let mirrors = [mirror(&namespaces), mirror(&[good, extra, bare])];
+    let done: Vec<String> = ["good", "extra", "bare", "new"]
+        .map(|name| {
+            let actions = controller.decide(&(String::new(), name.to_string()), &mirrors);
+            actions.iter().map(|action| format!("{action:?}")).collect()
+        })
+        .to_vec();
+    assert_eq!(done[0], "");
+    assert!(
+        done[1].starts_with("replace configmaps") && done[1].ends_with(r#""data":{"ca.crt":"PEM"}}"#),
+        "{}",
+        done[1]
+    );
+    assert!(done[2].contains("No other usage is guaranteed") && done[2].contains(r#""ca.crt":"PEM""#), "{}", done[2]);
+    assert!(done[3].starts_with("create configmaps"), "{}", done[3]);
+}
+
+#[test]
+fn terminating_namespaces_are_emptied_while_the_finalizer_is_there() {
+    check(
+        &namespace::NamespaceDeletion::new(),
+        &[&[active("a"), terminating("b", &["kubernetes"]), terminating("c", &["example.com/mine"])]],
+        &["empty namespace b"],
+    );
+}
+
+#[test]
+fn aggregated_roles_follow_their_selectors() {
+    let rule = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]});
+    let role = |name: &str, label: &str, rules: &[&str]| {
+        let rules: Vec<Value> = rules.iter().map(|resource| rule(resource)).collect();
+        named("", name, json!({"metadata": {"labels": {"agg": label}}, "rules": rules}))
+    };
+    let all = |rules: Value| {
+        named(
+            "",
+            "all",
+            json!({"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"agg": "yes"}}]}, "rules": rules}),
+        )
+    };
+    let parts = [role("b", "yes", &["pods", "nodes"]), role("a", "yes", &["secrets", "pods"]), role("c", "no", &["x"])];
+    let with = |rules: Value| parts.iter().cloned().chain([all(rules)]).collect::<Vec<_>>();
+    let want = json!([rule("secrets"), rule("pods"), rule("nodes")]);
+    let text = format!(
+        r#"apply clusterroles {{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{{"name":"all"}},"rules":{want}}}"#
+    );
+    check(&aggregation::Aggregation, &[&with(json!(null))], &[&text]);
+    check(&aggregation::Aggregation, &[&with(want)], &[]);
+    check(
+        &aggregation::Aggregation,
+        &[&[all(json!([rule("pods")]))]],
+        &[
+            r#"apply clusterroles {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"all"}}"#,
+        ],
+    );
+}
+
+#[test]
+fn pods_go_to_the_first_node_that_takes_them() {
+    let node = |name: &str, more: Value| {
+        let mut node = named("", name, json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+        merge(&mut node, more);
+        node
+    };
+    let pod = |name: &str, more: Value| {
+        let mut pod = named("ns", name, json!({"spec": {"schedulerName": "default-scheduler"}}));
+        merge(&mut pod, more);
+        pod
+    };
+    let pods = [
+        pod("any", json!({})),
+        pod("gated", json!({"spec": {"schedulingGates": [{"name": "g"}]}})),
+        pod("going", json!({"metadata": {"deletionTimestamp": "T"}})),
+        pod("picky", json!({"spec": {"nodeSelector": {"disk": "ssd"}}})),
+        pod("tough", json!({"spec": {"nodeSelector": {"gpu": "yes"}, "tolerations": [{"operator": "Exists"}]}})),
+    ];
+    let nodes = [
+        node("a-cordoned", json!({"spec": {"unschedulable": true}})),
+        node("b-away", json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})),
+        node(
+            "c-tainted",
+            json!({"metadata": {"labels": {"gpu": "yes"}}, "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}),
+        ),
+        node("d", json!({})),
+        node("e", json!({"metadata": {"labels": {"disk": "ssd"}}})),
+    ];
+    check(&scheduler::Scheduler, &[&pods, &nodes], &["bind any to d", "bind picky to e", "bind tough to c-tainted"]);
+    check(&scheduler::Scheduler, &[&pods, &[]], &[]);
+}
+
+#[test]
+fn token_secrets_are_looked_at_until_they_are_full() {
+    let signer: crate::Signer = Arc::new(|claims| Ok(format!("signed {}", claims["sub"].as_str().unwrap_or_default())));
+    let controller = token_secret::TokenSecrets::new("PEM", signer.clone());
+    let account = named("ns", "bot", json!({}));
+    let empty =
+        named("ns", "empty", json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "bot"}}}));
+    let full = token_secret::filled(&empty, &account, "PEM", &signer).unwrap().unwrap();
+    let mut full = full;
+    full["metadata"]["name"] = "full".into();
+    assert_eq!(
+        full["data"].to_string(),
+        r#"{"token":"c2lnbmVkIHN5c3RlbTpzZXJ2aWNlYWNjb3VudDpuczpib3Q=","ca.crt":"UEVN","namespace":"bnM="}"#
+    );
+    assert_eq!(token_secret::filled(&full, &account, "PEM", &signer), Ok(None));
+    let orphan =
+        named("ns", "orphan", json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "no"}}}));
+    let other = json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "bot", "kubernetes.io/service-account.uid": "other"}}});
+    let other = named("ns", "other", other);
+    assert!(!token_secret::belongs(&other, &account));
+    check(
+        &controller,
+        &[&[empty, full, orphan, other], &[account]],
+        &["token secret empty", "token secret orphan", "token secret other"],
+    );
+}
