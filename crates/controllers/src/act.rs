@@ -6,7 +6,7 @@ use kemudi_client::{Api, ApiResource, Client, DeleteOptions, Dynamic, Error, Pat
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::Signer;
+use crate::TokenSigner;
 use crate::kinds::{EVENTS, PODS, SECRETS, SERVICE_ACCOUNTS};
 
 /// The name under which fields are owned.
@@ -45,7 +45,7 @@ pub enum Action {
         namespace: String,
         name: String,
         ca_pem: Arc<str>,
-        signer: Signer,
+        signer: Arc<dyn TokenSigner>,
     },
 }
 
@@ -75,7 +75,7 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
         }
         Action::Bind { pod, node } => bind(client, &pod, &node).await,
         Action::TokenSecret { namespace, name, ca_pem, signer } => {
-            token_secret(client, &namespace, &name, &ca_pem, &signer).await
+            token_secret(client, &namespace, &name, &ca_pem, &*signer).await
         }
     };
     match outcome {
@@ -143,7 +143,7 @@ async fn token_secret(
     namespace: &str,
     name: &str,
     ca_pem: &str,
-    signer: &Signer,
+    signer: &dyn TokenSigner,
 ) -> Result<(), Error> {
     let secrets = Api::namespaced_of(client.clone(), namespace, &SECRETS);
     let Some(secret) = secrets.get_opt(name).await? else { return Ok(()) };

@@ -21,22 +21,22 @@ mod tests;
 use std::sync::Arc;
 
 use kemudi_client::Client;
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Signs claims as a JWT; whoever gives it has the key.
-pub type Signer = Arc<dyn Fn(&Value) -> Result<String, String> + Send + Sync>;
+/// Signs the tokens of Secrets; whoever implements it has the key.
+pub trait TokenSigner: Send + Sync {
+    /// A token of a ServiceAccount that is good as long as the Secret that holds it.
+    fn sign(&self, namespace: &str, account: &str, account_uid: &str, secret: &str) -> Result<String, String>;
+}
 
 /// What the controllers need to know beside what they watch.
 #[derive(Clone)]
 pub struct Options {
     /// The certificates that clients trust, PEM: the content of each `kube-root-ca.crt`.
-    pub ca_pem: String,
-    /// Signs the tokens of Secrets of type `kubernetes.io/service-account-token`; without it such Secrets stay empty.
-    pub signer: Option<Signer>,
-    /// Bind pods of `default-scheduler` to nodes.
-    pub schedule: bool,
+    pub root_ca: String,
+    /// Without it Secrets of type `kubernetes.io/service-account-token` stay empty.
+    pub signer: Option<Arc<dyn TokenSigner>>,
 }
 
 /// All controllers, running. They end with [`Controllers::shutdown`], or at once when this is dropped.
@@ -56,16 +56,14 @@ impl Controllers {
             tasks.spawn(control::run(client, controller, stop.clone()));
         };
         start(&mut tasks, client("service-account-controller"), Box::new(default_account::DefaultAccount));
-        start(&mut tasks, client("root-ca-cert-publisher"), Box::new(root_ca::RootCa::new(&options.ca_pem)));
+        start(&mut tasks, client("root-ca-cert-publisher"), Box::new(root_ca::RootCa::new(&options.root_ca)));
         start(&mut tasks, client("namespace-controller"), Box::new(namespace::NamespaceDeletion::new()));
         start(&mut tasks, client("clusterrole-aggregation-controller"), Box::new(aggregation::Aggregation));
         if let Some(signer) = options.signer {
-            let controller = token_secret::TokenSecrets::new(&options.ca_pem, signer);
+            let controller = token_secret::TokenSecrets::new(&options.root_ca, signer);
             start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
-        if options.schedule {
-            start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
-        }
+        start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         Controllers { tasks, stop }
     }
 

@@ -178,19 +178,24 @@ fn pods_go_to_the_first_node_that_takes_them() {
 
 #[test]
 fn token_secrets_are_looked_at_until_they_are_full() {
-    let signer: crate::Signer = Arc::new(|claims| Ok(format!("signed {}", claims["sub"].as_str().unwrap_or_default())));
-    let controller = token_secret::TokenSecrets::new("PEM", signer.clone());
+    struct Signs;
+    impl crate::TokenSigner for Signs {
+        fn sign(&self, namespace: &str, account: &str, uid: &str, secret: &str) -> Result<String, String> {
+            Ok(format!("{namespace}/{account}/{uid}/{secret}"))
+        }
+    }
+    let controller = token_secret::TokenSecrets::new("PEM", Arc::new(Signs));
     let account = named("ns", "bot", json!({}));
     let empty =
         named("ns", "empty", json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "bot"}}}));
-    let full = token_secret::filled(&empty, &account, "PEM", &signer).unwrap().unwrap();
+    let full = token_secret::filled(&empty, &account, "PEM", &Signs).unwrap().unwrap();
     let mut full = full;
     full["metadata"]["name"] = "full".into();
     assert_eq!(
         full["data"].to_string(),
-        r#"{"token":"c2lnbmVkIHN5c3RlbTpzZXJ2aWNlYWNjb3VudDpuczpib3Q=","ca.crt":"UEVN","namespace":"bnM="}"#
+        r#"{"token":"bnMvYm90L2JvdC11aWQvZW1wdHk=","ca.crt":"UEVN","namespace":"bnM="}"#
     );
-    assert_eq!(token_secret::filled(&full, &account, "PEM", &signer), Ok(None));
+    assert_eq!(token_secret::filled(&full, &account, "PEM", &Signs), Ok(None));
     let orphan =
         named("ns", "orphan", json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "no"}}}));
     let other = json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "bot", "kubernetes.io/service-account.uid": "other"}}});

@@ -7,9 +7,9 @@ use api::meta;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kemudi_client::Dynamic;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::Signer;
+use crate::TokenSigner;
 use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::{SECRETS, SERVICE_ACCOUNTS};
@@ -17,15 +17,14 @@ use crate::mirror::{Key, Mirror};
 
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
-const ISSUER: &str = "kubernetes/serviceaccount";
 
 pub struct TokenSecrets {
     ca_pem: Arc<str>,
-    signer: Signer,
+    signer: Arc<dyn TokenSigner>,
 }
 
 impl TokenSecrets {
-    pub fn new(ca_pem: &str, signer: Signer) -> TokenSecrets {
+    pub fn new(ca_pem: &str, signer: Arc<dyn TokenSigner>) -> TokenSecrets {
         TokenSecrets { ca_pem: ca_pem.into(), signer }
     }
 }
@@ -83,30 +82,23 @@ fn is_filled(secret: &Value, account: &Value, ca_pem: &str) -> bool {
 }
 
 /// The Secret with all it needs; `None` where it has that.
-pub fn filled(secret: &Value, account: &Value, ca_pem: &str, signer: &Signer) -> Result<Option<Value>, String> {
+pub fn filled(
+    secret: &Value,
+    account: &Value,
+    ca_pem: &str,
+    signer: &dyn TokenSigner,
+) -> Result<Option<Value>, String> {
     if is_filled(secret, account, ca_pem) {
         return Ok(None);
     }
     let mut filled = secret.clone();
     if filled["data"]["token"].as_str().is_none_or(str::is_empty) {
-        let token = signer(&claims(secret, account))?;
+        let token =
+            signer.sign(meta::namespace(account), meta::name(account), meta::uid(account), meta::name(secret))?;
         filled["data"]["token"] = STANDARD.encode(token).into();
     }
     filled["data"]["ca.crt"] = STANDARD.encode(ca_pem).into();
     filled["data"]["namespace"] = STANDARD.encode(meta::namespace(secret)).into();
     filled["metadata"]["annotations"][ACCOUNT_UID] = meta::uid(account).into();
     Ok(Some(filled))
-}
-
-/// The claims of a token that lives as long as its Secret.
-fn claims(secret: &Value, account: &Value) -> Value {
-    let (namespace, name) = (meta::namespace(account), meta::name(account));
-    json!({
-        "iss": ISSUER,
-        "kubernetes.io/serviceaccount/namespace": namespace,
-        "kubernetes.io/serviceaccount/secret.name": meta::name(secret),
-        "kubernetes.io/serviceaccount/service-account.name": name,
-        "kubernetes.io/serviceaccount/service-account.uid": meta::uid(account),
-        "sub": format!("system:serviceaccount:{namespace}:{name}"),
-    })
 }
