@@ -1,0 +1,445 @@
+//! The agent with real pods in the sandbox, against an API server in memory: what becomes of pods, and what they find.
+
+use crate::fake_api::FakeApi;
+use http_body_util::BodyExt;
+use kemudi_client::Client;
+use node::sandbox::Exit;
+use node::{Attachment, ClusterNetwork, Node, NodeConfig};
+use serde_json::{Value, json};
+use std::os::unix::process::CommandExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+
+/// The ordinary user that these tests run as once more when they are root.
+const ORDINARY: u32 = 12345;
+
+struct Bed {
+    api: FakeApi,
+    node: Node,
+    _dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let dir = tempfile::tempdir().unwrap();
+        let api = FakeApi::default();
+        let in_namespace =
+            |name: &str, data: Value| json!({"metadata": {"namespace": "shop", "name": name}, "data": data});
+        api.put("configmaps", in_namespace("kube-root-ca.crt", json!({"ca.crt": "PEM\n"})));
+        api.put("configmaps", in_namespace("settings", json!({"color": "blue"})));
+        api.put("secrets", in_namespace("keys", json!({"password": "MTIzNA=="})));
+        api.put(
+            "services",
+            json!({"metadata": {"namespace": "shop", "name": "db"},
+                "spec": {"clusterIP": "10.96.3.4", "ports": [{"port": 5432, "protocol": "TCP"}]}}),
+        );
+        let greet: node::ApiAccess = Arc::new(|mut stream| {
+            Box::pin(async move {
+                let _ = stream.write_all(b"from the API\n").await;
+            })
+        });
+        let node = Node::start(NodeConfig {
+            name: "n1".into(),
+            client: Client::with_transport(Arc::new(api.clone())),
+            state_dir: dir.path().join("node"),
+            api: greet,
+            api_host_address: "127.0.0.1:6443".parse().unwrap(),
+            hidden: vec![],
+            cluster: ClusterNetwork::default(),
+            version: "v1.37.2".into(),
+        });
+        Bed { api, node: node.unwrap(), _dir: dir }
+    }
+
+    /// Makes a pod from its spec, bound to the node.
+    fn pod(&self, name: &str, mut spec: Value) {
+        spec["nodeName"] = "n1".into();
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                let defaults = container.as_object_mut().unwrap();
+                defaults.entry("image").or_insert("host".into());
+            }
+        }
+        let metadata = json!({"namespace": "shop", "name": name, "generation": 1, "labels": {"app": "web"}});
+        self.api.put("pods", json!({"metadata": metadata, "spec": spec}));
+    }
+
+    /// A pod with one container that runs a script and is not started again.
+    fn script(&self, name: &str, script: &str) {
+        self.pod(name, json!({"restartPolicy": "Never", "containers": [shell("main", script)]}));
+    }
+
+    async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let look = |api: &FakeApi| api.get("pods", "shop", name).filter(|pod| holds(pod));
+        self.api.until(&format!("{name}: {what}"), look).await
+    }
+
+    async fn phase(&self, name: &str, phase: &str) -> Value {
+        self.until(name, phase, |pod| pod["status"]["phase"] == phase).await
+    }
+
+    async fn gone(&self, name: &str) {
+        self.api.until("gone", |api| api.get("pods", "shop", name).is_none().then_some(())).await;
+    }
+
+    /// The log, or the answer's code and message.
+    async fn log(&self, path: &str) -> String {
+        let request = http::Request::get(format!("/containerLogs/shop/{path}")).body(()).unwrap();
+        let answer = self.node.handle(request).await;
+        let code = answer.status().as_u16();
+        let text = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        if code == 200 { text } else { format!("{code} {text}") }
+    }
+
+    /// Runs a script in a pod to its end; its output.
+    async fn run(&self, name: &str, spec: Value) -> String {
+        self.pod(name, spec);
+        self.until(name, "ended", |pod| pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed")
+            .await;
+        self.log(&format!("{name}/main")).await
+    }
+
+    fn events(&self, name: &str) -> Vec<String> {
+        let about = |event: &Value| event["involvedObject"]["name"] == name;
+        let reason = |event: &Value| event["reason"].as_str().unwrap_or_default().to_owned();
+        self.api.list("events").iter().filter(|event| about(event)).map(reason).collect()
+    }
+}
+
+fn shell(name: &str, script: &str) -> Value {
+    json!({"name": name, "command": ["/bin/sh", "-c", script]})
+}
+
+fn with(mut value: Value, more: Value) -> Value {
+    for (name, field) in more.as_object().unwrap() {
+        value[name] = field.clone();
+    }
+    value
+}
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> &'a Value {
+    let all = pod["status"]["conditions"].as_array().unwrap();
+    all.iter().find(|condition| condition["type"] == kind).unwrap()
+}
+
+#[tokio::test]
+async fn in_pod_environment() {
+    let bed = Bed::new();
+    let script = "echo $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT $KUBERNETES_PORT $DB_SERVICE_HOST $HOSTNAME $COLOR $PASSWORD $NAME $IP
+        cd /var/run/secrets/kubernetes.io/serviceaccount; cat ca.crt; cat token; echo; cat namespace; echo; ls -A | grep -v '^\\.\\.2'
+        readlink token; stat -L -c %a token ca.crt; touch x 2>/dev/null || echo read-only
+        cat /etc/resolv.conf; cat /etc/hostname; grep -c web /etc/hosts
+        exec 3<>/dev/tcp/10.96.0.1/443; cat <&3
+        getent hosts kubernetes.default.svc kubernetes.default kubernetes.default.svc.cluster.local | awk '{print $1}' | sort | uniq -c
+        getent hosts db | awk '{print $1}'; getent hosts nothing.shop.svc || echo unknown";
+    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+    let container = json!({
+        "name": "main", "command": ["/bin/bash", "-c", script],
+        "env": [
+            {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
+            {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}},
+            {"name": "NAME", "valueFrom": field("metadata.name")},
+            {"name": "IP", "valueFrom": field("status.podIP")},
+        ],
+        "volumeMounts": [{"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}],
+    });
+    let volume = json!({"name": "kube-api-access-x", "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}});
+    let spec =
+        json!({"restartPolicy": "Never", "serviceAccountName": "sa", "containers": [container], "volumes": [volume]});
+    let search = std::fs::read_to_string("/etc/resolv.conf").unwrap();
+    let search = search.lines().find_map(|line| line.strip_prefix("search")).unwrap_or_default().trim_end();
+    assert_eq!(
+        bed.run("web", spec).await,
+        format!(
+            "10.96.0.1:443 tcp://10.96.0.1:443 10.96.3.4 web blue 1234 web 10.244.0.2\nPEM\ntoken-1-of-sa-for-web\nshop\n\
+             ..data\nca.crt\nnamespace\ntoken\n..data/token\n644\n644\nread-only\n\
+             search shop.svc.cluster.local svc.cluster.local cluster.local{search}\nnameserver 10.96.0.10\noptions ndots:5\n\
+             web\n1\nfrom the API\n      3 10.96.0.1\n10.96.3.4\nunknown\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn status_from_start_to_end() {
+    let bed = Bed::new();
+    bed.script("job", "echo out; echo err >&2; test -f /tmp/go; until test -f /dev/termination-log; do :; done; printf because > /dev/termination-log; exit 3");
+    let pod = bed.phase("job", "Failed").await;
+    let status = &pod["status"];
+    let container = &status["containerStatuses"][0];
+    let terminated = &container["state"]["terminated"];
+    assert_eq!(
+        (&terminated["exitCode"], &terminated["reason"], &terminated["message"]),
+        (&json!(3), &json!("Error"), &json!("because"))
+    );
+    assert!(container["containerID"].as_str().unwrap().starts_with("kemudi://"));
+    assert_eq!(
+        (&container["restartCount"], &container["ready"], &status["observedGeneration"]),
+        (&json!(0), &json!(false), &json!(1))
+    );
+    assert_eq!(
+        (&condition(&pod, "Ready")["status"], &condition(&pod, "Ready")["reason"]),
+        (&json!("False"), &json!("PodFailed"))
+    );
+    assert_eq!(condition(&pod, "Initialized")["status"], "True");
+    assert_eq!(condition(&pod, "PodScheduled")["status"], "True");
+    assert!(status["startTime"].is_string() && status["hostIP"].is_string());
+    let mut lines: Vec<String> = bed.log("job/main").await.lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["err", "out"]);
+    assert_eq!(bed.log("job/main?tailLines=1").await.lines().count(), 1);
+    assert_eq!(bed.log("job/none").await, "404 container none not found in pod job_shop");
+    assert_eq!(bed.log("none/main").await, "404 pod \"none\" does not exist");
+    bed.api.until("events", |_| (bed.events("job").len() >= 3).then_some(())).await;
+    assert_eq!(bed.events("job"), ["Pulled", "Created", "Started"]);
+    bed.api.delete_pod("shop", "job", 30);
+    bed.gone("job").await;
+    assert_eq!(bed.log("job/main").await, "404 pod \"job\" does not exist");
+}
+
+#[tokio::test]
+async fn a_server_is_stopped_gently() {
+    let bed = Bed::new();
+    bed.script("web", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+    let pod = bed.phase("web", "Running").await;
+    assert_eq!(condition(&pod, "Ready")["status"], "True");
+    assert_eq!(pod["status"]["podIP"], "10.244.0.2");
+    bed.api.until("no end", |api| api.get("pods", "shop", "web")).await;
+    let following = bed.log("web/main?follow=true");
+    let deleting = async { bed.api.delete_pod("shop", "web", 30) };
+    let began = Instant::now();
+    let (text, ()) = tokio::join!(following, deleting);
+    assert_eq!(text, "up\nbye\n");
+    bed.gone("web").await;
+    assert!(began.elapsed() < Duration::from_secs(10), "the end is not waited for longer than it takes");
+}
+
+#[tokio::test]
+async fn a_deaf_server_is_killed() {
+    let bed = Bed::new();
+    bed.script("deaf", "trap '' TERM; echo up; while :; do sleep 0.01; done");
+    bed.phase("deaf", "Running").await;
+    let began = Instant::now();
+    bed.api.delete_pod("shop", "deaf", 1);
+    bed.gone("deaf").await;
+    assert!(began.elapsed() >= Duration::from_millis(900));
+    // Deleted by force: the object goes first.
+    bed.script("forced", "trap '' TERM; while :; do sleep 0.01; done");
+    bed.phase("forced", "Running").await;
+    bed.api.delete_pod("shop", "forced", 0);
+    bed.gone("forced").await;
+}
+
+#[tokio::test]
+async fn init_containers_come_first() {
+    let bed = Bed::new();
+    let mount = json!([{"name": "work", "mountPath": "/work"}]);
+    let container = |name: &str, script: &str| with(shell(name, script), json!({"volumeMounts": mount}));
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [container("one", "echo one >> /work/list"), container("two", "echo two >> /work/list")],
+        "containers": [container("main", "cat /work/list; until test -f /work/done; do sleep 0.01; done"), container("side", "touch /work/done")],
+        "volumes": [{"name": "work", "emptyDir": {}}],
+    });
+    assert_eq!(bed.run("many", spec.clone()).await, "one\ntwo\n");
+    let pod = bed.phase("many", "Succeeded").await;
+    assert_eq!(pod["status"]["initContainerStatuses"][1]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(condition(&pod, "Initialized")["reason"], "PodCompleted");
+    let memory = with(spec, json!({"volumes": [{"name": "work", "emptyDir": {"medium": "Memory"}}]}));
+    assert_eq!(bed.run("memory", memory).await, "one\ntwo\n");
+    let failing = json!({"restartPolicy": "Never", "initContainers": [shell("one", "exit 4")], "containers": [shell("main", "true")]});
+    bed.pod("failing", failing);
+    let pod = bed.phase("failing", "Failed").await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!(
+        bed.log("failing/main").await,
+        "400 container \"main\" in pod \"failing\" is waiting to start: ContainerCreating"
+    );
+}
+
+#[tokio::test]
+async fn a_crash_is_followed_by_a_pause() {
+    let bed = Bed::new();
+    bed.pod("crash", json!({"restartPolicy": "Always", "containers": [shell("main", "echo once; exit 2")]}));
+    let waiting =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+    let pod = bed.until("crash", "backs off", waiting).await;
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!(container["restartCount"], 1);
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 2);
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(container["state"]["waiting"]["message"], "back-off 10s restarting failed container=main");
+    assert_eq!(bed.log("crash/main?previous=true").await, "once\n");
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let bed = Bed::new();
+    let waiting = |reason: &'static str| {
+        move |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
+    let message =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
+    bed.pod("image", json!({"containers": [with(shell("main", "true"), json!({"image": "nginx"}))]}));
+    let pod = bed.until("image", "no image", waiting("ErrImagePull")).await;
+    assert!(message(&pod).contains(
+        "failed to pull image \"nginx\": this node runs programs of its own machine; today the only image is \"host\""
+    ));
+    assert_eq!(pod["status"]["phase"], "Pending");
+    bed.api.delete_pod("shop", "image", 30);
+    bed.gone("image").await;
+    let env = json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "no", "key": "x"}}}]});
+    bed.pod("config", json!({"containers": [with(shell("main", "true"), env)]}));
+    let pod = bed.until("config", "no secret", waiting("CreateContainerConfigError")).await;
+    assert_eq!(message(&pod), "secret \"no\" not found");
+    bed.pod("program", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["nope"]}]}));
+    let pod = bed.phase("program", "Failed").await;
+    let terminated = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&terminated["reason"], &terminated["exitCode"]), (&json!("StartError"), &json!(128)));
+    assert_eq!(terminated["message"], "failed to start container: exec: \"nope\": executable file not found in $PATH");
+    let volumes = json!({"volumes": [{"name": "v", "configMap": {"name": "later"}}], "restartPolicy": "Never",
+        "containers": [with(shell("main", "cat /v/x"), json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))]});
+    bed.pod("volume", volumes);
+    bed.until("volume", "waits", waiting("ContainerCreating")).await;
+    bed.api.until("FailedMount", |_| bed.events("volume").contains(&"FailedMount".to_owned()).then_some(())).await;
+    bed.api.put("configmaps", json!({"metadata": {"namespace": "shop", "name": "later"}, "data": {"x": "here"}}));
+    bed.phase("volume", "Succeeded").await;
+    assert_eq!(bed.log("volume/main").await, "here");
+}
+
+#[tokio::test]
+async fn volumes_follow_their_objects_and_tokens_are_replaced() {
+    let bed = Bed::new();
+    // 80 % of this less the jitter is past at once: each look finds another token.
+    bed.api.set_token_seconds(12);
+    let script = "cat /settings/color; echo; cat /token/token; echo; cat /about/labels; echo
+        until grep -q red /settings/color; do sleep 0.01; done; cat /settings/color; echo
+        until test \"$(cat /token/token)\" != token-1-of-default-for-live; do sleep 0.01; done; cat /token/token | cut -d- -f1; cat /sub/color";
+    let mounts = json!({"volumeMounts": [
+        {"name": "settings", "mountPath": "/settings"}, {"name": "token", "mountPath": "/token"},
+        {"name": "about", "mountPath": "/about"}, {"name": "settings", "mountPath": "/sub/color", "subPath": "color"}]});
+    let volumes = json!([
+        {"name": "settings", "configMap": {"name": "settings"}},
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+        {"name": "about", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]);
+    bed.pod(
+        "live",
+        json!({"restartPolicy": "Never", "containers": [with(shell("main", script), mounts)], "volumes": volumes}),
+    );
+    bed.phase("live", "Running").await;
+    bed.api.put("configmaps", json!({"metadata": {"namespace": "shop", "name": "settings"}, "data": {"color": "red"}}));
+    bed.phase("live", "Succeeded").await;
+    assert_eq!(bed.log("live/main").await, "blue\ntoken-1-of-default-for-live\napp=\"web\"\nred\ntoken\nblue");
+}
+
+#[tokio::test]
+async fn probes() {
+    let bed = Bed::new();
+    let exec =
+        |script: &str| json!({"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 1});
+    let container = with(
+        shell("main", "sleep 0.3; touch /tmp/up; sleep 1000"),
+        json!({"startupProbe": with(exec("test -f /tmp/up"), json!({"failureThreshold": 10})), "readinessProbe": exec("test -f /tmp/ready")}),
+    );
+    bed.pod("probed", json!({"containers": [container]}));
+    let started = |pod: &Value| pod["status"]["containerStatuses"][0]["started"] == true;
+    let pod = bed.until("probed", "started", started).await;
+    assert_eq!(condition(&pod, "Ready")["status"], "False");
+    assert_eq!(condition(&pod, "Ready")["message"], "containers with unready status: [main]");
+    bed.api.until("unhealthy", |_| bed.events("probed").contains(&"Unhealthy".to_owned()).then_some(())).await;
+    let server = "import http.server,os\nclass H(http.server.BaseHTTPRequestHandler):\n def do_GET(s): s.send_response(200 if s.path=='/ok' else 500); s.end_headers()\nhttp.server.HTTPServer(('',8080),H).serve_forever()";
+    let get = |path: &str| json!({"httpGet": {"path": path, "port": "web"}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5});
+    let web = json!({"name": "main", "command": ["/usr/bin/env", "python3", "-c", server], "ports": [{"name": "web", "containerPort": 8080}],
+        "startupProbe": with(json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1}), json!({"failureThreshold": 30}))});
+    bed.pod("ok", json!({"containers": [with(web.clone(), json!({"readinessProbe": get("/ok")}))]}));
+    bed.until("ok", "ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
+    bed.pod("ill", json!({"containers": [with(web, json!({"livenessProbe": get("/bad")}))]}));
+    let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1);
+    bed.until("ill", "restarted", restarted).await;
+    assert!(bed.events("ill").contains(&"Killing".to_owned()));
+}
+
+#[tokio::test]
+async fn runs_for_somebody_here() {
+    let bed = Bed::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let stderr = writer.try_clone().unwrap();
+    let work = tempfile::tempdir().unwrap();
+    let mount = node::sandbox::Mount {
+        source: node::sandbox::Source::Host(work.path().into()),
+        sub_path: None,
+        target: work.path().into(),
+        read_only: false,
+    };
+    let stdio = node::sandbox::Stdio {
+        stdin: std::fs::File::open("/dev/null").unwrap().into(),
+        stdout: writer.into(),
+        stderr: stderr.into(),
+    };
+    let env = vec![("MINE".into(), "yes".into()), ("KUBERNETES_SERVICE_HOST".into(), "elsewhere".into())];
+    let ended = bed.node.attach("shop", "mine", Attachment { stdio, terminal: false, env, mounts: vec![mount] });
+    let script = "echo $MINE $KUBERNETES_SERVICE_HOST; touch made; exit 6";
+    let container = with(shell("main", script), json!({"workingDir": work.path()}));
+    bed.pod("mine", json!({"restartPolicy": "Never", "containers": [container]}));
+    assert_eq!(ended.await.unwrap(), Ok(Exit::Code(6)));
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "yes 10.96.0.1\n");
+    assert!(work.path().join("made").exists());
+}
+
+#[tokio::test]
+async fn registers() {
+    let bed = Bed::new();
+    let ready = |api: &FakeApi| api.get("nodes", "", "n1").filter(|node| node["status"]["conditions"].is_array());
+    let node = bed.api.until("the node", ready).await;
+    let conditions = node["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"));
+    assert!(node["status"]["capacity"]["memory"].as_str().unwrap().ends_with("Ki"));
+    let lease = bed.api.until("the lease", |api| api.get("leases", "kube-node-lease", "n1")).await;
+    assert_eq!(lease["spec"]["holderIdentity"], "n1");
+}
+
+/// From the pod's object to its program running, printed for the record.
+#[tokio::test]
+async fn pod_start_time() {
+    let bed = Bed::new();
+    let mut times = Vec::new();
+    for number in 0..30 {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let stderr = writer.try_clone().unwrap();
+        let stdin = std::fs::File::open("/dev/null").unwrap().into();
+        let stdio = node::sandbox::Stdio { stdin, stdout: writer.into(), stderr: stderr.into() };
+        let name = format!("pod-{number}");
+        let began = Instant::now();
+        let ended = bed.node.attach("shop", &name, Attachment { stdio, terminal: false, env: vec![], mounts: vec![] });
+        bed.pod(
+            &name,
+            json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["/bin/echo", "up"]}]}),
+        );
+        let up = tokio::task::spawn_blocking(move || std::io::read_to_string(reader)).await.unwrap().unwrap();
+        times.push(began.elapsed());
+        assert_eq!((up.as_str(), ended.await.unwrap()), ("up\n", Ok(Exit::Code(0))));
+    }
+    times.sort();
+    println!("pod object to program's output: p50 {:?}, p90 {:?}", times[15], times[27]);
+}
+
+/// Everything here once more without root.
+#[test]
+fn as_an_ordinary_user() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["agent::", "--skip", "as_an_ordinary_user"])
+        .current_dir("/")
+        .env("HOME", "/")
+        .env_remove("RUST_BACKTRACE")
+        .uid(ORDINARY)
+        .gid(ORDINARY)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
