@@ -133,6 +133,26 @@ pub fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value
     Ok(Issued { object, warning, credential_id: format!("JTI={id}") })
 }
 
+/// The unexpiring token of a Secret of type `kubernetes.io/service-account-token`, for whoever fills such Secrets.
+///
+/// # Errors
+/// Why nothing can be signed.
+pub fn legacy_token(
+    state: &crate::State,
+    namespace: &str,
+    account: &str,
+    account_uid: &str,
+    secret_name: &str,
+) -> Result<String, String> {
+    let claims = crate::authn::legacy_token::LegacyClaims {
+        namespace: namespace.to_string(),
+        secret: secret_name.to_string(),
+        account: account.to_string(),
+        account_uid: account_uid.to_string(),
+    };
+    state.authenticator.service_accounts.issue_legacy(&claims)
+}
+
 /// Why tokens of this life are not issued. Projected volumes are held to the same.
 pub fn wrong_duration(seconds: i64) -> Option<&'static str> {
     match seconds {

@@ -2,6 +2,7 @@
 //! Decides nothing about rights and touches no connection; the clock and the objects are handed in.
 
 pub mod jwt;
+pub mod legacy_token;
 pub mod service_account;
 pub mod token_file;
 pub mod x509;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::jwt::{self, Keys};
+use super::legacy_token::{self, LegacyClaims};
 use super::{Authenticated, CREDENTIAL_ID, User, intersect};
 use crate::lookup::{Identity, Lookup};
 
@@ -75,6 +76,11 @@ impl ServiceAccounts {
         self.keys.signing.get()?.sign(&claims.to_value())
     }
 
+    /// Signs a token that lives as long as its Secret.
+    pub fn issue_legacy(&self, claims: &LegacyClaims) -> Result<String, String> {
+        self.keys.signing.get()?.sign(&claims.to_value())
+    }
+
     /// Nothing where the token is none of ours; an error where it is and does not count.
     pub fn authenticate(
         &self,
@@ -83,7 +89,7 @@ impl ServiceAccounts {
         lookup: &dyn Lookup,
         now: i64,
     ) -> Result<Option<Authenticated>, String> {
-        let Some(claims) = self.verify(token)? else { return Ok(None) };
+        let Some(claims) = self.verify(token)? else { return self.authenticate_legacy(token, audiences, lookup) };
         let given = if claims.audiences.is_empty() { &self.audiences } else { &claims.audiences };
         let common = intersect(given, audiences);
         if common.is_empty() {
@@ -104,6 +110,33 @@ impl ServiceAccounts {
         }))
     }
 
+    /// Tokens of the old kind name no audience and are for this server only.
+    fn authenticate_legacy(
+        &self,
+        token: &str,
+        audiences: &[String],
+        lookup: &dyn Lookup,
+    ) -> Result<Option<Authenticated>, String> {
+        if jwt::issuer_of(token).as_deref() != Some(legacy_token::ISSUER) {
+            return Ok(None);
+        }
+        let Some(claims) = self.signed(token)? else { return Ok(None) };
+        let common = intersect(&self.audiences, audiences);
+        if common.is_empty() {
+            return Ok(None);
+        }
+        let legacy = LegacyClaims::from_value(&claims)?;
+        legacy.check(token, lookup)?;
+        let service_account = Reference { name: legacy.account, uid: legacy.account_uid };
+        let claims = Claims { namespace: legacy.namespace, service_account, ..Claims::default() };
+        Ok(Some(Authenticated {
+            user: Arc::new(claims.user()),
+            audiences: common,
+            warning: None,
+            annotations: Default::default(),
+        }))
+    }
+
     /// The claims of a token with a good signature.
     fn verify(&self, token: &str) -> Result<Option<Arc<Claims>>, String> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -113,6 +146,14 @@ impl ServiceAccounts {
         if !jwt::issuer_of(token).is_some_and(|issuer| self.issuers.contains(&issuer)) {
             return Ok(None);
         }
+        let Some(claims) = self.signed(token)? else { return Ok(None) };
+        let claims = Arc::new(Claims::from_value(&claims).ok_or("the claims of the token cannot be read")?);
+        self.lock().put(hash, claims.clone());
+        Ok(Some(claims))
+    }
+
+    /// What a token says that one of our keys has signed.
+    fn signed(&self, token: &str) -> Result<Option<Value>, String> {
         let Some(parsed) = jwt::Parsed::parse(token) else { return Ok(None) };
         let keys = self.keys.candidates(&parsed.key_id);
         if keys.is_empty() {
@@ -121,9 +162,7 @@ impl ServiceAccounts {
         if !keys.into_iter().any(|key| parsed.is_signed_by(key)) {
             return Err("go-jose/go-jose: error in cryptographic primitive".into());
         }
-        let claims = Arc::new(Claims::from_value(&parsed.claims).ok_or("the claims of the token cannot be read")?);
-        self.lock().put(hash, claims.clone());
-        Ok(Some(claims))
+        Ok(Some(parsed.claims))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Verified> {
