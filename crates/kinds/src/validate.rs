@@ -210,7 +210,7 @@ fn standard_finalizers(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (at, finalizer) in object.list("metadata.finalizers").iter().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
-        if !text.contains('/') && !STANDARD.contains(&text) && qualified_name(text).is_empty() {
+        if !text.contains('/') && !STANDARD.contains(&text) {
             causes.push(Cause::invalid(
                 format!("metadata.finalizers[{at}]"),
                 finalizer,

@@ -209,6 +209,8 @@ pub static POD_DISRUPTION_BUDGET: Behaviour = Behaviour {
     },
     columns: columns::POD_DISRUPTION_BUDGET,
     row: rows::pod_disruption_budget,
+    // Upstream does not look at the name.
+    name: NameRule::PathSegment,
     has_status: true,
     has_generation: true,
     unconditional_update: false,
@@ -445,8 +447,8 @@ fn deployment_status(new: &Value, old: &Value) -> Vec<Cause> {
 }
 
 fn collisions(out: &mut Causes, new: &Value, old: &Value) {
-    let (after, before) = (new.int("status.collisionCount"), old.int("status.collisionCount"));
-    if after < before {
+    let (after, before) = (new.int("status.collisionCount"), old.opt_int("status.collisionCount"));
+    if before.is_some_and(|before| after < before) {
         out.push(Cause::invalid("status.collisionCount", &after.into(), "cannot be decremented"));
     }
 }
@@ -474,6 +476,9 @@ fn stateful_set(object: &Value) -> Vec<Cause> {
         check::text(&mut out, spec.text("serviceName"), "spec.serviceName", validate::dns1123_label);
     }
     let selector = spec.at("selector");
+    if selector.is_null() {
+        out.push(Cause::required("spec.selector", ""));
+    }
     let right = check::workload_selector(&mut out, selector, "spec.selector", "statefulset");
     if right {
         if selector.is_null() || !selector.is_nothing() {
@@ -485,9 +490,6 @@ fn stateful_set(object: &Value) -> Vec<Cause> {
         out.push(Cause::invalid("spec.selector", selector, ""));
     }
     restarts_always(&mut out, spec.at("template"), "spec.template", "StatefulSet");
-    if selector.is_null() {
-        out.push(Cause::required("spec.selector", ""));
-    }
     out
 }
 

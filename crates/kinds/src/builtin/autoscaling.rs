@@ -66,6 +66,11 @@ fn autoscaler(object: &Value) -> Vec<Cause> {
         out.push(Cause::invalid("spec.maxReplicas", &most.into(), detail));
     }
     target(&mut out, spec.at("scaleTargetRef"), "spec.scaleTargetRef", false);
+    // The one target of the first version is the first metric of the second.
+    if let Some(percent) = spec.opt_int("targetCPUUtilizationPercentage").filter(|percent| *percent < 1) {
+        let path = "spec.metrics[0].resource.target.averageUtilization";
+        out.push(Cause::invalid(path, &percent.into(), "must be greater than 0"));
+    }
     let metrics = spec.list("metrics");
     for (at, metric) in metrics.iter().enumerate() {
         self::metric(&mut out, metric, &format!("spec.metrics[{at}]"));

@@ -1,21 +1,52 @@
 //! Nodes and what describes the cluster around them: component states, runtime and priority classes, leases.
 
-use crate::Behaviour;
+use serde_json::{Value, json};
 
-use super::{columns, rows};
+use super::check::{self, Causes, text};
+use super::read::{Read, Write};
+use super::{columns, pod_check, pod_defaults, resources, rows};
+use crate::validate;
+use crate::{Behaviour, Cause};
 
 pub static COMPONENT_STATUS: Behaviour =
     Behaviour { columns: columns::COMPONENT_STATUS, row: rows::component_status, ..Behaviour::PLAIN };
 
 pub static NODE: Behaviour = Behaviour {
+    default: default_node,
+    validate_create: validate_node,
+    validate_update: validate_node_update,
+    validate_status: |new, _| {
+        let mut out = Vec::new();
+        node_resources(&mut out, new);
+        let addresses = new.list("status.addresses");
+        for (at, address) in addresses.iter().enumerate() {
+            if addresses[..at].contains(address) {
+                let shown = json!({"Type": address.text("type"), "Address": address.text("address")});
+                out.push(Cause::duplicate(format!("status.addresses[{at}]"), &shown));
+            }
+        }
+        out
+    },
     columns: columns::NODE,
     row: rows::node,
     selectable: &[("spec.unschedulable", "/spec/unschedulable")],
+    // A node may bring its status along.
+    prepare_create: |_| {},
     has_status: true,
     ..Behaviour::PLAIN
 };
 
 pub static RUNTIME_CLASS: Behaviour = Behaviour {
+    default: |class| {
+        pod_defaults::round_up(class, "overhead.podFixed");
+    },
+    validate_create: runtime_class,
+    validate_update: |new, old| {
+        if new.text("handler") == old.text("handler") {
+            return Vec::new();
+        }
+        vec![Cause::invalid("handler", &Value::Null, "field is immutable")]
+    },
     columns: columns::RUNTIME_CLASS,
     row: rows::runtime_class,
     create_on_update: true,
@@ -23,13 +54,186 @@ pub static RUNTIME_CLASS: Behaviour = Behaviour {
     ..Behaviour::PLAIN
 };
 
-pub static PRIORITY_CLASS: Behaviour =
-    Behaviour { columns: columns::PRIORITY_CLASS, row: rows::priority_class, has_generation: true, ..Behaviour::PLAIN };
+pub static PRIORITY_CLASS: Behaviour = Behaviour {
+    default: |class| class.set_if_absent("preemptionPolicy", "PreemptLowerPriority"),
+    validate_create: priority_class,
+    validate_update: |new, old| {
+        let mut out = Vec::new();
+        if new.int("value") != old.int("value") {
+            out.push(Cause::forbidden("value", "may not be changed in an update."));
+        }
+        out.extend(validate::immutable(new.at("preemptionPolicy"), old.at("preemptionPolicy"), "preemptionPolicy"));
+        out
+    },
+    // Counted once, at the creation.
+    prepare_update: |_, _| {},
+    columns: columns::PRIORITY_CLASS,
+    row: rows::priority_class,
+    has_generation: true,
+    ..Behaviour::PLAIN
+};
 
 pub static LEASE: Behaviour = Behaviour {
+    validate_create: lease,
+    validate_update: |lease, _| self::lease(lease),
     columns: columns::LEASE,
     row: rows::lease,
     create_on_update: true,
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
+
+fn default_node(node: &mut Value) {
+    if !node.has("status.allocatable") && node.has("status.capacity") {
+        let capacity = node.at("status.capacity").clone();
+        node.set("status.allocatable", capacity);
+    }
+    // The one range and the list of ranges say the same; the list wins.
+    let first = node.list("spec.podCIDRs").first().and_then(Value::as_str).map(str::to_owned);
+    match (first, node.text("spec.podCIDR").to_owned()) {
+        (Some(first), _) => node.set("spec.podCIDR", first),
+        (None, one) if !one.is_empty() => node.set("spec.podCIDRs", json!([one])),
+        _ => {}
+    }
+}
+
+fn validate_node(node: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    preferred_avoidance(&mut out, node);
+    taints(&mut out, node.at("spec.taints"), "metadata.taints");
+    node_resources(&mut out, node);
+    let ranges: Vec<&str> = node.list("spec.podCIDRs").iter().filter_map(Value::as_str).collect();
+    for (at, range) in ranges.iter().enumerate() {
+        check::cidr(&mut out, range, &format!("spec.podCIDRs[{at}]"));
+    }
+    if ranges.len() > 1 {
+        let v6: Vec<bool> = ranges.iter().map(|range| range.contains(':')).collect();
+        if ranges.len() > 2 || v6[0] == v6[1] {
+            let detail = "may specify no more than one CIDR for each IP family";
+            out.push(Cause::invalid("spec.podCIDRs", node.at("spec.podCIDRs"), detail));
+        }
+    }
+    out
+}
+
+fn preferred_avoidance(out: &mut Causes, node: &Value) {
+    const KEY: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+    let Some(given) = node.at("metadata.annotations").key(KEY).as_str().filter(|text| !text.is_empty()) else { return };
+    if let Some(wrong) = crate::decode::syntax_error(given.as_bytes()) {
+        out.push(Cause::invalid("metadata.annotations.AvoidPods", &KEY.into(), &wrong));
+    }
+}
+
+/// Taints of nodes, under the path upstream names.
+pub fn taints(out: &mut Causes, taints: &Value, path: &str) {
+    const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let list = taints.items();
+    for (at, taint) in list.iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        text(out, taint.text("key"), &format!("{path}.key"), validate::qualified_name);
+        let wrong = validate::label_value(taint.text("value"));
+        if !wrong.is_empty() {
+            out.push(Cause::invalid(format!("{path}.value"), taint.at("value"), &wrong.join(";")));
+        }
+        check::one_of(out, taint.at("effect"), &format!("{path}.effect"), EFFECTS);
+        let same =
+            |other: &Value| (other.text("key"), other.text("effect")) == (taint.text("key"), taint.text("effect"));
+        if list[..at].iter().any(same) {
+            let shown = json!({
+                "Key": taint.text("key"), "Value": taint.text("value"), "Effect": taint.text("effect"),
+                "TimeAdded": taint.at("timeAdded"),
+            });
+            let mut cause = Cause::duplicate(&path, &shown);
+            cause.message.push_str(": taints must be unique by key and effect pair");
+            out.push(cause);
+        }
+    }
+}
+
+fn node_resources(out: &mut Causes, node: &Value) {
+    for list in ["status.capacity", "status.allocatable"] {
+        for (name, value) in node.at(list).entries() {
+            resources::amount(out, name, value, &format!("{list}.{name}"));
+        }
+    }
+}
+
+fn validate_node_update(new: &Value, old: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    preferred_avoidance(&mut out, new);
+    node_resources(&mut out, new);
+    let before = old.list("spec.podCIDRs");
+    if !before.is_empty() && before != new.list("spec.podCIDRs") {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        out.push(Cause::forbidden("spec.podCIDRs", detail));
+    }
+    taints(&mut out, new.at("spec.taints"), "metadata.taints");
+    let (after, before) = (new.text("spec.providerID"), old.text("spec.providerID"));
+    if !before.is_empty() && after != before {
+        let what = if after.is_empty() { "cleared" } else { "modified" };
+        let detail = format!("field cannot be {what} once set");
+        out.push(Cause::invalid("spec.providerID", &Value::Null, &detail));
+    }
+    out
+}
+
+fn runtime_class(class: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    if class.has("overhead") {
+        let limits = json!({"limits": class.at("overhead.podFixed")});
+        resources::requirements(&mut out, &limits, "overhead", false);
+    }
+    let scheduling = class.at("scheduling");
+    out.extend(validate::labels(scheduling.at("nodeSelector"), "scheduling.nodeSelector"));
+    let list = scheduling.list("tolerations");
+    pod_check::tolerations(&mut out, scheduling.at("tolerations"), "scheduling.tolerations");
+    for (at, toleration) in list.iter().enumerate() {
+        if list[..at].contains(toleration) {
+            let shown = json!({
+                "Key": toleration.text("key"), "Operator": toleration.text("operator"),
+                "Value": toleration.text("value"), "Effect": toleration.text("effect"),
+                "TolerationSeconds": toleration.at("tolerationSeconds"),
+            });
+            out.push(Cause::duplicate(format!("scheduling.tolerations[{at}]"), &shown));
+        }
+    }
+    match class.text("handler") {
+        "" => out.push(Cause::required("handler", "")),
+        handler => text(&mut out, handler, "handler", validate::dns1123_label),
+    }
+    out
+}
+
+fn priority_class(class: &Value) -> Vec<Cause> {
+    const USER_MAX: i64 = 1_000_000_000;
+    const SYSTEM: [(&str, i64); 2] =
+        [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+    let mut out = Vec::new();
+    let name = class.text("metadata.name");
+    if name.starts_with("system-") {
+        if !SYSTEM.iter().any(|(known, value)| *known == name && *value == class.int("value")) {
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known \
+                 system priority class"
+            );
+            out.push(Cause::forbidden("metadata.name", &detail));
+        }
+    } else if class.int("value") > USER_MAX {
+        let detail = format!("maximum allowed value of a user defined priority is {USER_MAX}");
+        out.push(Cause::forbidden("value", &detail));
+    }
+    check::one_of(&mut out, class.at("preemptionPolicy"), "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
+    out
+}
+
+fn lease(lease: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    if let Some(seconds) = lease.opt_int("spec.leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
+        out.push(Cause::invalid("spec.leaseDurationSeconds", &seconds.into(), "must be greater than 0"));
+    }
+    check::non_negative(&mut out, lease.at("spec"), "spec", &["leaseTransitions"]);
+    if let Some(strategy) = lease.at("spec.strategy").as_str() {
+        text(&mut out, strategy, "spec.strategy", validate::qualified_name);
+    }
+    out
+}

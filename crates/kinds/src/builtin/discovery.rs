@@ -173,10 +173,6 @@ fn endpoint_rest(out: &mut Causes, endpoint: &Value, path: &str) {
     if let Some(node) = endpoint.at("nodeName").as_str() {
         text(out, node, &format!("{path}.nodeName"), validate::dns1123_subdomain);
     }
-    for (key, value) in endpoint.at("deprecatedTopology").entries() {
-        text(out, key, &format!("{path}.deprecatedTopology"), validate::qualified_name);
-        text(out, value.as_str().unwrap_or_default(), &format!("{path}.deprecatedTopology"), validate::label_value);
-    }
     if let Some(host) = endpoint.at("hostname").as_str() {
         text(out, host, &format!("{path}.hostname"), validate::dns1123_label);
     }

@@ -18,6 +18,7 @@ mod batch;
 mod certificates;
 mod cluster;
 mod config;
+mod cron;
 mod discovery;
 mod events;
 mod extensions;

@@ -150,6 +150,9 @@ fn drop_type_dependent(new: &mut Value, old: &Value) {
         }
         new.set("status.loadBalancer", json!({}));
     }
+    if after == "ExternalName" && same(new, "spec.internalTrafficPolicy") {
+        new.remove("spec.internalTrafficPolicy");
+    }
     if !externally_accessible(new.at("spec")) && same(new, "spec.externalTrafficPolicy") {
         new.remove("spec.externalTrafficPolicy");
     }
