@@ -13,12 +13,18 @@ use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server, State};
 use tokio::net::TcpListener;
 
+use crate::local_node::{LocalNode, NodeOptions};
+
+/// Who the controllers are. One identity with all rights, as they are part of this process.
+const CONTROLLERS: &str = "system:kube-controller-manager";
 /// Who the holder of a [`Cluster`] is.
 const ADMIN: &str = "kubernetes-admin";
 
 /// A running cluster. [`Cluster::stop`] ends it; a cluster in memory is gone then.
 pub struct Cluster {
     server: Server,
+    controllers: Option<controllers::Controllers>,
+    node: Option<LocalNode>,
     address: Option<SocketAddr>,
 }
 
@@ -34,13 +40,31 @@ impl Cluster {
     /// A text that says what is wrong and what to do.
     pub async fn with(options: Options) -> Result<Cluster, String> {
         let server = Server::start(options).await?;
-        Ok(Cluster { server, address: None })
+        let client = client_of(server.state(), User::new(CONTROLLERS, [MASTERS, AUTHENTICATED]));
+        let signer = Arc::new(Signer(server.state().clone()));
+        let options = controllers::Options { root_ca: server.state().pki.ca_pem().to_string(), signer: Some(signer) };
+        let controllers = controllers::Controllers::start(client, options);
+        Ok(Cluster { server, controllers: Some(controllers), node: None, address: None })
     }
 
     /// Serves clients outside of this process too. The listener's address should be the one the options advertise.
     pub fn listen(&mut self, listener: TcpListener) {
         self.address = listener.local_addr().ok();
         self.server.listen(listener);
+    }
+
+    /// Runs pods on this machine.
+    ///
+    /// # Errors
+    /// Why this machine cannot: which setting forbids it, and how to change it.
+    pub async fn start_node(&mut self, options: NodeOptions) -> Result<(), String> {
+        self.node = Some(LocalNode::start(&self.server, options).await?);
+        Ok(())
+    }
+
+    /// The node of this cluster, where one was started.
+    pub fn node(&self) -> Option<&LocalNode> {
+        self.node.as_ref()
     }
 
     /// `https://ADDRESS` of the listener; empty where nothing listens.
@@ -83,7 +107,13 @@ impl Cluster {
     }
 
     /// Ends pods, controllers, watches and connections, in this order, and closes the store.
-    pub async fn stop(self) -> Result<(), String> {
+    pub async fn stop(mut self) -> Result<(), String> {
+        if let Some(node) = self.node.take() {
+            node.stop().await;
+        }
+        if let Some(controllers) = self.controllers.take() {
+            controllers.shutdown().await;
+        }
         self.server.stop().await.map_err(|why| why.message)
     }
 }
@@ -110,5 +140,14 @@ impl Transport for InProcess {
 
     fn server(&self) -> String {
         "the API server in this process".to_string()
+    }
+}
+
+/// Signs the tokens that never expire, of the kind of Secret that asks for one.
+struct Signer(Arc<State>);
+
+impl controllers::TokenSigner for Signer {
+    fn sign(&self, namespace: &str, account: &str, account_uid: &str, secret: &str) -> Result<String, String> {
+        server::token_request::legacy_token(&self.0, namespace, account, account_uid, secret)
     }
 }

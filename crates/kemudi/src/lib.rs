@@ -10,6 +10,7 @@
 
 pub mod cluster;
 pub mod kubeconfig;
+pub mod local_node;
 
 pub use cluster::Cluster;
 pub use kemudi_client as client;

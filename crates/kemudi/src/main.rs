@@ -1,4 +1,5 @@
-//! The binary: reads the command line, runs one command, turns its outcome into an exit code. Holds no logic of its own.
+//! The binary: becomes the pods' spawner when it is started as one, else reads the command line, runs one command, and
+//! turns its outcome into an exit code. Holds no logic of its own.
 
 mod cli;
 
@@ -8,5 +9,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    node::spawner_main();
     cli::main()
 }

@@ -20,6 +20,7 @@ mod files;
 mod jsonpath;
 mod output;
 mod resolve;
+mod rights;
 mod table;
 mod three_way;
 
@@ -237,6 +238,11 @@ impl Failure {
     /// `error: ..`, exit code 1.
     pub fn new(message: impl fmt::Display) -> Failure {
         Failure { message: format!("error: {message}"), hint: None, code: 1 }
+    }
+
+    /// The same with another exit code.
+    pub fn with_code(self, code: u8) -> Failure {
+        Failure { code, ..self }
     }
 
     /// Everything was told already; only the code is left.

@@ -1,0 +1,124 @@
+//! A node in this process: the agent, wired to a server in this process or to one somewhere else.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
+use kemudi_client::Client;
+use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
+use server::authn::{AUTHENTICATED, MASTERS, User};
+use server::respond::{Body, BodyError};
+use server::{NodeApi, Server};
+
+/// The group of nodes.
+const NODES: &str = "system:nodes";
+/// The Kubernetes version that nodes report.
+const VERSION: &str = "v1.37.2";
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    pub name: String,
+    /// For volumes and logs; made if missing, private. One node at a time.
+    pub state_dir: PathBuf,
+    /// Paths of this machine that no pod sees.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// A node of a server in this process.
+pub struct LocalNode {
+    node: Node,
+}
+
+impl LocalNode {
+    /// Starts the agent and connects it, without sockets in between.
+    ///
+    /// # Errors
+    /// Why this machine cannot run pods, and what to change.
+    pub async fn start(server: &Server, options: NodeOptions) -> Result<LocalNode, String> {
+        let state = server.state();
+        // The agent is a part of this process and trusted as such. What a node of another machine may do is decided by
+        // the Node authorizer.
+        let user = User::new(format!("system:node:{}", options.name), [NODES, MASTERS, AUTHENTICATED]);
+        let client = crate::cluster::client_of(state, user);
+        let front = server.front();
+        let api: ApiAccess = Arc::new(move |stream| {
+            let front = front.clone();
+            async move { front.serve_connection(stream, pod_peer()).await }.boxed()
+        });
+        let name = options.name.clone();
+        let api_ip = state.options.pki.service_address;
+        let node = start(client, api, state.options.advertise, api_ip, options)?;
+        state.nodes.pin().insert(name, Arc::new(Kubelet(node.handler())));
+        Ok(LocalNode { node })
+    }
+
+    /// The agent, to attach programs of this machine to pods.
+    pub fn agent(&self) -> &Node {
+        &self.node
+    }
+
+    /// Ends all pods and the agent.
+    pub async fn stop(self) {
+        self.node.shutdown().await;
+    }
+}
+
+/// A node that serves a server elsewhere, with the rights of the client. Pods reach the server through a relay.
+///
+/// # Errors
+/// Why this machine cannot run pods, and what to change.
+pub fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
+    let api_ip = ClusterNetwork::default().api_ip;
+    start(client, node::relay_to(server), server, api_ip, options)
+}
+
+fn start(
+    client: Client,
+    api: ApiAccess,
+    api_host_address: SocketAddr,
+    api_ip: IpAddr,
+    options: NodeOptions,
+) -> Result<Node, String> {
+    let config = NodeConfig {
+        name: options.name,
+        client,
+        state_dir: options.state_dir,
+        api,
+        api_host_address,
+        hidden: options.hidden,
+        cluster: ClusterNetwork { api_ip, dns_ip: dns_address(api_ip), ..ClusterNetwork::default() },
+        version: VERSION.into(),
+    };
+    Node::start(config).map_err(|why| why.to_string())
+}
+
+/// The tenth address of the service range, as everywhere.
+fn dns_address(api_ip: IpAddr) -> IpAddr {
+    match api_ip {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + 9).into(),
+        IpAddr::V6(first) => std::net::Ipv6Addr::from(u128::from(first) + 9).into(),
+    }
+}
+
+/// A pod's connection comes from inside its own network; this stands for it where an address is shown.
+fn pod_peer() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 244, 0, 0), 0))
+}
+
+/// The agent's own API, for the server in this process.
+struct Kubelet(node::Handler);
+
+impl NodeApi for Kubelet {
+    fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, http::Response<Body>> {
+        async move {
+            let response = self.0.handle(request).await;
+            response.map(|body| body.map_err(BodyError::from).boxed_unsync())
+        }
+        .boxed()
+    }
+}
