@@ -380,6 +380,26 @@ fn make_private(path: &std::path::Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Where credentials lie in a user's home directory and on the machine: what pods should not see of it, beside what the
+/// caller knows of.
+pub fn private_paths(home: &std::path::Path) -> Vec<PathBuf> {
+    const IN_HOME: [&str; 11] = [
+        ".kube",
+        ".ssh",
+        ".gnupg",
+        ".aws",
+        ".azure",
+        ".docker",
+        ".config/gcloud",
+        ".config/gh",
+        ".netrc",
+        ".git-credentials",
+        ".npmrc",
+    ];
+    let of_machine = ["/etc/kubernetes", "/var/lib/kubelet", "/etc/rancher"].map(PathBuf::from);
+    IN_HOME.iter().map(|name| home.join(name)).chain(of_machine).collect()
+}
+
 /// Carries each connection on to a server at another address.
 pub fn relay_to(server: SocketAddr) -> ApiAccess {
     Arc::new(move |mut stream| {

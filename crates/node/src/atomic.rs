@@ -128,7 +128,7 @@ mod tests {
     fn replaces_all_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut check = |files: &[(&str, &str, u32)], written: bool, expected: &str| {
+        let check = |files: &[(&str, &str, u32)], written: bool, expected: &str| {
             let now = Timestamp::from_second(1_700_000_000).unwrap();
             assert_eq!(write(dir, &payload(files), Owner::default(), now).unwrap(), written);
             assert_eq!(show(dir), expected);

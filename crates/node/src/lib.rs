@@ -21,6 +21,6 @@ mod serve;
 mod services;
 mod volumes;
 
-pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, relay_to};
+pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
 pub use sandbox::spawner_main;
 pub use serve::{Body, Handler};

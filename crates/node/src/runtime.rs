@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// Makes pods.
 pub trait Runtime: Send + Sync + 'static {
@@ -135,3 +136,84 @@ impl RunningProcess for SandboxProcess {
         .boxed()
     }
 }
+
+/// Pods without processes, for tests of what is above: a container runs until it is signalled, unless its command is
+/// `exit N`, which ends at once. `exec` of `exit N` does the same; nothing listens and nothing is printed.
+#[derive(Default)]
+pub struct FakeRuntime;
+
+impl Runtime for FakeRuntime {
+    fn create_pod(&self, _plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>> {
+        let pod = FakePod { killed: watch::channel(false).0 };
+        async { Ok(Arc::new(pod) as Arc<dyn RunningPod>) }.boxed()
+    }
+}
+
+struct FakePod {
+    killed: watch::Sender<bool>,
+}
+
+impl RunningPod for FakePod {
+    fn take_listeners(&self) -> Vec<OwnedFd> {
+        Vec::new()
+    }
+
+    fn start(&self, spec: ContainerSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
+        let process = FakeProcess::new(&spec.process, self.killed.subscribe());
+        async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
+        async move { Ok(TcpStream::connect(address).await?) }.boxed()
+    }
+
+    fn kill(&self) {
+        self.killed.send_replace(true);
+    }
+
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+struct FakeProcess {
+    exit: watch::Sender<Option<Exit>>,
+    pod_killed: watch::Receiver<bool>,
+}
+
+impl FakeProcess {
+    fn new(spec: &ProcessSpec, pod_killed: watch::Receiver<bool>) -> FakeProcess {
+        let exit = match spec.argv.as_slice() {
+            [word, code] if word == "exit" => code.parse().ok().map(Exit::Code),
+            _ => None,
+        };
+        FakeProcess { exit: watch::channel(exit).0, pod_killed }
+    }
+}
+
+impl RunningProcess for FakeProcess {
+    fn signal(&self, signal: i32) -> BoxFuture<'_, ()> {
+        self.exit.send_if_modified(|exit| exit.is_none() && exit.insert(Exit::Signal(signal)).code() > 0);
+        async {}.boxed()
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Exit> {
+        let (mut exit, mut killed) = (self.exit.subscribe(), self.pod_killed.clone());
+        async move {
+            tokio::select! {
+                Ok(exit) = async { exit.wait_for(Option::is_some).await.map(|exit| *exit) } => exit,
+                _ = async { killed.wait_for(|killed| *killed).await.is_ok() } => None,
+                else => None,
+            }
+            .unwrap_or(KILLED)
+        }
+        .boxed()
+    }
+
+    fn exec(&self, spec: ProcessSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
+        let process = FakeProcess::new(&spec, self.pod_killed.clone());
+        async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+}
+
+const KILLED: Exit = Exit::Signal(9);

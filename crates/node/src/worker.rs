@@ -246,6 +246,13 @@ impl Worker {
                 return true;
             };
             self.shared.events.warning(&self.pod, None, reason, &message);
+            if reason == NO_SANDBOX {
+                // Somebody on this machine waits for it, and can do something about it.
+                let (namespace, name) = self.key();
+                if let Some((_, tell)) = self.shared.take_attachment(&namespace, &name) {
+                    let _ = tell.send(Err(message));
+                }
+            }
             self.publish().await;
             if !std::mem::replace(&mut watching, true) {
                 self.watch_objects();
@@ -298,10 +305,10 @@ impl Worker {
             tokio::time::timeout(SERVICES_PATIENCE, heard).await.unwrap_or(false)
         };
         let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
-        if let Some((sandbox, address)) = sandbox.map_err(|message| ("FailedCreatePodSandBox", message))? {
+        if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
             self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
             self.address = address;
-            self.serve_sockets(&*sandbox).map_err(|error| ("FailedCreatePodSandBox", error.to_string()))?;
+            self.serve_sockets(&*sandbox).map_err(|error| (NO_SANDBOX, error.to_string()))?;
             self.sandbox = Some(sandbox);
         }
         for ((kind, name), data) in wanted.into_iter().zip(objects) {
@@ -1209,6 +1216,8 @@ impl Worker {
 }
 
 const DNS_PORT: u16 = 53;
+/// The event of a pod that cannot have its namespaces.
+const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 
 /// A probe that runs as long as its container.
 struct Probing {

@@ -1,6 +1,7 @@
 //! From a fresh clone to the container's program: its view of files, its user, its powers, its standard streams. Runs in
 //! the child between clone and exec; on any refusal it returns the reason and the child ends.
 
+use super::spawner::IGNORED_SIGNALS;
 use super::sys::{self, Disposition};
 use super::wire::Failure;
 use super::{ContainerSpec, PodSpec, ProcessSpec, User, rootfs};
@@ -68,7 +69,7 @@ pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Fai
         rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("set no_new_privs", &error.into()))?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    for signal in 1..=sys::SIGNAL_MAX {
+    for signal in IGNORED_SIGNALS {
         sys::on_signal(signal, Disposition::Default);
     }
     sys::unblock_signals().map_err(|error| Failure::new("unblock signals", &error))?;

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Symbolic links followed on the way to a mount point, as the kernel limits it.
@@ -45,6 +45,7 @@ pub const PROC_STEP: &str = "mount proc";
 pub fn stage(pod: &PodSpec) -> Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| failed(STAGE_STEP, error))?;
+    rustix::process::umask(Mode::empty());
     let staging = pod.staging.as_path();
     let tmpfs = new_fs("tmpfs", &[("mode", "0755")]).map_err(|error| failed(STAGE_STEP, error))?;
     attach(&tmpfs, staging).map_err(|error| failed(format!("{STAGE_STEP} ({})", staging.display()), error))?;
@@ -307,7 +308,7 @@ fn ensure(target: &Path, is_dir: bool, read_only: &mut Vec<OwnedFd>) -> io::Resu
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let last = rest.iter().all(|part| part.is_empty());
-                let make = || if is_dir || !last { fs::create_dir(&next) } else { fs::File::create(&next).map(drop) };
+                let make = || if is_dir || !last { make_mount_point(&next) } else { fs::File::create(&next).map(drop) };
                 if let Err(error) = make() {
                     if !matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) {
                         return Err(error);
@@ -323,6 +324,10 @@ fn ensure(target: &Path, is_dir: bool, read_only: &mut Vec<OwnedFd>) -> io::Resu
     if here.is_empty() { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(here) }
 }
 
+fn make_mount_point(path: &str) -> io::Result<()> {
+    Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))?)
+}
+
 /// Covers a read-only directory with one of the same content in which mount points can be made. Returns the cover,
 /// to be made read-only in the end.
 fn make_writable(dir: &str) -> io::Result<OwnedFd> {
@@ -333,8 +338,7 @@ fn make_writable(dir: &str) -> io::Result<OwnedFd> {
     attach(&tmpfs, Path::new(dir))?;
     let (upper, work) = (format!("{dir}/upper"), format!("{dir}/work"));
     for place in [&upper, &work] {
-        fs::create_dir(place)?;
-        fs::set_permissions(place, fs::Permissions::from_mode(mode))?;
+        rustix::fs::mkdir(place, Mode::from_raw_mode(mode))?;
     }
     let lower = format!("/proc/self/fd/{}", old.as_raw_fd());
     let options = [("lowerdir", lower.as_str()), ("upperdir", &upper), ("workdir", &work)];
@@ -374,7 +378,7 @@ fn mirror(old: &OwnedFd, to: &Path) -> io::Result<()> {
             FileType::Directory | FileType::RegularFile => {
                 let tree = clone_tree(old, Path::new(&name))?;
                 if kind == FileType::Directory {
-                    fs::create_dir(&target)?
+                    rustix::fs::mkdir(&target, Mode::from_raw_mode(0o755))?
                 } else {
                     drop(fs::File::create(&target)?)
                 }
@@ -447,10 +451,10 @@ fn memory_place(name: &str) -> String {
     format!("memory-{name}")
 }
 
+/// Makes a directory of exactly this mode: callers have taken the file mode mask away.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    let step = || format!("make {}", path.display());
-    fs::create_dir(path).map_err(|error| Failure::new(step(), &error))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| Failure::new(step(), &error))
+    rustix::fs::mkdir(path, Mode::from_raw_mode(mode))
+        .map_err(|error| failed(format!("make {}", path.display()), error))
 }
 
 fn failed(step: impl Into<String>, errno: rustix::io::Errno) -> Failure {

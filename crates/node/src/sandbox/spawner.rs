@@ -14,6 +14,20 @@ pub const VARIABLE: &std::ffi::CStr = c"KEMUDI_SPAWNER";
 /// What the process is called in a list of processes.
 pub const PROCESS_NAME: &str = "kemudi-spawner";
 
+/// What the spawner and the inits ignore; a container's program gets all of it back. The terminal's signals are for the
+/// program in the foreground, and nobody waits for an init that has ended.
+pub const IGNORED_SIGNALS: [i32; 9] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGPIPE,
+    libc::SIGCHLD,
+];
+
 /// Becomes the spawner, and never returns, if the process was started as one.
 pub fn run_if_asked() {
     if sys::environment_variable(VARIABLE).is_none() {
@@ -26,14 +40,12 @@ pub fn run_if_asked() {
 }
 
 fn serve(socket: OwnedFd) -> io::Result<()> {
-    // The terminal's signals are for the program in the foreground. Ended inits need no reaping: nobody waits for them here.
-    for signal in
-        [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU]
-    {
+    for signal in 1..=sys::SIGNAL_MAX {
+        sys::on_signal(signal, Disposition::Default);
+    }
+    for signal in IGNORED_SIGNALS {
         sys::on_signal(signal, Disposition::Ignore);
     }
-    sys::on_signal(libc::SIGPIPE, Disposition::Ignore);
-    sys::on_signal(libc::SIGCHLD, Disposition::Ignore);
     let _ = std::env::set_current_dir("/");
     let mut inbox = Inbox::default();
     while let Some((CreatePod { spec }, mut fds)) = inbox.receive::<CreatePod>(&socket)? {

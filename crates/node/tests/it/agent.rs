@@ -22,6 +22,11 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::over(None)
+    }
+
+    /// Over another runtime than the sandbox.
+    fn over(runtime: Option<Arc<dyn node::runtime::Runtime>>) -> Bed {
         let dir = tempfile::tempdir().unwrap();
         let api = FakeApi::default();
         let in_namespace =
@@ -39,7 +44,7 @@ impl Bed {
                 let _ = stream.write_all(b"from the API\n").await;
             })
         });
-        let node = Node::start(NodeConfig {
+        let config = NodeConfig {
             name: "n1".into(),
             client: Client::with_transport(Arc::new(api.clone())),
             state_dir: dir.path().join("node"),
@@ -48,7 +53,11 @@ impl Bed {
             hidden: vec![],
             cluster: ClusterNetwork::default(),
             version: "v1.37.2".into(),
-        });
+        };
+        let node = match runtime {
+            Some(runtime) => Node::start_with(config, runtime),
+            None => Node::start(config),
+        };
         Bed { api, node: node.unwrap(), _dir: dir }
     }
 
@@ -315,10 +324,11 @@ async fn volumes_follow_their_objects_and_tokens_are_replaced() {
     let bed = Bed::new();
     // 80 % of this less the jitter is past at once: each look finds another token.
     bed.api.set_token_seconds(12);
-    let script = "cat /settings/color; echo; cat /token/token; echo; cat /about/labels; echo
+    let script = "cat /settings/color; echo; cat /token/token; echo; cat /about/labels; echo; touch /tmp/read
         until grep -q red /settings/color; do sleep 0.01; done; cat /settings/color; echo
         until test \"$(cat /token/token)\" != token-1-of-default-for-live; do sleep 0.01; done; cat /token/token | cut -d- -f1; cat /sub/color";
-    let mounts = json!({"volumeMounts": [
+    let ready = json!({"exec": {"command": ["test", "-f", "/tmp/read"]}, "periodSeconds": 1});
+    let mounts = json!({"readinessProbe": ready, "volumeMounts": [
         {"name": "settings", "mountPath": "/settings"}, {"name": "token", "mountPath": "/token"},
         {"name": "about", "mountPath": "/about"}, {"name": "settings", "mountPath": "/sub/color", "subPath": "color"}]});
     let volumes = json!([
@@ -329,7 +339,7 @@ async fn volumes_follow_their_objects_and_tokens_are_replaced() {
         "live",
         json!({"restartPolicy": "Never", "containers": [with(shell("main", script), mounts)], "volumes": volumes}),
     );
-    bed.phase("live", "Running").await;
+    bed.until("live", "has read", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
     bed.api.put("configmaps", json!({"metadata": {"namespace": "shop", "name": "settings"}, "data": {"color": "red"}}));
     bed.phase("live", "Succeeded").await;
     assert_eq!(bed.log("live/main").await, "blue\ntoken-1-of-default-for-live\napp=\"web\"\nred\ntoken\nblue");
@@ -356,7 +366,10 @@ async fn probes() {
         "startupProbe": with(json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1}), json!({"failureThreshold": 30}))});
     bed.pod("ok", json!({"containers": [with(web.clone(), json!({"readinessProbe": get("/ok")}))]}));
     bed.until("ok", "ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
-    bed.pod("ill", json!({"containers": [with(web, json!({"livenessProbe": get("/bad")}))]}));
+    bed.pod(
+        "ill",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [with(web, json!({"livenessProbe": get("/bad")}))]}),
+    );
     let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1);
     bed.until("ill", "restarted", restarted).await;
     assert!(bed.events("ill").contains(&"Killing".to_owned()));
@@ -424,6 +437,22 @@ async fn pod_start_time() {
     }
     times.sort();
     println!("pod object to program's output: p50 {:?}, p90 {:?}", times[15], times[27]);
+}
+
+/// Many pods at once over a runtime without processes: what is left is the agent's own work.
+#[tokio::test]
+async fn many_pods_over_another_runtime() {
+    const PODS: usize = 300;
+    let bed = Bed::over(Some(Arc::new(node::runtime::FakeRuntime)));
+    for number in 0..PODS {
+        let code = (number % 2).to_string();
+        let container = json!({"name": "main", "command": ["exit", code]});
+        bed.pod(&format!("pod-{number}"), json!({"restartPolicy": "Never", "containers": [container]}));
+    }
+    let ended =
+        |api: &FakeApi, phase: &str| api.list("pods").iter().filter(|pod| pod["status"]["phase"] == phase).count();
+    let all = |api: &FakeApi| (ended(api, "Succeeded") == PODS / 2 && ended(api, "Failed") == PODS / 2).then_some(());
+    bed.api.until("all ended", all).await;
 }
 
 /// Everything here once more without root.
