@@ -132,7 +132,8 @@ struct InProcess {
 impl Transport for InProcess {
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, Error>> {
         Box::pin(async move {
-            let request = request.map(|bytes| http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
+            let request =
+                request.map(|bytes| http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
             let response = Server::call(&self.state, self.user.clone(), request).await;
             Ok(response.map(|body| body.map_err(|why| Error::Lost(why.to_string())).boxed_unsync()))
         })

@@ -8,7 +8,10 @@ use crate::state::State;
 
 /// `Ok` when the request may go on.
 pub fn authorize(state: &State, user: &User, ask: &Ask) -> Result<(), Status> {
-    state.authorizer.require(&attributes(user, ask)).map(|_| ())
+    let attributes = attributes(user, ask);
+    let decided = state.authorizer.require(&attributes);
+    state.usage.note(&attributes, decided.is_ok());
+    decided.map(|_| ())
 }
 
 /// What authorizers look at.

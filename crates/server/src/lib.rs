@@ -21,6 +21,7 @@ pub mod respond;
 pub mod reviews;
 mod selection;
 pub mod token_request;
+pub mod usage;
 mod transform;
 mod verbs;
 

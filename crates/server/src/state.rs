@@ -83,6 +83,7 @@ pub struct State {
     pub stopping: CancellationToken,
     pub started: Timestamp,
     pub documents: crate::documents::Documents,
+    pub usage: crate::usage::Recorder,
     pub metrics: crate::metrics::Metrics,
 }
 
@@ -113,6 +114,7 @@ impl State {
             stopping: CancellationToken::new(),
             started: Timestamp::now(),
             documents: crate::documents::Documents::default(),
+            usage: crate::usage::Recorder::default(),
             metrics: crate::metrics::Metrics::default(),
         });
         for resource in rbac::RESOURCES {

@@ -9,6 +9,7 @@ mod doctor;
 mod get;
 mod logs;
 mod raw;
+mod record;
 mod run;
 mod token;
 mod tour;
@@ -49,6 +50,8 @@ enum Command {
     Up(up::Up),
     /// Run a command in a pod with exactly the rights you give it
     Run(run::Run),
+    /// Run a command in a pod, and write the least Role that it needed
+    Record(record::Record),
     /// The tutorial, live: from an empty machine to a program that lists its own pod
     Tour(tour::Tour),
     /// Show objects
@@ -124,7 +127,7 @@ pub fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("KEMUDI_LOG"))
         .with_writer(io::stderr)
         .init();
-    let serves = matches!(cli.command, Command::Up(_) | Command::Run(_) | Command::Tour(_));
+    let serves = matches!(cli.command, Command::Up(_) | Command::Run(_) | Command::Record(_) | Command::Tour(_));
     let runtime = match serves {
         true => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
         false => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -147,6 +150,7 @@ impl Command {
         match self {
             Command::Up(up) => up.run(global).await,
             Command::Run(run) => run.run(global).await,
+            Command::Record(record) => record.run(global).await,
             Command::Tour(tour) => tour.run(global).await,
             Command::Get(get) => get.run(global).await,
             Command::Apply(apply) => apply.run(global).await,
@@ -267,7 +271,8 @@ impl Failure {
             Some(status) if status.code == 422 => match &status.details {
                 // kubectl shows validation without saying what it was about to do.
                 Some(details) if !details.kind.is_empty() => {
-                    let what = status.message.split_once(" is invalid: ").map_or(status.message.as_str(), |(_, what)| what);
+                    let what =
+                        status.message.split_once(" is invalid: ").map_or(status.message.as_str(), |(_, what)| what);
                     let name = api::go::quote(&details.name);
                     format!("The {} {name} is invalid: {what}", details.kind)
                 }
@@ -334,9 +339,9 @@ fn hint(error: &Error) -> Option<String> {
         return Some(format!("whoever may grant it types: {role} && {binding}"));
     }
     match error {
-        Error::Api(status) if status.code == 401 => {
-            Some("the token or certificate is not (or no longer) valid here; see what it says: kemudi token --claims".into())
-        }
+        Error::Api(status) if status.code == 401 => Some(
+            "the token or certificate is not (or no longer) valid here; see what it says: kemudi token --claims".into(),
+        ),
         Error::Connect { .. } | Error::Tls { .. } => Some("check each step of the way: kemudi doctor".into()),
         Error::Request(text) if text.contains("doesn't have a resource type") => {
             Some("see all of them: kemudi raw /apis (groups) and kemudi raw /api/v1 (core)".into())

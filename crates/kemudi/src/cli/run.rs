@@ -59,12 +59,8 @@ impl Run {
     pub async fn run(self, global: &Global) -> Outcome {
         let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
         let rights = Rights::read(&self.allow, &self.role, self.all_namespaces).map_err(Failure::new)?;
-        let program = Program {
-            namespace,
-            rights,
-            service_account: self.service_account.clone(),
-            command: self.command.clone(),
-        };
+        let program =
+            Program { namespace, rights, service_account: self.service_account.clone(), command: self.command.clone() };
         let place = Place::find(global).await?;
         let outcome = program.run(&place).await;
         place.leave().await;
@@ -109,7 +105,7 @@ impl Place {
         // Tokens are wanted at once: elliptic keys are made in a moment, RSA keys are not.
         options.pki.token_algorithm = server::authn::jwt::Algorithm::Es256;
         let node_name = host_name();
-        let node = NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden() };
+        let node = NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden(None) };
         let mut cluster = Cluster::with(options).await.map_err(Failure::new)?;
         cluster.start_node(node).await.map_err(Failure::new)?;
         Ok(Place { cluster: Some(cluster), remote: None, node_name, _state: state })
@@ -128,7 +124,8 @@ impl Place {
         let address = address.ok_or_else(|| Failure::new(format!("cannot resolve the server {authority}")))?;
         let client = Client::new(config).map_err(|why| Failure::while_doing("", why))?;
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
-        let options = NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden() };
+        let options =
+            NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden(None) };
         let node = local_node::remote(client.clone(), address, options).map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }
@@ -185,16 +182,25 @@ pub struct Program {
 impl Program {
     /// Makes what the command needs, runs it with this process's terminal, and cleans up.
     pub async fn run(&self, place: &Place) -> Result<Exit, Failure> {
-        let client = place.client();
+        self.run_named(place).await.0
+    }
+
+    /// The same; tells also the name of the pod, which is that of its account too.
+    pub async fn run_named(&self, place: &Place) -> (Result<Exit, Failure>, String) {
         let name = format!("{}-{}", word_of(&self.command[0]), rights::random_letters());
-        let made = self.prepare(&client, &name).await;
+        (self.run_as(place, &name).await, name)
+    }
+
+    async fn run_as(&self, place: &Place, name: &str) -> Result<Exit, Failure> {
+        let client = place.client();
+        let made = self.prepare(&client, name).await;
         let outcome = match &made {
-            Ok(account) => self.attach(place, &client, &name, account).await,
+            Ok(account) => self.attach(place, &client, name, account).await,
             Err(_) => Err(Failure::silent(1)),
         };
         // A server of our own goes away with everything in it.
         if place.cluster.is_none() {
-            let _ = tokio::time::timeout(CLEAN_UP_TIME_MAX, self.clean_up(&client, &name)).await;
+            let _ = tokio::time::timeout(CLEAN_UP_TIME_MAX, self.clean_up(&client, name)).await;
         }
         made?;
         outcome
@@ -207,7 +213,8 @@ impl Program {
             move |why: Error| Failure::while_doing(&what, why)
         };
         if self.namespace != "default" {
-            let namespaces = Api::<Dynamic>::all_of(client.clone(), &resource("", "v1", "Namespace", "namespaces", false));
+            let namespaces =
+                Api::<Dynamic>::all_of(client.clone(), &resource("", "v1", "Namespace", "namespaces", false));
             ignore_existing(namespaces.create(&Dynamic(json!({"metadata": {"name": self.namespace}}))).await)
                 .map_err(told("namespace"))?;
         }
@@ -309,14 +316,22 @@ impl Program {
             let _ = self.api(client, RBAC, "v1", kind, plural).delete(name).await;
         }
         for (kind, plural) in [("ClusterRoleBinding", "clusterrolebindings"), ("ClusterRole", "clusterroles")] {
-            let _ = Api::<Dynamic>::all_of(client.clone(), &resource(RBAC, "v1", kind, plural, false)).delete(name).await;
+            let _ =
+                Api::<Dynamic>::all_of(client.clone(), &resource(RBAC, "v1", kind, plural, false)).delete(name).await;
         }
         if self.service_account.is_none() {
             let _ = self.api(client, "", "v1", "ServiceAccount", "serviceaccounts").delete(name).await;
         }
     }
 
-    fn api(&self, client: &Client, group: &'static str, version: &'static str, kind: &str, plural: &str) -> Api<Dynamic> {
+    fn api(
+        &self,
+        client: &Client,
+        group: &'static str,
+        version: &'static str,
+        kind: &str,
+        plural: &str,
+    ) -> Api<Dynamic> {
         Api::namespaced_of(client.clone(), &self.namespace, &resource(group, version, kind, plural, true))
     }
 }
@@ -356,26 +371,27 @@ fn attachment() -> Result<Attachment, Failure> {
 }
 
 /// What of this machine a program in a pod must not find: the keys to other clusters.
-fn hidden() -> Vec<PathBuf> {
+pub fn hidden(data: Option<&Path>) -> Vec<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("HOME").filter(|home| home != Path::new("/"));
     let state = set("XDG_STATE_HOME").or_else(|| home.clone().map(|home| home.join(".local/state")));
-    let all = [home.map(|home| home.join(".kube")), state.map(|state| state.join("kemudi"))];
-    all.into_iter().flatten().filter(|path| path.exists()).collect()
+    let all =
+        [home.map(|home| home.join(".kube")), state.map(|state| state.join("kemudi")), data.map(Path::to_path_buf)];
+    all.into_iter().flatten().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 fn labels() -> Value {
     json!({"app.kubernetes.io/managed-by": MANAGER})
 }
 
-fn resource(
-    group: &'static str,
-    version: &'static str,
-    kind: &str,
-    plural: &str,
-    namespaced: bool,
-) -> ApiResource {
-    ApiResource { group: group.into(), version: version.into(), kind: kind.to_string().into(), plural: plural.to_string().into(), namespaced }
+fn resource(group: &'static str, version: &'static str, kind: &str, plural: &str, namespaced: bool) -> ApiResource {
+    ApiResource {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.to_string().into(),
+        plural: plural.to_string().into(),
+        namespaced,
+    }
 }
 
 fn ignore_existing<T>(made: Result<T, Error>) -> Result<(), Error> {
@@ -396,7 +412,7 @@ fn state_folder() -> Result<tempfile::TempDir, Failure> {
         .map_err(|why| Failure::new(format!("no temporary folder: {why}; set TMPDIR to one that can be written")))
 }
 
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = dns_word(name.trim());
     if name.is_empty() { "localhost".into() } else { name }
@@ -411,7 +427,11 @@ fn word_of(program: &str) -> String {
 
 fn dns_word(text: &str) -> String {
     const BYTES_MAX: usize = 40;
-    let word: String =
-        text.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(BYTES_MAX).collect();
+    let word: String = text
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(BYTES_MAX)
+        .collect();
     word.trim_matches('-').to_string()
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use kemudi::local_node::NodeOptions;
 use kemudi::{Cluster, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,6 +82,17 @@ impl Up {
         let address = listener.local_addr().map_err(|why| Failure::new(format!("cannot listen: {why}")))?;
         let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
         cluster.listen(listener);
+        if self.node == "sandbox" {
+            let node = NodeOptions {
+                name: super::run::host_name(),
+                state_dir: data.join("node"),
+                hidden: super::run::hidden(Some(&data)),
+            };
+            cluster
+                .start_node(node)
+                .await
+                .map_err(|why| Failure::new(why).hint("to serve without running pods: kemudi up --node none"))?;
+        }
         let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
         let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
         write_private(&kubeconfig, &text)?;
@@ -151,7 +163,9 @@ fn advertised(listened: IpAddr, service_address: IpAddr) -> IpAddr {
 fn state_folder() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
-    state.map(|state| state.join("kemudi")).ok_or_else(|| Failure::new("there is no home folder: say where to keep state with --data DIR"))
+    state
+        .map(|state| state.join("kemudi"))
+        .ok_or_else(|| Failure::new("there is no home folder: say where to keep state with --data DIR"))
 }
 
 /// Makes a folder that only this user can enter.

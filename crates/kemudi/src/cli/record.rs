@@ -1,0 +1,120 @@
+//! `kemudi record`: runs a command in a pod that may do everything in a cluster of its own, and writes the least Role and
+//! RoleBinding that it needed.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+use server::usage::{self, Usage};
+
+use super::rights::Rights;
+use super::run::{Place, Program, finish};
+use super::{Failure, Global, Outcome};
+
+/// The account that the written binding names.
+const ACCOUNT: &str = "default";
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The command runs in a fresh cluster in memory, where it may do everything. What it asked for is written down; nothing
+is taken from any other cluster.
+
+Examples:
+  kemudi record -- python3 app.py                  the Role on stdout once the command has ended
+  kemudi record -o role.yaml -- ./app              into a file, to apply: kubectl apply -f role.yaml
+  kemudi run --role role.yaml -- ./app             the command again, with just these rights")]
+pub struct Record {
+    /// File to write to instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Name of the roles
+    #[arg(long, value_name = "NAME", default_value = "recorded")]
+    pub name: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+impl Record {
+    pub async fn run(self, global: &Global) -> Outcome {
+        let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
+        let place = Place::own().await?;
+        let Some(cluster) = place.cluster() else { return Err(Failure::new("recording needs a cluster of its own")) };
+        let state = cluster.server().state().clone();
+        state.usage.start();
+        let program = Program {
+            namespace: namespace.clone(),
+            rights: Rights::all(),
+            service_account: None,
+            command: self.command.clone(),
+        };
+        let (outcome, name) = program.run_named(&place).await;
+        let user = server::authn::service_account::user_name(&namespace, &name);
+        let used = state.usage.of(&user);
+        place.leave().await;
+        let exit = outcome?;
+        let roles = usage::least_roles(&used, &self.name, &[&name]);
+        let mut documents: Vec<Value> = Vec::new();
+        for role in roles {
+            let binding = binding_of(&role, &namespace);
+            documents.extend([role, binding]);
+        }
+        let documents: Vec<String> = documents.iter().map(|d| api::codec::to_yaml(d).trim_end().to_string()).collect();
+        let text = format!("{}\n", documents.join("\n---\n"));
+        eprint!("{}", table(&used));
+        match &self.output {
+            Some(path) => std::fs::write(path, text)
+                .map_err(|why| Failure::new(format!("cannot write {}: {why}", path.display())))?,
+            None => {
+                let _ = std::io::stdout().write_all(text.as_bytes());
+            }
+        }
+        finish(exit)
+    }
+}
+
+/// The binding of a role to the namespace's default account.
+fn binding_of(role: &Value, namespace: &str) -> Value {
+    let kind = role["kind"].as_str().unwrap_or_default();
+    let mut metadata = json!({"name": role["metadata"]["name"]});
+    if let Some(namespace) = role["metadata"]["namespace"].as_str() {
+        metadata["namespace"] = json!(namespace);
+    }
+    json!({
+        "apiVersion": role["apiVersion"],
+        "kind": format!("{kind}Binding"),
+        "metadata": metadata,
+        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role["metadata"]["name"]},
+    })
+}
+
+/// What was used, for people: a line a resource.
+fn table(used: &[Usage]) -> String {
+    let mut lines: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+    for usage in used {
+        let what = match (usage.resource.as_str(), usage.group.as_str()) {
+            ("", _) => usage.path.clone(),
+            (resource, "") => resource.to_string(),
+            (resource, group) => format!("{resource}.{group}"),
+        };
+        let verbs = lines.entry((&usage.namespace, what)).or_default();
+        if !verbs.contains(&usage.verb.as_str()) {
+            verbs.push(&usage.verb);
+        }
+    }
+    if lines.is_empty() {
+        return "the command asked the API server for nothing\n".into();
+    }
+    let shown = |namespace: &str| if namespace.is_empty() { "-".to_string() } else { namespace.to_string() };
+    let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let first = widest(&mut lines.keys().map(|(namespace, _)| shown(namespace).len())).max("NAMESPACE".len());
+    let second = widest(&mut lines.keys().map(|(_, what)| what.len())).max("RESOURCE".len());
+    let mut out = format!("{:first$}  {:second$}  VERBS\n", "NAMESPACE", "RESOURCE");
+    for ((namespace, what), verbs) in &lines {
+        out += &format!("{:first$}  {what:second$}  {}\n", shown(namespace), verbs.join(","));
+    }
+    out
+}
