@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
+use crate::yaml;
+
 /// Compact JSON, without a newline at the end, with `<`, `>`, `&` and the two line separators escaped as Go does.
 pub fn to_json(value: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
@@ -29,32 +31,17 @@ pub fn to_pretty_json(value: &impl Serialize) -> Vec<u8> {
 
 /// YAML as Kubernetes prints it: keys in alphabetical order.
 pub fn to_yaml(value: &Value) -> String {
-    let sorted = sorted(value);
-    serde_saphyr::to_string(&sorted).unwrap_or_default()
+    yaml::write(value)
 }
 
 /// One YAML document (or JSON, which is YAML).
 pub fn from_yaml(text: &str) -> Result<Value, String> {
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    yaml::read(text.as_bytes()).map(|document| document.value)
 }
 
 /// All documents of a YAML stream, empty ones left out.
 pub fn from_yaml_stream(text: &str) -> Result<Vec<Value>, String> {
-    serde_saphyr::from_multiple::<Value>(text)
-        .map(|documents| documents.into_iter().filter(|document| !document.is_null()).collect())
-        .map_err(|error| error.to_string())
-}
-
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut pairs: Vec<_> = map.iter().collect();
-            pairs.sort_by(|a, b| a.0.cmp(b.0));
-            Value::Object(pairs.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-        other => other.clone(),
-    }
+    yaml::read_all(text.as_bytes())
 }
 
 /// Go's `encoding/json` escapes what a browser might take for markup.

@@ -9,6 +9,7 @@ pub mod options;
 pub mod selector;
 pub mod status;
 pub mod watch;
+pub mod yaml;
 
 pub use ask::{Ask, Query, Target, Verb};
 pub use options::{ApplyOptions, DeleteOptions, GetOptions, ListOptions, Preconditions, WriteOptions};
