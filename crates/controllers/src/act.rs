@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::TokenSigner;
-use crate::kinds::{EVENTS, PODS, SECRETS, SERVICE_ACCOUNTS};
+use crate::event::{self, Happened};
+use crate::kinds::{PODS, SECRETS, SERVICE_ACCOUNTS};
 
 /// The name under which fields are owned.
 const MANAGER: &str = "kube-controller-manager";
@@ -129,12 +130,9 @@ async fn bind(client: &Client, pod: &Value, node: &str) -> Result<(), Error> {
         answer => drop(answer?),
     }
     let message = format!("Successfully assigned {namespace}/{name} to {node}");
-    let now = crate::scheduler::now();
-    let event = crate::scheduler::event(pod, "Scheduled", &message, now);
-    // The pod is bound; an Event that is lost changes nothing about that.
-    if let Err(error) = create(client, &EVENTS, event).await {
-        tracing::debug!(%error, "no Event of a binding");
-    }
+    let about = event::reference("v1", "Pod", namespace, name, api::meta::uid(pod));
+    let happened = Happened { kind: "Normal", reason: "Scheduled", message: &message };
+    event::tell(client, crate::scheduler::NAME, about, happened).await;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! A ClusterRole with an `aggregationRule` has the rules of all ClusterRoles that its selectors match.
 
 use api::meta;
-use api::selector::{LabelSelector, Op, Requirement};
 use kemudi_client::Dynamic;
 use serde_json::{Value, json};
 
@@ -9,6 +8,7 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::CLUSTER_ROLES;
 use crate::mirror::{Key, Mirror};
+use crate::selector;
 
 const MANAGER: &str = "clusterrole-aggregation-controller";
 
@@ -52,7 +52,7 @@ impl Controller for Aggregation {
 fn rules(role: &Value, all: &Mirror) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::new();
     for selector in meta::items_at(role, &["aggregationRule", "clusterRoleSelectors"]) {
-        let Some(selector) = label_selector(selector) else { continue };
+        let Some(selector) = selector::of(selector) else { continue };
         for other in all.iter().filter(|other| meta::name(other) != meta::name(role)) {
             if !selector.matches(|key| meta::entry(other, "labels", key)) {
                 continue;
@@ -65,26 +65,4 @@ fn rules(role: &Value, all: &Mirror) -> Vec<Value> {
         }
     }
     out
-}
-
-/// A `metav1.LabelSelector`; `None` where an operator is unknown.
-fn label_selector(selector: &Value) -> Option<LabelSelector> {
-    let mut terms = Vec::new();
-    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
-        let values = vec![value.as_str()?.to_string()];
-        terms.push(Requirement { key: key.clone(), op: Op::Equals, values });
-    }
-    for expression in meta::items_at(selector, &["matchExpressions"]) {
-        let op = match expression["operator"].as_str()? {
-            "In" => Op::In,
-            "NotIn" => Op::NotIn,
-            "Exists" => Op::Exists,
-            "DoesNotExist" => Op::DoesNotExist,
-            _ => return None,
-        };
-        let values =
-            meta::items_at(expression, &["values"]).iter().filter_map(|value| Some(value.as_str()?.to_string()));
-        terms.push(Requirement { key: expression["key"].as_str()?.to_string(), op, values: values.collect() });
-    }
-    Some(LabelSelector(terms))
 }

@@ -9,15 +9,14 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use kemudi_client::discovery::Discovery;
 use kemudi_client::{
-    Api, ApiResource, Client, DeleteOptions, Dynamic, Error, ListOptions, ObjectList, ObjectMeta, Resource, WatchEvent,
+    Api, ApiResource, Client, DeleteOptions, Dynamic, Error, ListOptions, ObjectList, Resource, WatchEvent,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::act::manager;
-use crate::kinds::{NAMESPACES, PODS};
+use crate::kinds::{Metadata, NAMESPACES, PODS};
 use crate::namespace::FINALIZER;
 
 /// Namespaces that are worked on at once; those that wait for finalizers do not count.
@@ -39,28 +38,6 @@ struct Remaining {
     failures: Vec<String>,
     /// Of what and from which revision a watch tells the next step.
     watch: Option<(ApiResource, Option<u64>)>,
-}
-
-/// Only what is needed to count: the decoder skips the rest.
-#[derive(Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    metadata: ObjectMeta,
-}
-
-impl Resource for Metadata {
-    fn name(&self) -> &str {
-        &self.metadata.name
-    }
-    fn namespace(&self) -> &str {
-        &self.metadata.namespace
-    }
-    fn uid(&self) -> &str {
-        &self.metadata.uid
-    }
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 }
 
 /// Returns when the namespace is finalized, or is not what it was.
@@ -290,7 +267,7 @@ async fn wait(client: &Client, namespace: &str, remaining: &Remaining) -> Result
 }
 
 fn now() -> String {
-    crate::scheduler::now().0
+    crate::event::time(jiff::Timestamp::now())
 }
 
 #[cfg(test)]

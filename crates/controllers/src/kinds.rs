@@ -1,6 +1,7 @@
-//! The resources that the controllers watch and write.
+//! The resources that the controllers watch and write, and what all objects have.
 
-use kemudi_client::ApiResource;
+use kemudi_client::{ApiResource, ObjectMeta, Resource};
+use serde::Deserialize;
 
 pub const NAMESPACES: ApiResource = ApiResource::new("", "v1", "Namespace", "namespaces", false);
 pub const SERVICE_ACCOUNTS: ApiResource = ApiResource::new("", "v1", "ServiceAccount", "serviceaccounts", true);
@@ -11,3 +12,29 @@ pub const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false
 pub const EVENTS: ApiResource = ApiResource::new("", "v1", "Event", "events", true);
 pub const CLUSTER_ROLES: ApiResource =
     ApiResource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false);
+pub const DEFINITIONS: ApiResource =
+    ApiResource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
+pub const API_SERVICES: ApiResource =
+    ApiResource::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", false);
+
+/// An object of any kind, only its metadata: the decoder skips the rest.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Metadata {
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+}
+
+impl Resource for Metadata {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+}

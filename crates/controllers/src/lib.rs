@@ -8,11 +8,17 @@ mod aggregation;
 mod control;
 mod default_account;
 mod empty_namespace;
+mod event;
+mod garbage;
+mod graph;
 mod kinds;
 mod mirror;
 mod namespace;
+mod queue;
+mod resources;
 mod root_ca;
 mod scheduler;
+mod selector;
 mod token_secret;
 
 #[cfg(test)]
@@ -20,6 +26,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use kemudi_client::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +71,10 @@ impl Controllers {
             start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
+        let (resources, keep) = resources::follow(client("discovery"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(keep).map(drop));
+        let collect = garbage::run(client("generic-garbage-collector"), resources);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));
         Controllers { tasks, stop }
     }
 

@@ -2,7 +2,6 @@
 //! no taint it does not tolerate. Weighs nothing; a pod that no node takes stays Pending.
 
 use api::meta;
-use jiff::Timestamp;
 use kemudi_client::Dynamic;
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ use crate::control::{Controller, Source};
 use crate::kinds::{NODES, PODS};
 use crate::mirror::{Key, Mirror};
 
-const NAME: &str = "default-scheduler";
+pub const NAME: &str = "default-scheduler";
 
 pub struct Scheduler;
 
@@ -79,26 +78,4 @@ fn about(pod: &Value) -> Value {
         "name": meta::name(pod), "namespace": meta::namespace(pod), "uid": meta::uid(pod),
         "resourceVersion": meta::resource_version(pod),
     }})
-}
-
-/// The time as objects write it (in seconds), and as a number that no other Event's name has (in nanoseconds).
-pub fn now() -> (String, i128) {
-    let now = Timestamp::now();
-    (now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), now.as_nanosecond())
-}
-
-/// An Event about a pod.
-pub fn event(pod: &Value, reason: &str, message: &str, (time, unique): (String, i128)) -> Value {
-    let (namespace, name) = (meta::namespace(pod), meta::name(pod));
-    json!({
-        "apiVersion": "v1", "kind": "Event",
-        "metadata": {"name": format!("{name}.{unique:x}"), "namespace": namespace},
-        "involvedObject": {
-            "apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace,
-            "uid": meta::uid(pod), "resourceVersion": meta::resource_version(pod),
-        },
-        "reason": reason, "message": message, "type": "Normal", "action": "Binding",
-        "count": 1, "firstTimestamp": time, "lastTimestamp": time,
-        "source": {"component": NAME}, "reportingComponent": NAME, "reportingInstance": NAME,
-    })
 }

@@ -10,7 +10,7 @@ pub(crate) fn of(selector: &Value) -> Option<LabelSelector> {
     if let Some(labels) = selector["matchLabels"].as_object() {
         for (key, value) in labels {
             let values = vec![value.as_str()?.to_string()];
-            terms.push(Requirement { key: key.clone(), op: Op::In, values });
+            terms.push(Requirement { key: key.clone(), op: Op::Equals, values });
         }
     }
     for term in api::meta::items_at(selector, &["matchExpressions"]) {
