@@ -119,7 +119,7 @@ mod tests {
                 let mode = fs::metadata(dir.join(name)).unwrap().mode() & 0o7777;
                 Some(format!("{name} -> {} {mode:o} {content}", link.display()))
             }
-            Err(_) => Some(format!("{}", &name[..4])),
+            Err(_) => Some(name[..4].to_owned()),
         };
         names.iter().filter_map(line).collect::<Vec<_>>().join(", ")
     }

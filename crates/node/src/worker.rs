@@ -717,7 +717,7 @@ impl Worker {
                     _ => &running.target.container.liveness_probe,
                 };
                 let own = grace.as_ref().and_then(|probe| probe.termination_grace_period_seconds);
-                let grace = own.map_or_else(|| self.grace(), |own| seconds(own));
+                let grace = own.map_or_else(|| self.grace(), seconds);
                 let word = kind.word().to_lowercase();
                 let message = format!("Container {container} failed {word} probe, will be restarted");
                 self.shared.events.normal(&self.pod, Some(container), "Killing", &message);

@@ -19,7 +19,7 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 pub const FRAME_FDS_MAX: usize = 16;
 
 const HEADER_BYTES: usize = 8;
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 8 << 10;
 
 /// Agent to spawner. One file descriptor comes with it: the init's end of the pod's socket.
 #[derive(Serialize, Deserialize)]
@@ -176,20 +176,17 @@ pub struct Inbox {
 impl Inbox {
     /// Reads once from the socket. `Ok(false)` at its end; `WouldBlock` as the socket is.
     pub fn fill(&mut self, socket: impl AsFd) -> io::Result<bool> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + READ_BYTES, 0);
+        let mut chunk = [0; READ_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let result = loop {
-            let mut into = [IoSliceMut::new(&mut self.bytes[start..])];
+        let count = loop {
+            let mut into = [IoSliceMut::new(&mut chunk)];
             match rustix::net::recvmsg(&socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
-                other => break other,
+                other => break other?.bytes,
             }
         };
-        let count = result.as_ref().map(|message| message.bytes).unwrap_or(0);
-        self.bytes.truncate(start + count);
-        result?;
+        self.bytes.extend_from_slice(&chunk[..count]);
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
                 self.fds.extend(fds);
