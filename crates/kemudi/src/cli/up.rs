@@ -76,6 +76,7 @@ impl Up {
             None => state_folder()?,
         };
         private_folder(&data)?;
+        let data = data.canonicalize().map_err(|why| Failure::new(format!("{}: {why}", data.display())))?;
         let listener = TcpListener::bind(self.listen).await.map_err(|why| {
             Failure::new(format!("cannot listen on {}: {why}; choose another with --listen ADDRESS:PORT", self.listen))
         })?;
