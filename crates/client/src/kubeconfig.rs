@@ -91,7 +91,13 @@ pub fn load(paths: &[PathBuf], required: bool) -> Result<Kubeconfig, ConfigError
     let mut found = Vec::new();
     for path in paths {
         match std::fs::metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => continue,
+            // A home that belongs to somebody else (root's, in a pod of an ordinary user) holds nothing for us.
+            Err(error)
+                if !required
+                    && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) =>
+            {
+                continue;
+            }
             Ok(meta) if meta.len() > KUBECONFIG_BYTES_MAX => {
                 let text = format!("the kubeconfig {} is larger than {KUBECONFIG_BYTES_MAX} bytes", path.display());
                 return Err(ConfigError::new(ConfigCode::KubeconfigInvalid, text).fix("see whether the path is right"));

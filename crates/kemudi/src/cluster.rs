@@ -3,18 +3,23 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::transport::{Body, Transport};
-use kemudi_client::{Client, Error};
+use kemudi_client::kinds::ServiceAccount;
+use kemudi_client::{Api, Client, Error, Event, ListOptions};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server, State};
 use tokio::net::TcpListener;
 
 use crate::local_node::{LocalNode, NodeOptions};
 
+/// How long the controllers may take for their first promises.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Who the controllers are. One identity with all rights, as they are part of this process.
 const CONTROLLERS: &str = "system:kube-controller-manager";
 /// Who the holder of a [`Cluster`] is.
@@ -43,7 +48,8 @@ impl Cluster {
         let client = client_of(server.state(), User::new(CONTROLLERS, [MASTERS, AUTHENTICATED]));
         let signer = Arc::new(Signer(server.state().clone()));
         let options = controllers::Options { root_ca: server.state().pki.ca_pem().to_string(), signer: Some(signer) };
-        let controllers = controllers::Controllers::start(client, options);
+        let controllers = controllers::Controllers::start(client.clone(), options);
+        settled(client).await?;
         Ok(Cluster { server, controllers: Some(controllers), node: None, address: None })
     }
 
@@ -116,6 +122,24 @@ impl Cluster {
         }
         self.server.stop().await.map_err(|why| why.message)
     }
+}
+
+/// Waits until the namespace `default` has its account: from then on pods can be made in it.
+async fn settled(client: Client) -> Result<(), String> {
+    let accounts = Api::<ServiceAccount>::namespaced(client, "default");
+    let mut events = std::pin::pin!(accounts.watcher(&ListOptions::default()).into_stream());
+    let found = async {
+        while let Some(event) = events.next().await {
+            if let Ok(Event::InitApplied(account) | Event::Applied(account)) = event
+                && account.metadata.name == "default"
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(SETTLE_TIME_MAX, found)
+        .await
+        .map_err(|_| "the namespace default did not get its service account: see the log (KEMUDI_LOG=debug)".to_string())
 }
 
 /// A client of the server in this process, as a fixed identity.
