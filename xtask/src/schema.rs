@@ -155,13 +155,20 @@ impl Facts {
         Ok(Facts { types, kinds, schemas, resources, groups: core, named })
     }
 
-    /// The fields of a struct with the inlined ones in their place.
+    /// The fields of a struct with the inlined ones in their place. JSON does not see an inlined struct, protobuf does:
+    /// its number stands in front of those of its fields, `2.1`.
     fn fields(&self, name: &str) -> Vec<[String; 5]> {
         let mut out = Vec::new();
         for field in self.types.get(name).into_iter().flatten() {
-            match field[0].as_str() {
-                "" => out.extend(self.fields(&field[1])),
-                _ => out.push(field.clone()),
+            if !field[0].is_empty() {
+                out.push(field.clone());
+                continue;
+            }
+            for mut inner in self.fields(&field[1]) {
+                if !field[3].is_empty() {
+                    inner[3] = format!("{}.{}", field[3], inner[3]);
+                }
+                out.push(inner);
             }
         }
         out
@@ -242,7 +249,8 @@ fn types_table(facts: &Facts) -> Result<String, String> {
 
     let mut out = String::from(
         "# The types of the built-in kinds, written by `cargo xtask schema`. A type, then its fields in Go's order:\n\
-         # name, type (* pointer, [] list, {} map), protobuf number, facts. `enum=` takes the rest of its line.\n",
+         # name, type (* pointer, [] list, {} map), protobuf number (behind that of the struct it is inlined from), facts.\n\
+         # `enum=` takes the rest of its line.\n",
     );
     let mut used = BTreeSet::new();
     for name in &needed {

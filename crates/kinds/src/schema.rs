@@ -68,6 +68,8 @@ pub struct Field {
     pub map_type: Option<MapType>,
     /// The protobuf field number, 0 where the type has none.
     pub number: u32,
+    /// The numbers of the structs that Go inlines and protobuf does not, the outermost first; mostly none.
+    pub inlined_from: Vec<u32>,
 }
 
 /// The value a field, a list item or a map value holds.

@@ -91,6 +91,8 @@ fn read_field(
     let mut next = || words.next().expect("a field has a name, a type and a number");
     let (name, shape, number) = (next(), next(), next());
     let (pointer, shape) = shape.strip_prefix('*').map_or((false, shape), |shape| (true, shape));
+    let mut path: Vec<u32> = number.split('.').map(|n| n.parse().expect("a protobuf number")).collect();
+    let number = path.pop().expect("a protobuf number");
     let mut field = Field {
         name: intern(name),
         shape: Shape::Any,
@@ -102,7 +104,8 @@ fn read_field(
         patch: Patch::default(),
         map_type: None,
         named: None,
-        number: number.parse().expect("a protobuf number"),
+        number,
+        inlined_from: path,
     };
     let mut list_type = ListType::Atomic;
     for word in words {
