@@ -149,10 +149,11 @@ async fn tell(
 ) -> Result<Dynamic, Error> {
     let there = namespace["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let wanted = conditions(&there, remaining, undiscovered, &now());
-    if wanted == there {
-        return Ok(namespace);
-    }
     let mut changed = namespace;
+    if wanted == there && changed["status"]["phase"] == "Terminating" {
+        return Ok(changed);
+    }
+    changed["status"]["phase"] = "Terminating".into();
     changed["status"]["conditions"] = Value::Array(wanted);
     let name = changed.name().to_string();
     let query = api::Query(vec![("fieldManager".to_string(), manager().field_manager)]);

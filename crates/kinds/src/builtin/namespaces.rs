@@ -28,6 +28,12 @@ pub static NAMESPACE: Behaviour = Behaviour {
     selectable: &[("status.phase", "/status/phase")],
     name: NameRule::Label,
     has_status: true,
+    begin_delete: |namespace| {
+        namespace.set("status.phase", "Terminating");
+        // Its content decides how long it takes, no grace period does.
+        namespace.remove("metadata.deletionGracePeriodSeconds");
+    },
+    holds_back: |namespace| !namespace.list("spec.finalizers").is_empty(),
     returns_deleted: true,
     ..Behaviour::PLAIN
 };
