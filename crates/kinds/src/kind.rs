@@ -67,9 +67,12 @@ pub struct Behaviour {
     pub prepare_update: fn(new: &mut Value, old: &Value),
     /// Beyond keeping everything but `status` and metadata.
     pub prepare_status: fn(new: &mut Value, old: &Value),
+    /// Before a write of any other subresource (`approval`, `resize`, ..) is validated: keeps what it must not change.
+    pub prepare_part: fn(part: &str, new: &mut Value, old: &Value),
     pub validate_create: fn(&Value) -> Vec<Cause>,
     pub validate_update: fn(new: &Value, old: &Value) -> Vec<Cause>,
     pub validate_status: fn(new: &Value, old: &Value) -> Vec<Cause>,
+    pub validate_part: fn(part: &str, new: &Value, old: &Value) -> Vec<Cause>,
     /// Texts of `Warning` headers; `old` is given on update.
     pub warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// The seconds a deletion waits for, `None` where the object goes at once. `asked` is `gracePeriodSeconds`.
@@ -109,9 +112,11 @@ impl Behaviour {
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
+        prepare_part: |_, _, _| {},
         validate_create: |_| Vec::new(),
         validate_update: |_, _| Vec::new(),
         validate_status: |_, _| Vec::new(),
+        validate_part: |_, _, _| Vec::new(),
         warnings: |_, _| Vec::new(),
         grace_seconds: |_, _| None,
         columns: &[],

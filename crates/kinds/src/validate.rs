@@ -36,6 +36,13 @@ pub fn status(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     once(causes)
 }
 
+/// Everything wrong with a write of any other subresource.
+pub fn part(kind: &Kind, part: &str, new: &Value, old: &Value) -> Vec<Cause> {
+    let mut causes = metadata_update(new, old);
+    causes.extend((kind.behaviour.validate_part)(part, new, old));
+    once(causes)
+}
+
 /// The same cause from two rules is told once.
 fn once(causes: Vec<Cause>) -> Vec<Cause> {
     let mut told: Vec<Cause> = Vec::with_capacity(causes.len());

@@ -1,14 +1,29 @@
 //! Certificate signing requests, trust bundles and pod certificates.
 
-use crate::Behaviour;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::{FromDer, Pem, X509Certificate};
 
-use super::{columns, rows};
+use super::read::Read;
+use super::{check, columns, rows};
+use crate::validate::{dns1123_label, dns1123_subdomain, push_all};
+use crate::{Behaviour, Cause, NameRule};
 
 pub static CERTIFICATE_SIGNING_REQUEST: Behaviour = Behaviour {
     columns: columns::CERTIFICATE_SIGNING_REQUEST,
     row: rows::certificate_signing_request,
     selectable: &[("spec.signerName", "/spec/signerName")],
     has_status: true,
+    name: NameRule::Own(|_, _| Vec::new()),
+    prepare_update: keep_request,
+    prepare_status: keep_decisions,
+    prepare_part: prepare_approval,
+    validate_create: validate_request,
+    validate_update: |new, old| validate_conditions_update(new, old, Writes { decisions: false, certificate: false }),
+    validate_status: |new, old| validate_conditions_update(new, old, Writes { decisions: false, certificate: true }),
+    validate_part: |_, new, old| validate_conditions_update(new, old, Writes { decisions: true, certificate: false }),
     ..Behaviour::PLAIN
 };
 
@@ -16,6 +31,10 @@ pub static CLUSTER_TRUST_BUNDLE: Behaviour = Behaviour {
     columns: columns::CLUSTER_TRUST_BUNDLE,
     row: rows::cluster_trust_bundle,
     selectable: &[("spec.signerName", "/spec/signerName")],
+    // The rule needs the signer; see `validate_bundle`.
+    name: NameRule::Own(|_, _| Vec::new()),
+    validate_create: validate_bundle,
+    validate_update: validate_bundle_update,
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
@@ -29,6 +48,328 @@ pub static POD_CERTIFICATE_REQUEST: Behaviour = Behaviour {
         ("spec.nodeName", "/spec/nodeName"),
     ],
     has_status: true,
+    validate_create: validate_pod_request,
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
+
+const APPROVED: &str = "Approved";
+const DENIED: &str = "Denied";
+const FAILED: &str = "Failed";
+
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+const EXPIRATION_SECONDS_MIN: i64 = 600;
+const SIGNER_DOMAIN_BYTES_MAX: usize = 253;
+/// A domain, a slash, and a path of a label and a subdomain.
+const SIGNER_BYTES_MAX: usize = SIGNER_DOMAIN_BYTES_MAX + 1 + 253 + 63 + 1;
+const OMITTED: &str = "<value omitted>";
+
+const USAGES: &[&str] = &[
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+/// What is asked for never changes.
+fn keep_request(new: &mut Value, old: &Value) {
+    new["spec"] = old.at("spec").clone();
+}
+
+/// Writers of the status leave decisions as they are, to the time.
+fn keep_decisions(new: &mut Value, old: &Value) {
+    for type_ in [APPROVED, DENIED] {
+        let kept: Vec<Value> = conditions(old, type_).cloned().collect();
+        if conditions(new, type_).count() != kept.len() {
+            continue;
+        }
+        let list = new.pointer_mut("/status/conditions").and_then(Value::as_array_mut).into_iter().flatten();
+        list.filter(|condition| condition.text("type") == type_).zip(kept).for_each(|(place, old)| *place = old);
+    }
+}
+
+/// An approval writes conditions, nothing else.
+fn prepare_approval(_: &str, new: &mut Value, old: &Value) {
+    keep_request(new, old);
+    let decided = new.at("status.conditions").clone();
+    new["status"] = old.at("status").clone();
+    match decided.is_nothing() {
+        true => drop(new["status"].as_object_mut().map(|status| status.shift_remove("conditions"))),
+        false => new["status"]["conditions"] = decided,
+    }
+}
+
+fn conditions<'a>(object: &'a Value, type_: &'a str) -> impl Iterator<Item = &'a Value> {
+    object.list("status.conditions").iter().filter(move |condition| condition.text("type") == type_)
+}
+
+fn validate_request(object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let spec = object.at("spec");
+    if let Err(why) = check_request(spec.text("request")) {
+        causes.push(Cause::invalid("spec.request", spec.at("request"), why));
+    }
+    let usages = spec.list("usages");
+    if usages.is_empty() {
+        causes.push(Cause::required("spec.usages", ""));
+    }
+    for (nth, usage) in usages.iter().enumerate() {
+        check::one_of(&mut causes, usage, &format!("spec.usages[{nth}]"), USAGES);
+    }
+    for (nth, usage) in usages.iter().enumerate().filter(|(nth, usage)| usages[..*nth].contains(usage)) {
+        causes.push(Cause::duplicate(format!("spec.usages[{nth}]"), usage));
+    }
+    let signer = spec.at("signerName");
+    if signer == LEGACY_SIGNER {
+        let why = "the legacy signerName is not allowed via this API version";
+        causes.push(Cause::invalid("spec.signerName", signer, why));
+    } else {
+        causes.extend(validate_signer(signer.text(""), "spec.signerName"));
+    }
+    if let Some(seconds) = spec.opt_int("expirationSeconds").filter(|seconds| *seconds < EXPIRATION_SECONDS_MIN) {
+        let why = "may not specify a duration less than 600 seconds (10 minutes)";
+        causes.push(Cause::invalid("spec.expirationSeconds", &json!(seconds), why));
+    }
+    causes.extend(validate_status(object));
+    causes
+}
+
+/// `text` is base64 of a PEM document.
+fn check_request(text: &str) -> Result<(), &'static str> {
+    let pem = STANDARD.decode(text).unwrap_or_default();
+    let block = Pem::iter_from_buffer(&pem).find_map(Result::ok).filter(|block| block.label == "CERTIFICATE REQUEST");
+    let block = block.ok_or("PEM block type must be CERTIFICATE REQUEST")?;
+    match X509CertificationRequest::from_der(&block.contents) {
+        Ok(([], _)) => Ok(()),
+        Ok(_) => Err("asn1: syntax error: trailing data"),
+        Err(_) => Err("asn1: structure error: not a certificate request"),
+    }
+}
+
+/// A signer is named by a domain and a path.
+fn validate_signer(name: &str, field: &str) -> Vec<Cause> {
+    if name.is_empty() {
+        return vec![Cause::required(field, "")];
+    }
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return vec![Cause::invalid(field, &json!(name), why)];
+    };
+    let mut causes = Vec::new();
+    if domain.len() > SIGNER_DOMAIN_BYTES_MAX {
+        causes.push(Cause::too_long(field, SIGNER_DOMAIN_BYTES_MAX));
+    }
+    labels(&mut causes, field, domain, dns1123_label);
+    if !domain.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        causes.push(Cause::invalid(field, &json!(domain), why));
+    }
+    labels(&mut causes, field, path, dns1123_subdomain);
+    if name.len() > SIGNER_BYTES_MAX {
+        causes.push(Cause::too_long(field, SIGNER_BYTES_MAX));
+    }
+    causes
+}
+
+fn labels(causes: &mut Vec<Cause>, field: &str, whole: &str, check: fn(&str) -> Vec<String>) {
+    for label in whole.split('.') {
+        for why in check(label) {
+            let why = format!("validating label {}: {why}", crate::kind::go_quote(label));
+            causes.push(Cause::invalid(field, &json!(whole), &why));
+        }
+    }
+}
+
+/// Conditions and certificate, whoever writes them.
+fn validate_status(object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let list = object.list("status.conditions");
+    for (nth, condition) in list.iter().enumerate() {
+        let path = format!("status.conditions[{nth}]");
+        let type_ = condition.text("type");
+        if type_.is_empty() {
+            causes.push(Cause::required(format!("{path}.type"), ""));
+        }
+        let allowed: &[&str] = match type_ {
+            APPROVED | DENIED | FAILED => &["True"],
+            _ => &["False", "True", "Unknown"],
+        };
+        match condition.text("status") {
+            "" => causes.push(Cause::required(format!("{path}.status"), "")),
+            status if !allowed.contains(&status) => {
+                causes.push(Cause::not_supported(format!("{path}.status"), &json!(status), allowed));
+            }
+            _ => {}
+        }
+        if list[..nth].iter().any(|earlier| earlier.text("type") == type_) {
+            causes.push(Cause::duplicate(format!("{path}.type"), &json!(type_)));
+        }
+    }
+    let certificate = STANDARD.decode(object.text("status.certificate")).unwrap_or_default();
+    if let Err(why) = check_certificates(&certificate) {
+        causes.push(Cause::invalid("status.certificate", &json!("<certificate data>"), &why));
+    }
+    if [APPROVED, DENIED].iter().all(|type_| conditions(object, type_).next().is_some()) {
+        let (approved, denied) = (r#"conditions[{"type": "Approved"}]"#, r#"conditions[{"type": "Denied"}]"#);
+        let why = format!("must specify at most one of: `{approved}`, `{denied}`");
+        causes.push(Cause::invalid("status.conditions", &json!(format!("{{{approved}, {denied}}}")), &why));
+    }
+    causes
+}
+
+fn check_certificates(pem: &[u8]) -> Result<(), String> {
+    if pem.is_empty() {
+        return Ok(());
+    }
+    let mut count = 0;
+    for block in Pem::iter_from_buffer(pem).map_while(Result::ok) {
+        if block.label != "CERTIFICATE" {
+            let label = crate::kind::go_quote(&block.label);
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {label}"));
+        }
+        X509Certificate::from_der(&block.contents).map_err(|why| format!("x509: malformed certificate: {why}"))?;
+        count += 1;
+    }
+    if count == 0 { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
+}
+
+/// What a write may touch.
+#[derive(Clone, Copy)]
+struct Writes {
+    decisions: bool,
+    certificate: bool,
+}
+
+fn validate_conditions_update(new: &Value, old: &Value, writes: Writes) -> Vec<Cause> {
+    let mut causes = validate_status(new);
+    let count = |object: &Value, type_: &str| conditions(object, type_).count();
+    for type_ in [APPROVED, DENIED, FAILED] {
+        if count(new, type_) < count(old, type_) {
+            let why = format!("updates may not remove a condition of type \"{type_}\"");
+            causes.push(Cause::forbidden("status.conditions", &why));
+        }
+    }
+    for type_ in [APPROVED, DENIED] {
+        if !writes.decisions && count(new, type_) > count(old, type_) {
+            let why = format!("updates may not add a condition of type \"{type_}\"");
+            causes.push(Cause::forbidden("status.conditions", &why));
+        }
+    }
+    let (after, before) = (new.text("status.certificate"), old.text("status.certificate"));
+    if after != before {
+        match (writes.certificate, before) {
+            (true, "") => {}
+            (true, _) => {
+                let why = "updates may not modify existing certificate content";
+                causes.push(Cause::forbidden("status.certificate", why));
+            }
+            (false, _) => {
+                causes.push(Cause::forbidden("status.certificate", "updates may not set certificate content"))
+            }
+        }
+    }
+    causes
+}
+
+fn validate_bundle(object: &Value) -> Vec<Cause> {
+    let signer = object.text("spec.signerName");
+    let mut causes = Vec::new();
+    for (field, prefix) in [("generateName", true), ("name", false)] {
+        let name = object.at("metadata").text(field);
+        if !name.is_empty() {
+            push_all(&mut causes, &format!("metadata.{field}"), name, bundle_name(signer, name, prefix));
+        }
+    }
+    if !signer.is_empty() {
+        causes.extend(validate_signer(signer, "spec.signerName"));
+    }
+    causes.extend(validate_anchors(object.text("spec.trustBundle")));
+    causes
+}
+
+/// The bundles of a signer carry its name in front.
+fn bundle_name(signer: &str, name: &str, prefix: bool) -> Vec<String> {
+    if signer.is_empty() && name.contains(':') {
+        return vec!["ClusterTrustBundle without signer name must not have \":\" in its name".into()];
+    }
+    let wanted = if signer.is_empty() { String::new() } else { format!("{}:", signer.replace('/', ":")) };
+    match name.strip_prefix(&wanted) {
+        Some(rest) => crate::validate::name(NameRule::Subdomain, rest, prefix),
+        None => vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {wanted}")],
+    }
+}
+
+fn validate_anchors(pem: &str) -> Vec<Cause> {
+    let wrong = |why: String| Cause::invalid("spec.trustBundle", &json!(OMITTED), &why);
+    let mut causes = Vec::new();
+    let mut anchors: Vec<(Vec<u8>, Vec<String>)> = Vec::new();
+    for (nth, block) in Pem::iter_from_buffer(pem.as_bytes()).map_while(Result::ok).enumerate() {
+        if block.label != "CERTIFICATE" {
+            causes.push(wrong(format!("entry {nth} has bad block type: {}", block.label)));
+            continue;
+        }
+        let Ok((_, certificate)) = X509Certificate::from_der(&block.contents) else {
+            causes.push(wrong(format!("entry {nth} does not parse as X.509")));
+            continue;
+        };
+        if !certificate.is_ca() {
+            causes.push(wrong(format!("entry {nth} does not have the CA bit set")));
+            continue;
+        }
+        match anchors.iter_mut().find(|(der, _)| *der == block.contents) {
+            Some((_, places)) => places.push(nth.to_string()),
+            None => anchors.push((block.contents, vec![nth.to_string()])),
+        }
+    }
+    for (_, places) in anchors.iter().filter(|(_, places)| places.len() > 1) {
+        causes.push(wrong(format!("duplicate trust anchor (indices [{}])", places.join(" "))));
+    }
+    if anchors.is_empty() {
+        causes.push(wrong("at least one trust anchor must be provided".into()));
+    }
+    causes
+}
+
+fn validate_bundle_update(new: &Value, old: &Value) -> Vec<Cause> {
+    let mut causes = validate_bundle(new);
+    causes.extend(crate::validate::immutable(new.at("spec.signerName"), old.at("spec.signerName"), "spec.signerName"));
+    causes
+}
+
+fn validate_pod_request(object: &Value) -> Vec<Cause> {
+    let spec = object.at("spec");
+    let mut causes = validate_signer(spec.text("signerName"), "spec.signerName");
+    for of in ["pod", "serviceAccount", "node"] {
+        let name = format!("{of}Name");
+        check::text(&mut causes, spec.text(&name), &format!("spec.{name}"), dns1123_subdomain);
+        let uid = format!("{of}UID");
+        if spec.text(&uid).is_empty() {
+            causes.push(Cause::invalid(format!("spec.{uid}"), &json!(""), "must not be empty"));
+        }
+    }
+    let (stub, key) = (spec.has("stubPKCS10Request"), spec.has("pkixPublicKey") || spec.has("proofOfPossession"));
+    if stub == key {
+        let why = "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
+        causes.push(check::invalid_unshown("spec", why));
+    }
+    causes
+}
