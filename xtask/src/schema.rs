@@ -165,9 +165,11 @@ impl Facts {
                 continue;
             }
             for mut inner in self.fields(&field[1]) {
-                if !field[3].is_empty() {
-                    inner[3] = format!("{}.{}", field[3], inner[3]);
-                }
+                inner[3] = match field[3].as_str() {
+                    // Kind and version are the envelope's.
+                    "" => String::new(),
+                    number => format!("{number}.{}", inner[3]),
+                };
                 out.push(inner);
             }
         }

@@ -6,6 +6,7 @@ pub mod builtin;
 pub mod decode;
 pub mod defaults;
 pub mod openapi;
+pub mod protobuf;
 pub mod quantity;
 pub mod scalar;
 pub mod schema;
