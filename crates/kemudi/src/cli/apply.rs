@@ -1,6 +1,7 @@
 //! `kemudi apply`: make objects be as files say. As kubectl does it: what was applied is kept in an annotation, and the next
 //! apply merges three values (last applied, wished, there).
 
+use api::options::FieldValidation;
 use clap::Args;
 use kemudi_client::discovery::{Discovered, Discovery};
 use kemudi_client::{Api, Client, Dynamic, Patch, WriteOptions};
@@ -38,6 +39,9 @@ pub struct Apply {
     /// json, yaml or name
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<String>,
+    /// Keep metadata.managedFields
+    #[arg(long)]
+    show_managed_fields: bool,
 }
 
 impl Apply {
@@ -137,17 +141,7 @@ impl Apply {
     }
 
     fn options(&self) -> Outcome<WriteOptions> {
-        use api::options::FieldValidation;
-        let field_validation = match self.validate.as_str() {
-            "strict" | "true" => FieldValidation::Strict,
-            "warn" => FieldValidation::Warn,
-            "ignore" | "false" => FieldValidation::Ignore,
-            other => {
-                return Err(Failure::new(format!(
-                    "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
-                )));
-            }
-        };
+        let field_validation = field_validation(&self.validate)?;
         let dry_run = dry_run(&self.dry_run)?;
         Ok(WriteOptions { dry_run, field_manager: MANAGER.to_string(), field_validation, force: false })
     }
@@ -158,11 +152,28 @@ impl Apply {
             Format::Table { .. } => print(format!("{name} {done}{}\n", dry_run_note(&self.dry_run))),
             Format::Name => print(format!("{name}\n")),
             format => {
-                output::without_managed_fields(&mut object);
+                if !self.show_managed_fields {
+                    output::without_managed_fields(&mut object);
+                }
                 print(output::object(format, &object)?)
             }
         }
     }
+}
+
+/// `--validate` in the words of kubectl.
+pub fn field_validation(mode: &str) -> Outcome<FieldValidation> {
+    Ok(match mode {
+        "strict" | "true" => FieldValidation::Strict,
+        "warn" => FieldValidation::Warn,
+        "ignore" | "false" => FieldValidation::Ignore,
+        other => {
+            let text = format!(
+                "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
+            );
+            return Err(Failure::new(text));
+        }
+    })
 }
 
 /// `--dry-run` in the words of kubectl; true where the server is to keep nothing.

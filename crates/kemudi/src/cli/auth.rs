@@ -184,15 +184,14 @@ fn rows(status: &Value) -> Vec<[String; 4]> {
         }
     }
     for rule in status["nonResourceRules"].as_array().into_iter().flatten() {
-        for path in texts(&rule["nonResourceURLs"]) {
-            add(Rule {
-                group: String::new(),
-                resource: String::new(),
-                names: Vec::new(),
-                path,
-                verbs: texts(&rule["verbs"]),
-            });
-        }
+        // Rules of paths are told as often as they were given.
+        rules.extend(texts(&rule["nonResourceURLs"]).into_iter().map(|path| Rule {
+            group: String::new(),
+            resource: String::new(),
+            names: Vec::new(),
+            path,
+            verbs: texts(&rule["verbs"]),
+        }));
     }
     rules.sort_by_key(Rule::order);
     rules.iter().map(Rule::row).collect()

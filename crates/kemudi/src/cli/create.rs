@@ -1,11 +1,13 @@
 //! `kemudi create`: a new object, from a file or from flags.
 
+use std::io::IsTerminal;
+
 use clap::{Args, Subcommand};
 use kemudi_client::discovery::Discovery;
 use kemudi_client::{Api, ApiResource, Client, Dynamic, WriteOptions};
 use serde_json::{Map, Value, json};
 
-use super::apply::{dry_run, dry_run_note};
+use super::apply::{dry_run, dry_run_note, field_validation};
 use super::files;
 use super::output::{self, Format};
 use super::resolve::{Failures, of_file, resolve, singular_name};
@@ -22,6 +24,9 @@ pub struct Create {
     filename: Vec<String>,
     #[command(flatten)]
     making: Making,
+    /// strict (or true), warn or ignore (or false): unknown and duplicate fields
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_missing_value = "strict", default_value = "strict")]
+    validate: String,
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -175,7 +180,7 @@ pub struct TokenArgs {
 impl Create {
     pub async fn run(self, global: &Global) -> Outcome {
         let client = global.client()?;
-        let Some(what) = self.what else { return create_files(&client, &self.filename, &self.making, global).await };
+        let Some(what) = self.what else { return self.files(&client, global).await };
         let maker = Maker { client: &client, making: &self.making };
         match what {
             What::Namespace { name } => {
@@ -214,10 +219,8 @@ impl Create {
             What::Token { name, request } => {
                 let answer = request_token(&client, &name, &request).await?;
                 match Format::parse(self.making.output.as_deref())? {
-                    Format::Table { .. } => {
-                        print(format!("{}\n", answer["status"]["token"].as_str().unwrap_or_default()))
-                    }
-                    format => print(output::object(&format, &answer)?),
+                    Format::Table { .. } => print_token(answer["status"]["token"].as_str().unwrap_or_default()),
+                    format => print(output::answer(&format, &answer)?),
                 }
             }
             What::Configmap { name, literals } => {
@@ -232,6 +235,41 @@ impl Create {
                 maker.make(resource, "secret", &name, body, "failed to create secret").await
             }
         }
+    }
+
+    async fn files(&self, client: &Client, global: &Global) -> Outcome {
+        let making = &self.making;
+        let sources = files::read(&self.filename)?;
+        if sources.is_empty() {
+            return Err(Failure::new("no objects passed to create"));
+        }
+        let discovery = Discovery::fetch(client).await?;
+        let server = dry_run(&making.dry_run)?;
+        let options = WriteOptions {
+            dry_run: server,
+            field_manager: MANAGER.to_string(),
+            field_validation: field_validation(&self.validate)?,
+            force: false,
+        };
+        let mut failures = Failures::default();
+        for source in sources {
+            let (found, api) = match of_file(&discovery, client, &source, global.namespace.as_deref()) {
+                Ok(place) => place,
+                Err(failure) => {
+                    failures.add(failure);
+                    continue;
+                }
+            };
+            if making.dry_run == "client" {
+                making.tell(&singular_name(&found), source.object)?;
+                continue;
+            }
+            match api.create_with(&Dynamic(source.object), &options).await {
+                Ok(made) => making.tell(&singular_name(&found), made.0)?,
+                Err(error) => failures.add_error(&format!("error when creating {:?}", source.file), error),
+            }
+        }
+        failures.finish()
     }
 }
 
@@ -282,38 +320,10 @@ impl Making {
     }
 }
 
-async fn create_files(client: &Client, paths: &[String], making: &Making, global: &Global) -> Outcome {
-    let sources = files::read(paths)?;
-    if sources.is_empty() {
-        return Err(Failure::new("no objects passed to create"));
-    }
-    let discovery = Discovery::fetch(client).await?;
-    let server = dry_run(&making.dry_run)?;
-    let options = WriteOptions {
-        dry_run: server,
-        field_manager: MANAGER.to_string(),
-        field_validation: api::options::FieldValidation::Strict,
-        force: false,
-    };
-    let mut failures = Failures::default();
-    for source in sources {
-        let (found, api) = match of_file(&discovery, client, &source, global.namespace.as_deref()) {
-            Ok(place) => place,
-            Err(failure) => {
-                failures.add(failure);
-                continue;
-            }
-        };
-        if making.dry_run == "client" {
-            making.tell(&singular_name(&found), source.object)?;
-            continue;
-        }
-        match api.create_with(&Dynamic(source.object), &options).await {
-            Ok(made) => making.tell(&singular_name(&found), made.0)?,
-            Err(error) => failures.add_error(&format!("error when creating {:?}", source.file), error),
-        }
-    }
-    failures.finish()
+/// A token goes into files and headers as it is: only people get a line's end with it.
+pub fn print_token(token: &str) -> Outcome {
+    let end = if std::io::stdout().is_terminal() { "\n" } else { "" };
+    print(format!("{token}{end}"))
 }
 
 /// A fresh token of a service account of the client's namespace: the server's whole answer.

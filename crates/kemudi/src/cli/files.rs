@@ -84,7 +84,10 @@ fn parse(file: &str, text: &str, out: &mut Vec<Source>) -> Outcome {
 fn add(file: &str, mut object: Value, out: &mut Vec<Source>) -> Outcome {
     for field in ["apiVersion", "kind"] {
         if object[field].as_str().is_none_or(str::is_empty) {
-            let text = format!("error validating {file:?}: error validating data: {field} not set");
+            let text = format!(
+                "error validating {file:?}: error validating data: {field} not set; if you choose to ignore \
+                 these errors, turn validation off with --validate=false"
+            );
             return Err(Failure::new(text).hint(format!("write {field}: at the top of each object")));
         }
     }

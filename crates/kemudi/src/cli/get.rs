@@ -24,7 +24,7 @@ const PAGE_ITEMS: i64 = 500;
 #[derive(Args, Debug)]
 pub struct Get {
     /// TYPE[,TYPE..] [NAME..] or TYPE/NAME ..
-    #[arg(required = true, value_name = "TYPE")]
+    #[arg(value_name = "TYPE")]
     words: Vec<String>,
     /// json, yaml, name, wide or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "FORMAT")]
@@ -59,6 +59,12 @@ pub struct Get {
     /// An object that does not exist is no error
     #[arg(long)]
     ignore_not_found: bool,
+    /// Objects of one answer; a long list comes in several, 0 for all in one
+    #[arg(long, value_name = "ITEMS", default_value_t = PAGE_ITEMS)]
+    chunk_size: i64,
+    /// Show this part of the object: status, scale
+    #[arg(long, value_name = "NAME", default_value = "")]
+    subresource: String,
 }
 
 /// What is asked of the server for one resource.
@@ -72,6 +78,11 @@ struct Wanted<'a> {
 impl Get {
     pub async fn run(self, global: &Global) -> Outcome {
         let format = Format::parse(self.output.as_deref())?;
+        if self.words.is_empty() {
+            return Err(
+                Failure::new("Required resource not specified.").hint("kemudi get pods, or another type of resource")
+            );
+        }
         let client = global.client()?;
         let discovery = Discovery::fetch(&client).await?;
         let asked = asked(&discovery, &self.words)?;
@@ -220,14 +231,22 @@ impl Get {
         let mut query = Query::default();
         if wanted.name.is_empty() {
             query = self.selectors();
-            query.push("limit", PAGE_ITEMS.to_string());
+            if self.chunk_size > 0 {
+                query.push("limit", self.chunk_size.to_string());
+            }
             if !token.is_empty() {
                 query.push("continue", token);
             }
         }
         let verb = if wanted.name.is_empty() { Verb::List } else { Verb::Get };
-        let answer = client.json(ask(verb, wanted.target()?, query, accept)?).await;
-        answer.map_err(|error| self.explained(wanted, error))
+        let mut target = wanted.target()?;
+        if !wanted.name.is_empty() {
+            target.subresource = self.subresource.clone();
+        }
+        match client.json(ask(verb, target, query, accept)?).await {
+            Err(error) if error.is_not_found() => Err(no_namespace(client, wanted).await.unwrap_or(error)),
+            answer => answer.map_err(|error| self.explained(wanted, error)),
+        }
     }
 
     /// A refused selector, in the words of kubectl.
@@ -340,6 +359,15 @@ impl Wanted<'_> {
             ..Target::default()
         })
     }
+}
+
+/// That nothing was found may be the namespace's fault, which is the better news.
+async fn no_namespace(client: &Client, wanted: &Wanted<'_>) -> Option<Error> {
+    if wanted.namespace.is_empty() {
+        return None;
+    }
+    let namespace = client.get::<Value>(&format!("/api/v1/namespaces/{}", wanted.namespace)).await;
+    namespace.err().filter(Error::is_not_found)
 }
 
 /// One table as it grows, page by page and event by event.

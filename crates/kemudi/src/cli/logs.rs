@@ -2,14 +2,16 @@
 
 use clap::Args;
 use futures_util::StreamExt;
+use kemudi_client::discovery::Discovery;
 use kemudi_client::{Api, ApiResource, Dynamic, LabelSelector, ListOptions, LogOptions, Resource};
 use serde_json::Value;
 
+use super::resolve::resolve;
 use super::{Failure, Global, Outcome, print};
 
 #[derive(Args, Debug)]
 pub struct Logs {
-    /// POD or pod/POD
+    /// POD, pod/POD, or TYPE/NAME of what selects pods
     #[arg(value_name = "POD", required_unless_present = "selector")]
     pod: Option<String>,
     /// CONTAINER
@@ -67,22 +69,42 @@ impl Logs {
         Ok(())
     }
 
-    async fn pod(&self, api: &Api<Dynamic>, name: &str, namespace: &str) -> Outcome<Dynamic> {
-        let name = match name.split_once('/') {
-            None => name,
-            Some(("pod" | "pods" | "po", name)) => name,
-            Some((kind, _)) => {
-                return Err(Failure::new(format!("logs of {kind} are not supported"))
-                    .hint("name one of its pods: kemudi get pods"));
-            }
+    /// The named pod, or one of those that the named object (a Deployment, a Job) selects.
+    async fn pod(&self, api: &Api<Dynamic>, word: &str, namespace: &str) -> Outcome<Dynamic> {
+        let missing = |of: &str, name: &str| {
+            Failure::new(format!("error from server (NotFound): {of} {name:?} not found in namespace {namespace:?}"))
+                .hint(format!("see which there are: kemudi get {of} -n {namespace}"))
         };
-        api.get(name).await.map_err(|error| match error.is_not_found() {
-            true => Failure::new(format!(
-                "error from server (NotFound): pods {name:?} not found in namespace {namespace:?}"
-            ))
-            .hint(format!("see which there are: kemudi get pods -n {namespace}")),
-            false => error.into(),
-        })
+        let (kind, name) = match word.split_once('/') {
+            None | Some(("pod" | "pods" | "po", _)) => {
+                let name = word.split_once('/').map_or(word, |(_, name)| name);
+                return api.get_opt(name).await?.ok_or_else(|| missing("pods", name));
+            }
+            Some(pair) => pair,
+        };
+        let discovery = Discovery::fetch(api.client()).await?;
+        let resource = &resolve(&discovery, kind)?.resource;
+        let owner = Api::namespaced_of(api.client().clone(), namespace, resource).get_opt(name).await?;
+        let owner = owner.ok_or_else(|| missing(&resource.group_resource(), name))?;
+        let labels = api::meta::at(&owner, &["spec", "selector", "matchLabels"]).and_then(Value::as_object);
+        let selector: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        if selector.is_empty() {
+            return Err(Failure::new(format!("{word} selects no pods"))
+                .hint(format!("name a pod: kemudi get pods -n {namespace}")));
+        }
+        let labels = LabelSelector::parse(&selector.join(",")).map_err(Failure::new)?;
+        let mut pods = api.list_with(&ListOptions { labels, ..ListOptions::default() }).await?.items;
+        pods.sort_by_key(|pod| api::meta::text_at(pod, &["status", "phase"]) != "Running");
+        let found = pods.len();
+        let pod = pods.into_iter().next().ok_or_else(|| Failure::new(format!("{word} has no pods now")))?;
+        if found > 1 {
+            eprintln!("Found {found} pods, using pod/{}", pod.name());
+        }
+        Ok(pod)
     }
 
     /// The container that is meant: the named one, the annotated one, the first.

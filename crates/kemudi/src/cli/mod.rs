@@ -80,6 +80,7 @@ enum Command {
 
 /// What every command takes.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Shared options")]
 pub struct Global {
     /// Path of the kubeconfig [default: $KUBECONFIG, ~/.kube/config, then the pod's own account]
     #[arg(long, global = true, value_name = "FILE")]

@@ -58,6 +58,14 @@ pub fn object(format: &Format, object: &Value) -> Outcome<String> {
     })
 }
 
+/// As [`object`], for answers that kubectl prints in the order of their fields.
+pub fn answer(format: &Format, object: &Value) -> Outcome<String> {
+    match format {
+        Format::Json => Ok(indented(object) + "\n"),
+        format => self::object(format, object),
+    }
+}
+
 /// Several objects as one `List`, as kubectl makes it.
 pub fn list_of(items: Vec<Value>) -> Value {
     json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
@@ -103,10 +111,14 @@ fn human_duration(seconds: i64) -> String {
 
 /// JSON as kubectl prints it: keys sorted, four spaces.
 fn json_text(value: &Value) -> String {
+    indented(&sorted(value))
+}
+
+fn indented(value: &Value) -> String {
     let mut out = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(b"    "));
     // Writing a `Value` to memory cannot fail.
-    let _ = sorted(value).serialize(&mut serializer);
+    let _ = value.serialize(&mut serializer);
     let text = String::from_utf8(out).unwrap_or_default();
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

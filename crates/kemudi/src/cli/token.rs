@@ -4,7 +4,7 @@ use clap::Args;
 use kemudi_client::config::Credentials;
 use kemudi_client::token::payload;
 
-use super::create::{TokenArgs, request_token};
+use super::create::{TokenArgs, print_token, request_token};
 use super::{Failure, Global, Outcome, print};
 
 #[derive(Args, Debug)]
@@ -28,7 +28,7 @@ impl Token {
             None => in_use(global)?,
         };
         if !self.claims {
-            return print(token + "\n");
+            return print_token(&token);
         }
         match payload(&token) {
             Some(claims) => print(api::codec::to_pretty_json(&claims)).and_then(|()| print("\n")),

@@ -23,7 +23,7 @@ impl Whoami {
         let review = review(&global.client()?).await?;
         match format {
             Format::Table { .. } => print(table(&review["status"]["userInfo"])),
-            format => print(output::object(&format, &review)?),
+            format => print(output::answer(&format, &review)?),
         }
     }
 }
