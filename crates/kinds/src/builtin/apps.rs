@@ -295,7 +295,7 @@ fn selector_matches(out: &mut Causes, selector: &Value, template: &Value, path: 
     let labels = template.at("metadata.labels");
     if !check::selects(selector, labels) {
         let detail = "`selector` does not match template `labels`";
-        out.push(Cause::invalid(format!("{path}.metadata.labels"), labels, detail));
+        out.push(Cause::invalid(format!("{path}.metadata.labels"), &check::by_key(labels), detail));
     }
 }
 

@@ -13,16 +13,14 @@ pub static JOB: Behaviour = Behaviour {
         if let Some(spec) = job.at_mut("spec") {
             default_job_spec(spec);
         }
-        let labels = job.at("spec.template.metadata.labels").clone();
-        if !labels.is_nothing() && job.at("metadata.labels").is_nothing() {
-            job.set("metadata.labels", labels);
-        }
+        label_as_pods(job);
         job.set_if_absent("spec.manualSelector", false);
     },
     prepare_create: |job| {
         job.set("status", json!({}));
         if !job.flag("spec.manualSelector") {
             generate_selector(job);
+            label_as_pods(job);
         }
     },
     validate_create: validate_job,
@@ -119,6 +117,14 @@ fn generate_selector(job: &mut Value) {
     }
 }
 
+/// A job without labels carries those of its pods.
+fn label_as_pods(job: &mut Value) {
+    let labels = job.at("spec.template.metadata.labels").clone();
+    if job.at("metadata.labels").is_nothing() && !labels.is_nothing() {
+        job.set("metadata.labels", labels);
+    }
+}
+
 fn validate_job(job: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     let spec = job.at("spec");
@@ -130,7 +136,7 @@ fn validate_job(job: &Value) -> Vec<Cause> {
             if template.at("metadata.labels").key(label) != &value {
                 let path = "spec.template.metadata.labels";
                 let detail = format!("must be '{}'", value.as_str().unwrap_or_default());
-                out.push(Cause::invalid(path, template.at("metadata.labels"), &detail));
+                out.push(Cause::invalid(path, &check::by_key(template.at("metadata.labels")), &detail));
             }
             expected.insert(label.to_owned(), value);
         }
@@ -147,7 +153,7 @@ fn validate_job(job: &Value) -> Vec<Cause> {
     if !check::selects(selector, template.at("metadata.labels")) {
         out.push(Cause::invalid(
             "spec.template.metadata.labels",
-            template.at("metadata.labels"),
+            &check::by_key(template.at("metadata.labels")),
             "`selector` does not match template `labels`",
         ));
     }

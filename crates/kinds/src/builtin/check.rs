@@ -242,6 +242,13 @@ pub fn workload_selector(out: &mut Causes, selector: &Value, path: &str, kind: &
     right
 }
 
+/// A map as it is shown: by its keys.
+pub fn by_key(map: &Value) -> Value {
+    let mut map = map.clone();
+    map.sort_all_objects();
+    map
+}
+
 /// A percentage as its number; a count as itself.
 pub fn count_of(value: &Value) -> i64 {
     match value {

@@ -88,11 +88,13 @@ fn default_node(node: &mut Value) {
         let capacity = node.at("status.capacity").clone();
         node.set("status.allocatable", capacity);
     }
-    // The one range and the list of ranges say the same; the list wins.
+    // The one range and the list of ranges say the same; the one wins.
     let first = node.list("spec.podCIDRs").first().and_then(Value::as_str).map(str::to_owned);
-    match (first, node.text("spec.podCIDR").to_owned()) {
-        (Some(first), _) => node.set("spec.podCIDR", first),
-        (None, one) if !one.is_empty() => node.set("spec.podCIDRs", json!([one])),
+    let one = node.text("spec.podCIDR").to_owned();
+    match first {
+        Some(first) if one.is_empty() => node.set("spec.podCIDR", first),
+        Some(first) if first == one => {}
+        _ if !one.is_empty() => node.set("spec.podCIDRs", json!([one])),
         _ => {}
     }
 }

@@ -1,13 +1,43 @@
 //! Storage classes, drivers and attachments, and the migration of what is stored.
 
-use crate::Behaviour;
+use serde_json::{Value, json};
 
+use super::check::{self, Causes, optional_one_of, required, text};
+use super::read::{Read, Write};
+use super::volumes::csi_driver_name;
 use super::{columns, rows};
+use crate::validate;
+use crate::{Behaviour, Cause};
 
-pub static STORAGE_CLASS: Behaviour =
-    Behaviour { columns: columns::STORAGE_CLASS, row: rows::storage_class, returns_deleted: true, ..Behaviour::PLAIN };
+pub static STORAGE_CLASS: Behaviour = Behaviour {
+    default: |class| {
+        class.set_default("reclaimPolicy", "Delete");
+        class.set_if_absent("volumeBindingMode", "Immediate");
+    },
+    validate_create: storage_class,
+    validate_update: |new, old| {
+        const FIXED: [&str; 4] = ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"];
+        let changed = FIXED.iter().filter(|field| !same(new.at(field), old.at(field)));
+        changed.map(|field| fixed(field)).collect()
+    },
+    columns: columns::STORAGE_CLASS,
+    row: rows::storage_class,
+    returns_deleted: true,
+    ..Behaviour::PLAIN
+};
 
 pub static VOLUME_ATTRIBUTES_CLASS: Behaviour = Behaviour {
+    validate_create: attributes_class,
+    validate_update: |new, old| {
+        let mut out = Vec::new();
+        for field in ["driverName", "parameters"] {
+            if !same(new.at(field), old.at(field)) {
+                out.push(Cause::forbidden(field, &format!("updates to {field} are forbidden.")));
+            }
+        }
+        out.extend(attributes_class(new));
+        out
+    },
     columns: columns::VOLUME_ATTRIBUTES_CLASS,
     row: rows::volume_attributes_class,
     returns_deleted: true,
@@ -15,6 +45,15 @@ pub static VOLUME_ATTRIBUTES_CLASS: Behaviour = Behaviour {
 };
 
 pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
+    prepare_create: |attachment| attachment.set("status", json!({"attached": false})),
+    validate_create: attachment,
+    validate_update: |new, old| {
+        let mut out = attachment(new);
+        if !same(new.at("spec"), old.at("spec")) {
+            out.push(fixed("spec"));
+        }
+        out
+    },
     columns: columns::VOLUME_ATTACHMENT,
     row: rows::volume_attachment,
     has_status: true,
@@ -24,6 +63,36 @@ pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
 };
 
 pub static CSI_DRIVER: Behaviour = Behaviour {
+    default: |driver| {
+        let spec = "spec";
+        driver.set_if_absent(spec, json!({}));
+        let Some(spec) = driver.at_mut(spec) else { return };
+        spec.set_if_absent("attachRequired", true);
+        for field in
+            ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount", "preventPodSchedulingIfMissing"]
+        {
+            spec.set_if_absent(field, false);
+        }
+        spec.set_if_absent("fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if spec.at("volumeLifecycleModes").is_nothing() {
+            spec.set("volumeLifecycleModes", json!(["Persistent"]));
+        }
+    },
+    prepare_update: |new, old| {
+        if new.at("spec") != old.at("spec") {
+            new.set("metadata.generation", old.int("metadata.generation") + 1);
+        }
+    },
+    validate_create: csi_driver,
+    validate_update: |new, old| {
+        let mut out = csi_driver(new);
+        for (field, named) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
+        {
+            let (new, old) = (new.at("spec").at(field), old.at("spec").at(field));
+            out.extend(validate::immutable(new, old, &format!("spec.{named}")));
+        }
+        out
+    },
     columns: columns::CSI_DRIVER,
     row: rows::csi_driver,
     unconditional_update: false,
@@ -32,14 +101,41 @@ pub static CSI_DRIVER: Behaviour = Behaviour {
 };
 
 pub static CSI_NODE: Behaviour = Behaviour {
+    prepare_create: |node| node.set("status", json!({})),
+    validate_create: csi_node,
+    validate_update: |new, old| {
+        let mut out = csi_node(new);
+        for before in old.list("spec.drivers") {
+            for after in new.list("spec.drivers").iter().filter(|after| after.at("name") == before.at("name")) {
+                let [before, after] = [before, after].map(internal_driver);
+                out.extend(validate::immutable(&after, &before, "spec.drivers"));
+            }
+        }
+        out
+    },
     columns: columns::CSI_NODE,
     row: rows::csi_node,
+    has_status: true,
     unconditional_update: false,
     returns_deleted: true,
     ..Behaviour::PLAIN
 };
 
 pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
+    validate_create: |capacity| {
+        let mut out = Vec::new();
+        check::label_selector(&mut out, capacity.at("nodeTopology"), "nodeTopology");
+        let class = capacity.text("storageClassName");
+        text(&mut out, class, "storageClassName", validate::dns1123_subdomain);
+        if capacity.has("capacity") {
+            check::non_negative_quantity(&mut out, capacity.at("capacity"), "capacity");
+        }
+        out
+    },
+    validate_update: |new, old| {
+        let fields = ["nodeTopology", "storageClassName"];
+        fields.iter().filter_map(|field| validate::immutable(new.at(field), old.at(field), field)).collect()
+    },
     columns: columns::CSI_STORAGE_CAPACITY,
     row: rows::csi_storage_capacity,
     unconditional_update: false,
@@ -47,9 +143,244 @@ pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
 };
 
 pub static STORAGE_VERSION_MIGRATION: Behaviour = Behaviour {
+    prepare_create: |migration| migration.set("status", json!({})),
+    validate_create: migration,
+    validate_update: |new, old| {
+        let mut out = migration(new);
+        out.extend(validate::immutable(new.at("spec"), old.at("spec"), "spec"));
+        out
+    },
     columns: columns::STORAGE_VERSION_MIGRATION,
     row: rows::storage_version_migration,
     has_status: true,
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
+
+/// Nothing and an empty list or map are the same.
+fn same(new: &Value, old: &Value) -> bool {
+    new == old || (new.is_nothing() && old.is_nothing())
+}
+
+/// What declared immutability says, which does not show the value.
+fn fixed(path: &str) -> Cause {
+    Cause::invalid(path, &Value::Null, "field is immutable")
+}
+
+/// Whoever provisions: a qualified name in any case.
+fn provisioner(out: &mut Causes, object: &Value, field: &str) {
+    let name = object.text(field).to_lowercase();
+    if !name.is_empty() {
+        text(out, &name, field, validate::qualified_name);
+    }
+}
+
+fn parameters(out: &mut Causes, object: &Value) {
+    const COUNT_MAX: usize = 512;
+    const SIZE_MAX: usize = 256 * 1024;
+    let entries = object.at("parameters").entries();
+    if entries.len() > COUNT_MAX {
+        return out.push(Cause::too_long("parameters", COUNT_MAX));
+    }
+    for _ in entries.iter().filter(|(key, _)| key.is_empty()) {
+        out.push(Cause::invalid("parameters", &"".into(), "field can not be empty."));
+    }
+    if entries.iter().map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum::<usize>() > SIZE_MAX
+    {
+        out.push(Cause::too_long("parameters", SIZE_MAX));
+    }
+}
+
+fn storage_class(class: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    provisioner(&mut out, class, "provisioner");
+    parameters(&mut out, class);
+    optional_one_of(&mut out, class.at("reclaimPolicy"), "reclaimPolicy", &["Delete", "Retain"]);
+    let modes = &["Immediate", "WaitForFirstConsumer"];
+    optional_one_of(&mut out, class.at("volumeBindingMode"), "volumeBindingMode", modes);
+    topologies(&mut out, class.list("allowedTopologies"));
+    if class.text("provisioner").is_empty() {
+        out.push(Cause::required("provisioner", ""));
+    }
+    out
+}
+
+fn topologies(out: &mut Causes, terms: &[Value]) {
+    for (at, term) in terms.iter().enumerate() {
+        let term_path = format!("allowedTopologies[{at}].matchLabelExpressions");
+        let mut keys: Vec<&str> = Vec::new();
+        for (at, expression) in term.list("matchLabelExpressions").iter().enumerate() {
+            let (path, key) = (format!("{term_path}[{at}]"), expression.text("key"));
+            let values = expression.list("values");
+            if values.is_empty() {
+                out.push(Cause::required(format!("{path}.values"), ""));
+            }
+            for (at, value) in values.iter().enumerate() {
+                if values[..at].contains(value) {
+                    out.push(Cause::duplicate(format!("{path}.values[{at}]"), value));
+                }
+            }
+            text(out, key, &format!("{path}.key"), validate::qualified_name);
+            if keys.contains(&key) {
+                out.push(Cause::duplicate(format!("{path}.key"), &key.into()));
+            }
+            keys.push(key);
+        }
+        if terms[..at].contains(term) {
+            out.push(Cause::duplicate(term_path, &"".into()));
+        }
+    }
+}
+
+fn attributes_class(class: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    if class.text("driverName").is_empty() {
+        out.push(Cause::required("driverName", ""));
+    }
+    provisioner(&mut out, class, "driverName");
+    parameters(&mut out, class);
+    if class.at("parameters").is_nothing() {
+        out.push(Cause::required("parameters", "must contain at least one key/value pair"));
+    }
+    out
+}
+
+fn attachment(attachment: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    let source = attachment.at("spec.source");
+    let one = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (source.has("inlineVolumeSpec"), source.has("persistentVolumeName")) {
+        (false, false) => out.push(Cause::required("spec.source", one)),
+        (true, true) => out.push(Cause::forbidden("spec.source", one)),
+        (false, true) if source.text("persistentVolumeName").is_empty() => {
+            let detail = "must specify non empty persistentVolumeName";
+            out.push(Cause::required("spec.source.persistentVolumeName", detail));
+        }
+        _ => {}
+    }
+    text(&mut out, attachment.text("spec.nodeName"), "spec.nodeName", validate::dns1123_subdomain);
+    for field in ["attachError", "detachError"] {
+        if attachment.at("status").at(field).text("message").len() > 1024 {
+            out.push(Cause::too_long(format!("status.{field}.message"), 1024));
+        }
+    }
+    if source.has("persistentVolumeName") {
+        let path = "spec.source.persistentVolumeName";
+        text(&mut out, source.text("persistentVolumeName"), path, validate::dns1123_subdomain);
+    }
+    attacher(&mut out, attachment.text("spec.attacher"));
+    out
+}
+
+/// A driver's name, in any case, with the words of the declared format.
+fn attacher(out: &mut Causes, name: &str) {
+    const PATH: &str = "spec.attacher";
+    if name.is_empty() {
+        return out.push(Cause::required(PATH, ""));
+    }
+    if name.len() > 63 {
+        return out.push(Cause::too_long(PATH, 63));
+    }
+    if !validate::is_subdomain(&name.to_lowercase()) {
+        let what = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end \
+                    with an alphanumeric character";
+        let pattern = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+        out.push(Cause::invalid(PATH, &name.into(), &validate::regex_text(what, pattern, &["Example.com"])));
+    }
+}
+
+fn csi_driver(driver: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    let spec = driver.at("spec");
+    let policies = &["File", "None", "ReadWriteOnceWithFSType"];
+    optional_one_of(&mut out, spec.at("fsGroupPolicy"), "spec.fsGroupPolicy", policies);
+    let mut audiences: Vec<&str> = Vec::new();
+    for (at, token) in spec.list("tokenRequests").iter().enumerate() {
+        let (path, audience) = (format!("spec.tokenRequests[{at}]"), token.text("audience"));
+        if audiences.contains(&audience) {
+            out.push(Cause::duplicate(format!("{path}.audience"), &audience.into()));
+            continue;
+        }
+        audiences.push(audience);
+        let seconds = token.opt_int("expirationSeconds").unwrap_or(600);
+        let detail = match seconds {
+            ..600 => "may not specify a duration less than 10 minutes",
+            0x1_0000_0001.. => "may not specify a duration larger than 2^32 seconds",
+            _ => continue,
+        };
+        out.push(Cause::invalid(format!("{path}.expirationSeconds"), &seconds.into(), detail));
+    }
+    for mode in spec.list("volumeLifecycleModes") {
+        optional_one_of(&mut out, mode, "spec.volumeLifecycleModes", &["Persistent", "Ephemeral"]);
+    }
+    if let Some(period) = spec.opt_int("nodeAllocatableUpdatePeriodSeconds").filter(|period| *period < 10) {
+        let path = "spec.nodeAllocatableUpdatePeriodSeconds";
+        out.push(Cause::invalid(path, &period.into(), "must be greater than or equal to 10 seconds"));
+    }
+    if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        let path = "spec.serviceAccountTokenInSecrets";
+        out.push(Cause::invalid(path, spec.at("serviceAccountTokenInSecrets"), detail));
+    }
+    out
+}
+
+fn csi_node(node: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    let drivers = node.list("spec.drivers");
+    for (at, driver) in drivers.iter().enumerate() {
+        let path = format!("spec.drivers[{at}]");
+        csi_driver_name(&mut out, driver.text("name"), &format!("{path}.name"));
+        if required(&mut out, driver, &path, "nodeID") && driver.text("nodeID").len() > 256 {
+            let detail = "must be 256 characters or less";
+            out.push(Cause::invalid(format!("{path}.nodeID"), driver.at("nodeID"), detail));
+        }
+        if driver.has("allocatable.count") {
+            check::non_negative(&mut out, driver.at("allocatable"), &format!("{path}.allocatable"), &["count"]);
+        }
+        if drivers[..at].iter().any(|other| other.at("name") == driver.at("name")) {
+            out.push(Cause::duplicate(format!("{path}.name"), driver.at("name")));
+        }
+        let keys = driver.list("topologyKeys");
+        for (at, key) in keys.iter().enumerate() {
+            if key == "" {
+                out.push(Cause::required(&path, ""));
+            }
+            if keys[..at].contains(key) {
+                out.push(Cause::duplicate(&path, key));
+            }
+            text(&mut out, key.as_str().unwrap_or_default(), &path, validate::qualified_name);
+        }
+    }
+    out
+}
+
+/// A driver of a node as refusals show it, without what may change.
+fn internal_driver(driver: &Value) -> Value {
+    json!({
+        "Name": driver.at("name"),
+        "NodeID": driver.at("nodeID"),
+        "TopologyKeys": driver.at("topologyKeys"),
+        "Allocatable": null,
+    })
+}
+
+fn migration(migration: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    let (resource, group) = (migration.text("spec.resource.resource"), migration.text("spec.resource.group"));
+    let mut joined = |path: &str, value: &str, texts: Vec<String>| {
+        if !texts.is_empty() {
+            out.push(Cause::invalid(path, &value.into(), &texts.join(",")));
+        }
+    };
+    if !resource.is_empty() {
+        joined("spec.resource.resource", resource, validate::dns1035_label(resource));
+    }
+    if !group.is_empty() {
+        joined("spec.resource.group", group, validate::dns1123_subdomain(group));
+    }
+    if resource.is_empty() {
+        out.push(Cause::required("spec.resource.resource", "resource is required to be set"));
+    }
+    out
+}

@@ -20,7 +20,20 @@ pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
         }
     },
     // The phase is a default that a new volume keeps.
-    prepare_create: |volume| volume.set("status", json!({"phase": "Pending"})),
+    prepare_create: |volume| {
+        volume.set("status", json!({"phase": "Pending"}));
+        let now = volume.at("metadata.creationTimestamp").clone();
+        volume.set("status.lastPhaseTransitionTime", now);
+    },
+    prepare_status: |new, old| {
+        // Whoever moves the phase tells when, or does not and it is now.
+        let given = new.at("status.lastPhaseTransitionTime");
+        let moved = new.text("status.phase") != old.text("status.phase");
+        if moved && (given.is_null() || given == old.at("status.lastPhaseTransitionTime")) {
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            new.set("status.lastPhaseTransitionTime", now);
+        }
+    },
     validate_create: validate_volume,
     validate_update: validate_volume_update,
     columns: columns::PERSISTENT_VOLUME,
@@ -38,9 +51,12 @@ pub static PERSISTENT_VOLUME_CLAIM: Behaviour = Behaviour {
         {
             pod_defaults::round_up(claim, list);
         }
+    },
+    prepare_create: |claim| {
+        claim.set("status", json!({"phase": "Pending"}));
+        drop_odd_source(claim);
         same_source(claim);
     },
-    prepare_create: |claim| claim.set("status", json!({"phase": "Pending"})),
     validate_create: |claim| {
         let mut out = Vec::new();
         claim_spec(&mut out, claim.at("spec"), "spec");
@@ -509,6 +525,15 @@ fn data_source(out: &mut Causes, source: &Value, path: &str) {
     }
     if !source.text("namespace").is_empty() {
         text(out, source.text("namespace"), &format!("{path}.namespace"), validate::dns1123_label);
+    }
+}
+
+/// The old field takes claims and snapshots only; anything else in it is dropped without a word.
+fn drop_odd_source(claim: &mut Value) {
+    let source = claim.at("spec.dataSource");
+    let known = [("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")];
+    if !known.contains(&(source.text("kind"), source.text("apiGroup"))) && !claim.has("spec.dataSourceRef") {
+        claim.remove("spec.dataSource");
     }
 }
 
