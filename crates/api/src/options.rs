@@ -372,7 +372,7 @@ fn manager_cause(manager: &str) -> Option<Cause> {
 
 fn integer(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     match query.get(name) {
-        None | Some("") => Ok(None),
+        None => Ok(None),
         Some(text) => go::parse_i64(text).map(Some).map_err(Status::bad_request),
     }
 }

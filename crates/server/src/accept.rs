@@ -21,6 +21,7 @@ pub enum Media {
     #[default]
     Json,
     Yaml,
+    Protobuf,
 }
 
 impl Media {
@@ -28,8 +29,16 @@ impl Media {
         match self {
             Media::Json => "application/json",
             Media::Yaml => "application/yaml",
+            Media::Protobuf => "application/vnd.kubernetes.protobuf",
         }
     }
+}
+
+/// What the server can make of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    pub tables: bool,
+    pub protobuf: bool,
 }
 
 /// `as=` of an Accept clause.
@@ -101,32 +110,39 @@ pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     clauses
 }
 
-/// The form of an object's or list's answer. `transforms`: whether Tables and metadata can be asked for.
-pub fn negotiate(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Accept, Status> {
-    let mut refused_transform = false;
+/// The form of an object's or list's answer.
+pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept, Status> {
+    let mut known_media = false;
     for clause in clauses(headers) {
         let Some(media) = media(clause.media) else { continue };
+        known_media = true;
+        if media == Media::Protobuf && !offer.protobuf {
+            continue;
+        }
         let transform = match transform(&clause) {
-            Ok(transform) if transforms || transform.is_none() => transform,
-            _ => {
-                refused_transform = true;
-                continue;
-            }
+            // Cells of a table can be anything, for which there is no message.
+            Ok(Some(Transform::Table(_))) if !offer.tables || media == Media::Protobuf => continue,
+            Ok(transform) => transform,
+            Err(()) => continue,
         };
-        return Ok(Accept {
-            media,
-            pretty: pretty(headers, query, clause.parameter("pretty") == "1"),
-            transform,
-            include: match query.get("includeObject") {
-                Some("None") => Include::None,
-                Some("Object") => Include::Object,
-                _ => Include::Metadata,
-            },
-        });
+        let include = match (transform, query.get("includeObject")) {
+            (_, Some("None")) => Include::None,
+            (_, Some("Object")) => Include::Object,
+            (Some(Transform::Table(_)), Some(other)) if !matches!(other, "" | "Metadata") => {
+                return Err(Status::bad_request(format!(
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
+                    go::quote(other)
+                )));
+            }
+            _ => Include::Metadata,
+        };
+        let pretty = pretty(headers, query, clause.parameter("pretty") == "1");
+        return Ok(Accept { media, pretty, transform, include });
     }
-    Err(match refused_transform {
-        true => Status::not_acceptable(SUPPORTED),
-        false => not_acceptable(),
+    Err(match (known_media, offer.protobuf) {
+        (true, true) => Status::not_acceptable(SUPPORTED),
+        (true, false) => Status::not_acceptable("application/json, application/yaml"),
+        (false, _) => not_acceptable(),
     })
 }
 
@@ -153,6 +169,7 @@ fn media(name: &str) -> Option<Media> {
     match name {
         "application/json" | "*/*" => Some(Media::Json),
         "application/yaml" => Some(Media::Yaml),
+        "application/vnd.kubernetes.protobuf" => Some(Media::Protobuf),
         _ => None,
     }
 }
@@ -195,7 +212,8 @@ mod tests {
     fn check(accept: &str, want: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let got = match negotiate(&headers, &Query::default(), true) {
+        let offer = Offer { tables: true, protobuf: true };
+        let got = match negotiate(&headers, &Query::default(), offer) {
             Ok(accept) => format!("{:?} {:?}", accept.media, accept.transform),
             Err(status) => status.message,
         };
@@ -208,8 +226,10 @@ mod tests {
         check("application/json;q=0.1, application/yaml;q=0.9", "Yaml None");
         check("application/json;as=Table;v=v2;g=meta.k8s.io,application/yaml", "Yaml None");
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", "Json Some(Table(V1))");
+        check("application/vnd.kubernetes.protobuf, application/json", "Protobuf None");
         let text = format!("only the following media types are accepted: {SUPPORTED}");
         check("application/json;v=v1", &text);
+        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", &text);
         let text = format!("406: Not Acceptable\n\nAvailable representations: {SUPPORTED}");
         check("APPLICATION/JSON", &text);
     }

@@ -34,7 +34,9 @@ pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
         return Found::NoSuchPath;
     };
     let of_namespace = &*kind.plural == "namespaces" && kind.group.is_empty();
-    let namespaced_path = !target.namespace.is_empty() && !of_namespace;
+    // A namespace's own path names it; everything else in front of a resource is its namespace.
+    let own_path = of_namespace && !ask.path.contains(&format!("/namespaces/{}/namespaces", target.namespace));
+    let namespaced_path = !target.namespace.is_empty() && !own_path;
     let named = !target.name.is_empty()
         && !matches!(ask.verb, Verb::List | Verb::DeleteCollection)
         && !(ask.verb == Verb::Watch && !ask.path.contains("/watch/"));

@@ -64,6 +64,11 @@ pub fn respond(answer: Answer, accept: Accept) -> Response<Body> {
 fn value(code: u16, value: &Value, accept: Accept) -> Response<Body> {
     let bytes = match accept {
         Accept { media: Media::Yaml, .. } => codec::to_yaml(value).into_bytes(),
+        Accept { media: Media::Protobuf, .. } => match kinds::protobuf::encode(value) {
+            Some(bytes) => bytes,
+            // Nothing negotiates protobuf for what has no message.
+            None => return self::value(code, value, Accept { media: Media::Json, ..accept }),
+        },
         Accept { pretty: true, .. } => codec::to_pretty_json(value),
         _ => {
             let mut json = codec::to_json(value);

@@ -92,9 +92,9 @@ async fn steps(
         kind_of::Found::NoSuchPath => return Err(Status::no_such_path()),
         kind_of::Found::NoSuchMethod => return Err(Status::method_not_allowed()),
     };
-    let accept = match verbs::makes_objects(&found, target) {
-        true => accept::negotiate(headers, &ask.query, true)?,
-        false => lenient,
+    let accept = match verbs::forms(&found, target) {
+        Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
+        None => lenient,
     };
     let cx = Cx { state, user: &user, ask, headers, accept, now };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))

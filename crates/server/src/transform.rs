@@ -2,7 +2,7 @@
 
 use api::Status;
 use jiff::Timestamp;
-use kinds::{Column, Kind};
+use kinds::{Behaviour, Column, Kind};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Include, MetaVersion, Transform};
@@ -13,8 +13,8 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
     match accept.transform {
         None => Ok(object),
         Some(Transform::Table(version)) => {
-            let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            Ok(table(kind, vec![object], metadata, version, accept.include, cx.now))
+            let metadata = table_metadata(&object);
+            Ok(table(behaviour(kind, &object), vec![object], metadata, version, accept.include, cx.now))
         }
         Some(Transform::PartialObjectMetadata(_)) => Ok(partial(object, accept)),
         Some(Transform::PartialObjectMetadataList(_)) => {
@@ -31,8 +31,15 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
 pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept: Accept) -> Result<Value, Status> {
     match accept.transform {
         None => Ok(plain_list(kind, items, metadata)),
-        Some(Transform::Table(version)) => Ok(table(kind, items, metadata, version, accept.include, cx.now)),
-        Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => {
+        Some(Transform::Table(version)) => Ok(table(kind.behaviour, items, metadata, version, accept.include, cx.now)),
+        Some(Transform::PartialObjectMetadata(_)) => {
+            let what = format!(
+                "you requested PartialObjectMetadata, but the requested object is a list ({})",
+                go_type(kind, "List")
+            );
+            Err(Status::failure(406, api::Reason::NotAcceptable, what))
+        }
+        Some(Transform::PartialObjectMetadataList(version)) => {
             let items: Vec<Value> = items
                 .into_iter()
                 .map(|mut item| json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": item["metadata"].take()}))
@@ -41,7 +48,8 @@ pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": version.api_version(),
                 "metadata": metadata,
-                "items": items,
+                // Go makes this list item by item, and none of nothing.
+                "items": if items.is_empty() { Value::Null } else { items.into() },
             }))
         }
     }
@@ -73,8 +81,8 @@ pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) 
         Some(Transform::Table(version)) => version,
         _ => MetaVersion::V1,
     };
-    let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-    let mut table = table(kind, vec![object], metadata, version, accept.include, Timestamp::now());
+    let metadata = table_metadata(&object);
+    let mut table = table(kind.behaviour, vec![object], metadata, version, accept.include, Timestamp::now());
     if !columns {
         table["columnDefinitions"] = json!([]);
     }
@@ -115,15 +123,34 @@ const CREATED_AT: Column = Column {
     priority: 0,
 };
 
+/// What is special about an object: mostly its resource's, but `scale` answers objects of another kind.
+fn behaviour(kind: &Kind, object: &Value) -> &'static Behaviour {
+    match object["kind"].as_str() {
+        Some(own) if own != &*kind.kind => {
+            let api_version = object["apiVersion"].as_str().unwrap_or_default();
+            kinds::builtin::behaviour(api_version.split_once('/').map_or("", |(group, _)| group), own)
+        }
+        _ => kind.behaviour,
+    }
+}
+
+/// The metadata of a table of one object, which has no version where it was not stored.
+fn table_metadata(object: &Value) -> Value {
+    match object["metadata"]["resourceVersion"].as_str() {
+        Some(version) => json!({"resourceVersion": version}),
+        None => json!({}),
+    }
+}
+
 fn table(
-    kind: &Kind,
+    behaviour: &Behaviour,
     objects: Vec<Value>,
     metadata: Value,
     version: MetaVersion,
     include: Include,
     now: Timestamp,
 ) -> Value {
-    let own = kind.behaviour.columns;
+    let own = behaviour.columns;
     let default = [NAME, CREATED_AT];
     let columns: &[Column] = if own.is_empty() { &default } else { own };
     let definitions: Vec<Value> = columns
@@ -135,7 +162,7 @@ fn table(
         .map(|mut object| {
             let cells = match own {
                 [] => vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()],
-                _ => (kind.behaviour.row)(&object, now),
+                _ => (behaviour.row)(&object, now),
             };
             let shown = match include {
                 Include::None => return json!({"cells": cells, "object": null}),
@@ -154,7 +181,8 @@ fn table(
         "apiVersion": version.api_version(),
         "metadata": metadata,
         "columnDefinitions": definitions,
-        "rows": rows,
+        // The general conversion makes rows one by one, and none of nothing.
+        "rows": if rows.is_empty() && own.is_empty() { Value::Null } else { rows.into() },
     })
 }
 

@@ -6,7 +6,6 @@ mod discovery;
 mod health;
 mod negotiate;
 mod openapi;
-mod protobuf;
 mod root;
 mod version;
 

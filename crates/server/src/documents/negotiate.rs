@@ -1,21 +1,11 @@
 //! Which form of a document a client takes. Documents have one form more than objects: the aggregated one.
 
 use api::Status;
-use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 
-use super::{Ask, Document, protobuf};
+use super::{Ask, Document};
 use crate::accept::{self, Accept, Media};
 use crate::respond::{self, Answer, Body};
-
-/// An encoding of a document.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Form {
-    Text(Accept),
-    Protobuf,
-}
-
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Checks what the router of these paths checks before anything is made: only GET, and a media type that is made here.
 pub(super) fn restful(ask: &Ask, makes: &str) -> Result<(), Status> {
@@ -37,7 +27,7 @@ pub(super) fn restful(ask: &Ask, makes: &str) -> Result<(), Status> {
 }
 
 /// The form of a plain document: a clause that asks for any other form is passed over.
-pub(super) fn plain(ask: &Ask) -> Result<Form, Status> {
+pub(super) fn plain(ask: &Ask) -> Result<Accept, Status> {
     for clause in accept::clauses(ask.headers) {
         let transformed = ["as", "g", "v"].iter().any(|name| !clause.parameter(name).is_empty());
         if let Some(form) = form(ask, &clause).filter(|_| !transformed) {
@@ -48,7 +38,7 @@ pub(super) fn plain(ask: &Ask) -> Result<Form, Status> {
 }
 
 /// The form of an aggregated document, where any clause asks for one.
-pub(super) fn aggregated(ask: &Ask) -> Option<Form> {
+pub(super) fn aggregated(ask: &Ask) -> Option<Accept> {
     let aggregated = |clause: &accept::Clause| {
         [("as", "APIGroupDiscoveryList"), ("g", "apidiscovery.k8s.io"), ("v", "v2")]
             .iter()
@@ -58,24 +48,24 @@ pub(super) fn aggregated(ask: &Ask) -> Option<Form> {
     clauses.iter().filter(|clause| aggregated(clause)).find_map(|clause| form(ask, clause))
 }
 
-fn form(ask: &Ask, clause: &accept::Clause) -> Option<Form> {
+fn form(ask: &Ask, clause: &accept::Clause) -> Option<Accept> {
     let media = match clause.media {
         "application/json" | "*/*" => Media::Json,
         "application/yaml" => Media::Yaml,
-        PROTOBUF => return Some(Form::Protobuf),
+        "application/vnd.kubernetes.protobuf" => Media::Protobuf,
         _ => return None,
     };
     let pretty = accept::pretty(ask.headers, ask.query, clause.parameter("pretty") == "1");
-    Some(Form::Text(Accept { media, pretty, ..Accept::default() }))
+    Some(Accept { media, pretty, ..Accept::default() })
 }
 
 /// A plain document in its form.
-pub(super) fn respond(document: &Document, form: Form) -> Answer {
+pub(super) fn respond(document: &Document, form: Accept) -> Answer {
     Answer::Raw(encoded(document, form))
 }
 
 /// An aggregated document in its form, or word that the client has it already.
-pub(super) fn respond_aggregated(ask: &Ask, document: &Document, form: Form) -> Answer {
+pub(super) fn respond_aggregated(ask: &Ask, document: &Document, form: Accept) -> Answer {
     let tag = super::quoted(&document.hash);
     // Weak tags and `*` do not match.
     let mut response = match ask.headers.get(header::IF_NONE_MATCH) == Some(&tag) {
@@ -93,28 +83,23 @@ pub(super) fn respond_aggregated(ask: &Ask, document: &Document, form: Form) -> 
     Answer::Raw(response)
 }
 
-fn aggregated_type(form: Form) -> &'static str {
-    match form {
-        Form::Text(Accept { media: Media::Json, .. }) => {
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        }
-        Form::Text(Accept { media: Media::Yaml, .. }) => {
-            "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        }
-        Form::Protobuf => "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+fn aggregated_type(form: Accept) -> &'static str {
+    match form.media {
+        Media::Json => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Media::Yaml => "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
     }
 }
 
-fn encoded(document: &Document, form: Form) -> Response<Body> {
+fn encoded(document: &Document, form: Accept) -> Response<Body> {
     match form {
-        Form::Text(Accept { media: Media::Json, pretty: false, .. }) => {
+        Accept { media: Media::Json, pretty: false, .. } => {
             respond::raw(200, "application/json", document.json.clone())
         }
         // The rarer forms are made from the one that is kept.
-        Form::Text(accept) => {
+        accept => {
             let json = document.json.slice(..document.json.len() - 1);
             respond::respond(Answer::Encoded { code: 200, json }, accept)
         }
-        Form::Protobuf => respond::raw(200, PROTOBUF, Bytes::from(protobuf::encode(&document.json))),
     }
 }

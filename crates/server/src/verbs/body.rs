@@ -1,12 +1,15 @@
 //! From a request's body to an object of its kind: size, encoding, kind, fields. Checks nothing that needs the cluster.
 
+use std::borrow::Cow;
+
 use api::options::FieldValidation;
-use api::{Status, codec, go, meta};
+use api::{Status, codec, go, meta, yaml};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use kinds::decode::{self, Decoded};
 use kinds::managed;
+use kinds::protobuf::{self, Envelope};
 use kinds::{Kind, Registry};
 use serde_json::Value;
 
@@ -36,6 +39,7 @@ pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
 pub enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The media type of a body, lower case and without parameters; `""` where there is none.
@@ -50,7 +54,7 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
     match media_type(headers).as_str() {
         "" | "application/json" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
-        "application/vnd.kubernetes.protobuf" => Err(Status::not_implemented("reading protobuf")),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
         _ => Err(Status::unsupported_media_type(UNKNOWN)),
     }
 }
@@ -84,36 +88,58 @@ pub fn object(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let json = match encoding {
-        Encoding::Json => bytes.into(),
-        Encoding::Yaml => yaml_to_json(wanted, bytes)?,
-    };
-    check_kind(wanted, &json, bytes, encoding)?;
-    let decoded = decode::decode(&wanted.kind.schema, wanted.root, &json);
-    let Decoded { object, strict } = decoded.map_err(|why| cannot_be(wanted, why.to_string()))?;
-    match validation {
-        FieldValidation::Ignore => {}
-        FieldValidation::Warn => warnings.extend(strict),
-        FieldValidation::Strict if strict.is_empty() => {}
-        FieldValidation::Strict => {
-            return Err(cannot_be(wanted, format!("strict decoding error: {}", strict.join(", "))));
+    let unrecognized = |why: String| unrecognized(wanted, &why, bytes);
+    let Read { api_version, kind, content, duplicates } = parse(bytes, encoding).map_err(unrecognized)?;
+    check_kind(wanted, &api_version, &kind).map_err(|why| why.unwrap_or_else(unrecognized))?;
+    let (decoded, resets) = match &content {
+        Content::Json(json) => {
+            let decoded = decode::decode(&wanted.kind.schema, wanted.root, json).map_err(|why| why.to_string());
+            (decoded, managed::body_asks_reset(json))
         }
-    }
+        Content::Message(raw) => (message(wanted, raw), false),
+    };
+    let Decoded { object, strict } = decoded.map_err(|why| cannot_be(wanted, why))?;
+    note_strictness(wanted, validation, duplicates, strict, warnings)?;
     let mut object = with_type(wanted, object);
-    if managed::body_asks_reset(&json) {
+    if resets {
         managed::mark_reset(&mut object);
     }
     Ok(object)
 }
 
+/// Duplicate keys of YAML and what the decoder found, as field validation asks.
+fn note_strictness(
+    wanted: Wanted,
+    validation: FieldValidation,
+    duplicates: Vec<String>,
+    strict: Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    match validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => {
+            warnings.extend(duplicates);
+            warnings.extend(strict);
+        }
+        FieldValidation::Strict => {
+            let of_yaml = (!duplicates.is_empty()).then(|| yaml_errors(&duplicates));
+            let all: Vec<String> = of_yaml.into_iter().chain(strict).collect();
+            if !all.is_empty() {
+                return Err(cannot_be(wanted, format!("strict decoding error: {}", all.join(", "))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Duplicate keys as one error of go-yaml.
+pub fn yaml_errors(duplicates: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  "))
+}
+
 /// The options that the body of a deletion holds. Any group may claim them, and unknown fields mean nothing.
 pub fn options(wanted: Wanted, bytes: &[u8], encoding: Encoding) -> Result<Value, Status> {
-    let json = match encoding {
-        Encoding::Json => bytes.into(),
-        Encoding::Yaml => yaml_to_json(wanted, bytes)?,
-    };
-    let (api_version, kind) = decode::type_meta(&json)
-        .map_err(|why| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")))?;
+    let Read { api_version, kind, content, .. } = parse(bytes, encoding).map_err(Status::bad_request)?;
     if !kind.is_empty() && kind != wanted.kind_name {
         let version = if api_version.is_empty() { wanted.version } else { &api_version };
         return Err(Status::bad_request(format!(
@@ -122,8 +148,50 @@ pub fn options(wanted: Wanted, bytes: &[u8], encoding: Encoding) -> Result<Value
             go::quote(version)
         )));
     }
-    let decoded = decode::decode(&wanted.kind.schema, wanted.root, &json);
-    decoded.map(|decoded| decoded.object).map_err(|why| Status::bad_request(why.to_string()))
+    let decoded = match &content {
+        Content::Json(json) => decode::decode(&wanted.kind.schema, wanted.root, json).map_err(|why| why.to_string()),
+        Content::Message(raw) => message(wanted, raw),
+    };
+    decoded.map(|decoded| decoded.object).map_err(Status::bad_request)
+}
+
+/// A body that says what it is.
+struct Read<'a> {
+    api_version: String,
+    kind: String,
+    content: Content<'a>,
+    /// Keys that YAML sets twice.
+    duplicates: Vec<String>,
+}
+
+enum Content<'a> {
+    Json(Cow<'a, [u8]>),
+    /// A protobuf message out of its envelope.
+    Message(&'a [u8]),
+}
+
+/// Reads as much of a body as says its kind. The error is Go's.
+fn parse(bytes: &[u8], encoding: Encoding) -> Result<Read<'_>, String> {
+    let (json, duplicates) = match encoding {
+        Encoding::Json => (Cow::Borrowed(bytes), Vec::new()),
+        Encoding::Yaml => {
+            let document = yaml::read(bytes)?;
+            (Cow::Owned(codec::to_json(&document.value)), document.duplicates)
+        }
+        Encoding::Protobuf => {
+            let Envelope { api_version, kind, raw } = protobuf::open(bytes)?;
+            return Ok(Read { api_version, kind, content: Content::Message(raw), duplicates: Vec::new() });
+        }
+    };
+    let (api_version, kind) =
+        decode::type_meta(&json).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
+    Ok(Read { api_version, kind, content: Content::Json(json), duplicates })
+}
+
+fn message(wanted: Wanted, raw: &[u8]) -> Result<Decoded, String> {
+    let schema = &wanted.kind.schema;
+    let value = protobuf::decode(schema, wanted.root, raw)?;
+    decode::normalize(schema, wanted.root, value).map_err(|why| why.to_string())
 }
 
 /// An object that came out of a patch, decoded again. Answers it and what strict clients want to know.
@@ -158,29 +226,16 @@ fn cannot_be(wanted: Wanted, why: String) -> Status {
     ))
 }
 
-fn yaml_to_json(wanted: Wanted, bytes: &[u8]) -> Result<std::borrow::Cow<'static, [u8]>, Status> {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    // Kubernetes reads the first document and ignores the others.
-    let value = match codec::from_yaml_stream(text) {
-        Ok(documents) => documents.into_iter().next().unwrap_or_default(),
-        Err(why) => return Err(unrecognized(wanted, &format!("yaml: {why}"), bytes)),
-    };
-    Ok(codec::to_json(&value).into())
-}
-
 /// `kind` and `apiVersion` of a body may be left out; where given, they must be those of the path.
-fn check_kind(wanted: Wanted, json: &[u8], raw: &[u8], encoding: Encoding) -> Result<(), Status> {
-    let shown = if encoding == Encoding::Yaml { raw } else { json };
-    let (api_version, kind) = decode::type_meta(json)
-        .map_err(|why| unrecognized(wanted, &format!("couldn't get version/kind; json parse error: {why}"), shown))?;
+fn check_kind(wanted: Wanted, api_version: &str, kind: &str) -> Result<(), Refusal> {
     let (group, version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
         [version] => ("", *version),
         [group, version] => (*group, *version),
-        _ => return Err(unrecognized(wanted, &format!("unexpected GroupVersion string: {api_version}"), shown)),
+        _ => return Err(Refusal::Unrecognized(format!("unexpected GroupVersion string: {api_version}"))),
     };
     let given_version = if version.is_empty() { wanted.version } else { version };
     let given_group = if api_version.is_empty() { wanted.group } else { group };
-    let given_kind = if kind.is_empty() { wanted.kind_name } else { &kind };
+    let given_kind = if kind.is_empty() { wanted.kind_name } else { kind };
     if (given_group, given_version, given_kind) == (wanted.group, wanted.version, wanted.kind_name) {
         return Ok(());
     }
@@ -199,11 +254,27 @@ fn check_kind(wanted: Wanted, json: &[u8], raw: &[u8], encoding: Encoding) -> Re
             go::quote(&meta::api_version(given_group, given_version))
         ),
     };
-    Err(Status::bad_request(format!(
+    Err(Refusal::Status(Status::bad_request(format!(
         "{given_kind} in version {} cannot be handled as a {}: {why}",
         go::quote(given_version),
         wanted.kind_name
-    )))
+    ))))
+}
+
+/// Why a body is not of the kind that was wanted.
+enum Refusal {
+    Status(Status),
+    /// Not even its kind could be read.
+    Unrecognized(String),
+}
+
+impl Refusal {
+    fn unwrap_or_else(self, unrecognized: impl FnOnce(String) -> Status) -> Status {
+        match self {
+            Refusal::Status(status) => status,
+            Refusal::Unrecognized(why) => unrecognized(why),
+        }
+    }
 }
 
 /// Kinds that every group version has.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use api::options::VersionMatch;
 use api::{ListOptions, Reason, Status};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, header};
@@ -187,7 +188,10 @@ fn encode_token(revision: i64, last: &str) -> String {
 
 fn read_token(token: &str) -> Result<(i64, String), String> {
     let invalid = |why: String| format!("continue key is not valid: {why}");
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|why| match why {
+    // Go does not look at bits that are left over.
+    const LENIENT: GeneralPurpose =
+        GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+    let bytes = LENIENT.decode(token).map_err(|why| match why {
         base64::DecodeError::InvalidByte(at, _) => invalid(format!("illegal base64 data at input byte {at}")),
         _ => invalid(format!("illegal base64 data at input byte {}", token.len())),
     })?;

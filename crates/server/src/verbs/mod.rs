@@ -15,16 +15,19 @@ use api::status::GroupResource;
 use api::{Status, Target, Verb};
 use kinds::Kind;
 
+use crate::accept::Offer;
 use crate::respond::Answer;
 use crate::serve::{Cx, RequestBody};
 
-/// Whether the answer is an object or list that can be asked for as a Table.
-pub fn makes_objects(kind: &Kind, target: &Target) -> bool {
-    match target.subresource.as_str() {
+/// The forms that the answer can be asked for in; none where it is a stream of bytes and no object.
+pub fn forms(kind: &Kind, target: &Target) -> Option<Offer> {
+    // Only what can be read has columns: questions are answered and gone.
+    let tables = match target.subresource.as_str() {
+        "log" | "exec" | "attach" | "portforward" | "proxy" => return None,
         "" => kind.has_verb("get") || kind.has_verb("list"),
-        "log" | "exec" | "attach" | "portforward" | "proxy" => false,
-        _ => true,
-    }
+        name => kind.subresource(name).is_some_and(|sub| sub.verbs.iter().any(|verb| &**verb == "get")),
+    };
+    Some(Offer { tables, protobuf: !kind.is_custom() })
 }
 
 /// Answers a request for a kind, its method and path already checked.

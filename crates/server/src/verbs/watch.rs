@@ -84,8 +84,8 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
 
 fn content_type(accept: Accept) -> &'static str {
     match accept.media {
-        Media::Json => "application/json",
-        Media::Yaml => "application/yaml",
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        media => media.content_type(),
     }
 }
 
@@ -218,6 +218,11 @@ impl Watcher {
                 out.extend_from_slice(br#"","object":"#);
                 out.extend_from_slice(json);
                 out.extend_from_slice(b"}\n");
+            }
+            Media::Protobuf => {
+                let object: Value = serde_json::from_slice(json).unwrap_or_default();
+                let object = kinds::protobuf::encode(&object).unwrap_or_default();
+                out.extend_from_slice(&kinds::protobuf::watch_frame(event.as_str(), &object));
             }
             Media::Yaml => {
                 let object: Value = serde_json::from_slice(json).unwrap_or_default();
