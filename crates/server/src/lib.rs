@@ -26,6 +26,8 @@ mod transform;
 mod verbs;
 
 pub mod bootstrap_objects;
+mod certificates;
+mod issue;
 pub mod lookup;
 pub mod metrics;
 pub mod oidc;
@@ -85,6 +87,7 @@ impl Server {
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
         let tasks = TaskTracker::new();
         let front = Front::new(state.clone(), tasks.clone())?;
+        tasks.spawn(certificates::run(state.clone()));
         Ok(Server { state, front, tasks })
     }
 

@@ -25,6 +25,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::authn::jwt::{self, Algorithm, Keys, LazyKey, SigningKey};
 use crate::authn::x509::ClientCertificates;
+use crate::issue::Terms;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 /// The life of the authority.
@@ -144,6 +145,14 @@ impl Pki {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
         self.ca.issue(&params)
+    }
+
+    /// A certificate on request, PEM.
+    ///
+    /// # Errors
+    /// Why the authority cannot issue it.
+    pub fn issue(&self, terms: &Terms<'_>) -> Result<String, String> {
+        crate::issue::issue(&self.ca.der, self.ca.issuer.key(), terms)
     }
 
     /// TLS 1.2 and 1.3. A client may show any certificate and must hold its key; whether it counts is decided for the

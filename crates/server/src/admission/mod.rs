@@ -1,20 +1,25 @@
 //! Admission: what changes or refuses a write after it was decoded. One plugin a file; the lists below are the run order.
 
+mod certificates;
 mod namespace_lifecycle;
 pub mod pod_defaults;
 pub mod service_account;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::Status;
 use api::status::GroupResource;
+use jiff::Timestamp;
 use kinds::Kind;
 use serde_json::Value;
 
 use crate::authn::User;
+use crate::serve::Cx;
 use crate::state::State;
+use crate::verbs::At;
 
 /// The write that is looked at.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub state: &'a Arc<State>,
     pub user: &'a User,
@@ -27,6 +32,9 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// The stored object, on updates and deletions.
     pub old: Option<&'a Value>,
+    pub now: Timestamp,
+    /// What the client is to be told beside the answer; see [`Request::warn`].
+    pub warnings: &'a Mutex<Vec<String>>,
 }
 
 /// What is done.
@@ -55,6 +63,10 @@ const ALL: &[&dyn Plugin] = &[
     &service_account::ServiceAccount,
     &pod_defaults::Priority,
     &pod_defaults::DefaultTolerationSeconds,
+    &certificates::Requester,
+    &certificates::Approval,
+    &certificates::Signing,
+    &certificates::SubjectRestriction,
 ];
 
 /// Runs the plugins that change objects, and those that refuse before anything is looked up.
@@ -67,7 +79,28 @@ pub fn validate(request: &Request, object: Option<&Value>) -> Result<(), Status>
     ALL.iter().try_for_each(|plugin| plugin.validate(request, object))
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// A write of the object itself; set `subresource`, `name` and `old` on top of it.
+    pub fn new(cx: &Cx<'a>, at: &At<'a>, operation: Operation, warnings: &'a Mutex<Vec<String>>) -> Request<'a> {
+        Request {
+            state: cx.state,
+            user: cx.user,
+            kind: at.kind,
+            operation,
+            subresource: "",
+            namespace: at.namespace(),
+            name: &at.target.name,
+            old: None,
+            now: cx.now,
+            warnings,
+        }
+    }
+
+    /// Tells the client something in a `Warning` header.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
     pub fn is(&self, group: &str, plural: &str) -> bool {
         &*self.kind.group == group && &*self.kind.plural == plural
     }

@@ -1,6 +1,6 @@
 //! Deletion: at once, after a grace period, or when the last finalizer is gone. One object or a collection.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use api::options::Propagation;
 use api::{DeleteOptions, ListOptions, Status, meta};
@@ -68,16 +68,9 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
         let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
         let old = entry.value();
         check_preconditions(at, &old, &options.preconditions)?;
-        let request = admission::Request {
-            state: cx.state,
-            user: cx.user,
-            kind: at.kind,
-            operation: Operation::Delete,
-            subresource: "",
-            namespace: at.namespace(),
-            name: &at.target.name,
-            old: Some(&old),
-        };
+        let told = Mutex::default();
+        let request =
+            admission::Request { old: Some(&old), ..admission::Request::new(cx, at, Operation::Delete, &told) };
         admission::validate(&request, None)?;
         let outcome = decide(at, &old, options, cx.now)?;
         if options.dry_run {

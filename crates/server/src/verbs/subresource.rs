@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
-use super::write::{Part, Stored, change_object, invalid, place, written};
+use super::write::{Part, Stored, Typed, change_object, invalid, own_fields, place, written};
 use super::{At, patch, read};
 use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
@@ -76,12 +76,17 @@ async fn own_body(
 ) -> Result<Value, Status> {
     let bytes = body::read(body).await?;
     let registry = cx.state.registry.load();
-    let (group, version) = match &*sub.version {
-        "" => (&*at.kind.group, &*at.kind.version),
-        version => (&*sub.group, version),
-    };
+    let (group, version) = own_version(at, sub);
     let wanted = Wanted { registry: &registry, kind: at.kind, group, version, kind_name: &sub.kind, root: sub.root };
     body::object(wanted, &bytes, body::encoding(cx.headers)?, validation, warnings)
+}
+
+/// The group and version of a subresource's body.
+fn own_version<'a>(at: &At<'a>, sub: &'a Subresource) -> (&'a str, &'a str) {
+    match &*sub.version {
+        "" => (&at.kind.group, &at.kind.version),
+        version => (&sub.group, version),
+    }
 }
 
 /// POST of a Binding to `bindings`: the same as to the pod it names.
@@ -300,7 +305,11 @@ async fn token(
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Status> {
     let options = WriteOptions::create(&cx.ask.query)?;
-    let request = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
+    let mut request = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
+    kinds::defaults::apply(&at.kind.schema, sub.root, &mut request);
+    let (group, version) = own_version(at, sub);
+    let typed = Typed { group, version, kind: &sub.kind, root: sub.root, has_status: true, ..Typed::of(at.kind) };
+    own_fields(cx, typed, &sub.name, None, &mut request, &options);
     let issued = token_request::answer(cx, at.namespace(), &at.target.name, request, warnings)?;
     Ok(Answer::created(issued))
 }

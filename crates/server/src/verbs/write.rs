@@ -1,9 +1,12 @@
 //! Create and update: the way of an object from a body into the store. Patches end here too.
 
+use std::sync::Mutex;
+
 use api::options::Preconditions;
 use api::{Status, WriteOptions, meta};
 use http::header;
 use kinds::managed::{self, Write};
+use kinds::schema::{Schema, TypeId};
 use kinds::{Cause, CauseReason, Kind};
 use serde_json::{Value, json};
 use store::Revision;
@@ -47,7 +50,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
 
 /// Answers a question about identities or rights.
 fn review(cx: &Cx<'_>, at: &At<'_>, mut object: Value, options: &WriteOptions) -> Result<Answer, Status> {
-    own_fields(cx, at.kind, "", None, &mut object, options);
+    own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
     let answered = reviews::answer(cx, at.kind, object)?;
     Ok(Answer::created(transform::object(cx, at.kind, answered, cx.accept)?))
 }
@@ -75,19 +78,11 @@ pub async fn create_object(
     }
     at.kind.default(&mut object);
     clear_metadata(&mut object);
-    own_fields(cx, at.kind, "", None, &mut object, options);
+    own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
     fill_metadata(cx, &mut object);
     let name = meta::name(&object).to_string();
-    let request = admission::Request {
-        state: cx.state,
-        user: cx.user,
-        kind: at.kind,
-        operation: Operation::Create,
-        subresource: "",
-        namespace: at.namespace(),
-        name: &name,
-        old: None,
-    };
+    let told = Mutex::default();
+    let request = admission::Request { name: &name, ..admission::Request::new(cx, at, Operation::Create, &told) };
     admission::mutate(&request, &mut object)?;
     let generated = generate_name(&mut object);
     at.kind.prepare_create(&mut object);
@@ -98,6 +93,7 @@ pub async fn create_object(
     let request = admission::Request { name: &name, ..request };
     escalation(&request, &object)?;
     admission::validate(&request, Some(&object))?;
+    warnings.append(&mut told.into_inner().unwrap_or_default());
     let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
@@ -250,16 +246,15 @@ fn prepare(
     if part == Part::Status {
         at.kind.prepare_status(new, old);
     }
-    own_fields(cx, at.kind, part.subresource(), Some(old), new, options);
+    if let Part::Other(name) = part {
+        (at.kind.behaviour.prepare_part)(name, new, old);
+    }
+    own_fields(cx, Typed::of(at.kind), part.subresource(), Some(old), new, options);
+    let told = Mutex::default();
     let request = admission::Request {
-        state: cx.state,
-        user: cx.user,
-        kind: at.kind,
-        operation: Operation::Update,
         subresource: part.subresource(),
-        namespace: at.namespace(),
-        name: &at.target.name,
         old: Some(old),
+        ..admission::Request::new(cx, at, Operation::Update, &told)
     };
     admission::mutate(&request, new)?;
     let mut held = None;
@@ -272,12 +267,13 @@ fn prepare(
             held = Some(cx.state.allocator.fill(at.kind, new, Some(old))?);
             kinds::validate::update(at.kind, new, old)
         }
-        Part::Other(_) => Vec::new(),
+        Part::Other(name) => kinds::validate::part(at.kind, name, new, old),
     };
     refuse(at.kind, &at.target.name, causes)?;
     warnings.extend((at.kind.behaviour.warnings)(new, Some(old)));
     escalation(&request, new)?;
     admission::validate(&request, Some(new))?;
+    warnings.append(&mut told.into_inner().unwrap_or_default());
     Ok(held)
 }
 
@@ -368,30 +364,55 @@ fn tidy(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn own_fields(
+/// What a body is of: a kind, or the kind of a subresource's own.
+#[derive(Clone, Copy)]
+pub struct Typed<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+    pub schema: &'a Schema,
+    pub root: TypeId,
+    pub has_status: bool,
+}
+
+impl<'a> Typed<'a> {
+    pub fn of(kind: &'a Kind) -> Typed<'a> {
+        Typed {
+            group: &kind.group,
+            version: &kind.version,
+            kind: &kind.kind,
+            schema: &kind.schema,
+            root: kind.root,
+            has_status: kind.has_status(),
+        }
+    }
+}
+
+/// Writes down who owns which fields of `new` from now on.
+pub fn own_fields(
     cx: &Cx<'_>,
-    kind: &Kind,
+    typed: Typed<'_>,
     subresource: &str,
     old: Option<&Value>,
     new: &mut Value,
     options: &WriteOptions,
 ) {
-    let agent = cx.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let api_version = kind.api_version();
-    let write = Write {
-        manager: &managed::manager_name(&options.field_manager, agent),
-        api_version: &api_version,
-        kind: &kind.kind,
-        subresource,
-        now: &timestamp(cx.now),
-        owned: &managed::resets(&api_version, &kind.kind, subresource, kind.has_status()),
-        convert: &managed::one_version,
-    };
     // Apply has already said who owns what.
     if options.field_manager.starts_with(APPLIED) {
         return;
     }
-    managed::update(&kind.schema, kind.root, old, new, &write);
+    let agent = cx.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let api_version = meta::api_version(typed.group, typed.version);
+    let write = Write {
+        manager: &managed::manager_name(&options.field_manager, agent),
+        api_version: &api_version,
+        kind: typed.kind,
+        subresource,
+        now: &timestamp(cx.now),
+        owned: &managed::resets(&api_version, typed.kind, subresource, typed.has_status),
+        convert: &managed::one_version,
+    };
+    managed::update(typed.schema, typed.root, old, new, &write);
 }
 
 /// In front of the manager of a write whose managed fields are already right.
