@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::TokenSigner;
 use crate::event::{self, Happened};
 use crate::kinds::{PODS, SECRETS, SERVICE_ACCOUNTS};
+use crate::resources::Resources;
 
 /// The name under which fields are owned.
 const MANAGER: &str = "kube-controller-manager";
@@ -34,12 +35,18 @@ pub enum Action {
     EmptyNamespace {
         name: String,
         uid: String,
+        resources: Resources,
         working: Arc<Semaphore>,
     },
     /// Puts a pod on a node, and says so in an Event.
     Bind {
         pod: Value,
         node: String,
+    },
+    /// Says in a pod's conditions, and in an Event, why no node takes it.
+    Unschedulable {
+        pod: Value,
+        message: String,
     },
     /// Looks at a token Secret and its account as they are now: fills it, or deletes it where the account is not its own.
     TokenSecret {
@@ -58,6 +65,7 @@ impl std::fmt::Debug for Action {
             Action::Apply { resource, object, .. } => write!(f, "apply {} {object}", resource.plural),
             Action::EmptyNamespace { name, .. } => write!(f, "empty namespace {name}"),
             Action::Bind { pod, node } => write!(f, "bind {} to {node}", api::meta::name(pod)),
+            Action::Unschedulable { pod, message, .. } => write!(f, "leave {}: {message}", api::meta::name(pod)),
             Action::TokenSecret { name, .. } => write!(f, "token secret {name}"),
         }
     }
@@ -71,10 +79,11 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
             api.replace_with(&Dynamic(object), &manager()).await.map(drop)
         }
         Action::Apply { resource, manager, object } => apply(client, &resource, manager, &object).await,
-        Action::EmptyNamespace { name, uid, working } => {
-            crate::empty_namespace::run(client, &name, &uid, &working).await
+        Action::EmptyNamespace { name, uid, resources, working } => {
+            crate::empty_namespace::run(client, &name, &uid, &resources, &working).await
         }
         Action::Bind { pod, node } => bind(client, &pod, &node).await,
+        Action::Unschedulable { pod, message } => unschedulable(client, &pod, &message).await,
         Action::TokenSecret { namespace, name, ca_pem, signer } => {
             token_secret(client, &namespace, &name, &ca_pem, &*signer).await
         }
@@ -132,6 +141,21 @@ async fn bind(client: &Client, pod: &Value, node: &str) -> Result<(), Error> {
     let message = format!("Successfully assigned {namespace}/{name} to {node}");
     let about = event::reference("v1", "Pod", namespace, name, api::meta::uid(pod));
     let happened = Happened { kind: "Normal", reason: "Scheduled", message: &message };
+    event::tell(client, crate::scheduler::NAME, about, happened).await;
+    Ok(())
+}
+
+async fn unschedulable(client: &Client, pod: &Value, message: &str) -> Result<(), Error> {
+    let (namespace, name, uid) = (api::meta::namespace(pod), api::meta::name(pod), api::meta::uid(pod));
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+        "lastTransitionTime": event::time(jiff::Timestamp::now()), "observedGeneration": pod["metadata"]["generation"],
+    });
+    let merge = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+    let pods = Api::<Dynamic>::namespaced_of(client.clone(), namespace, &PODS);
+    pods.patch_status(name, &Patch::Strategic(&merge)).await?;
+    let about = event::reference("v1", "Pod", namespace, name, uid);
+    let happened = Happened { kind: "Warning", reason: "FailedScheduling", message };
     event::tell(client, crate::scheduler::NAME, about, happened).await;
     Ok(())
 }

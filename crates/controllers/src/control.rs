@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll};
 use kemudi_client::{Api, ApiResource, Client, Dynamic, Error, Event, ListOptions};
+use serde_json::Value;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::mirror::{Key, Mirror};
 /// Keys that one controller works on at a time, unless it says otherwise.
 const TASKS_MAX: usize = 64;
 /// Pauses before a key is tried again.
-const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A promise: what it watches, and what is to be done about what it saw.
@@ -43,17 +44,23 @@ pub trait Controller: Send + 'static {
 pub struct Source {
     pub resource: ApiResource,
     pub options: ListOptions,
+    /// Takes out of each object what the controller does not read.
+    pub lean: fn(&mut Value),
 }
 
 impl Source {
     pub fn all(resource: ApiResource) -> Source {
-        Source { resource, options: ListOptions::default() }
+        Source { resource, options: ListOptions::default(), lean: |_| () }
     }
 
     /// `fields` is a field selector of our own, which always parses.
     pub fn fields(resource: ApiResource, fields: &str) -> Source {
         let fields = kemudi_client::FieldSelector::parse(fields).unwrap_or_default();
-        Source { resource, options: ListOptions { fields, ..ListOptions::default() } }
+        Source { options: ListOptions { fields, ..ListOptions::default() }, ..Source::all(resource) }
+    }
+
+    pub fn lean(self, lean: fn(&mut Value)) -> Source {
+        Source { lean, ..self }
     }
 }
 
@@ -100,7 +107,7 @@ struct Retry {
 impl State {
     fn new(client: Client, controller: Box<dyn Controller>) -> State {
         let sources = controller.sources();
-        let seen = sources.iter().map(|_| Mirror::default()).collect();
+        let seen = sources.iter().map(|source| Mirror::new(source.lean)).collect();
         let mut events = SelectAll::new();
         for (nth, source) in sources.into_iter().enumerate() {
             let watcher = Api::all_of(client.clone(), &source.resource).watcher(&source.options);
@@ -159,18 +166,23 @@ impl State {
 
     fn finish(&mut self, done: Result<(Id, Result<(), Error>), JoinError>) {
         let (id, outcome) = match done {
-            Ok((id, outcome)) => (id, outcome.map_err(|error| error.to_string())),
-            Err(error) => (error.id(), Err(error.to_string())),
+            Ok((id, outcome)) => (id, outcome.map_err(|error| (error.is_conflict(), error.to_string()))),
+            Err(error) => (error.id(), Err((false, error.to_string()))),
         };
         let Some(key) = self.running.remove(&id) else { return };
         self.busy.remove(&key);
-        let Err(error) = outcome else {
+        let Err((is_conflict, error)) = outcome else {
             self.retries.remove(&key);
             return;
         };
         let pause = self.retries.get(&key).map_or(RETRY_MIN, |retry| (retry.pause * 2).min(RETRY_MAX));
         let (namespace, name) = &key;
-        tracing::warn!(controller = self.controller.name(), namespace, name, error, ?pause, "to be tried again");
+        let controller = self.controller.name();
+        match is_conflict {
+            // Somebody else was quicker, which the watch tells as well.
+            true => tracing::debug!(controller, namespace, name, error, ?pause, "to be tried again"),
+            false => tracing::warn!(controller, namespace, name, error, ?pause, "to be tried again"),
+        }
         self.retries.insert(key, Retry { at: Some(Instant::now() + pause), pause });
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use api::meta;
 use futures_util::StreamExt;
 use futures_util::stream;
-use kemudi_client::discovery::Discovery;
 use kemudi_client::{
     Api, ApiResource, Client, DeleteOptions, Dynamic, Error, ListOptions, ObjectList, Resource, WatchEvent,
 };
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 use crate::act::manager;
 use crate::kinds::{Metadata, NAMESPACES, PODS};
 use crate::namespace::FINALIZER;
+use crate::resources::{Resources, deletable};
 
 /// Namespaces that are worked on at once; those that wait for finalizers do not count.
 pub const NAMESPACES_MAX: usize = 16;
@@ -28,6 +28,9 @@ const RESOURCES_MAX: usize = 8;
 /// Longest wait for a sign that something remaining went, before all is looked at again.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// What goes within this time after each other is looked at once.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// What is left after a pass.
 #[derive(Debug, Default, PartialEq)]
 struct Remaining {
@@ -36,12 +39,18 @@ struct Remaining {
     /// On how many objects each finalizer is.
     finalizers: BTreeMap<String, usize>,
     failures: Vec<String>,
-    /// Of what and from which revision a watch tells the next step.
-    watch: Option<(ApiResource, Option<u64>)>,
+    /// Of what, how many and from which revision a watch tells the next step.
+    watch: Option<(ApiResource, usize, Option<u64>)>,
 }
 
 /// Returns when the namespace is finalized, or is not what it was.
-pub async fn run(client: &Client, name: &str, uid: &str, working: &Semaphore) -> Result<(), Error> {
+pub async fn run(
+    client: &Client,
+    name: &str,
+    uid: &str,
+    resources: &Resources,
+    working: &Semaphore,
+) -> Result<(), Error> {
     let namespaces = Api::all_of(client.clone(), &NAMESPACES);
     loop {
         let permit = working.acquire().await;
@@ -50,30 +59,16 @@ pub async fn run(client: &Client, name: &str, uid: &str, working: &Semaphore) ->
         if namespace.uid() != uid || !meta::is_deleting(&namespace) || !finalizers.iter().any(|one| one == FINALIZER) {
             return Ok(());
         }
-        let (resources, undiscovered) = resources(client).await;
-        let remaining = pass(client, name, &resources).await;
-        let namespace = tell(&namespaces, namespace, &remaining, undiscovered.as_deref()).await?;
-        if let Some(why) = undiscovered {
-            return Err(Error::Request(why));
-        }
+        let known = resources.get().await;
+        let kept: Vec<ApiResource> =
+            deletable(&known).map(|found| found.resource.clone()).filter(|resource| resource.namespaced).collect();
+        let remaining = pass(client, name, &kept).await;
+        let namespace = tell(&namespaces, namespace, &remaining).await?;
         if remaining.resources.is_empty() && remaining.failures.is_empty() {
             return finalize(&namespaces, namespace).await;
         }
         drop(permit);
         wait(client, name, &remaining).await?;
-    }
-}
-
-/// The namespaced resources of the server whose objects are kept, one version of each.
-async fn resources(client: &Client) -> (Vec<ApiResource>, Option<String>) {
-    match Discovery::fetch(client).await {
-        Err(error) => (Vec::new(), Some(format!("Discovery failed for some groups, 1 failing: {error}"))),
-        Ok(discovery) => {
-            let kept = |found: &&kemudi_client::discovery::Discovered| {
-                found.preferred && found.resource.namespaced && found.can("list") && found.can("delete")
-            };
-            (discovery.resources.iter().filter(kept).map(|found| found.resource.clone()).collect(), None)
-        }
     }
 }
 
@@ -136,19 +131,14 @@ fn add(remaining: &mut Remaining, resource: &ApiResource, left: Result<ObjectLis
         *remaining.finalizers.entry(finalizer.clone()).or_default() += 1;
     }
     if remaining.watch.is_none() {
-        remaining.watch = Some((resource.clone(), list.metadata.resource_version.parse().ok()));
+        remaining.watch = Some((resource.clone(), list.items.len(), list.metadata.resource_version.parse().ok()));
     }
 }
 
 /// Writes the conditions where they changed; gives the namespace as it is now.
-async fn tell(
-    namespaces: &Api<Dynamic>,
-    namespace: Dynamic,
-    remaining: &Remaining,
-    undiscovered: Option<&str>,
-) -> Result<Dynamic, Error> {
+async fn tell(namespaces: &Api<Dynamic>, namespace: Dynamic, remaining: &Remaining) -> Result<Dynamic, Error> {
     let there = namespace["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let wanted = conditions(&there, remaining, undiscovered, &now());
+    let wanted = conditions(&there, remaining, &now());
     let mut changed = namespace;
     if wanted == there && changed["status"]["phase"] == "Terminating" {
         return Ok(changed);
@@ -170,18 +160,18 @@ async fn tell(
 }
 
 /// The five conditions, each keeping its time while its status stays.
-fn conditions(there: &[Value], remaining: &Remaining, undiscovered: Option<&str>, now: &str) -> Vec<Value> {
+fn conditions(there: &[Value], remaining: &Remaining, now: &str) -> Vec<Value> {
     let listed = |what: &BTreeMap<String, usize>, each: &str| {
         let parts: Vec<String> =
             what.iter().map(|(name, count)| format!("{name} {each} {count} resource instances")).collect();
         parts.join(", ")
     };
-    let discovered = ("False", "ResourcesDiscovered", "All resources successfully discovered".to_string());
     let deleted = "All content successfully deleted, may be waiting on finalization";
     let wanted = [
         (
+            // We begin only when all resources are known.
             "NamespaceDeletionDiscoveryFailure",
-            undiscovered.map_or(discovered, |why| ("True", "DiscoveryFailed", why.to_string())),
+            ("False", "ResourcesDiscovered", "All resources successfully discovered".to_string()),
         ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
@@ -245,9 +235,9 @@ async fn finalize(namespaces: &Api<Dynamic>, mut namespace: Dynamic) -> Result<(
     namespaces.replace_subresource::<Value>(&name, "finalize", &namespace).await.map(drop)
 }
 
-/// Returns when something of what remained went, or after a while.
+/// Returns when what remained went, or some of it and then nothing more, or after a while.
 async fn wait(client: &Client, namespace: &str, remaining: &Remaining) -> Result<(), Error> {
-    let Some((resource, resource_version)) = &remaining.watch else {
+    let Some((resource, count, resource_version)) = &remaining.watch else {
         return Err(Error::Request(remaining.failures.join(", ")));
     };
     let api: Api<Metadata> = Api::of(client.clone(), resource, namespace);
@@ -256,9 +246,15 @@ async fn wait(client: &Client, namespace: &str, remaining: &Remaining) -> Result
         Err(error) if error.is_expired() => return Ok(()),
         other => other?,
     };
+    let mut left = *count;
     let gone = async {
-        while let Some(Ok(event)) = watch.next().await {
+        let mut pause = WAIT_MAX;
+        while let Ok(Some(Ok(event))) = timeout(pause, watch.next()).await {
             if let WatchEvent::Deleted(_) = event {
+                left = left.saturating_sub(1);
+                pause = QUIET;
+            }
+            if left == 0 {
                 break;
             }
         }
@@ -280,14 +276,14 @@ mod tests {
         let mut remaining = Remaining::default();
         remaining.resources.insert("configmaps.".into(), 1);
         remaining.finalizers.insert("example.com/hold".into(), 1);
-        let first = conditions(&[], &remaining, None, "T1");
+        let first = conditions(&[], &remaining, "T1");
         assert_eq!(first[3]["message"], "Some resources are remaining: configmaps. has 1 resource instances");
         assert_eq!(
             first[4]["message"],
             "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
         );
-        assert_eq!(conditions(&first, &remaining, None, "T2"), first);
-        let last = conditions(&first, &Remaining::default(), None, "T2");
+        assert_eq!(conditions(&first, &remaining, "T2"), first);
+        let last = conditions(&first, &Remaining::default(), "T2");
         let times: Vec<_> = last.iter().map(|condition| condition["lastTransitionTime"].as_str().unwrap()).collect();
         assert_eq!(times, ["T1", "T1", "T1", "T2", "T2"]);
         assert_eq!(last[3]["reason"], "ContentRemoved");

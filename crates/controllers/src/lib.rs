@@ -62,17 +62,21 @@ impl Controllers {
         let start = |tasks: &mut JoinSet<()>, client: Client, controller: Box<dyn control::Controller>| {
             tasks.spawn(control::run(client, controller, stop.clone()));
         };
+        let (resources, keep) = resources::follow(client("discovery"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(keep).map(drop));
         start(&mut tasks, client("service-account-controller"), Box::new(default_account::DefaultAccount));
         start(&mut tasks, client("root-ca-cert-publisher"), Box::new(root_ca::RootCa::new(&options.root_ca)));
-        start(&mut tasks, client("namespace-controller"), Box::new(namespace::NamespaceDeletion::new()));
+        start(
+            &mut tasks,
+            client("namespace-controller"),
+            Box::new(namespace::NamespaceDeletion::new(resources.clone())),
+        );
         start(&mut tasks, client("clusterrole-aggregation-controller"), Box::new(aggregation::Aggregation));
         if let Some(signer) = options.signer {
             let controller = token_secret::TokenSecrets::new(&options.root_ca, signer);
             start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
-        let (resources, keep) = resources::follow(client("discovery"));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(keep).map(drop));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));
         Controllers { tasks, stop }

@@ -10,8 +10,10 @@ use serde_json::Value;
 pub type Key = (String, String);
 
 /// The objects of one resource as far as they were told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mirror {
+    /// Takes out of an object what its reader does not need.
+    lean: fn(&mut Value),
     objects: BTreeMap<Key, Dynamic>,
     /// What a new list has not told yet; gone when it ends.
     unseen: BTreeSet<Key>,
@@ -19,7 +21,18 @@ pub struct Mirror {
     complete: bool,
 }
 
+impl Default for Mirror {
+    fn default() -> Mirror {
+        Mirror::new(|_| ())
+    }
+}
+
 impl Mirror {
+    /// A mirror that holds no more of an object than `lean` leaves.
+    pub fn new(lean: fn(&mut Value)) -> Mirror {
+        Mirror { lean, objects: BTreeMap::new(), unseen: BTreeSet::new(), complete: false }
+    }
+
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Value> {
         self.objects.get(&(namespace.to_string(), name.to_string())).map(|object| &object.0)
     }
@@ -46,7 +59,7 @@ impl Mirror {
                 Vec::new()
             }
             Event::InitApplied(object) | Event::Applied(object) => {
-                let object = lean(object);
+                let object = self.lean(object);
                 let key = key_of(&object);
                 self.unseen.remove(&key);
                 self.objects.insert(key, object.clone());
@@ -63,16 +76,17 @@ impl Mirror {
             }
         }
     }
+
+    /// Managed fields are half of many objects, and no controller reads them.
+    fn lean(&self, mut object: Dynamic) -> Dynamic {
+        meta::metadata_mut(&mut object).shift_remove("managedFields");
+        (self.lean)(&mut object);
+        object
+    }
 }
 
 pub fn key_of(object: &Dynamic) -> Key {
     (object.namespace().to_string(), object.name().to_string())
-}
-
-/// Managed fields are half of many objects, and no controller reads them.
-fn lean(mut object: Dynamic) -> Dynamic {
-    meta::metadata_mut(&mut object).shift_remove("managedFields");
-    object
 }
 
 #[cfg(test)]

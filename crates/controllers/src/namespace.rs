@@ -11,17 +11,19 @@ use crate::control::{Controller, Source};
 use crate::empty_namespace::{NAMESPACES_MAX, WAITING_MAX};
 use crate::kinds::NAMESPACES;
 use crate::mirror::{Key, Mirror};
+use crate::resources::Resources;
 
 /// The finalizer that stands for the content.
 pub const FINALIZER: &str = "kubernetes";
 
 pub struct NamespaceDeletion {
+    resources: Resources,
     working: Arc<Semaphore>,
 }
 
 impl NamespaceDeletion {
-    pub fn new() -> NamespaceDeletion {
-        NamespaceDeletion { working: Arc::new(Semaphore::new(NAMESPACES_MAX)) }
+    pub fn new(resources: Resources) -> NamespaceDeletion {
+        NamespaceDeletion { resources, working: Arc::new(Semaphore::new(NAMESPACES_MAX)) }
     }
 }
 
@@ -35,7 +37,11 @@ impl Controller for NamespaceDeletion {
     }
 
     fn sources(&self) -> Vec<Source> {
-        vec![Source::all(NAMESPACES)]
+        vec![Source::all(NAMESPACES).lean(|namespace| {
+            if let Some(metadata) = namespace["metadata"].as_object_mut() {
+                metadata.retain(|field, _| !matches!(field.as_str(), "labels" | "annotations"));
+            }
+        })]
     }
 
     fn keys(&self, _: usize, object: &Dynamic, _: &[Mirror]) -> Vec<Key> {
@@ -49,6 +55,6 @@ impl Controller for NamespaceDeletion {
             return Vec::new();
         }
         let (uid, working) = (meta::uid(namespace).to_string(), self.working.clone());
-        vec![Action::EmptyNamespace { name: name.clone(), uid, working }]
+        vec![Action::EmptyNamespace { name: name.clone(), uid, resources: self.resources.clone(), working }]
     }
 }

@@ -38,6 +38,11 @@ impl Resources {
         }
     }
 
+    #[cfg(test)]
+    pub fn none() -> Resources {
+        Resources(watch::channel(Some(Arc::default())).1)
+    }
+
     /// Waits for the next change after the last time this was asked.
     pub async fn changed(&mut self) -> Arc<Discovery> {
         match self.0.changed().await {

@@ -1,7 +1,11 @@
-//! Puts pods that have no node on the first node that takes them: ready, not cordoned, with the labels the pod selects and
-//! no taint it does not tolerate. Weighs nothing; a pod that no node takes stays Pending.
+//! Puts pods that have no node on one that takes them: ready, with the labels and names the pod asks for, without taints that it
+//! does not tolerate; of several the one with the fewest pods. Does not count processor and memory. A cluster without any
+//! node is somebody else's to schedule.
+
+use std::collections::BTreeMap;
 
 use api::meta;
+use api::selector::LabelSelector;
 use kemudi_client::Dynamic;
 use serde_json::{Value, json};
 
@@ -9,33 +13,75 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::{NODES, PODS};
 use crate::mirror::{Key, Mirror};
+use crate::selector;
 
 pub const NAME: &str = "default-scheduler";
 
+/// Pods that are put on nodes at once: few, since each should see where the others went.
+const TASKS_MAX: usize = 4;
+
 pub struct Scheduler;
+
+/// The sources.
+const WAITING: usize = 0;
+const ALL_NODES: usize = 1;
+const PLACED: usize = 2;
 
 impl Controller for Scheduler {
     fn name(&self) -> &'static str {
         "scheduler"
     }
 
+    fn tasks_max(&self) -> usize {
+        TASKS_MAX
+    }
+
     fn sources(&self) -> Vec<Source> {
-        vec![Source::fields(PODS, "spec.nodeName=,spec.schedulerName=default-scheduler"), Source::all(NODES)]
+        vec![
+            Source::fields(PODS, "spec.nodeName=,spec.schedulerName=default-scheduler"),
+            Source::all(NODES).lean(|node| {
+                if let Some(status) = node["status"].as_object_mut() {
+                    status.retain(|field, _| field == "conditions");
+                }
+            }),
+            Source::fields(PODS, "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed").lean(|pod| {
+                *pod = json!({
+                    "metadata": {"name": meta::name(pod), "namespace": meta::namespace(pod)},
+                    "spec": {"nodeName": pod["spec"]["nodeName"]},
+                });
+            }),
+        ]
     }
 
     fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key> {
         let key = |pod: &Value| (meta::namespace(pod).to_string(), meta::name(pod).to_string());
         match source {
-            0 => vec![key(object)],
-            _ => seen[0].iter().map(key).collect(),
+            WAITING => vec![key(object)],
+            ALL_NODES => seen[WAITING].iter().map(key).collect(),
+            _ => Vec::new(),
         }
     }
 
     fn decide(&self, (namespace, name): &Key, seen: &[Mirror]) -> Vec<Action> {
-        let Some(pod) = seen[0].get(namespace, name).filter(|pod| wants_node(pod)) else { return Vec::new() };
-        match seen[1].iter().find(|node| takes(node, pod)) {
-            Some(node) => vec![Action::Bind { pod: about(pod), node: meta::name(node).to_string() }],
-            None => Vec::new(),
+        let Some(pod) = seen[WAITING].get(namespace, name).filter(|pod| wants_node(pod)) else { return Vec::new() };
+        let mut against: BTreeMap<String, usize> = BTreeMap::new();
+        let mut takers = Vec::new();
+        for node in seen[ALL_NODES].iter() {
+            match refusal(node, pod) {
+                None => takers.push(meta::name(node)),
+                Some(why) => *against.entry(why).or_default() += 1,
+            }
+        }
+        if let Some(node) = emptiest(&takers, &seen[PLACED]) {
+            return vec![Action::Bind { pod: about(pod), node: node.to_string() }];
+        }
+        let all: usize = against.values().sum();
+        let mut reasons: Vec<String> = against.iter().map(|(why, count)| format!("{count} {why}")).collect();
+        reasons.sort();
+        let message = format!("0/{all} nodes are available: {}.", reasons.join(", "));
+        match all == 0 || is_told(pod, &message) {
+            true => Vec::new(),
+            false => vec![Action::Unschedulable { pod: about(pod), message }],
         }
     }
 }
@@ -49,18 +95,58 @@ fn wants_node(pod: &Value) -> bool {
         && !finished
 }
 
-fn takes(node: &Value, pod: &Value) -> bool {
-    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
-    let selected = |(key, value): (&String, &Value)| meta::entry(node, "labels", key) == value.as_str();
+/// Why a node does not take a pod, in the scheduler's own words.
+fn refusal(node: &Value, pod: &Value) -> Option<String> {
+    let affinity = &pod["spec"]["affinity"];
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        if !meta::items_at(affinity, &[kind, "requiredDuringSchedulingIgnoredDuringExecution"]).is_empty() {
+            return Some(format!("node(s) whose pods would have to be compared, and {kind} is not supported yet"));
+        }
+    }
+    let spreads = meta::items_at(pod, &["spec", "topologySpreadConstraints"]);
+    if spreads.iter().any(|spread| spread["whenUnsatisfiable"] == "DoNotSchedule") {
+        return Some(
+            "node(s) whose pods would have to be compared, and topologySpreadConstraints are not supported yet".into(),
+        );
+    }
     let tolerations = meta::items_at(pod, &["spec", "tolerations"]);
-    let kept_away = |taint: &Value| {
-        matches!(taint["effect"].as_str(), Some("NoSchedule" | "NoExecute"))
-            && !tolerations.iter().any(|toleration| tolerates(toleration, taint))
-    };
-    meta::items_at(node, &["status", "conditions"]).iter().any(ready)
-        && node["spec"]["unschedulable"] != true
-        && pod["spec"]["nodeSelector"].as_object().into_iter().flatten().all(selected)
-        && !meta::items_at(node, &["spec", "taints"]).iter().any(kept_away)
+    let tolerated = |taint: &Value| tolerations.iter().any(|toleration| tolerates(toleration, taint));
+    if node["spec"]["unschedulable"] == true
+        && !tolerated(&json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
+    {
+        return Some("node(s) were unschedulable".into());
+    }
+    let keeps_away = |taint: &&Value| matches!(taint["effect"].as_str(), Some("NoSchedule" | "NoExecute"));
+    let taints = meta::items_at(node, &["spec", "taints"]).iter().filter(keeps_away);
+    if let Some(taint) = taints.filter(|taint| !tolerated(taint)).next() {
+        let (key, value) = (meta::text_at(taint, &["key"]), meta::text_at(taint, &["value"]));
+        return Some(format!("node(s) had untolerated taint {{{key}: {value}}}"));
+    }
+    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    if !meta::items_at(node, &["status", "conditions"]).iter().any(ready) {
+        return Some("node(s) were not ready".into());
+    }
+    let labelled = |(key, value): (&String, &Value)| meta::entry(node, "labels", key) == value.as_str();
+    let selected = pod["spec"]["nodeSelector"].as_object().into_iter().flatten().all(labelled);
+    let required = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = meta::items_at(required, &["nodeSelectorTerms"]);
+    if !selected || required.is_object() && !terms.iter().any(|term| term_matches(term, node)) {
+        return Some("node(s) didn't match Pod's node affinity/selector".into());
+    }
+    None
+}
+
+/// Whether a node is what one term asks for: its labels, its name. A term that asks for nothing matches nothing.
+fn term_matches(term: &Value, node: &Value) -> bool {
+    let (labels, fields) = (meta::items_at(term, &["matchExpressions"]), meta::items_at(term, &["matchFields"]));
+    (!labels.is_empty() || !fields.is_empty())
+        && hold(labels, |key| meta::entry(node, "labels", key))
+        && hold(fields, |key| (key == "metadata.name").then(|| meta::name(node)))
+}
+
+fn hold<'a>(terms: &[Value], get: impl Fn(&str) -> Option<&'a str>) -> bool {
+    let wanted: Option<Vec<_>> = terms.iter().map(selector::requirement).collect();
+    wanted.is_some_and(|wanted| LabelSelector(wanted).matches(get))
 }
 
 fn tolerates(toleration: &Value, taint: &Value) -> bool {
@@ -72,10 +158,28 @@ fn tolerates(toleration: &Value, taint: &Value) -> bool {
         && (exists || text(toleration, "value") == text(taint, "value"))
 }
 
+/// The node with the fewest pods, the first of several. Pods are counted only where there is a choice.
+fn emptiest<'a>(nodes: &[&'a str], placed: &Mirror) -> Option<&'a str> {
+    if nodes.len() < 2 {
+        return nodes.first().copied();
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in placed.iter() {
+        *counts.entry(meta::text_at(pod, &["spec", "nodeName"])).or_default() += 1;
+    }
+    nodes.iter().copied().min_by_key(|node| counts.get(node).copied().unwrap_or_default())
+}
+
+fn is_told(pod: &Value, message: &str) -> bool {
+    meta::items_at(pod, &["status", "conditions"]).iter().any(|condition| {
+        condition["type"] == "PodScheduled" && condition["status"] == "False" && condition["message"] == message
+    })
+}
+
 /// What a binding and its Event need to know of a pod.
 fn about(pod: &Value) -> Value {
     json!({"metadata": {
         "name": meta::name(pod), "namespace": meta::namespace(pod), "uid": meta::uid(pod),
-        "resourceVersion": meta::resource_version(pod),
+        "generation": pod["metadata"]["generation"],
     }})
 }

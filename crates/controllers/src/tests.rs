@@ -106,7 +106,7 @@ fn root_cas_are_made_and_put_right() {
 #[test]
 fn terminating_namespaces_are_emptied_while_the_finalizer_is_there() {
     check(
-        &namespace::NamespaceDeletion::new(),
+        &namespace::NamespaceDeletion::new(crate::resources::Resources::none()),
         &[&[active("a"), terminating("b", &["kubernetes"]), terminating("c", &["example.com/mine"])]],
         &["empty namespace b"],
     );
@@ -144,7 +144,7 @@ fn aggregated_roles_follow_their_selectors() {
 }
 
 #[test]
-fn pods_go_to_the_first_node_that_takes_them() {
+fn pods_go_to_the_emptiest_node_that_takes_them() {
     let node = |name: &str, more: Value| {
         let mut node = named("", name, json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
         merge(&mut node, more);
@@ -172,8 +172,30 @@ fn pods_go_to_the_first_node_that_takes_them() {
         node("d", json!({})),
         node("e", json!({"metadata": {"labels": {"disk": "ssd"}}})),
     ];
-    check(&scheduler::Scheduler, &[&pods, &nodes], &["bind any to d", "bind picky to e", "bind tough to c-tainted"]);
-    check(&scheduler::Scheduler, &[&pods, &[]], &[]);
+    let affine = |terms: Value| {
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        pod("affine", json!({"spec": {"affinity": {"nodeAffinity": required}}}))
+    };
+    let placed = |name: &str, node: &str| named("ns", name, json!({"spec": {"nodeName": node}}));
+    let full = [placed("x", "d"), placed("y", "d"), placed("z", "e")];
+    check(
+        &scheduler::Scheduler,
+        &[&pods, &nodes, &[]],
+        &["bind any to d", "bind picky to e", "bind tough to c-tainted"],
+    );
+    check(&scheduler::Scheduler, &[&pods[..1], &nodes, &full], &["bind any to e"]);
+    check(&scheduler::Scheduler, &[&pods, &[], &[]], &[]);
+    let by_name = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["e"]}]}]);
+    check(&scheduler::Scheduler, &[&[affine(by_name)], &nodes, &[]], &["bind affine to e"]);
+    let by_label = json!([{}, {"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}]);
+    check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[]], &["bind affine to d"]);
+    let nowhere = json!([{"matchExpressions": [{"key": "disk", "operator": "Exists"}], "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["d"]}]}]);
+    let why = "0/5 nodes are available: 1 node(s) had untolerated taint {k: }, 1 node(s) were not ready, 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.";
+    let leave = format!("leave affine: {why}");
+    check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[]], &[&leave]);
+    let mut told = affine(nowhere);
+    told["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False", "message": why}]);
+    check(&scheduler::Scheduler, &[&[told], &nodes, &[]], &[]);
 }
 
 #[test]
