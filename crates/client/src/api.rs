@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::client::{Client, collect, request_of};
 use crate::error::{Error, Result};
 use crate::resource::{ApiResource, Dynamic, ObjectList, Resource, Typed};
+use crate::transport::Unhurried;
 use crate::watch::{self, Watch, Watcher};
 
 /// Largest log that [`Api::logs`] reads into memory, in bytes.
@@ -286,6 +287,9 @@ impl<K: Resource> Api<K> {
         let ask = Ask::of(Verb::Get, self.sub(name, "log")?, options.print());
         let mut request = request_of(&ask, None)?;
         request.headers_mut().insert(http::header::ACCEPT, HeaderValue::from_static("*/*"));
+        if options.follow {
+            request.extensions_mut().insert(Unhurried);
+        }
         Ok(self.client.call(request).await?.into_body())
     }
 

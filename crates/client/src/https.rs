@@ -28,7 +28,7 @@ use crate::config::{Config, ConfigError, Server};
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::tls;
-use crate::transport::{Body, Transport};
+use crate::transport::{Body, Transport, Unhurried};
 
 /// Longest wait for name, address and TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the head of an answer. API servers give up on plain requests after 60 s and say so.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A silent HTTP/2 connection is asked for a sign of life this often, and given up when none comes in time.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
@@ -132,10 +133,14 @@ impl Https {
 
     /// Sends on a connection that is there or a new one.
     async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+        let patience = match request.extensions().get::<Unhurried>() {
+            Some(Unhurried) => FOREVER,
+            None => ANSWER_TIMEOUT,
+        };
         for _ in 0..STALE_CONNECTIONS_MAX {
             let lease = self.lease().await?;
             let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
-            match timeout(ANSWER_TIMEOUT, sending).await {
+            match timeout(patience, sending).await {
                 Err(_) => return Err(Error::Timeout { what: "answer", after: ANSWER_TIMEOUT }),
                 Ok(Sent::Answer(answer)) => return Ok(answer),
                 Ok(Sent::Lost(why)) => return Err(Error::Lost(why)),

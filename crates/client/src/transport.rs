@@ -35,6 +35,11 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     }
 }
 
+/// Put into a request's extensions where the head of the answer may take as long as it likes: servers send that of a log
+/// which is followed with its first line.
+#[derive(Clone, Copy, Debug)]
+pub struct Unhurried;
+
 /// A body of bytes that are all here.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
