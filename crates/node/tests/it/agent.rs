@@ -101,6 +101,16 @@ impl Bed {
         if code == 200 { text } else { format!("{code} {text}") }
     }
 
+    /// Waits until a pod's log is this.
+    async fn logged(&self, name: &str, text: &str) {
+        self.phase(name, "Running").await;
+        let began = Instant::now();
+        while self.log(&format!("{name}/main")).await != text {
+            assert!(began.elapsed() < Duration::from_secs(20), "{name} never printed {text:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Runs a script in a pod to its end; its output.
     async fn run(&self, name: &str, spec: Value) -> String {
         self.pod(name, spec);
@@ -216,7 +226,7 @@ async fn a_server_is_stopped_gently() {
     let pod = bed.phase("web", "Running").await;
     assert_eq!(condition(&pod, "Ready")["status"], "True");
     assert_eq!(pod["status"]["podIP"], "10.244.0.2");
-    bed.api.until("no end", |api| api.get("pods", "shop", "web")).await;
+    bed.logged("web", "up\n").await;
     let following = bed.log("web/main?follow=true");
     let deleting = async { bed.api.delete_pod("shop", "web", 30) };
     let began = Instant::now();
@@ -230,7 +240,7 @@ async fn a_server_is_stopped_gently() {
 async fn a_deaf_server_is_killed() {
     let bed = Bed::new();
     bed.script("deaf", "trap '' TERM; echo up; while :; do sleep 0.01; done");
-    bed.phase("deaf", "Running").await;
+    bed.logged("deaf", "up\n").await;
     let began = Instant::now();
     bed.api.delete_pod("shop", "deaf", 1);
     bed.gone("deaf").await;
@@ -461,7 +471,8 @@ fn as_an_ordinary_user() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(crate::program_for_all(dir.path()))
         .args(["agent::", "--skip", "as_an_ordinary_user"])
         .current_dir("/")
         .env("HOME", "/")

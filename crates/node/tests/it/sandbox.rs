@@ -32,9 +32,8 @@ impl Bed {
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
             std::os::unix::fs::chown(path, user, user).unwrap();
         }
-        let program = std::env::current_exe().unwrap();
         let sandbox = match user {
-            Some(user) => Sandbox::start_as(&program, Some((user, user))).unwrap(),
+            Some(user) => Sandbox::start_as(&crate::program_for_all(dir.path()), Some((user, user))).unwrap(),
             None => Sandbox::start().unwrap(),
         };
         Bed { name, sandbox, dir }
@@ -395,7 +394,7 @@ async fn nothing_is_left() {
     let before = mounts();
     for bed in Bed::all() {
         let mark = format!("mark-{}-{}", std::process::id(), bed.is_root());
-        let script = format!("(setsid sleep 1000 {mark} &) ; : {mark}; echo up; while :; do sleep 1; done");
+        let script = format!("(setsid sh -c 'sleep 1000; : {mark}' &) ; : {mark}; echo up; while :; do sleep 1; done");
         let dying = bed.pod().await;
         let staying = bed.pod().await;
         let mut containers = Vec::new();
@@ -417,6 +416,89 @@ async fn nothing_is_left() {
         assert_eq!(leftovers(&mark), 0);
     }
     assert_eq!(mounts(), before, "the host sees none of the pods' mounts");
+}
+
+/// What an agent is that is killed: holds a pod with the mark in its container's arguments.
+#[tokio::test]
+#[ignore = "is the process that another test kills"]
+async fn holds_a_pod() {
+    let mark = std::env::var("MARK").unwrap();
+    let bed = Bed::new("as the tests are", None);
+    let pod = bed.pod().await;
+    let (streams, output) = stdio();
+    let script = format!("(setsid sh -c 'sleep 1000; : {mark}' &) ; : {mark}; echo up; while :; do sleep 1; done");
+    let _container = pod.start(shell(&script), streams).await.unwrap();
+    tokio::task::spawn_blocking(move || (&output).read_exact(&mut [0; 3])).await.unwrap().unwrap();
+    println!("holding");
+    std::future::pending::<()>().await;
+}
+
+#[test]
+fn nothing_outlives_a_killed_agent() {
+    let mark = format!("killed-{}", std::process::id());
+    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["sandbox::holds_a_pod", "--exact", "--ignored", "--nocapture"])
+        .env("MARK", &mark)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(agent.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().ends_with("holding")));
+    assert!(leftovers(&mark) >= 2);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let began = Instant::now();
+    while leftovers(&mark) > 0 {
+        assert!(began.elapsed() < PATIENCE, "the pod outlives its agent");
+        std::thread::yield_now();
+    }
+}
+
+/// What `run` is on a terminal: one container that has it.
+#[tokio::test]
+#[ignore = "is the process that another test gives a terminal"]
+async fn has_the_terminal() {
+    let bed = Bed::new("as the tests are", None);
+    let pod = bed.pod().await;
+    let mut spec = shell(
+        "trap 'echo interrupted; exit 4' INT; test -t 0 && test -t 1 && echo on a terminal; read word; echo got $word; while :; do sleep 0.01; done",
+    );
+    spec.process.terminal = true;
+    spec.process_namespace = ProcessNamespace::Pod;
+    let copy = |stream: &dyn std::os::fd::AsFd| stream.as_fd().try_clone_to_owned().unwrap();
+    let stdio =
+        Stdio { stdin: copy(&std::io::stdin()), stdout: copy(&std::io::stdout()), stderr: copy(&std::io::stderr()) };
+    let container = pod.start(spec, stdio).await.unwrap();
+    let exit = container.wait().await;
+    println!("ended with {}", exit.code());
+}
+
+#[test]
+fn a_terminal_is_the_programs_own() {
+    let program = std::env::current_exe().unwrap();
+    let line = format!("{} sandbox::has_the_terminal --exact --ignored --nocapture", program.display());
+    // `script` makes a terminal and passes its stdin on as what is typed there.
+    let mut script = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut typed = script.stdin.take();
+    let mut seen = Vec::new();
+    for line in std::io::BufRead::lines(std::io::BufReader::new(script.stdout.take().unwrap())) {
+        let line = line.unwrap().trim().to_owned();
+        if line.ends_with("on a terminal") {
+            typed.as_mut().unwrap().write_all(b"hello\n").unwrap();
+        } else if line == "got hello" {
+            // Ctrl-C: the program is told, and nobody else.
+            typed.take().unwrap().write_all(b"\x03").unwrap();
+        }
+        seen.push(line);
+    }
+    script.wait().unwrap();
+    let text = seen.join("\n");
+    assert!(text.contains("interrupted\nended with 4"), "{text}");
 }
 
 #[tokio::test]
