@@ -131,6 +131,12 @@ fn objection(request: &Request, answer: &Answer) -> Option<String> {
         return None;
     }
     let json = answer.head.header("content-type").is_some_and(|t| t.starts_with("application/json"));
+    // As recorded of the real server: OpenAPI documents that are not there, and forms of them that nobody makes, are
+    // refused without a body.
+    let of_openapi = request.target.starts_with("/openapi/") && matches!(status, 404 | 406);
+    if !json && of_openapi {
+        return None;
+    }
     if !json {
         return answer.body.is_empty().then(|| format!("{status} without a word"));
     }

@@ -25,7 +25,7 @@ const FLOORS: [(&str, u8); 9] = [
 /// Text that is true on one machine or in one network only.
 static FOREIGN: LazyLock<Regex> = LazyLock::new(|| {
     let words = [
-        r#"(?:^|[\s"'(=`:])/work/"#,
+        r#"(?:^|[\s"'(=`:])/work/(?:main|shared|\.library)"#,
         r"/home/[a-z]+/",
         r"/root/\.",
         r"proxy\.golang\.",

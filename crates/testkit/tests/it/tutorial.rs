@@ -118,9 +118,11 @@ fn t03_the_use_cases_run() {
     assert!(text.ok().contains("# TYPE "));
     // An operator: what it watches decides what it makes.
     let operator = format!(
-        "{kubectl} get configmaps --watch --output-watch-events -o jsonpath='{{.type}} {{.object.metadata.name}}{{\"\\n\"}}' | while read type name; do
-           case $type,$name in ADDED,wanted-*) exec {kubectl} create secret generic for-$name;; esac
-         done"
+        "mkfifo /tmp/events
+         {kubectl} get configmaps --watch --output-watch-events -o jsonpath='{{.type}} {{.object.metadata.name}}{{\"\n\"}}' > /tmp/events &
+         while read type name; do
+           case $type,$name in ADDED,wanted-*) {kubectl} create secret generic for-$name; kill $!; break;; esac
+         done < /tmp/events"
     );
     server.kubectl("create configmap wanted-one").ok();
     let out = Pod::on(&server).allow("get,list,watch configmaps").allow("create secrets").shell(&operator);
