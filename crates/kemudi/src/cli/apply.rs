@@ -15,6 +15,19 @@ use super::{Failure, Global, Outcome, print, three_way};
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// kubectl's own name: its apply and ours take turns on the same fields.
 const MANAGER: &str = "kubectl-client-side-apply";
+/// What kubectl says about a conflict of managers.
+const CONFLICT: &str = "\
+Please review the fields above--they currently have other managers. Here
+are the ways you can resolve this warning:
+* If you intend to manage all of these fields, please re-run the apply
+  command with the `--force-conflicts` flag.
+* If you do not intend to manage all of the fields, please edit your
+  manifest to remove references to the fields that should keep their
+  current managers.
+* You may co-own fields by updating your manifest to match the existing
+  value; in this case, you'll become the manager if the other manager(s)
+  stop managing the field (remove it from their configuration).
+See https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts";
 
 #[derive(Args, Debug)]
 pub struct Apply {
@@ -82,7 +95,7 @@ impl Apply {
         let (found, api) = of_file(discovery, client, source, global.namespace.as_deref())?;
         let namespace = api_namespace(client, &found, source);
         if self.server_side {
-            let (object, done) = self.server_side(&api, source).await?;
+            let (object, done) = self.server_side(&api, source, namespace).await?;
             return Ok((found, object, done));
         }
         let mut wish = source.object.clone();
@@ -132,12 +145,23 @@ impl Apply {
         Ok((found, object.0, "configured"))
     }
 
-    async fn server_side(&self, api: &Api<Dynamic>, source: &Source) -> Outcome<(Value, &'static str)> {
-        let name = api::meta::name(&source.object);
-        let patch = Patch::Apply { manager: &self.field_manager, force: self.force_conflicts, object: &source.object };
+    async fn server_side(
+        &self,
+        api: &Api<Dynamic>,
+        source: &Source,
+        namespace: Option<String>,
+    ) -> Outcome<(Value, &'static str)> {
+        let mut wish = source.object.clone();
+        if let Some(namespace) = namespace {
+            api::meta::metadata_mut(&mut wish).insert("namespace".to_string(), namespace.into());
+        }
+        let patch = Patch::Apply { manager: &self.field_manager, force: self.force_conflicts, object: &wish };
         let options = WriteOptions { field_manager: String::new(), ..self.options()? };
-        let object = api.patch_with(name, &patch, &options).await?;
-        Ok((object.0, "serverside-applied"))
+        match api.patch_with(api::meta::name(&wish), &patch, &options).await {
+            Ok(object) => Ok((object.0, "serverside-applied")),
+            Err(error) if error.is_conflict() => Err(Failure::new(format!("{error}\n{CONFLICT}"))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn options(&self) -> Outcome<WriteOptions> {

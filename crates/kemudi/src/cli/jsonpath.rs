@@ -58,7 +58,7 @@ impl JsonPath {
 
     pub fn print(&self, value: &Value) -> Result<String, String> {
         let mut out = String::new();
-        print_nodes(&self.0, value, value, &mut out)?;
+        print_nodes(&self.0, value, &mut out)?;
         Ok(out)
     }
 }
@@ -255,7 +255,7 @@ fn operand(text: &str) -> Result<Operand, String> {
     })
 }
 
-fn print_nodes(nodes: &[Node], root: &Value, here: &Value, out: &mut String) -> Result<(), String> {
+fn print_nodes(nodes: &[Node], here: &Value, out: &mut String) -> Result<(), String> {
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
@@ -265,7 +265,7 @@ fn print_nodes(nodes: &[Node], root: &Value, here: &Value, out: &mut String) -> 
             }
             Node::Range(path, inside) => {
                 for item in select(path, here)? {
-                    print_nodes(inside, root, item, out)?;
+                    print_nodes(inside, item, out)?;
                 }
             }
         }

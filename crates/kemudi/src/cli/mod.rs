@@ -269,16 +269,16 @@ impl Failure {
             Some(status) if status.code == 401 => {
                 format!("error: {prefix}You must be logged in to the server ({})", status.message)
             }
-            Some(status) if status.code == 422 => match &status.details {
+            Some(status) if status.code == 422 => {
                 // kubectl shows validation without saying what it was about to do.
-                Some(details) if !details.kind.is_empty() => {
-                    let what =
-                        status.message.split_once(" is invalid: ").map_or(status.message.as_str(), |(_, what)| what);
-                    let name = api::go::quote(&details.name);
-                    format!("The {} {name} is invalid: {what}", details.kind)
+                let what = status.message.split_once(" is invalid: ").map_or(status.message.as_str(), |(_, what)| what);
+                match &status.details {
+                    Some(details) if !details.kind.is_empty() => {
+                        format!("The {} {} is invalid: {what}", details.kind, api::go::quote(&details.name))
+                    }
+                    _ => format!("The request is invalid: {what}"),
                 }
-                _ => format!("The request is invalid: {}", status.message),
-            },
+            }
             Some(status) if status.reason.is_unknown() => format!("Error from server: {prefix}{}", status.message),
             Some(status) => format!("Error from server ({}): {prefix}{}", status.reason.as_str(), status.message),
         };
