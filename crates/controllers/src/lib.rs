@@ -55,6 +55,8 @@ pub struct Controllers {
 impl Controllers {
     /// Starts all controllers as the client's identity, which must be allowed to do what they do.
     pub fn start(client: Client, options: Options) -> Controllers {
+        // Controllers read what is deprecated too, and that is no news.
+        let client = client.on_warning(|text| tracing::debug!("{text}"));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let agent = |name: &str| client.clone().with_user_agent(&format!("kube-controller-manager/{name}"));
