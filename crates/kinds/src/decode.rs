@@ -117,6 +117,49 @@ pub fn syntax_error(json: &[u8]) -> Option<String> {
     syntax::check(&String::from_utf8_lossy(json), DEPTH_MAX)
 }
 
+/// The keys that JSON text gives twice, `duplicate field "data.x"` or `duplicate field "[0].path"`; none for what is no JSON.
+pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(json);
+    let mut out = Vec::new();
+    // What is no JSON ends early; its errors are told elsewhere.
+    let _ = find_duplicates(&mut Bytes::new(&text), &mut String::new(), 0, &mut out);
+    out
+}
+
+fn find_duplicates(source: &mut Bytes<'_>, path: &mut String, depth: usize, out: &mut Vec<String>) -> Result<(), Stop> {
+    if depth > DEPTH_MAX {
+        return Err(Stop::Syntax);
+    }
+    let (length, mut first) = (path.len(), true);
+    match source.next()? {
+        Token::Array => {
+            let mut at = 0;
+            while source.more(&mut first)? {
+                path.push_str(&format!("[{at}]"));
+                find_duplicates(source, path, depth + 1, out)?;
+                path.truncate(length);
+                at += 1;
+            }
+        }
+        Token::Object => {
+            let mut seen = std::collections::HashSet::new();
+            while let Some(key) = source.key(&mut first)? {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(&key);
+                if !seen.insert(key) && out.len() < STRICT_MAX {
+                    out.push(format!("duplicate field {}", crate::kind::go_quote(path)));
+                }
+                find_duplicates(source, path, depth + 1, out)?;
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// What is wrong with a text that is no `metav1.Time`, in Go's words; `""` where it is one.
 pub fn time_error(text: &str) -> String {
     scalar::time(text.into()).err().unwrap_or_default()

@@ -75,6 +75,8 @@ pub struct Behaviour {
     pub validate_part: fn(part: &str, new: &Value, old: &Value) -> Vec<Cause>,
     /// Texts of `Warning` headers; `old` is given on update.
     pub warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    /// What every answer about the kind warns of: `v1 Endpoints is deprecated in v1.33+; use ..`. `""` where it is not.
+    pub deprecated: &'static str,
     /// The seconds a deletion waits for, `None` where the object goes at once. `asked` is `gracePeriodSeconds`.
     pub grace_seconds: fn(object: &Value, asked: Option<i64>) -> Option<i64>,
     /// Table columns; empty means `Name` and `Created At`.
@@ -118,6 +120,7 @@ impl Behaviour {
         validate_status: |_, _| Vec::new(),
         validate_part: |_, _, _| Vec::new(),
         warnings: |_, _| Vec::new(),
+        deprecated: "",
         grace_seconds: |_, _| None,
         columns: &[],
         row: |_, _| Vec::new(),

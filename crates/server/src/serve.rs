@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use api::{Ask, Status};
+use api::{Ask, Status, Verb};
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, header};
 use jiff::Timestamp;
@@ -77,6 +77,7 @@ async fn steps(
     body: RequestBody,
     warnings: &mut Vec<String>,
 ) -> Result<(Answer, Accept), Status> {
+    check_timeout(ask)?;
     let now = Timestamp::now();
     let user = state.authenticate(peer, headers, now, warnings)?;
     let user = impersonate::impersonate(&state.authorizer, user, ask, headers)?;
@@ -96,8 +97,22 @@ async fn steps(
         Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
         None => lenient,
     };
+    warnings.extend((!found.behaviour.deprecated.is_empty()).then(|| found.behaviour.deprecated.to_string()));
     let cx = Cx { state, user: &user, ask, headers, accept, now };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
+}
+
+/// `timeout=` must be a duration, but for requests that live long; how long it may take is the server's own limit.
+fn check_timeout(ask: &Ask) -> Result<(), Status> {
+    let long = ask.target.as_ref().is_some_and(|target| {
+        matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    });
+    let given = ask.query.get("timeout").filter(|text| !text.is_empty() && !long && ask.verb != Verb::Watch);
+    given.map_or(Ok(()), |text| {
+        api::go::parse_duration(text)
+            .map(drop)
+            .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))
+    })
 }
 
 /// The request's own id where it is sound, else a new one.

@@ -8,8 +8,12 @@ use super::{columns, pod_check, pod_defaults, resources, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
-pub static COMPONENT_STATUS: Behaviour =
-    Behaviour { columns: columns::COMPONENT_STATUS, row: rows::component_status, ..Behaviour::PLAIN };
+pub static COMPONENT_STATUS: Behaviour = Behaviour {
+    deprecated: "v1 ComponentStatus is deprecated in v1.19+",
+    columns: columns::COMPONENT_STATUS,
+    row: rows::component_status,
+    ..Behaviour::PLAIN
+};
 
 pub static NODE: Behaviour = Behaviour {
     default: default_node,

@@ -11,6 +11,7 @@ use crate::{Behaviour, Cause};
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 pub static ENDPOINTS: Behaviour = Behaviour {
+    deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     default: |endpoints| {
         for subset in endpoints.list_mut("subsets") {
             for port in subset.list_mut("ports") {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::options::VersionMatch;
-use api::{ListOptions, Reason, Status};
+use api::{ListOptions, Reason, Status, meta};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
@@ -17,7 +17,7 @@ use kinds::Kind;
 use serde_json::{Value, json};
 use store::Revision;
 
-use super::At;
+use super::{At, read};
 use crate::accept::{Accept, Media};
 use crate::objects::{Collection, Compacted, Entry, Snapshot};
 use crate::respond::{self, Answer, Body};
@@ -33,6 +33,14 @@ const FUTURE_WAIT: Duration = Duration::from_secs(3);
 /// Answers what a selector selects, at one revision, whole or in chunks.
 pub async fn list(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let options = ListOptions::parse(&cx.ask.query)?;
+    if read::is_computed(at.kind) {
+        let mut objects = read::computed(cx);
+        objects.retain(|object| {
+            options.labels.matches(|key| meta::entry(object, "labels", key))
+                && options.fields.matches(|field| if field == "metadata.name" { meta::name(object) } else { "" })
+        });
+        return Ok(Answer::ok(transform::list(cx, at.kind, objects, json!({}), cx.accept)?));
+    }
     let page = page(cx, at, &options).await?;
     match cx.accept {
         Accept { media: Media::Json, transform: None, pretty: false, .. } => {

@@ -1,9 +1,12 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply, each as a change of the present object.
 
+use std::collections::BTreeMap;
+
 use api::options::FieldValidation;
-use api::{Reason, Status, WriteOptions, codec};
+use api::{Reason, Status, WriteOptions, go, yaml};
 use http::header;
 use kinds::apply::{self, ApplyError};
+use kinds::decode;
 use kinds::managed::{self, Write};
 use kinds::strategic::{self, PatchError};
 use serde_json::Value;
@@ -46,7 +49,14 @@ pub async fn patch_part(
     if form == Form::Apply {
         return apply(cx, at, part, &bytes, options, warnings).await;
     }
+    if bytes.iter().all(u8::is_ascii_whitespace) || decode::syntax_error(&bytes).is_some() {
+        return Err(Status::bad_request("invalid JSON patch"));
+    }
     let parsed = parse(form, &bytes);
+    let of_patch = match options.field_validation {
+        FieldValidation::Ignore => Vec::new(),
+        _ => decode::duplicate_fields(&bytes),
+    };
     let mut noticed = Vec::new();
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
@@ -54,15 +64,22 @@ pub async fn patch_part(
     let change = |old: &Value| {
         let patch = parsed.clone()?;
         let patched = match form {
-            Form::Json => json_patch(at, old, &patch)?,
-            Form::Merge => merge(old, &patch),
+            Form::Json => json_patch(old, &patch)?,
+            Form::Merge => merge(old.clone(), patch.clone()),
             _ => strategic::merge(&at.kind.schema, at.kind.root, old, &patch).map_err(patch_error)?,
         };
-        let (object, strict) = body::patched(wanted, patched).map_err(|why| unusable(form, &patch, &bytes, &why))?;
+        // The text of an error shows a strategic patch as Go prints it, else the object that came of the patch.
+        let shown = match form {
+            Form::Strategic => strategic::go_print(&patch),
+            _ => patched.to_string(),
+        };
+        let (object, of_object) = body::patched(wanted, patched).map_err(|why| unusable(&shown, &why))?;
+        let strict: Vec<String> =
+            of_patch.iter().cloned().chain(unknown_in_operations(form, &patch)).chain(of_object).collect();
         match options.field_validation {
             FieldValidation::Strict if !strict.is_empty() => {
                 let why = format!("strict decoding error: {}", strict.join(", "));
-                return Err(unusable(form, &patch, &bytes, &why));
+                return Err(unusable(&shown, &why));
             }
             FieldValidation::Warn => noticed = strict,
             _ => {}
@@ -93,25 +110,8 @@ fn form(cx: &Cx<'_>, at: &At<'_>) -> Result<Form, Status> {
 }
 
 fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
-    let invalid = || Status::bad_request("invalid JSON patch");
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(invalid());
-    }
-    let value: Value = serde_json::from_slice(bytes).map_err(|_| match form {
-        Form::Json => Status::bad_request(format!(
-            "error decoding patch: {}",
-            kinds::decode::type_meta(bytes).err().map(|why| why.to_string()).unwrap_or_default()
-        )),
-        _ => invalid(),
-    })?;
-    let json_type = match &value {
-        Value::Object(_) => "object",
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Number(_) => "number",
-        Value::Bool(_) => "bool",
-        Value::Null => "null",
-    };
+    let value: Value = serde_json::from_slice(bytes).map_err(|_| Status::bad_request("invalid JSON patch"))?;
+    let json_type = json_type(&value);
     match (form, &value) {
         (Form::Json, Value::Array(operations)) if operations.len() > JSON_PATCH_OPERATIONS_MAX => {
             Err(Status::too_large(format!(
@@ -134,22 +134,78 @@ fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
     }
 }
 
-fn merge(old: &Value, patch: &Value) -> Value {
-    let mut new = old.clone();
-    json_patch::merge(&mut new, patch);
-    new
+/// RFC 7386. Go takes the maps that it changes apart and writes them with their keys sorted, which shows in the order of
+/// warnings.
+fn merge(old: Value, patch: Value) -> Value {
+    let Value::Object(patch) = patch else { return patch };
+    let mut sorted: BTreeMap<String, Value> = match old {
+        Value::Object(old) => old.into_iter().collect(),
+        _ => BTreeMap::new(),
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            sorted.remove(&key);
+        } else {
+            let old = sorted.remove(&key).unwrap_or_default();
+            sorted.insert(key, merge(old, value));
+        }
+    }
+    Value::Object(sorted.into_iter().collect())
 }
 
-fn json_patch(at: &At<'_>, old: &Value, patch: &Value) -> Result<Value, Status> {
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
-    let mut new = old.clone();
-    json_patch::patch(&mut new, &operations).map_err(|why| {
-        let text = format!("the server rejected our request due to an error in our request");
-        let _ = (at, why);
+/// `unknown field "[0].bogus"` of a JSON patch.
+fn unknown_in_operations(form: Form, patch: &Value) -> Vec<String> {
+    let operations = patch.as_array().filter(|_| form == Form::Json).into_iter().flatten().enumerate();
+    let unknown = |(at, operation): (usize, &Value)| -> Vec<String> {
+        let known = |key: &&String| matches!(key.as_str(), "op" | "path" | "from" | "value");
+        let keys = operation.as_object().into_iter().flat_map(|fields| fields.keys());
+        keys.filter(|key| !known(key))
+            .map(|key| format!("unknown field {}", go::quote(&format!("[{at}].{key}"))))
+            .collect()
+    };
+    operations.flat_map(unknown).collect()
+}
+
+fn json_patch(old: &Value, patch: &Value) -> Result<Value, Status> {
+    let wrong = patch.as_array().into_iter().flatten().find(|operation| !operation.is_object() && !operation.is_null());
+    if let Some(wrong) = wrong {
+        return Err(Status::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp",
+            json_type(wrong)
+        )));
+    }
+    // Go does not say what was wrong with which operation.
+    let rejected = || {
+        let text = "the server rejected our request due to an error in our request";
         Status { details: Some(api::Details::default()), ..Status::failure(422, Reason::Invalid, text) }
-    })?;
-    Ok(new)
+    };
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
+    let mut new = old.clone();
+    json_patch::patch(&mut new, &operations).map_err(|_| rejected())?;
+    // Go takes the object apart to patch it, and writes it with its keys sorted.
+    Ok(sorted(new))
+}
+
+/// The value with the keys of its root sorted.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<String, Value> = map.into_iter().collect();
+            Value::Object(sorted.into_iter().collect())
+        }
+        other => other,
+    }
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    }
 }
 
 fn patch_error(error: PatchError) -> Status {
@@ -160,15 +216,11 @@ fn patch_error(error: PatchError) -> Status {
     }
 }
 
-/// The 422 of a patch that leads to no object of the kind. The text shows the patch as Go prints it.
-fn unusable(form: Form, patch: &Value, bytes: &[u8], why: &str) -> Status {
-    let shown = match form {
-        Form::Strategic => strategic::go_print(patch),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
-    };
+/// The 422 of a patch that leads to no object of the kind.
+fn unusable(shown: &str, why: &str) -> Status {
     let cause = api::Cause {
         reason: "FieldValueInvalid".into(),
-        message: format!("Invalid value: {}: {why}", api::go::quote(&shown)),
+        message: format!("Invalid value: {}: {why}", api::go::quote(shown)),
         field: "patch".into(),
     };
     let text = format!(" \"\" is invalid: patch: {}", cause.message);
@@ -185,10 +237,19 @@ async fn apply(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Status> {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    let config = codec::from_yaml(text).map_err(|why| {
-        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {why}"))
-    })?;
+    let read = yaml::read(bytes)
+        .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?;
+    let config = read.value;
+    match options.field_validation {
+        _ if read.duplicates.is_empty() => {}
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => warnings.extend(read.duplicates),
+        FieldValidation::Strict => {
+            let why = body::yaml_errors(&read.duplicates);
+            let text = format!("error strict decoding patch: error converting YAML to JSON: {why}");
+            return Err(Status::bad_request(text));
+        }
+    }
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let api_version = at.kind.api_version();

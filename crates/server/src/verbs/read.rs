@@ -1,6 +1,9 @@
 //! GET of one object.
 
-use api::{GetOptions, Status};
+use api::status::GroupResource;
+use api::{GetOptions, Status, meta};
+use kinds::Kind;
+use serde_json::{Value, json};
 
 use super::At;
 use crate::accept::Accept;
@@ -10,6 +13,12 @@ use crate::transform;
 
 /// Answers the object as it is now.
 pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
+    if is_computed(at.kind) {
+        let object = computed(cx).into_iter().find(|object| meta::name(object) == at.target.name);
+        let of = GroupResource { group: &at.kind.group, resource: &at.kind.singular };
+        let object = object.ok_or_else(|| Status::not_found(of, &at.target.name))?;
+        return Ok(Answer::ok(transform::object(cx, at.kind, object, cx.accept)?));
+    }
     at.check_name()?;
     let options = GetOptions::parse(&cx.ask.query)?;
     let collection = cx.state.collection(at.kind)?;
@@ -21,4 +30,23 @@ pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         Accept { transform: None, .. } => Ok(Answer::Encoded { code: 200, json: entry.json.clone() }),
         accept => Ok(Answer::ok(transform::object(cx, at.kind, entry.value(), accept)?)),
     }
+}
+
+/// A kind that can be read and was never written: its objects say how the server itself is.
+pub fn is_computed(kind: &Kind) -> bool {
+    kind.has_verb("get") && !kind.has_verb("create")
+}
+
+/// The parts of the server: the store is the only one that others may ask for by name.
+pub fn computed(cx: &Cx<'_>) -> Vec<Value> {
+    let condition = match cx.state.objects.failure() {
+        None => json!({"type": "Healthy", "status": "True", "message": "ok"}),
+        Some(why) => json!({"type": "Healthy", "status": "False", "message": "", "error": why}),
+    };
+    vec![json!({
+        "kind": "ComponentStatus",
+        "apiVersion": "v1",
+        "metadata": {"name": "etcd-0"},
+        "conditions": [condition],
+    })]
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{EventType, ListOptions, Status};
+use api::{Details, EventType, ListOptions, Reason, Status, go};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
@@ -33,6 +33,11 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Answers a stream of events.
 pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let options = ListOptions::parse(&cx.ask.query)?;
+    if !at.kind.has_verb("watch") {
+        let details = Details { kind: at.kind.plural.to_string(), ..Details::default() };
+        let text = format!("watch is not supported on resources of kind {}", go::quote(&at.kind.plural));
+        return Err(Status { details: Some(details), ..Status::failure(405, Reason::MethodNotAllowed, text) });
+    }
     let collection = cx.state.collection(at.kind)?;
     let selection = Selection::new(at.kind, &collection, &options, &at.target.name)?;
     let (snapshot, now) = list::now(cx, &collection);
