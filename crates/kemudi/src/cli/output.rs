@@ -60,9 +60,11 @@ pub fn object(format: &Format, object: &Value) -> Outcome<String> {
 
 /// As [`object`], for answers that kubectl prints in the order of their fields.
 pub fn answer(format: &Format, object: &Value) -> Outcome<String> {
+    let mut object = object.clone();
+    without_managed_fields(&mut object);
     match format {
-        Format::Json => Ok(indented(object) + "\n"),
-        format => self::object(format, object),
+        Format::Json => Ok(indented(&object) + "\n"),
+        format => self::object(format, &object),
     }
 }
 
