@@ -119,7 +119,7 @@ fn t03_the_use_cases_run() {
     // An operator: what it watches decides what it makes.
     let operator = format!(
         "mkfifo /tmp/events
-         {kubectl} get configmaps --watch --output-watch-events -o jsonpath='{{.type}} {{.object.metadata.name}}{{\"\n\"}}' > /tmp/events &
+         {kubectl} get configmaps --watch --output-watch-events -o jsonpath='{{.type}} {{.object.metadata.name}}{{\"\\n\"}}' > /tmp/events &
          while read type name; do
            case $type,$name in ADDED,wanted-*) {kubectl} create secret generic for-$name; kill $!; break;; esac
          done < /tmp/events"
