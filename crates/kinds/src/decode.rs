@@ -393,8 +393,8 @@ impl<'s> Reader<'s> {
         for (field, slot) in fields.iter().zip(self.slots.drain(base..)) {
             let value = match slot {
                 Some(value) if !value.is_null() => match written(field, &value) {
-                    Written::AsItIs => Some(value),
-                    Written::Null => Some(Value::Null),
+                    // Whoever writes an empty list owns it, until it is stored as none.
+                    Written::AsItIs | Written::Null => Some(value),
                     Written::LeftOut => None,
                 },
                 _ => absent(self.schema, field),

@@ -355,7 +355,10 @@ impl Kind {
         if crate::tidy::tidy(&self.schema, self.root, &mut object).is_ok() {
             return Ok(object);
         }
-        decode::normalize(&self.schema, self.root, object).map(|decoded| decoded.object)
+        let mut read = decode::normalize(&self.schema, self.root, object)?.object;
+        // What was just read is of its types.
+        let _ = crate::tidy::tidy(&self.schema, self.root, &mut read);
+        Ok(read)
     }
 
     /// Fills in what nobody set: the defaults that OpenAPI states, then those that are code upstream.

@@ -39,6 +39,16 @@ pub fn answer(
     Ok(issued.object)
 }
 
+/// Fills in how long the token should count, where the request does not say.
+pub fn default(request: &mut Value) {
+    if meta::at(request, &["spec", "expirationSeconds"]).is_none_or(Value::is_null) {
+        if !request["spec"].is_object() {
+            request["spec"] = json!({});
+        }
+        request["spec"]["expirationSeconds"] = json!(EXPIRATION_SECONDS_DEFAULT);
+    }
+}
+
 /// How tokens are issued here.
 #[derive(Clone, Copy)]
 pub struct Cx<'a> {

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, pod_check, pod_defaults, rows, volumes};
+use super::{columns, pod_check, pod_defaults, rows, volumes, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
 pub static POD_TEMPLATE: Behaviour = Behaviour {
+    warnings: warnings::pod_template,
     default: |object| template_defaults(object, "template.spec"),
     validate_create: |object| {
         let mut out = Vec::new();
@@ -24,6 +25,7 @@ pub static POD_TEMPLATE: Behaviour = Behaviour {
 };
 
 pub static REPLICATION_CONTROLLER: Behaviour = Behaviour {
+    warnings: warnings::workload,
     default: |object| {
         template_defaults(object, "spec.template.spec");
         let labels = object.at("spec.template.metadata.labels").clone();
@@ -54,6 +56,7 @@ pub static REPLICATION_CONTROLLER: Behaviour = Behaviour {
 };
 
 pub static REPLICA_SET: Behaviour = Behaviour {
+    warnings: warnings::workload,
     default: |object| {
         template_defaults(object, "spec.template.spec");
         object.set_if_absent("spec.replicas", 1);
@@ -78,6 +81,7 @@ pub static REPLICA_SET: Behaviour = Behaviour {
 };
 
 pub static DEPLOYMENT: Behaviour = Behaviour {
+    warnings: warnings::workload,
     default: default_deployment,
     prepare_create: |object| object.set("status", json!({})),
     prepare_update: count_annotations,
@@ -96,6 +100,7 @@ pub static DEPLOYMENT: Behaviour = Behaviour {
 };
 
 pub static STATEFUL_SET: Behaviour = Behaviour {
+    warnings: warnings::workload,
     default: default_stateful_set,
     prepare_create: |object| object.set("status", json!({"replicas": 0})),
     validate_create: stateful_set,
@@ -122,6 +127,7 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
 };
 
 pub static DAEMON_SET: Behaviour = Behaviour {
+    warnings: warnings::workload,
     default: default_daemon_set,
     prepare_create: |object| {
         object.set("status", json!({}));

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, invalid_unshown};
 use super::read::{Read, Write};
-use super::{columns, cron, pod_check, pod_defaults, rows};
+use super::{columns, cron, pod_check, pod_defaults, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static JOB: Behaviour = Behaviour {
+    warnings: warnings::workload,
     default: |job| {
         if let Some(spec) = job.at_mut("spec") {
             default_job_spec(spec);
@@ -20,7 +21,10 @@ pub static JOB: Behaviour = Behaviour {
         job.set("status", json!({}));
         if !job.flag("spec.manualSelector") {
             generate_selector(job);
-            label_as_pods(job);
+            // Kubernetes does so as it reads the job back, when all that is too long has been refused.
+            if job.text("metadata.name").len() <= 63 {
+                label_as_pods(job);
+            }
         }
     },
     validate_create: validate_job,
@@ -36,6 +40,7 @@ pub static JOB: Behaviour = Behaviour {
 };
 
 pub static CRON_JOB: Behaviour = Behaviour {
+    warnings: warnings::cron_job,
     default: |cron_job| {
         cron_job.set_default("spec.concurrencyPolicy", "Allow");
         cron_job.set_if_absent("spec.suspend", false);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -26,6 +26,7 @@ pub static CONFIG_MAP: Behaviour = Behaviour {
 };
 
 pub static SECRET: Behaviour = Behaviour {
+    warnings: warnings::secret,
     default: default_secret,
     validate_create: secret,
     validate_update: |new, old| {
@@ -40,8 +41,13 @@ pub static SECRET: Behaviour = Behaviour {
     ..Behaviour::PLAIN
 };
 
-pub static SERVICE_ACCOUNT: Behaviour =
-    Behaviour { columns: columns::SERVICE_ACCOUNT, row: rows::name_age, returns_deleted: true, ..Behaviour::PLAIN };
+pub static SERVICE_ACCOUNT: Behaviour = Behaviour {
+    warnings: warnings::service_account,
+    columns: columns::SERVICE_ACCOUNT,
+    row: rows::name_age,
+    returns_deleted: true,
+    ..Behaviour::PLAIN
+};
 
 /// `stringData` is for writing only: it goes into `data` and wins there.
 fn default_secret(secret: &mut Value) {

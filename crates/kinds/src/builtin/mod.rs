@@ -33,6 +33,7 @@ mod resource;
 mod services;
 mod storage;
 mod volumes;
+mod warnings;
 
 use crate::Behaviour;
 

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, required, text};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
 pub static INGRESS: Behaviour = Behaviour {
+    warnings: warnings::ingress,
     prepare_create: |ingress| ingress.set("status", json!({"loadBalancer": {}})),
     validate_create: |ingress| {
         const CLASS: &str = "kubernetes.io/ingress.class";

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, pod_check, pod_defaults, pod_row, resources};
+use super::{columns, pod_check, pod_defaults, pod_row, resources, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static POD: Behaviour = Behaviour {
+    warnings: warnings::pod,
     default,
     prepare_create,
     prepare_update: |_, _| {},

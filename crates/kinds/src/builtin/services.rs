@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, one_of, text};
 use super::read::{Read, Write};
-use super::{columns, discovery, rows};
+use super::{columns, discovery, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
 pub static SERVICE: Behaviour = Behaviour {
+    warnings: warnings::service,
     default,
     prepare_create: |service| {
         service.set("status", json!({"loadBalancer": {}}));

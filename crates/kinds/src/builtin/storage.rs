@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::{self, Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
 use super::volumes::csi_driver_name;
-use super::{columns, rows};
+use super::{columns, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -63,6 +63,7 @@ pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
 };
 
 pub static CSI_DRIVER: Behaviour = Behaviour {
+    warnings: warnings::csi_driver,
     default: |driver| {
         let spec = "spec";
         driver.set_if_absent(spec, json!({}));

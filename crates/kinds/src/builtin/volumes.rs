@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use super::check::{self, Causes, in_range, one_of, optional_one_of, required, text};
 use super::pod_check::{field_ref, node_selector, resource_field_ref};
 use super::read::{Read, Write};
-use super::{columns, pod_defaults, rows};
+use super::{columns, pod_defaults, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
+    warnings: warnings::persistent_volume,
     default: |volume| {
         volume.set_default("status.phase", "Pending");
         volume.set_default("spec.persistentVolumeReclaimPolicy", "Retain");
@@ -44,6 +45,7 @@ pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
 };
 
 pub static PERSISTENT_VOLUME_CLAIM: Behaviour = Behaviour {
+    warnings: warnings::claim,
     default: |claim| {
         claim.set_default("status.phase", "Pending");
         claim.set_if_absent("spec.volumeMode", "Filesystem");

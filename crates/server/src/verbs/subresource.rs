@@ -306,7 +306,7 @@ async fn token(
 ) -> Result<Answer, Status> {
     let options = WriteOptions::create(&cx.ask.query)?;
     let mut request = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
-    kinds::defaults::apply(&at.kind.schema, sub.root, &mut request);
+    token_request::default(&mut request);
     let (group, version) = own_version(at, sub);
     let typed = Typed { group, version, kind: &sub.kind, root: sub.root, has_status: true, ..Typed::of(at.kind) };
     own_fields(cx, typed, &sub.name, None, &mut request, &options);

@@ -1,0 +1,358 @@
+//! What a client is warned of though it is accepted: what is deprecated, does nothing, or is said twice.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use x509_parser::prelude::Pem;
+
+use super::check;
+use super::read::Read;
+use crate::kind::go_quote;
+
+/// Labels of nodes that have another name now.
+const OLD_LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
+    ("failure-domain.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
+    ("failure-domain.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
+];
+
+/// Kinds of volumes that are going or gone.
+const OLD_VOLUMES: &[(&str, &str)] = &[
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
+    ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+];
+
+const CRITICAL_POD: &str = "scheduler.alpha.kubernetes.io/critical-pod";
+const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const OLD_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
+const ENFORCE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+
+const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
+
+pub fn pod(new: &Value, old: Option<&Value>) -> Vec<String> {
+    match old {
+        Some(old) if old.at("spec") == new.at("spec") && old.at("metadata") == new.at("metadata") => Vec::new(),
+        _ => pod_spec(new, ""),
+    }
+}
+
+pub fn pod_template(new: &Value, old: Option<&Value>) -> Vec<String> {
+    template(new, old, "template")
+}
+
+/// Workloads with a template at `spec.template`.
+pub fn workload(new: &Value, old: Option<&Value>) -> Vec<String> {
+    template(new, old, "spec.template")
+}
+
+pub fn cron_job(new: &Value, old: Option<&Value>) -> Vec<String> {
+    template(new, old, "spec.jobTemplate.spec.template")
+}
+
+/// A template that did not change warns of nothing.
+fn template(new: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
+    match old {
+        Some(old) if old.at(path) == new.at(path) => Vec::new(),
+        _ => pod_spec(new.at(path), &format!("{path}.")),
+    }
+}
+
+pub fn service(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let spec = new.at("spec");
+    let mut out = Vec::new();
+    let mut warn = |wrong: bool, text: &str| {
+        if wrong {
+            out.push(text.to_owned());
+        }
+    };
+    let headless = spec.text("clusterIP") == "None";
+    let has_external = !spec.list("externalIPs").is_empty();
+    let spare_name = spec.text("type") != "ExternalName" && !spec.text("externalName").is_empty();
+    warn(has_external && !headless, "spec.externalIPs is deprecated and may no longer be implemented in some clusters");
+    warn(has_external && headless, "spec.externalIPs is ignored for headless services");
+    warn(
+        headless && spec.text("sessionAffinity") == "ClientIP",
+        "spec.SessionAffinity is ignored for headless services",
+    );
+    warn(spare_name, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    warn(
+        spec.text("trafficDistribution") == "PreferClose",
+        "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+    );
+    out
+}
+
+pub fn ingress(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let given = |object: &Value| object.at("metadata.annotations").key(INGRESS_CLASS).is_string();
+    match given(new) && !old.is_some_and(given) {
+        true => vec![format!("annotation {INGRESS_CLASS:?} is deprecated, please use 'spec.ingressClassName' instead")],
+        false => Vec::new(),
+    }
+}
+
+pub fn service_account(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let given = |object: &Value| object.at("metadata.annotations").key(ENFORCE_SECRETS).is_string();
+    match given(new) && !old.is_some_and(given) {
+        true => vec![format!(
+            "metadata.annotations[{ENFORCE_SECRETS}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        )],
+        false => Vec::new(),
+    }
+}
+
+pub fn secret(new: &Value, _: Option<&Value>) -> Vec<String> {
+    if new.text("type") != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let holds_pem = |key: &str| {
+        let data = STANDARD.decode(new.at("data").key(key).as_str().unwrap_or_default()).unwrap_or_default();
+        Pem::iter_from_buffer(&data).any(|block| block.is_ok())
+    };
+    for (key, what) in [("tls.crt", "certificate"), ("tls.key", "key")] {
+        if !holds_pem(key) {
+            return vec![format!("tls: failed to find any PEM data in {what} input")];
+        }
+    }
+    Vec::new()
+}
+
+pub fn claim(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = old_storage_class(new);
+    fractional_bytes(&mut out, new.at("spec.resources"), "spec.resources", &["storage"]);
+    out
+}
+
+pub fn persistent_volume(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = old_storage_class(new);
+    if new.text("spec.persistentVolumeReclaimPolicy") == "Recycle" {
+        out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
+    }
+    out.extend(old_volume(new.at("spec"), "spec"));
+    out
+}
+
+fn old_storage_class(object: &Value) -> Vec<String> {
+    match object.at("metadata.annotations").key(OLD_STORAGE_CLASS).is_string() {
+        true => vec![format!(
+            "metadata.annotations[{OLD_STORAGE_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+        )],
+        false => Vec::new(),
+    }
+}
+
+pub fn csi_driver(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let spec = new.at("spec");
+    match !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {
+        true => vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into()],
+        false => Vec::new(),
+    }
+}
+
+/// What is odd about a pod (`path` is `""`) or a template (`spec.template.`).
+fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let spec = pod.at("spec");
+    for (label, _) in spec.at("nodeSelector").entries() {
+        if let Some(why) = old_label(label) {
+            out.push(format!("{path}spec.nodeSelector[{label}]: {why}"));
+        }
+    }
+    node_affinity(&mut out, spec.at("affinity.nodeAffinity"), &format!("{path}spec.affinity.nodeAffinity"));
+    for (nth, spread) in spec.list("topologySpreadConstraints").iter().enumerate() {
+        let at = format!("{path}spec.topologySpreadConstraints[{nth}]");
+        let key = spread.text("topologyKey");
+        if let Some(why) = old_label(key) {
+            out.push(format!("{at}.topologyKey: {key} is {why}"));
+        }
+        if !spread.has("labelSelector") {
+            out.push(format!("{at}.labelSelector: {NULL_SELECTOR}"));
+        }
+    }
+    let annotations = pod.at("metadata.annotations");
+    if annotations.key(CRITICAL_POD).is_string() {
+        out.push(format!("{path}metadata.annotations[{CRITICAL_POD}]: non-functional in v1.16+; use the \"priorityClassName\" field instead"));
+    }
+    if annotations.key(SECCOMP_POD).is_string() && !spec.has("securityContext.seccompProfile") {
+        out.push(format!("{path}metadata.annotations[{SECCOMP_POD}]: non-functional in v1.27+; use the \"seccompProfile\" field instead"));
+    }
+    for (nth, alias) in spec.list("hostAliases").iter().enumerate() {
+        let ip = alias.text("ip");
+        if spec.list("hostAliases")[..nth].iter().any(|earlier| earlier.text("ip") == ip) {
+            out.push(format!("{path}spec.hostAliases[{nth}].ip: duplicate ip {}", go_quote(ip)));
+        }
+    }
+    for (nth, volume) in spec.list("volumes").iter().enumerate() {
+        out.extend(old_volume(volume, &format!("{path}spec.volumes[{nth}]")));
+    }
+    for volume in spec.list("volumes") {
+        overlaps(&mut out, volume);
+    }
+    let secrets = spec.list("imagePullSecrets");
+    for (nth, secret) in secrets.iter().enumerate() {
+        let name = secret.text("name");
+        if name.is_empty() {
+            out.push(format!("{path}spec.imagePullSecrets[{nth}].name: invalid empty name \"\""));
+        } else if secrets[..nth].iter().any(|earlier| earlier.text("name") == name) {
+            out.push(format!("{path}spec.imagePullSecrets[{nth}].name: duplicate name {}", go_quote(name)));
+        }
+    }
+    for list in ["initContainers", "containers"] {
+        for (nth, container) in spec.list(list).iter().enumerate() {
+            container_of(&mut out, container, &format!("{path}spec.{list}[{nth}]"));
+        }
+    }
+    for affinity in ["podAffinity", "podAntiAffinity"] {
+        pod_affinity(&mut out, spec.at("affinity").key(affinity), &format!("{path}spec.affinity.{affinity}"));
+    }
+    out
+}
+
+fn old_label(label: &str) -> Option<String> {
+    let (_, since, now) = OLD_LABELS.iter().find(|(old, ..)| *old == label)?;
+    Some(format!("deprecated since {since}; use {now:?} instead"))
+}
+
+fn old_volume(volume: &Value, path: &str) -> Option<String> {
+    let (kind, why) = OLD_VOLUMES.iter().find(|(kind, _)| volume.has(kind))?;
+    Some(format!("{path}.{kind}: {why}"))
+}
+
+fn node_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
+    let mut term = |term: &Value, path: &str| {
+        for (nth, expression) in term.list("matchExpressions").iter().enumerate() {
+            let key = expression.text("key");
+            if let Some(why) = old_label(key) {
+                out.push(format!("{path}.matchExpressions[{nth}].key: {key} is {why}"));
+            }
+        }
+    };
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    for (nth, one) in affinity.key(required).list("nodeSelectorTerms").iter().enumerate() {
+        term(one, &format!("{path}.{required}.nodeSelectorTerms[{nth}]"));
+    }
+    let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+    for (nth, one) in affinity.list(preferred).iter().enumerate() {
+        term(one.at("preference"), &format!("{path}.{preferred}[{nth}].preference"));
+    }
+}
+
+fn pod_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
+    for (nth, term) in affinity.list("requiredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
+        if !term.has("labelSelector") {
+            let list = "requiredDuringSchedulingIgnoredDuringExecution";
+            out.push(format!("{path}.{list}[{nth}].labelSelector: {NULL_SELECTOR}"));
+        }
+    }
+    for (nth, term) in affinity.list("preferredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
+        if !term.has("podAffinityTerm.labelSelector") {
+            let list = "preferredDuringSchedulingIgnoredDuringExecution";
+            out.push(format!("{path}.{list}[{nth}].podAffinityTerm.labelSelector: {NULL_SELECTOR}"));
+        }
+    }
+}
+
+fn container_of(out: &mut Vec<String>, container: &Value, path: &str) {
+    let resources = format!("{path}.resources");
+    fractional_bytes(out, container.at("resources"), &resources, &["memory", "ephemeral-storage"]);
+    let env = container.list("env");
+    for (nth, one) in env.iter().enumerate() {
+        let name = one.text("name");
+        if env[..nth].iter().any(|earlier| earlier.text("name") == name) {
+            let name = go_quote(name);
+            out.push(format!(
+                "{path}.env[{nth}]: hides previous definition of {name}, which may be dropped when using apply"
+            ));
+        }
+    }
+    let ports = container.list("ports");
+    let same = |a: &Value, b: &Value| {
+        ["containerPort", "hostPort"].iter().all(|field| a.int(field) == b.int(field))
+            && ["protocol", "hostIP", "name"].iter().all(|field| a.text(field) == b.text(field))
+    };
+    for (nth, port) in ports.iter().enumerate() {
+        if let Some(first) = ports[..nth].iter().position(|earlier| same(earlier, port)) {
+            out.push(format!("{path}.ports[{nth}]: duplicate port definition with {path}.ports[{first}]"));
+        }
+    }
+}
+
+/// Bytes come whole.
+fn fractional_bytes(out: &mut Vec<String>, resources: &Value, path: &str, names: &[&str]) {
+    for list in ["limits", "requests"] {
+        for name in names {
+            let value = resources.at(list).key(name);
+            if !value.is_null() && !check::quantity(value).is_multiple_of(0) {
+                let text = go_quote(value.as_str().unwrap_or_default());
+                out.push(format!("{path}.{list}[{name}]: fractional byte value {text} is invalid, must be an integer"));
+            }
+        }
+    }
+}
+
+/// Files of one volume that lie on or in each other.
+fn overlaps(out: &mut Vec<String>, volume: &Value) {
+    let items = |source: &Value, of: String| -> Vec<(String, String)> {
+        source.list("items").iter().map(|item| (item.text("path").to_owned(), of.clone())).collect()
+    };
+    let (kind, files): (String, Vec<(String, String)>) = if volume.has("projected") {
+        let sources = volume.list("projected.sources").iter().flat_map(|source| {
+            let named = |kind: &str, name: &str| format!("{kind} {}", go_quote(name));
+            match () {
+                () if source.has("configMap") => {
+                    items(source.at("configMap"), named("ConfigMap", source.text("configMap.name")))
+                }
+                () if source.has("secret") => items(source.at("secret"), named("Secret", source.text("secret.name"))),
+                () if source.has("downwardAPI") => items(source.at("downwardAPI"), "DownwardAPI".into()),
+                () if source.has("serviceAccountToken") => {
+                    vec![(source.text("serviceAccountToken.path").to_owned(), "ServiceAccountToken".into())]
+                }
+                () if source.has("clusterTrustBundle") => {
+                    let bundle = source.at("clusterTrustBundle");
+                    let name = if bundle.has("name") { bundle.text("name") } else { bundle.text("signerName") };
+                    vec![(bundle.text("path").to_owned(), named("ClusterTrustBundle", name))]
+                }
+                () => Vec::new(),
+            }
+        });
+        ("Projected".into(), sources.collect())
+    } else if volume.has("configMap") {
+        let name = go_quote(volume.text("configMap.name"));
+        (format!("ConfigMap {name}"), items(volume.at("configMap"), String::new()))
+    } else if volume.has("secret") {
+        let name = go_quote(volume.text("secret.secretName"));
+        (format!("Secret {name}"), items(volume.at("secret"), String::new()))
+    } else {
+        ("DownwardAPI".into(), items(volume.at("downwardAPI"), String::new()))
+    };
+    let shown = |(path, of): &(String, String)| match of.as_str() {
+        "" => go_quote(path),
+        of => format!("{} ({of})", go_quote(path)),
+    };
+    let inside = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+    let mut met = Vec::new();
+    for (nth, file) in files.iter().enumerate() {
+        let path = file.0.trim_end_matches('/');
+        for earlier in &files[..nth] {
+            let other = earlier.0.trim_end_matches('/');
+            if inside(path, other) || inside(other, path) {
+                met.push(format!("{} with {}", shown(file), shown(earlier)));
+            }
+        }
+    }
+    if !met.is_empty() {
+        let name = go_quote(volume.text("name"));
+        out.push(format!("volume {name} ({kind}): overlapping paths: {}", met.join("; ")));
+    }
+}
