@@ -174,7 +174,9 @@ pub fn one_user(pod: &Pod) -> Option<u32> {
 pub fn rotate_at(issued: Timestamp, expires: Timestamp, jitter: SignedDuration) -> Timestamp {
     let life = expires.duration_since(issued);
     let part = SignedDuration::from_millis(life.as_secs().saturating_mul(ROTATE_AFTER_PERCENT * 10));
-    issued + part.min(TOKEN_AGE_MAX) - jitter.min(ROTATE_JITTER_MAX)
+    let age = part.min(TOKEN_AGE_MAX);
+    // The jitter is small beside any life that the server gives; a shorter one still lasts half of it.
+    issued + (age - jitter.min(ROTATE_JITTER_MAX)).max(age / 2)
 }
 
 #[cfg(test)]
@@ -250,5 +252,6 @@ mod tests {
         check(600, 5, 475);
         check(365 * 86400, 0, 86400);
         check(3600, 1000, 2870);
+        check(10, 10, 4);
     }
 }

@@ -332,8 +332,8 @@ async fn what_cannot_start_says_why() {
 #[tokio::test]
 async fn volumes_follow_their_objects_and_tokens_are_replaced() {
     let bed = Bed::new();
-    // 80 % of this less the jitter is past at once: each look finds another token.
-    bed.api.set_token_seconds(12);
+    // Replaced after 40 to 80 % of this.
+    bed.api.set_token_seconds(8);
     let script = "cat /settings/color; echo; cat /token/token; echo; cat /about/labels; echo; touch /tmp/read
         until grep -q red /settings/color; do sleep 0.01; done; cat /settings/color; echo
         until test \"$(cat /token/token)\" != token-1-of-default-for-live; do sleep 0.01; done; cat /token/token | cut -d- -f1; cat /sub/color";

@@ -8,7 +8,9 @@ mod sandbox;
 fn program_for_all(dir: &std::path::Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let copy = dir.join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    // By another process: while we had it open for writing, a test beside this one could fork, and nobody execute it.
+    let status = std::process::Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status();
+    assert!(status.unwrap().success());
     for path in [dir, &copy] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }

@@ -379,6 +379,14 @@ async fn one_process_namespace_for_the_pod() {
     }
 }
 
+fn until(otherwise: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "{otherwise}");
+        std::thread::yield_now();
+    }
+}
+
 /// Every process whose environment or arguments carry the mark, and every mount of ours the host can see.
 fn leftovers(mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
@@ -403,7 +411,7 @@ async fn nothing_is_left() {
             containers.push(pod.start(shell(&script), streams).await.unwrap());
             tokio::task::spawn_blocking(move || output.read_exact(&mut [0; 3])).await.unwrap().unwrap();
         }
-        assert!(leftovers(&mark) >= 2);
+        until("the pods never ran", || leftovers(&mark) >= 4);
         dying.kill();
         tokio::time::timeout(PATIENCE, dying.ended()).await.unwrap();
         assert_eq!(ended(&containers[0]).await, Exit::Signal(9));
@@ -444,14 +452,10 @@ fn nothing_outlives_a_killed_agent() {
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(agent.stdout.take().unwrap()));
     assert!(lines.any(|line| line.unwrap().ends_with("holding")));
-    assert!(leftovers(&mark) >= 2);
+    until("the pod never ran", || leftovers(&mark) >= 2);
     agent.kill().unwrap();
     agent.wait().unwrap();
-    let began = Instant::now();
-    while leftovers(&mark) > 0 {
-        assert!(began.elapsed() < PATIENCE, "the pod outlives its agent");
-        std::thread::yield_now();
-    }
+    until("the pod outlives its agent", || leftovers(&mark) == 0);
 }
 
 /// What `run` is on a terminal: one container that has it.
