@@ -227,8 +227,12 @@ pub fn webhook_url(out: &mut Causes, url: &str, path: &str) {
 
 /// What `ValidateWebhookService` says.
 pub fn webhook_service(out: &mut Causes, service: &Value, path: &str) {
-    required(out, service, path, "name");
-    required(out, service, path, "namespace");
+    // Kubernetes calls its check with the two the wrong way round, so that each is told of as the other.
+    for (told, read) in [("name", "namespace"), ("namespace", "name")] {
+        if service.text(read).is_empty() {
+            out.push(Cause::required(format!("{path}.{told}"), ""));
+        }
+    }
     if let Some(text) = validate::port_number(service.int("port")) {
         let detail = format!("port is not valid: {text}");
         out.push(Cause::invalid(format!("{path}.port"), service.at("port"), &detail));

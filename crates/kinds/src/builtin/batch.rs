@@ -469,7 +469,7 @@ fn validate_job_status(new: &Value, old: &Value) -> Vec<Cause> {
     check::non_negative(&mut out, status, "status", &["active", "succeeded", "failed", "ready", "terminating"]);
     let (complete, failed) = (has(new, "Complete"), has(new, "Failed"));
     let (met, target) = (has(new, "SuccessCriteriaMet"), has(new, "FailureTarget"));
-    let mut conditions = |out: &mut Causes, wrong: bool, detail: &str| {
+    let conditions = |out: &mut Causes, wrong: bool, detail: &str| {
         if wrong {
             out.push(invalid_unshown("status.conditions", detail));
         }

@@ -666,18 +666,6 @@ pub const CSI_DRIVER: &[Column] = &[
     AGE,
 ];
 
-pub const CSI_STORAGE_CAPACITY: &[Column] = &[
-    NAME,
-    text(
-        "StorageClassName",
-        "storageClassName represents the name of the StorageClass that the reported capacity applies to. It must meet the same requirements as the name of a StorageClass object (non-empty, DNS subdomain). If that object no longer exists, the CSIStorageCapacity object is obsolete and should be removed by its creator. This field is immutable.",
-    ),
-    text(
-        "Capacity",
-        "capacity is the value reported by the CSI driver in its GetCapacityResponse for a GetCapacityRequest with topology and parameters that match the previous fields.\n\nThe semantic is currently (CSI spec 1.2) defined as: The available capacity, in bytes, of the storage that can be used to provision volumes. If not set, that information is currently unavailable.",
-    ),
-];
-
 pub const MUTATING_WEBHOOK: &[Column] =
     &[NAME, integer("Webhooks", "Webhooks indicates the number of webhooks registered in this configuration"), AGE];
 

@@ -18,6 +18,7 @@ mod batch;
 mod certificates;
 mod cluster;
 mod config;
+mod crd_schema;
 mod cron;
 mod discovery;
 mod events;

@@ -635,10 +635,6 @@ pub fn csi_driver(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-pub fn csi_storage_capacity(object: &Value, _: Timestamp) -> Vec<Value> {
-    cells![name(object), object.text("storageClassName"), text_or(object, "capacity", "<unset>")]
-}
-
 pub fn webhooks(object: &Value, now: Timestamp) -> Vec<Value> {
     cells![name(object), object.list("webhooks").len(), age(object, now)]
 }
@@ -800,26 +796,11 @@ fn metric(metric: &Value, status: &Value) -> String {
 
 pub fn custom_resource_definition(object: &Value, _: Timestamp) -> Vec<Value> {
     let spec = object.at("spec");
-    let versions: Vec<String> = spec
-        .list("versions")
-        .iter()
-        .map(|version| {
-            let mut marks = Vec::new();
-            if version.flag("storage") {
-                marks.push("storage");
-            }
-            if !version.flag("served") {
-                marks.push("unserved");
-            }
-            if version.flag("deprecated") {
-                marks.push("deprecated");
-            }
-            match marks.is_empty() {
-                true => version.text("name").to_owned(),
-                false => format!("{}({})", version.text("name"), marks.join(",")),
-            }
-        })
+    let served = spec.list("versions").iter().filter(|version| version.flag("served"));
+    let mut versions: Vec<String> = served
+        .map(|version| format!("{}{}", version.text("name"), if version.flag("storage") { "(storage)" } else { "" }))
         .collect();
+    versions.sort();
     let short: Vec<&str> = spec.list("names.shortNames").iter().filter_map(Value::as_str).collect();
     let established = object.list("status.conditions").iter().find(|c| c.text("type") == "Established");
     cells![

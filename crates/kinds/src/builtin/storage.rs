@@ -137,8 +137,7 @@ pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
         let fields = ["nodeTopology", "storageClassName"];
         fields.iter().filter_map(|field| validate::immutable(new.at(field), old.at(field), field)).collect()
     },
-    columns: columns::CSI_STORAGE_CAPACITY,
-    row: rows::csi_storage_capacity,
+    // Kubernetes has columns for it, and shows none of them.
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
