@@ -309,6 +309,17 @@ impl Status {
         }
     }
 
+    /// A failure that clients can read and not branch on: 500 without a reason.
+    pub fn unexplained(message: impl Into<String>) -> Status {
+        Status::failure(500, Reason::Unknown, message)
+    }
+
+    /// A change that a budget does not allow now.
+    pub fn disrupted(message: impl Into<String>, cause: Cause) -> Status {
+        let details = Details { causes: vec![cause], ..Details::default() };
+        Status { details: Some(details), ..Status::failure(429, Reason::TooManyRequests, message) }
+    }
+
     /// What this server cannot do yet, said plainly.
     pub fn not_implemented(what: impl fmt::Display) -> Status {
         Status::failure(501, Reason::NotImplemented, format!("{what} is not implemented by this server yet"))

@@ -72,6 +72,8 @@ pub struct Entry {
     /// The whole object as JSON, `resourceVersion` included.
     pub json: Bytes,
     pub uid: Box<str>,
+    /// `metadata.deletionTimestamp` in seconds since 1970.
+    pub deleted_at: Option<i64>,
     labels: Box<[(Box<str>, Box<str>)]>,
     /// In the order of [`Shape::selectable`].
     fields: Box<[Box<str>]>,
@@ -310,7 +312,7 @@ impl Collection {
     }
 
     fn entry(&self, key: Arc<str>, revision: Revision, json: Bytes) -> Arc<Entry> {
-        let mut pointers: Vec<&str> = vec!["/metadata/uid", "/metadata/labels"];
+        let mut pointers: Vec<&str> = vec!["/metadata/uid", "/metadata/labels", "/metadata/deletionTimestamp"];
         pointers.extend(self.shape.selectable.iter().map(|pointer| &**pointer));
         let picked = pick(&json, &pointers);
         let labels = match &picked[1] {
@@ -319,8 +321,17 @@ impl Collection {
             }
             _ => Box::default(),
         };
-        let fields = picked[2..].iter().map(|value| field_text(value).into()).collect();
-        Arc::new(Entry { key, revision, json, uid: picked[0].as_str().unwrap_or_default().into(), labels, fields })
+        let fields = picked[3..].iter().map(|value| field_text(value).into()).collect();
+        let deleted_at = picked[2].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        Arc::new(Entry {
+            key,
+            revision,
+            json,
+            uid: picked[0].as_str().unwrap_or_default().into(),
+            deleted_at: deleted_at.map(|at| at.as_second()),
+            labels,
+            fields,
+        })
     }
 }
 

@@ -14,6 +14,11 @@ use crate::accept::{Accept, Media};
 /// Answers of this size and above are compressed for clients that take gzip, in bytes.
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
 
+/// The codes that answers have outside of `Status`.
+pub const OK: u16 = 200;
+pub const CREATED: u16 = 201;
+pub const NOT_FOUND: u16 = 404;
+
 /// Why a body broke off while it was sent.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer: whole, or made while it is sent.

@@ -25,21 +25,21 @@ pub fn answer(cx: &crate::serve::Cx<'_>, kind: &kinds::Kind, object: Value) -> R
 
 /// What reviews need to know.
 #[derive(Clone, Copy)]
-pub struct Cx<'a> {
+struct Cx<'a> {
     /// Who asks.
-    pub user: &'a User,
-    pub authenticator: &'a Authenticator,
-    pub authorizer: &'a Authorizer,
-    pub lookup: &'a dyn Lookup,
+    user: &'a User,
+    authenticator: &'a Authenticator,
+    authorizer: &'a Authorizer,
+    lookup: &'a dyn Lookup,
     /// Seconds since 1970.
-    pub now: i64,
+    now: i64,
 }
 
 /// Answers a review: the decoded object in, the same with its status out. `namespace` is the request's.
-pub type Review = fn(&Cx<'_>, namespace: &str, object: Value) -> Result<Value, Status>;
+type Review = fn(&Cx<'_>, namespace: &str, object: Value) -> Result<Value, Status>;
 
 /// The review of a group and resource, where that is one.
-pub fn find(group: &str, resource: &str) -> Option<Review> {
+fn find(group: &str, resource: &str) -> Option<Review> {
     match (group, resource) {
         ("authentication.k8s.io", "tokenreviews") => Some(token_review),
         ("authentication.k8s.io", "selfsubjectreviews") => Some(self_subject_review),
@@ -52,7 +52,7 @@ pub fn find(group: &str, resource: &str) -> Option<Review> {
 }
 
 /// Who a token stands for.
-pub fn token_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
+fn token_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
     without_namespace(&mut object);
     let token = meta::text_at(&object, &["spec", "token"]);
     if token.is_empty() {
@@ -84,7 +84,7 @@ pub fn token_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, St
 }
 
 /// Who am I.
-pub fn self_subject_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Value, Status> {
+fn self_subject_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Value, Status> {
     let now = jiff::Timestamp::from_second(cx.now).map_err(Status::internal)?;
     Ok(json!({
         "kind": object["kind"],
@@ -95,7 +95,7 @@ pub fn self_subject_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Value,
 }
 
 /// May they.
-pub fn subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
+fn subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
     without_namespace(&mut object);
     let mut causes = spec_causes(&object, true);
     causes.extend(metadata_cause(&object, false));
@@ -103,7 +103,7 @@ pub fn subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<
 }
 
 /// May they, in one namespace.
-pub fn local_subject_access_review(cx: &Cx<'_>, namespace: &str, mut object: Value) -> Result<Value, Status> {
+fn local_subject_access_review(cx: &Cx<'_>, namespace: &str, mut object: Value) -> Result<Value, Status> {
     match meta::namespace(&object) {
         "" => drop(meta::metadata_mut(&mut object).insert("namespace".into(), json!(namespace))),
         given if given == namespace => {}
@@ -125,7 +125,7 @@ pub fn local_subject_access_review(cx: &Cx<'_>, namespace: &str, mut object: Val
 }
 
 /// May I.
-pub fn self_subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
+fn self_subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
     without_namespace(&mut object);
     let mut causes = spec_causes(&object, false);
     causes.extend(metadata_cause(&object, false));
@@ -134,7 +134,7 @@ pub fn self_subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Re
 }
 
 /// What may I, in one namespace.
-pub fn self_subject_rules_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Value, Status> {
+fn self_subject_rules_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Value, Status> {
     let namespace = meta::text_at(&object, &["spec", "namespace"]);
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));

@@ -17,14 +17,16 @@ use crate::allocate::{Allocator, Range};
 use crate::authn::{Authenticator, Credentials, User};
 use crate::authz::{Authorizer, rbac};
 use crate::connection::Peer;
-use crate::lookup::Lookup;
+use crate::lookup::{Identity, Lookup};
 use crate::objects::{self, Changed, Collection, Objects, Shape};
 use crate::pki::Pki;
 use crate::respond::Body;
 use crate::verbs::write::store_failure;
 
 /// How a server is set up. The defaults are a cluster of its own in memory.
-#[derive(Clone, Debug)]
+///
+/// Holds secrets, so that it prints nothing of itself.
+#[derive(Clone)]
 pub struct Options {
     /// `memory://` or `disk://DIR`.
     pub store: String,
@@ -193,5 +195,11 @@ impl Lookup for State {
         let kind = self.registry.load().preferred(group, resource).cloned()?;
         let entry = self.collection(&kind).ok()?.get(&objects::key(namespace, name))?;
         Some(Arc::new(entry.value()))
+    }
+
+    fn identity(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Identity> {
+        let kind = self.registry.load().preferred(group, resource).cloned()?;
+        let entry = self.collection(&kind).ok()?.get(&objects::key(namespace, name))?;
+        Some(Identity { uid: entry.uid.to_string(), deleted_at: entry.deleted_at })
     }
 }

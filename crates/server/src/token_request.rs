@@ -51,30 +51,28 @@ pub fn default(request: &mut Value) {
 
 /// How tokens are issued here.
 #[derive(Clone, Copy)]
-pub struct Cx<'a> {
-    pub accounts: &'a ServiceAccounts,
-    pub lookup: &'a dyn Lookup,
+struct Cx<'a> {
+    accounts: &'a ServiceAccounts,
+    lookup: &'a dyn Lookup,
     /// `--service-account-max-token-expiration`, in seconds.
-    pub expiration_seconds_max: Option<i64>,
+    expiration_seconds_max: Option<i64>,
     /// `--service-account-extend-token-expiration`
-    pub extend_expiration: bool,
+    extend_expiration: bool,
     /// Seconds since 1970.
-    pub now: i64,
+    now: i64,
 }
 
 /// A token that was issued.
 #[derive(Debug)]
-pub struct Issued {
+struct Issued {
     /// The request with its status.
-    pub object: Value,
+    object: Value,
     /// To be sent as `Warning: 299` header.
-    pub warning: Option<String>,
-    /// For the audit annotation `authentication.kubernetes.io/issued-credential-id`.
-    pub credential_id: String,
+    warning: Option<String>,
 }
 
 /// Issues a token for the named account. Errors are the answers to the client.
-pub fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value) -> Result<Issued, Status> {
+fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value) -> Result<Issued, Status> {
     let (given, place) = (meta::name(&object), meta::namespace(&object));
     if !place.is_empty() && place != namespace {
         let text = "the namespace of the provided object does not match the namespace sent on the request";
@@ -129,7 +127,7 @@ pub fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value
         issued_at: Some(cx.now),
         not_before: Some(cx.now),
         expires_at: Some(cx.now + if extended { EXTENDED_SECONDS } else { seconds }),
-        id: id.clone(),
+        id,
         namespace: namespace.to_string(),
         service_account: Reference { name: name.to_string(), uid: uid.to_string() },
         warn_after: extended.then_some(cx.now + seconds),
@@ -140,7 +138,7 @@ pub fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value
     fill_metadata(&mut object, namespace, name, uid, &time(cx.now)?);
     object["spec"] = json!({"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": reference});
     object["status"] = json!({"token": token, "expirationTimestamp": time(cx.now + seconds)?});
-    Ok(Issued { object, warning, credential_id: format!("JTI={id}") })
+    Ok(Issued { object, warning })
 }
 
 /// The unexpiring token of a Secret of type `kubernetes.io/service-account-token`, for whoever fills such Secrets.

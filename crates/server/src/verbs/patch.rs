@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::At;
 use super::body::{self, Wanted};
+use super::json_patch::{COPIED_BYTES_MAX, Failure};
 use super::write::{APPLIED, Part, change_object, create_object, place, timestamp, written};
-use crate::respond::Answer;
+use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
 
 /// The kinds of patches.
@@ -73,7 +74,18 @@ pub async fn patch_part(
             Form::Strategic => strategic::go_print(&patch),
             _ => patched.to_string(),
         };
-        let (object, of_object) = body::patched(wanted, patched).map_err(|why| unusable(&shown, &why))?;
+        let converted = match form {
+            Form::Strategic => strategic::conversion_error(&at.kind.schema, at.kind.root, &patched),
+            _ => other_kind(wanted, &patched),
+        };
+        if let Some(why) = converted {
+            return Err(unusable(&shown, &why));
+        }
+        let (object, mut of_object) = body::patched(wanted, patched).map_err(|why| unusable(&shown, &why))?;
+        if form == Form::Strategic {
+            // Decoded from a map, where the order of the fields is lost.
+            of_object.sort();
+        }
         let strict: Vec<String> =
             of_patch.iter().cloned().chain(unknown_in_operations(form, &patch)).chain(of_object).collect();
         match options.field_validation {
@@ -88,25 +100,52 @@ pub async fn patch_part(
     };
     let stored = change_object(cx, at, part, &options, warnings, false, change).await?;
     warnings.append(&mut noticed);
-    written(cx, at.kind, 200, stored)
+    written(cx, at.kind, respond::OK, stored)
+}
+
+/// A patch that makes an object of another kind.
+fn other_kind(wanted: Wanted, patched: &Value) -> Option<String> {
+    let text = |field: &str| patched.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let same = (api_version.is_empty() || api_version == wanted.api_version())
+        && (kind.is_empty() || kind == wanted.kind_name);
+    (!same).then(|| {
+        format!(
+            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
+            go::quote(kind),
+            go::quote(api_version)
+        )
+    })
 }
 
 fn form(cx: &Cx<'_>, at: &At<'_>) -> Result<Form, Status> {
     let text = cx.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let form = match text.split(';').next().unwrap_or_default().trim() {
-        "application/json-patch+json" => Form::Json,
-        "application/merge-patch+json" => Form::Merge,
-        "application/strategic-merge-patch+json" if !at.kind.is_custom() => Form::Strategic,
-        "application/apply-patch+yaml" => Form::Apply,
-        _ => {
-            let text = "415: Unsupported Media Type";
-            return Err(Status {
-                details: Some(api::Details::default()),
-                ..Status::failure(415, Reason::UnsupportedMediaType, text)
-            });
-        }
+    let form_of = |media: &str| match media.split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => Some(Form::Json),
+        "application/merge-patch+json" => Some(Form::Merge),
+        "application/strategic-merge-patch+json" if !at.kind.is_custom() => Some(Form::Strategic),
+        "application/apply-patch+yaml" => Some(Form::Apply),
+        _ => None,
     };
-    Ok(form)
+    if let Some(form) = form_of(text) {
+        return Ok(form);
+    }
+    // The router takes a list of types, the handler behind it does not.
+    if text.split(',').any(|media| form_of(media).is_some()) {
+        let known = match at.kind.is_custom() {
+            true => "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            false => {
+                "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+            }
+        };
+        return Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {known}"
+        )));
+    }
+    Err(Status {
+        details: Some(api::Details::default()),
+        ..Status::failure(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type")
+    })
 }
 
 fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
@@ -119,7 +158,7 @@ fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
                 operations.len()
             )))
         }
-        (Form::Json, Value::Array(_)) => Ok(value),
+        (Form::Json, Value::Array(_)) | (Form::Json | Form::Strategic, Value::Null) => Ok(value),
         (Form::Json, _) => Err(Status::bad_request(format!(
             "error decoding patch: json: cannot unmarshal {json_type} into Go value of type []handlers.jsonPatchOp"
         ))),
@@ -136,7 +175,7 @@ fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
 
 /// RFC 7386. Go takes the maps that it changes apart and writes them with their keys sorted, which shows in the order of
 /// warnings.
-fn merge(old: Value, patch: Value) -> Value {
+pub fn merge(old: Value, patch: Value) -> Value {
     let Value::Object(patch) = patch else { return patch };
     let mut sorted: BTreeMap<String, Value> = match old {
         Value::Object(old) => old.into_iter().collect(),
@@ -174,16 +213,17 @@ fn json_patch(old: &Value, patch: &Value) -> Result<Value, Status> {
             json_type(wrong)
         )));
     }
-    // Go does not say what was wrong with which operation.
-    let rejected = || {
-        let text = "the server rejected our request due to an error in our request";
-        Status { details: Some(api::Details::default()), ..Status::failure(422, Reason::Invalid, text) }
-    };
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
-    let mut new = old.clone();
-    json_patch::patch(&mut new, &operations).map_err(|_| rejected())?;
+    let operations = patch.as_array().map(Vec::as_slice).unwrap_or_default();
     // Go takes the object apart to patch it, and writes it with its keys sorted.
-    Ok(sorted(new))
+    super::json_patch::apply(old, operations).map(sorted).map_err(|failure| match failure {
+        Failure::Rejected => {
+            let text = "the server rejected our request due to an error in our request";
+            Status { details: Some(api::Details::default()), ..Status::failure(422, Reason::Invalid, text) }
+        }
+        Failure::TooLarge(bytes) => Status::too_large(format!(
+            "Unable to complete the copy, the accumulated size increase of copy is {bytes}, exceeding the limit {COPIED_BYTES_MAX}"
+        )),
+    })
 }
 
 /// The value with the keys of its root sorted.
@@ -212,7 +252,7 @@ fn patch_error(error: PatchError) -> Status {
     match error {
         PatchError::BadRequest(text) => Status::bad_request(text),
         PatchError::Unprocessable(text) => Status { details: None, ..Status::failure(422, Reason::Invalid, text) },
-        PatchError::Internal(text) => Status { details: None, ..Status::failure(500, Reason::Unknown, text) },
+        PatchError::Internal(text) => Status::unexplained(text),
     }
 }
 
@@ -237,9 +277,14 @@ async fn apply(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Status> {
-    let read = yaml::read(bytes)
-        .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?;
+    let read = yaml::read(bytes).map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
     let config = read.value;
+    if !config.is_object() && !config.is_null() {
+        return Err(Status::bad_request(format!(
+            "error decoding patch: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            json_type(&config)
+        )));
+    }
     match options.field_validation {
         _ if read.duplicates.is_empty() => {}
         FieldValidation::Ignore => {}
@@ -297,17 +342,17 @@ async fn apply(
         cx.state.authorizer.require(&create)?;
         let Some(object) = merged(None)? else { return Err(at.not_found()) };
         let created = create_object(cx, at, object, &done, warnings).await?;
-        return written(cx, at.kind, 201, created);
+        return written(cx, at.kind, respond::CREATED, created);
     }
     let change = |old: &Value| Ok(merged(Some(old))?.unwrap_or_else(|| old.clone()));
     let stored = change_object(cx, at, part, &done, warnings, false, change).await?;
-    written(cx, at.kind, 200, stored)
+    written(cx, at.kind, respond::OK, stored)
 }
 
 fn apply_error(error: ApplyError) -> Status {
     match error {
         ApplyError::BadRequest(text) => Status::bad_request(text),
-        ApplyError::Internal(text) => Status { details: None, ..Status::failure(500, Reason::Unknown, text) },
+        ApplyError::Internal(text) => Status::unexplained(text),
         ApplyError::Conflict(conflicts) => {
             let causes = conflicts.causes.into_iter().map(|cause| api::Cause {
                 reason: "FieldManagerConflict".into(),

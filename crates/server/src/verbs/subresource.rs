@@ -60,7 +60,7 @@ async fn part(
             let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
             let object = place(at, object, Some(&at.target.name))?;
             let stored = change_object(cx, at, part, &options, warnings, true, |_| Ok(object.clone())).await?;
-            written(cx, at.kind, 200, stored)
+            written(cx, at.kind, respond::OK, stored)
         }
     }
 }
@@ -136,7 +136,7 @@ async fn assign(
     }
     if !wrong.is_empty() {
         let text = if wrong.len() == 1 { wrong.remove(0) } else { format!("[{}]", wrong.join(", ")) };
-        return Err(Status { details: None, ..Status::failure(500, api::Reason::Unknown, text) });
+        return Err(Status::unexplained(text));
     }
     let conflict =
         |why: String| Status::conflict(GroupResource { group: "", resource: "pods/binding" }, &target.name, why);
@@ -187,8 +187,8 @@ fn set_condition(pod: &mut Value, condition: Value) {
 }
 
 fn success() -> Answer {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Answer::created(status)
+    let (kind, code) = ("Status", respond::CREATED);
+    Answer::created(json!({"kind": kind, "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}))
 }
 
 async fn evict(
@@ -230,7 +230,7 @@ async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result
         _ => {
             let text =
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Err(Status { details: None, ..Status::failure(500, api::Reason::Unknown, text) });
+            return Err(Status::unexplained(text));
         }
     };
     let status = &budget["status"];
@@ -247,8 +247,7 @@ async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result
             ..api::Cause::default()
         };
         let text = "Cannot evict pod as it would violate the pod's disruption budget.";
-        let details = api::Details { causes: vec![cause], ..api::Details::default() };
-        return Err(Status { details: Some(details), ..Status::failure(429, api::Reason::TooManyRequests, text) });
+        return Err(Status::disrupted(text, cause));
     }
     if dry_run {
         return Ok(());
@@ -335,7 +334,7 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
         Ok(new)
     };
     let stored = change_object(cx, at, Part::Other("finalize"), &options, warnings, false, change).await?;
-    written(cx, at.kind, 200, stored)
+    written(cx, at.kind, respond::OK, stored)
 }
 
 /// GET, PUT and PATCH of `Scale`: a small object that stands for the replicas of a bigger one.
@@ -502,18 +501,18 @@ async fn log(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let request = http::Request::get(uri).body(Bytes::new()).map_err(Status::internal)?;
     let response = api.call(request).await;
     match response.status().as_u16() {
-        200 => {
-            let (head, body) = response.into_parts();
-            let mut answer = respond::raw(200, "text/plain", Bytes::new());
-            *answer.status_mut() = head.status;
-            *answer.body_mut() = body;
+        respond::OK => {
+            let mut answer = respond::raw(respond::OK, "text/plain", Bytes::new());
+            *answer.body_mut() = response.into_body();
             Ok(Answer::Raw(answer))
         }
         code => {
             let bytes = response.into_body().collect().await.map_err(Status::internal)?.to_bytes();
             let text = String::from_utf8_lossy(&bytes).trim_end().to_string();
-            let reason = if code == 404 { api::Reason::NotFound } else { api::Reason::BadRequest };
-            Err(Status::failure(if code == 404 { 404 } else { 400 }, reason, text))
+            match code {
+                respond::NOT_FOUND => Err(Status { details: None, message: text, ..Status::no_such_path() }),
+                _ => Err(Status::bad_request(text)),
+            }
         }
     }
 }

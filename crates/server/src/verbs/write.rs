@@ -18,7 +18,7 @@ use crate::admission::{self, Operation};
 use crate::allocate::Held;
 use crate::authz::{rbac, rules};
 use crate::objects::{self, WriteError, Written};
-use crate::respond::Answer;
+use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
 use crate::{reviews, transform};
 
@@ -45,7 +45,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     }
     let object = place(at, object, None)?;
     let created = create_object(cx, at, object, &options, warnings).await?;
-    written(cx, at.kind, 201, created)
+    written(cx, at.kind, respond::CREATED, created)
 }
 
 /// Answers a question about identities or rights.
@@ -70,11 +70,7 @@ pub async fn create_object(
     warnings: &mut Vec<String>,
 ) -> Result<Stored, Status> {
     if !meta::resource_version(&object).is_empty() && at.target.name.is_empty() {
-        return Err(Status {
-            details: None,
-            reason: api::Reason::Unknown,
-            ..Status::failure(500, api::Reason::Unknown, "resourceVersion should not be set on objects to be created")
-        });
+        return Err(Status::unexplained("resourceVersion should not be set on objects to be created"));
     }
     at.kind.default(&mut object);
     clear_metadata(&mut object);
@@ -140,11 +136,11 @@ pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     if !exists && at.kind.behaviour.create_on_update {
         let object = created_by_put(object);
         let created = create_object(cx, at, object, &options, warnings).await?;
-        return written(cx, at.kind, 201, created);
+        return written(cx, at.kind, respond::CREATED, created);
     }
     let change = |_: &Value| Ok(object.clone());
     let stored = change_object(cx, at, Part::Object, &options, warnings, true, change).await?;
-    written(cx, at.kind, 200, stored)
+    written(cx, at.kind, respond::OK, stored)
 }
 
 /// A PUT that creates knows nothing of an earlier object.
@@ -288,10 +284,9 @@ fn check_versions(
 ) -> Result<bool, Status> {
     let uid = meta::uid(new);
     if whole && !uid.is_empty() && uid != meta::uid(old) {
-        let group = if at.kind.group.is_empty() { "" } else { "" };
         let why = format!(
-            "StorageError: invalid object, Code: 4, Key: /registry/{group}{}/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            at.kind.plural,
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            registry_place(at.kind),
             at.key(),
             meta::uid(old)
         );
@@ -311,10 +306,29 @@ fn check_versions(
             Ok(false)
         }
         given => match api::go::parse_u64(given) {
-            Err(why) => Err(Status { details: None, ..Status::failure(500, api::Reason::Unknown, why) }),
+            Err(why) => Err(Status::unexplained(why)),
             Ok(given) if given == revision => Ok(true),
             Ok(_) => Err(modified(at)),
         },
+    }
+}
+
+/// Where the API server keeps a kind in etcd, as its error texts tell.
+fn registry_place(kind: &Kind) -> String {
+    /// Kinds whose place has another name than their plural.
+    const OTHERS: [(&str, &str, &str); 5] = [
+        ("", "endpoints", "services/endpoints"),
+        ("", "nodes", "minions"),
+        ("", "replicationcontrollers", "controllers"),
+        ("", "services", "services/specs"),
+        ("networking.k8s.io", "ingresses", "ingress"),
+    ];
+    let (group, plural) = (&*kind.group, &*kind.plural);
+    let with_group = kind.is_custom() || matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io");
+    match OTHERS.iter().find(|(g, p, _)| (*g, *p) == (group, plural)) {
+        Some((.., place)) => place.to_string(),
+        None if with_group => format!("{group}/{plural}"),
+        None => plural.to_string(),
     }
 }
 
