@@ -70,10 +70,9 @@ pub static PRIORITY_CLASS: Behaviour = Behaviour {
         out
     },
     // Counted once, at the creation.
-    prepare_update: |_, _| {},
+    prepare_create: |class| class["metadata"]["generation"] = 1.into(),
     columns: columns::PRIORITY_CLASS,
     row: rows::priority_class,
-    has_generation: true,
     ..Behaviour::PLAIN
 };
 
