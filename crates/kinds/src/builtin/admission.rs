@@ -129,9 +129,8 @@ fn webhooks(configuration: &Value, old: Option<&Value>) -> Vec<Cause> {
         !(0..hooks.len()).any(named)
     });
     let harmless = kept(|hooks| hooks.iter().all(|hook| SIDE_EFFECTS.contains(&hook.text("sideEffects"))));
-    let recognized = kept(|hooks| {
-        hooks.iter().all(|hook| hook.list("admissionReviewVersions").iter().any(|version| is_review_version(version)))
-    });
+    let recognized =
+        kept(|hooks| hooks.iter().all(|hook| hook.list("admissionReviewVersions").iter().any(is_review_version)));
     let mut out = Vec::new();
     for (at, hook) in hooks.iter().enumerate() {
         let path = format!("webhooks[{at}]");

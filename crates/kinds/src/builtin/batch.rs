@@ -9,6 +9,7 @@ use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static JOB: Behaviour = Behaviour {
+    not_selectable: |field| format!("field label {} not supported for Job", crate::kind::go_quote(field)),
     warnings: warnings::workload,
     default: |job| {
         if let Some(spec) = job.at_mut("spec") {
@@ -534,10 +535,10 @@ fn cron_job_spec(out: &mut Causes, cron_job: &Value, old: Option<&Value>) -> Cau
     }
     check::non_negative(out, spec, "spec", &["startingDeadlineSeconds"]);
     let zone = spec.at("timeZone");
-    if old.is_none_or(|old| old.at("spec.timeZone") != zone) {
-        if let Some(wrong) = zone.as_str().and_then(cron::zone_error) {
-            out.push(Cause::invalid("spec.timeZone", zone, &wrong));
-        }
+    if old.is_none_or(|old| old.at("spec.timeZone") != zone)
+        && let Some(wrong) = zone.as_str().and_then(cron::zone_error)
+    {
+        out.push(Cause::invalid("spec.timeZone", zone, &wrong));
     }
     check::one_of(out, spec.at("concurrencyPolicy"), "spec.concurrencyPolicy", &["Allow", "Forbid", "Replace"]);
     let job = spec.at("jobTemplate.spec");

@@ -29,10 +29,8 @@ pub fn one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
 
 /// The text is absent or one of these.
 pub fn optional_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
-    if let Some(text) = value.as_str() {
-        if !supported.contains(&text) {
-            out.push(Cause::not_supported(path, value, supported));
-        }
+    if value.as_str().is_some_and(|text| !supported.contains(&text)) {
+        out.push(Cause::not_supported(path, value, supported));
     }
 }
 

@@ -331,12 +331,13 @@ fn open_api(out: &mut Causes, schema: &Value, path: &str, place: &Place) {
             place.no_defaults = Some("inside additionalProperties applying to object metadata".to_owned());
         }
         let of_object = place_is_root || is_embedded(schema);
-        if let Some(name) = step.strip_prefix(".properties[").and_then(|name| name.strip_suffix(']')) {
-            if of_object && matches!(name, "metadata" | "kind" | "apiVersion") {
-                place.meta = true;
-                if place_is_root {
-                    place.no_defaults = Some(format!("in top-level {name}"));
-                }
+        if let Some(name) = step.strip_prefix(".properties[").and_then(|name| name.strip_suffix(']'))
+            && of_object
+            && matches!(name, "metadata" | "kind" | "apiVersion")
+        {
+            place.meta = true;
+            if place_is_root {
+                place.no_defaults = Some(format!("in top-level {name}"));
             }
         }
         if !step.starts_with(".patternProperties") {

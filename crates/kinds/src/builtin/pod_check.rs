@@ -41,7 +41,7 @@ pub fn spec(out: &mut Causes, spec: &Value, path: &str, of: Of) {
     }
     let known = pod_volumes(out, spec, path, of);
     resource_claims(out, spec, &format!("{path}.resourceClaims"));
-    let cx = Cx { spec, volumes: &known, of };
+    let cx = Cx { spec, volumes: &known };
     containers(out, &cx, &format!("{path}.containers"));
     init_containers(out, &cx, &format!("{path}.initContainers"));
     ephemeral_containers(out, &cx, &format!("{path}.ephemeralContainers"));
@@ -133,7 +133,6 @@ struct Cx<'a> {
     spec: &'a Value,
     /// The volumes that are right in themselves, by name.
     volumes: &'a [&'a Value],
-    of: Of<'a>,
 }
 
 impl Cx<'_> {

@@ -74,14 +74,13 @@ fn default_requests(container: &mut Value) {
 
 /// The one address and the list of addresses say the same; the one wins.
 fn default_status(pod: &mut Value) {
-    for (one, list) in [("status.podIP", "status.podIPs")] {
-        let first = pod.list(list).first().map_or("", |entry| entry.text("ip")).to_owned();
-        let single = pod.text(one).to_owned();
-        if single.is_empty() && !first.is_empty() {
-            pod.set(one, first);
-        } else if !single.is_empty() && single != first {
-            pod.set(list, json!([{"ip": single}]));
-        }
+    let (one, list) = ("status.podIP", "status.podIPs");
+    let first = pod.list(list).first().map_or("", |entry| entry.text("ip")).to_owned();
+    let single = pod.text(one).to_owned();
+    if single.is_empty() && !first.is_empty() {
+        pod.set(one, first);
+    } else if !single.is_empty() && single != first {
+        pod.set(list, json!([{"ip": single}]));
     }
 }
 

@@ -130,12 +130,12 @@ fn in_order(out: &mut Causes, limit: &Value, type_: &str, name: &str, path: &str
     let request = get("defaultRequest").filter(|_| !of_pod);
     type Found<'a> = Option<(Quantity, &'a Value)>;
     let mut below = |a: &Found, b: &Found, list: &str, shown: &Found, a_name: &str, b_name: &str| {
-        if let (Some((less, less_text)), Some((more, more_text)), Some((_, shown))) = (a, b, shown) {
-            if less > more {
-                let (less, more) = (less_text.as_str().unwrap_or("0"), more_text.as_str().unwrap_or("0"));
-                let detail = format!("{a_name} value {less} is greater than {b_name} value {more}");
-                out.push(Cause::invalid(format!("{path}.{list}[{name}]"), shown, &detail));
-            }
+        if let (Some((less, less_text)), Some((more, more_text)), Some((_, shown))) = (a, b, shown)
+            && less > more
+        {
+            let (less, more) = (less_text.as_str().unwrap_or("0"), more_text.as_str().unwrap_or("0"));
+            let detail = format!("{a_name} value {less} is greater than {b_name} value {more}");
+            out.push(Cause::invalid(format!("{path}.{list}[{name}]"), shown, &detail));
         }
     };
     below(&min, &max, "min", &min, "min", "max");

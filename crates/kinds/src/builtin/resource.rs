@@ -54,6 +54,7 @@ pub static RESOURCE_CLAIM_TEMPLATE: Behaviour = Behaviour {
 };
 
 pub static RESOURCE_SLICE: Behaviour = Behaviour {
+    not_selectable: |field| format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"),
     validate_create: slice,
     validate_update: |new, old| {
         let mut out = slice(new);

@@ -196,7 +196,7 @@ pub fn total(spec: &Value, list: &str) -> BTreeMap<String, Quantity> {
     };
     let add = |sum: &mut BTreeMap<String, Quantity>, more: BTreeMap<String, Quantity>| {
         for (name, amount) in more {
-            let total = sum.get(&name).map_or(amount.clone(), |have| have.add(&amount));
+            let total = sum.get(&name).map_or(amount, |have| have.add(&amount));
             sum.insert(name, total);
         }
     };
@@ -236,7 +236,7 @@ pub fn qos_class(spec: &Value) -> &'static str {
             let amount = quantity(list.key(name));
             if !amount.is_zero() && !amount.is_negative() {
                 found += 1;
-                let total = sums.get(name).map_or(amount.clone(), |have| have.add(&amount));
+                let total = sums.get(name).map_or(amount, |have| have.add(&amount));
                 sums.insert(name, total);
             }
         }

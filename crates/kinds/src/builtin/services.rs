@@ -88,11 +88,10 @@ fn same_address(service: &mut Value, old: Option<&Value>) {
         return;
     };
     let before = old.text("spec.clusterIP");
+    let none = |service: &Value| service.list("spec.clusterIPs").is_empty();
     if one.is_empty() && !before.is_empty() && service.at("spec.clusterIPs") == old.at("spec.clusterIPs") {
         service.remove("spec.clusterIPs");
-    } else if one != before && first(service) == first(old) {
-        service.set("spec.clusterIPs", json!([one]));
-    } else if service.list("spec.clusterIPs").is_empty() && !one.is_empty() && old.list("spec.clusterIPs").is_empty() {
+    } else if (one != before && first(service) == first(old)) || (!one.is_empty() && none(service) && none(old)) {
         service.set("spec.clusterIPs", json!([one]));
     }
 }

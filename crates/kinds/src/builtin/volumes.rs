@@ -213,22 +213,7 @@ fn shared(out: &mut Causes, name: &str, source: &Value, path: &str) {
         }
     };
     match name {
-        "hostPath" => {
-            if required(out, source, path, "path") {
-                check::no_backsteps(out, source.text("path"), &format!("{path}.path"));
-                const TYPES: &[&str] = &[
-                    "",
-                    "BlockDevice",
-                    "CharDevice",
-                    "Directory",
-                    "DirectoryOrCreate",
-                    "File",
-                    "FileOrCreate",
-                    "Socket",
-                ];
-                optional_one_of(out, source.at("type"), &format!("{path}.type"), TYPES);
-            }
-        }
+        "hostPath" => host_path(out, source, path),
         "nfs" => {
             need(&["server", "path"]);
             if !source.text("path").starts_with('/') {
@@ -278,12 +263,19 @@ fn shared(out: &mut Causes, name: &str, source: &Value, path: &str) {
         "azureDisk" => need(&["diskName", "diskURI"]),
         "scaleIO" => need(&["gateway", "system", "volumeName"]),
         "storageos" => need(&["volumeName"]),
-        "flocker" => {
-            if source.text("datasetName").is_empty() && source.text("datasetUUID").is_empty() {
-                out.push(Cause::required(path, "one of datasetName and datasetUUID is required"));
-            }
+        "flocker" if source.text("datasetName").is_empty() && source.text("datasetUUID").is_empty() => {
+            out.push(Cause::required(path, "one of datasetName and datasetUUID is required"));
         }
         _ => {}
+    }
+}
+
+fn host_path(out: &mut Causes, source: &Value, path: &str) {
+    const TYPES: &[&str] =
+        &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    if required(out, source, path, "path") {
+        check::no_backsteps(out, source.text("path"), &format!("{path}.path"));
+        optional_one_of(out, source.at("type"), &format!("{path}.type"), TYPES);
     }
 }
 
