@@ -302,6 +302,7 @@ impl Replay {
                 version: "v1".into(),
                 kind: "Scale".into(),
                 root,
+                behaviour: kinds::builtin::behaviour("autoscaling", "Scale"),
                 ..(*call.kind).clone()
             };
             call.kind = Arc::new(scale);
