@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::TokenSigner;
 use crate::event::{self, Happened};
-use crate::kinds::{PODS, SECRETS, SERVICE_ACCOUNTS};
+use crate::kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use crate::resources::Resources;
 
 /// The name under which fields are owned.
@@ -43,6 +43,13 @@ pub enum Action {
         pod: Value,
         node: String,
     },
+    /// Writes a node's taints: those that stay, and new ones with the time.
+    Taint {
+        node: String,
+        resource_version: String,
+        keep: Vec<Value>,
+        add: Vec<Value>,
+    },
     /// Says in a pod's conditions, and in an Event, why no node takes it.
     Unschedulable {
         pod: Value,
@@ -65,6 +72,11 @@ impl std::fmt::Debug for Action {
             Action::Apply { resource, object, .. } => write!(f, "apply {} {object}", resource.plural),
             Action::EmptyNamespace { name, .. } => write!(f, "empty namespace {name}"),
             Action::Bind { pod, node } => write!(f, "bind {} to {node}", api::meta::name(pod)),
+            Action::Taint { node, keep, add, .. } => {
+                let keys =
+                    |taints: &[Value]| taints.iter().map(|taint| format!(" {}", taint["key"])).collect::<String>();
+                write!(f, "taint {node}: keep{} add{}", keys(keep), keys(add))
+            }
             Action::Unschedulable { pod, message, .. } => write!(f, "leave {}: {message}", api::meta::name(pod)),
             Action::TokenSecret { name, .. } => write!(f, "token secret {name}"),
         }
@@ -83,6 +95,7 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
             crate::empty_namespace::run(client, &name, &uid, &resources, &working).await
         }
         Action::Bind { pod, node } => bind(client, &pod, &node).await,
+        Action::Taint { node, resource_version, keep, add } => taint(client, &node, &resource_version, keep, add).await,
         Action::Unschedulable { pod, message } => unschedulable(client, &pod, &message).await,
         Action::TokenSecret { namespace, name, ca_pem, signer } => {
             token_secret(client, &namespace, &name, &ca_pem, &*signer).await
@@ -143,6 +156,23 @@ async fn bind(client: &Client, pod: &Value, node: &str) -> Result<(), Error> {
     let happened = Happened { kind: "Normal", reason: "Scheduled", message: &message };
     event::tell(client, crate::scheduler::NAME, about, happened).await;
     Ok(())
+}
+
+async fn taint(
+    client: &Client,
+    node: &str,
+    resource_version: &str,
+    keep: Vec<Value>,
+    mut add: Vec<Value>,
+) -> Result<(), Error> {
+    let now = event::time(jiff::Timestamp::now());
+    for taint in &mut add {
+        taint["timeAdded"] = now.as_str().into();
+    }
+    let taints: Vec<Value> = keep.into_iter().chain(add).collect();
+    let taints = if taints.is_empty() { Value::Null } else { Value::Array(taints) };
+    let merge = json!({"metadata": {"resourceVersion": resource_version}, "spec": {"taints": taints}});
+    Api::<Dynamic>::all_of(client.clone(), &NODES).patch_with(node, &Patch::Merge(&merge), &manager()).await.map(drop)
 }
 
 async fn unschedulable(client: &Client, pod: &Value, message: &str) -> Result<(), Error> {

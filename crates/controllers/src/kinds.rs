@@ -10,6 +10,7 @@ pub const SECRETS: ApiResource = ApiResource::new("", "v1", "Secret", "secrets",
 pub const PODS: ApiResource = ApiResource::new("", "v1", "Pod", "pods", true);
 pub const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false);
 pub const EVENTS: ApiResource = ApiResource::new("", "v1", "Event", "events", true);
+pub const LEASES: ApiResource = ApiResource::new("coordination.k8s.io", "v1", "Lease", "leases", true);
 pub const CLUSTER_ROLES: ApiResource =
     ApiResource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false);
 pub const DEFINITIONS: ApiResource =

@@ -14,6 +14,7 @@ mod graph;
 mod kinds;
 mod mirror;
 mod namespace;
+mod node_taints;
 mod queue;
 mod resources;
 mod root_ca;
@@ -78,6 +79,7 @@ impl Controllers {
             let controller = token_secret::TokenSecrets::new(&options.root_ca, signer);
             start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
+        start(&mut tasks, client("node-controller"), Box::new(node_taints::NodeTaints));
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));

@@ -1,6 +1,7 @@
-//! Puts pods that have no node on one that takes them: ready, with the labels and names the pod asks for, without taints that it
-//! does not tolerate; of several the one with the fewest pods. Does not count processor and memory. A cluster without any
-//! node is somebody else's to schedule.
+//! Puts pods that have no node on one that takes them: alive and ready, with the labels and names the pod asks for, without
+//! taints that it does not tolerate; of several the one with the fewest pods. Does not count processor and memory.
+//! A node is alive when somebody keeps a lease for it, as every kubelet does: one that was only written into the API would
+//! never run a pod. A cluster without a living node is somebody else's to schedule.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,9 @@ use serde_json::{Value, json};
 
 use crate::act::Action;
 use crate::control::{Controller, Source};
-use crate::kinds::{NODES, PODS};
+use crate::kinds::{LEASES, NODES, PODS};
 use crate::mirror::{Key, Mirror};
-use crate::selector;
+use crate::{node_taints, selector};
 
 pub const NAME: &str = "default-scheduler";
 
@@ -26,6 +27,8 @@ pub struct Scheduler;
 const WAITING: usize = 0;
 const ALL_NODES: usize = 1;
 const PLACED: usize = 2;
+const LEASED: usize = 3;
+const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 impl Controller for Scheduler {
     fn name(&self) -> &'static str {
@@ -39,16 +42,15 @@ impl Controller for Scheduler {
     fn sources(&self) -> Vec<Source> {
         vec![
             Source::fields(PODS, "spec.nodeName=,spec.schedulerName=default-scheduler"),
-            Source::all(NODES).lean(|node| {
-                if let Some(status) = node["status"].as_object_mut() {
-                    status.retain(|field, _| field == "conditions");
-                }
-            }),
+            Source::all(NODES).lean(node_taints::lean),
             Source::fields(PODS, "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed").lean(|pod| {
                 *pod = json!({
                     "metadata": {"name": meta::name(pod), "namespace": meta::namespace(pod)},
                     "spec": {"nodeName": pod["spec"]["nodeName"]},
                 });
+            }),
+            Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}")).lean(|lease| {
+                *lease = json!({"metadata": {"name": meta::name(lease), "namespace": meta::namespace(lease)}});
             }),
         ]
     }
@@ -57,7 +59,7 @@ impl Controller for Scheduler {
         let key = |pod: &Value| (meta::namespace(pod).to_string(), meta::name(pod).to_string());
         match source {
             WAITING => vec![key(object)],
-            ALL_NODES => seen[WAITING].iter().map(key).collect(),
+            ALL_NODES | LEASED => seen[WAITING].iter().map(key).collect(),
             _ => Vec::new(),
         }
     }
@@ -66,7 +68,8 @@ impl Controller for Scheduler {
         let Some(pod) = seen[WAITING].get(namespace, name).filter(|pod| wants_node(pod)) else { return Vec::new() };
         let mut against: BTreeMap<String, usize> = BTreeMap::new();
         let mut takers = Vec::new();
-        for node in seen[ALL_NODES].iter() {
+        let is_alive = |node: &&Value| seen[LEASED].get(LEASE_NAMESPACE, meta::name(node)).is_some();
+        for node in seen[ALL_NODES].iter().filter(is_alive) {
             match refusal(node, pod) {
                 None => takers.push(meta::name(node)),
                 Some(why) => *against.entry(why).or_default() += 1,
@@ -112,7 +115,7 @@ fn refusal(node: &Value, pod: &Value) -> Option<String> {
     let tolerations = meta::items_at(pod, &["spec", "tolerations"]);
     let tolerated = |taint: &Value| tolerations.iter().any(|toleration| tolerates(toleration, taint));
     if node["spec"]["unschedulable"] == true
-        && !tolerated(&json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
+        && !tolerated(&json!({"key": node_taints::CORDONED, "effect": "NoSchedule"}))
     {
         return Some("node(s) were unschedulable".into());
     }

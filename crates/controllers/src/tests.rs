@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::control::Controller;
 use crate::mirror::Mirror;
-use crate::{aggregation, default_account, namespace, root_ca, scheduler, token_secret};
+use crate::{aggregation, default_account, namespace, node_taints, root_ca, scheduler, token_secret};
 
 /// Shows a controller one list of objects for each of its sources; gives what it would do about each key, a line each.
 #[track_caller]
@@ -178,24 +178,50 @@ fn pods_go_to_the_emptiest_node_that_takes_them() {
     };
     let placed = |name: &str, node: &str| named("ns", name, json!({"spec": {"nodeName": node}}));
     let full = [placed("x", "d"), placed("y", "d"), placed("z", "e")];
+    let leases: Vec<Value> =
+        nodes.iter().map(|node| named("kube-node-lease", api::meta::name(node), json!({}))).collect();
     check(
         &scheduler::Scheduler,
-        &[&pods, &nodes, &[]],
+        &[&pods, &nodes, &[], &leases],
         &["bind any to d", "bind picky to e", "bind tough to c-tainted"],
     );
-    check(&scheduler::Scheduler, &[&pods[..1], &nodes, &full], &["bind any to e"]);
-    check(&scheduler::Scheduler, &[&pods, &[], &[]], &[]);
+    check(&scheduler::Scheduler, &[&pods[..1], &nodes, &full, &leases], &["bind any to e"]);
+    check(&scheduler::Scheduler, &[&pods, &[], &[], &[]], &[]);
+    check(&scheduler::Scheduler, &[&pods, &nodes, &[], &[]], &[]);
     let by_name = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["e"]}]}]);
-    check(&scheduler::Scheduler, &[&[affine(by_name)], &nodes, &[]], &["bind affine to e"]);
+    check(&scheduler::Scheduler, &[&[affine(by_name)], &nodes, &[], &leases], &["bind affine to e"]);
     let by_label = json!([{}, {"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}]);
-    check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[]], &["bind affine to d"]);
+    check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[], &leases], &["bind affine to d"]);
     let nowhere = json!([{"matchExpressions": [{"key": "disk", "operator": "Exists"}], "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["d"]}]}]);
     let why = "0/5 nodes are available: 1 node(s) had untolerated taint {k: }, 1 node(s) were not ready, 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.";
     let leave = format!("leave affine: {why}");
-    check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[]], &[&leave]);
+    check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[], &leases], &[&leave]);
     let mut told = affine(nowhere);
     told["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False", "message": why}]);
-    check(&scheduler::Scheduler, &[&[told], &nodes, &[]], &[]);
+    check(&scheduler::Scheduler, &[&[told], &nodes, &[], &leases], &[]);
+}
+
+#[test]
+fn conditions_of_nodes_become_taints() {
+    let node = |name: &str, more: Value| named("", name, more);
+    let ours = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
+    let other = json!({"key": "example.com/x", "effect": "NoSchedule"});
+    let ready = |status: &str| json!([{"type": "Ready", "status": status}, {"type": "DiskPressure", "status": "True"}]);
+    check(
+        &node_taints::NodeTaints,
+        &[&[
+            node("better", json!({"spec": {"taints": [ours, other]}, "status": {"conditions": []}})),
+            node("cordoned", json!({"spec": {"unschedulable": true}})),
+            node("good", json!({"spec": {"taints": [other]}})),
+            node("told", json!({"spec": {"taints": [ours]}, "status": {"conditions": [ready("False")[0]]}})),
+            node("worse", json!({"spec": {"taints": [other, ours]}, "status": {"conditions": ready("Unknown")}})),
+        ]],
+        &[
+            r#"taint better: keep "example.com/x" add"#,
+            r#"taint cordoned: keep add "node.kubernetes.io/unschedulable""#,
+            r#"taint worse: keep "example.com/x" add "node.kubernetes.io/unreachable" "node.kubernetes.io/disk-pressure""#,
+        ],
+    );
 }
 
 #[test]

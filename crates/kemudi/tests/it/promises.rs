@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use api::options::Propagation;
 use kemudi::Cluster;
-use kemudi::client::{Api, ApiResource, Client, Dynamic, Event, FieldSelector, ListOptions, Patch};
+use kemudi::client::{Api, ApiResource, Client, DeleteOptions, Dynamic, Event, FieldSelector, ListOptions, Patch};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -16,6 +17,7 @@ const CONFIG_MAPS: ApiResource = ApiResource::new("", "v1", "ConfigMap", "config
 const SECRETS: ApiResource = ApiResource::new("", "v1", "Secret", "secrets", true);
 const PODS: ApiResource = ApiResource::new("", "v1", "Pod", "pods", true);
 const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false);
+const LEASES: ApiResource = ApiResource::new("coordination.k8s.io", "v1", "Lease", "leases", true);
 const ROLES: ApiResource = ApiResource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false);
 
 struct World {
@@ -140,6 +142,8 @@ async fn a_pod_gets_a_node_once_there_is_a_ready_one() {
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     world.create("default", &PODS, pod).await;
     world.create("", &NODES, named("n")).await;
+    // What a kubelet keeps while it lives.
+    world.create("kube-node-lease", &LEASES, named("n")).await;
     let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     world.api("", &NODES).patch_status("n", &Patch::Merge(&ready)).await.unwrap();
     // A node is created with a taint until somebody says that it is ready.
@@ -147,6 +151,31 @@ async fn a_pod_gets_a_node_once_there_is_a_ready_one() {
     world.api("", &NODES).patch("n", &Patch::Merge(&free)).await.unwrap();
     let bound = |object: Option<&Value>| object.is_some_and(|pod| pod["spec"]["nodeName"] == "n");
     world.until("default", &PODS, "p", bound).await;
+    world.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dependents_go_with_their_owners() {
+    let world = World::start().await;
+    let gone = |object: Option<&Value>| object.is_none();
+    for (policy, child) in
+        [(Propagation::Background, false), (Propagation::Foreground, false), (Propagation::Orphan, true)]
+    {
+        let owner = world.create("default", &CONFIG_MAPS, named("owner")).await;
+        let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"], "blockOwnerDeletion": true});
+        let owned = json!({"metadata": {"name": "child", "ownerReferences": [reference]}});
+        world.create("default", &SECRETS, owned).await;
+        let options = DeleteOptions { propagation: Some(policy), ..DeleteOptions::default() };
+        world.api("default", &CONFIG_MAPS).delete_with("owner", &options).await.unwrap();
+        world.until("default", &CONFIG_MAPS, "owner", gone).await;
+        match child {
+            false => drop(world.until("default", &SECRETS, "child", gone).await),
+            true => {
+                let left = world.api("default", &SECRETS).get("child").await.unwrap();
+                assert!(left["metadata"]["ownerReferences"].is_null(), "{left:?}");
+            }
+        }
+    }
     world.cluster.stop().await.unwrap();
 }
 
