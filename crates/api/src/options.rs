@@ -101,7 +101,7 @@ impl ListOptions {
         let text = query.get("resourceVersion").unwrap_or_default();
         let matching = query.get("resourceVersionMatch").unwrap_or_default();
         let causes = match watch {
-            true => watch_causes(matching, send_initial_events),
+            true => watch_causes(matching, query.get("continue").unwrap_or_default(), send_initial_events),
             false => list_causes(text, matching, query.get("continue").unwrap_or_default(), send_initial_events),
         };
         if !causes.is_empty() {
@@ -171,7 +171,8 @@ impl ListOptions {
 
 impl GetOptions {
     pub fn parse(query: &Query) -> Result<GetOptions, Status> {
-        Ok(GetOptions { resource_version: revision(query.get("resourceVersion").unwrap_or_default(), false)? })
+        // Kubernetes takes this for its own mistake, as with watches.
+        Ok(GetOptions { resource_version: revision(query.get("resourceVersion").unwrap_or_default(), true)? })
     }
 }
 
@@ -418,7 +419,7 @@ fn list_causes(version: &str, matching: &str, continue_token: &str, initial: Opt
     causes
 }
 
-fn watch_causes(matching: &str, initial: Option<bool>) -> Vec<Cause> {
+fn watch_causes(matching: &str, continue_token: &str, initial: Option<bool>) -> Vec<Cause> {
     let mut causes = Vec::new();
     if initial.is_some() && matching != "NotOlderThan" {
         let text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
@@ -433,6 +434,10 @@ fn watch_causes(matching: &str, initial: Option<bool>) -> Vec<Cause> {
             let text = format!(r#"Unsupported value: {}: supported values: "NotOlderThan""#, go::quote(matching));
             causes.push(cause("FieldValueNotSupported", "resourceVersionMatch", &text));
         }
+    }
+    if !continue_token.is_empty() {
+        let text = "Forbidden: resourceVersionMatch is forbidden when continue is provided";
+        causes.push(cause("FieldValueForbidden", "resourceVersionMatch", text));
     }
     causes
 }

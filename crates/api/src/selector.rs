@@ -303,7 +303,7 @@ pub fn qualified_name_errors(key: &str) -> Vec<String> {
         }
         _ => {
             return vec![format!(
-                "a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                "a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
                 NAME_PART.trim_start_matches("name part ")
             )];
         }
@@ -393,7 +393,7 @@ impl FieldSelector {
         for part in split_terms(text).into_iter().filter(|part| !part.is_empty()) {
             let (field, equal, value) =
                 split_term(&part).ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
-            let value = unescape(value).map_err(|why| format!("invalid selector: '{text}'; {why}"))?;
+            let value = unescape(value).map_err(|why| format!("invalid field selector: {why}"))?;
             terms.push(FieldTerm { field: field.to_string(), equal, value });
         }
         terms.sort_by(|a, b| a.field.cmp(&b.field));
@@ -456,10 +456,11 @@ fn unescape(value: &str) -> Result<String, String> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(format!("invalid escape sequence in value: \\{c}")),
-                None => return Err("invalid escape sequence in value: \\".to_string()),
+                Some(c) => return Err(format!("invalid escape sequence: \\{c}")),
+                None => return Err("invalid escape sequence: \\".to_string()),
             },
-            '=' => return Err(format!("unescaped rune in field selector value: {value}")),
+            // Go prints the number of the character.
+            '=' => return Err(format!("unescaped character in value: {}", u32::from('='))),
             c => out.push(c),
         }
     }

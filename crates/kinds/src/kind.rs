@@ -87,6 +87,8 @@ pub struct Behaviour {
     pub row_conditions: fn(&Value) -> Vec<Value>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads.
     pub selectable: &'static [(&'static str, &'static str)],
+    /// The refusal of any other field; upstream every kind has its own words.
+    pub not_selectable: fn(&str) -> String,
     /// What a name may look like.
     pub name: NameRule,
     /// The object has a `status` that only the status subresource writes. A `status` subresource implies it.
@@ -126,6 +128,7 @@ impl Behaviour {
         row: |_, _| Vec::new(),
         row_conditions: |_| Vec::new(),
         selectable: &[],
+        not_selectable: |field| format!("field label not supported: {field}"),
         name: NameRule::Subdomain,
         has_status: false,
         has_generation: false,

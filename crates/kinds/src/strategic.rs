@@ -53,6 +53,61 @@ pub fn merge(schema: &Schema, root: TypeId, current: &Value, patch: &Value) -> R
     Ok(Value::Object(merged))
 }
 
+/// Why a merged value cannot become an object of the type, in the words of Go's converter, which sees maps and not JSON.
+pub fn conversion_error(schema: &Schema, root: TypeId, value: &Value) -> Option<String> {
+    let Value::Object(map) = value else { return Some(format!("cannot restore struct from: {}", kind_of_json(value))) };
+    let fields = schema.get(root).fields.iter();
+    fields
+        .filter_map(|field| Some((field, map.get(&*field.name)?)))
+        .find_map(|(field, value)| conversion_of(schema, &field.shape, field.named.as_deref(), value))
+}
+
+fn conversion_of(schema: &Schema, shape: &Shape, named: Option<&str>, value: &Value) -> Option<String> {
+    let kind = kind_of_json(value);
+    if value.is_null() {
+        return None;
+    }
+    // What Go converts between basic types, it converts; numbers to text it could, and does not.
+    let basic = |target: &str, fits: bool, convertible: bool| match (fits, convertible) {
+        (true, _) => None,
+        (_, true) => Some(format!("cannot convert {kind} to {}", named.unwrap_or(target))),
+        _ => Some(format!("unrecognized type: {target}")),
+    };
+    match shape {
+        Shape::String => basic("string", value.is_string(), kind == "int64"),
+        Shape::Bool => basic("bool", value.is_boolean(), false),
+        Shape::Int32 | Shape::Int64 => {
+            let whole = value.as_f64().is_some_and(|n| n.fract() == 0.0);
+            basic(if *shape == Shape::Int32 { "int32" } else { "int64" }, whole, value.is_number())
+        }
+        Shape::Float => basic("float64", value.is_number(), false),
+        Shape::Struct(id) => conversion_error(schema, *id, value),
+        Shape::List(item, _) => match value {
+            Value::Array(items) => items.iter().find_map(|value| conversion_of(schema, item, None, value)),
+            _ => Some(format!("cannot restore slice from {kind}")),
+        },
+        Shape::Map(item) => match value {
+            Value::Object(map) => map.values().find_map(|value| conversion_of(schema, item, None, value)),
+            _ => Some(format!("cannot restore map from {kind}")),
+        },
+        // These read themselves from JSON.
+        _ => None,
+    }
+}
+
+/// The Go kind of a value that came from JSON.
+fn kind_of_json(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "invalid",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    }
+}
+
 /// The Go type that holds what is being merged: only structs know about their fields.
 enum Place {
     Struct(TypeId),

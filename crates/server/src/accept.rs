@@ -6,6 +6,9 @@ use http::{HeaderMap, header};
 /// The media types in the order in which a 406 lists them.
 pub const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// The media types of watches.
+const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
 /// The form that was agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Accept {
@@ -39,6 +42,10 @@ impl Media {
 pub struct Offer {
     pub tables: bool,
     pub protobuf: bool,
+    /// The path is a collection's, which can be watched.
+    pub streams: bool,
+    /// It is watched: events are not made in YAML.
+    pub watch: bool,
 }
 
 /// `as=` of an Accept clause.
@@ -119,6 +126,9 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Acc
         if media == Media::Protobuf && !offer.protobuf {
             continue;
         }
+        if media == Media::Yaml && offer.watch {
+            return Err(Status::not_acceptable(STREAMS));
+        }
         let transform = match transform(&clause) {
             // Cells of a table can be anything, for which there is no message.
             Ok(Some(Transform::Table(_))) if !offer.tables || media == Media::Protobuf => continue,
@@ -142,25 +152,32 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Acc
     Err(match (known_media, offer.protobuf) {
         (true, true) => Status::not_acceptable(SUPPORTED),
         (true, false) => Status::not_acceptable("application/json, application/yaml"),
-        (false, _) => not_acceptable(),
+        (false, _) if offer.streams => none_of(&format!("{SUPPORTED}, {STREAMS}")),
+        (false, _) => none_of(SUPPORTED),
     })
 }
 
 /// The form of an answer that is no object of a kind, errors above all: what can be had, JSON where nothing can.
 pub fn lenient(headers: &HeaderMap, query: &Query) -> Accept {
-    let found = clauses(headers).into_iter().find_map(|c| media(c.media).map(|m| (m, c.parameter("pretty") == "1")));
+    let plain = |clause: &Clause| matches!(transform(clause), Ok(None));
+    let taken = |clause: Clause| {
+        // A form that protobuf does not have makes an error of it, told in JSON.
+        let media = media(clause.media).filter(|media| *media != Media::Protobuf || plain(&clause))?;
+        Some((media, clause.parameter("pretty") == "1"))
+    };
+    let found = clauses(headers).into_iter().find_map(taken);
     let (media, asked) = found.unwrap_or((Media::Json, true));
     Accept { media, pretty: pretty(headers, query, asked), ..Accept::default() }
 }
 
 /// The 406 for media types that nobody here knows.
-pub fn not_acceptable() -> Status {
+fn none_of(supported: &str) -> Status {
     Status {
         details: Some(api::Details::default()),
         ..Status::failure(
             406,
             api::Reason::NotAcceptable,
-            format!("406: Not Acceptable\n\nAvailable representations: {SUPPORTED}"),
+            format!("406: Not Acceptable\n\nAvailable representations: {supported}"),
         )
     }
 }
@@ -212,7 +229,7 @@ mod tests {
     fn check(accept: &str, want: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let offer = Offer { tables: true, protobuf: true };
+        let offer = Offer { tables: true, protobuf: true, streams: false, watch: false };
         let got = match negotiate(&headers, &Query::default(), offer) {
             Ok(accept) => format!("{:?} {:?}", accept.media, accept.transform),
             Err(status) => status.message,

@@ -33,6 +33,14 @@ pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
     let Some(kind) = registry.kind(&target.group, &target.version, &target.resource) else {
         return Found::NoSuchPath;
     };
+    // The old paths of watches know nothing but kinds that can be watched.
+    if is_old_watch(ask, target) {
+        return match ask.method.as_ref() {
+            _ if !kind.has_verb("watch") || !target.subresource.is_empty() => Found::NoSuchPath,
+            "GET" => Found::Kind(kind.clone()),
+            _ => Found::NoSuchMethod,
+        };
+    }
     let of_namespace = &*kind.plural == "namespaces" && kind.group.is_empty();
     // A namespace's own path names it; everything else in front of a resource is its namespace.
     let own_path = of_namespace && !ask.path.contains(&format!("/namespaces/{}/namespaces", target.namespace));
@@ -72,6 +80,15 @@ pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
         _ => false,
     };
     if allowed { Found::Kind(kind.clone()) } else { Found::NoSuchMethod }
+}
+
+/// `/api/v1/watch/..`, `/apis/GROUP/VERSION/watch/..`.
+fn is_old_watch(ask: &Ask, target: &Target) -> bool {
+    let start = match target.group.as_str() {
+        "" => format!("/api/{}/watch/", target.version),
+        group => format!("/apis/{group}/{}/watch/", target.version),
+    };
+    ask.path.starts_with(&start)
 }
 
 fn subresource(kind: &Arc<Kind>, ask: &Ask, target: &Target) -> Found {

@@ -49,7 +49,8 @@ fn compile(kind: &Kind, collection: &Collection, selector: &FieldSelector) -> Re
     let term = |term: &api::selector::FieldTerm| {
         let of = match term.field.as_str() {
             "metadata.name" => Of::Name,
-            "metadata.namespace" => Of::Namespace,
+            // Kinds of the cluster that say what can be selected do not say the namespace.
+            "metadata.namespace" if kind.namespaced || kind.behaviour.selectable.is_empty() => Of::Namespace,
             field => {
                 let known = kind.behaviour.selectable.iter().find(|(label, _)| *label == field);
                 let index = known.and_then(|(_, pointer)| collection.field_index(pointer));
@@ -66,6 +67,6 @@ fn unknown_field(kind: &Kind, field: &str) -> Status {
         [] => {
             format!(r#"{} is not a known field selector: only "metadata.name", "metadata.namespace""#, go::quote(field))
         }
-        _ => format!("field label not supported: {field}"),
+        _ => (kind.behaviour.not_selectable)(field),
     })
 }

@@ -93,7 +93,7 @@ async fn steps(
         kind_of::Found::NoSuchPath => return Err(Status::no_such_path()),
         kind_of::Found::NoSuchMethod => return Err(Status::method_not_allowed()),
     };
-    let accept = match verbs::forms(&found, target) {
+    let accept = match verbs::forms(&found, ask, target) {
         Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
         None => lenient,
     };

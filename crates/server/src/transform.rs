@@ -84,7 +84,7 @@ pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) 
     let metadata = table_metadata(&object);
     let mut table = table(kind.behaviour, vec![object], metadata, version, accept.include, Timestamp::now());
     if !columns {
-        table["columnDefinitions"] = json!([]);
+        table["columnDefinitions"] = Value::Null;
     }
     table
 }

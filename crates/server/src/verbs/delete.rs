@@ -7,6 +7,7 @@ use api::{DeleteOptions, ListOptions, Status, meta};
 use jiff::{SignedDuration, Timestamp};
 use kinds::schema::TypeId;
 use serde_json::{Value, json};
+use store::Revision;
 
 use super::body::{self, Wanted};
 use super::write::{Stored, TRIES_MAX, check_preconditions, modified, store_failure, timestamp};
@@ -77,7 +78,16 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
             return Ok(outcome);
         }
         let written = match outcome {
-            Gone::Now(object) => remove(cx, &shape, &entry).await.map(|()| Gone::Now(object)),
+            Gone::Now(object) if object == old => {
+                remove(cx, &shape, &entry.key, entry.revision).await.map(|()| Gone::Now(object))
+            }
+            // A graceful kind is seen to be deleted before it is gone, however short its grace is.
+            Gone::Now(mut object) => {
+                match cx.state.objects.update(&shape, &entry.key, entry.revision, &mut object).await {
+                    Ok(marked) => remove(cx, &shape, &entry.key, marked.revision).await.map(|()| Gone::Now(object)),
+                    Err(why) => Err(why),
+                }
+            }
             Gone::Later(object) if object == old => return Ok(Gone::Later(object)),
             Gone::Later(object) => write(cx, &shape, &entry, object).await.map(|s| Gone::Later(s.object)),
         };
@@ -91,8 +101,8 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
     Err(modified(at))
 }
 
-async fn remove(cx: &Cx<'_>, shape: &objects::Shape, entry: &Entry) -> Result<(), WriteError> {
-    cx.state.objects.delete(shape, &entry.key, entry.revision).await.map(|_| ())
+async fn remove(cx: &Cx<'_>, shape: &objects::Shape, key: &str, revision: Revision) -> Result<(), WriteError> {
+    cx.state.objects.delete(shape, key, revision).await.map(|_| ())
 }
 
 async fn write(cx: &Cx<'_>, shape: &objects::Shape, entry: &Entry, mut object: Value) -> Result<Stored, WriteError> {

@@ -19,10 +19,11 @@ use store::Revision;
 
 use super::{At, read};
 use crate::accept::{Accept, Media};
-use crate::objects::{Collection, Compacted, Entry, Snapshot};
+use crate::objects::{Collection, Entry, Snapshot};
 use crate::respond::{self, Answer, Body};
 use crate::selection::Selection;
 use crate::serve::Cx;
+use crate::state::State;
 use crate::transform;
 
 /// Bytes of a list that are put together before they are sent.
@@ -82,51 +83,55 @@ pub async fn page(cx: &Cx<'_>, at: &At<'_>, options: &ListOptions) -> Result<Pag
     let start = Start::of(options)?;
     let (snapshot, revision) = match start {
         Start { revision: Some(revision), .. } => {
-            wait_for(cx, revision).await?;
+            wait_for(cx.state, revision).await?;
             let past = collection.at(revision);
-            (past.map_err(|gone| too_old(&gone, &start, cx))?, revision)
+            (past.map_err(|_| too_old(&start))?, revision)
         }
         Start { revision: None, at_least, .. } => {
             if let Some(at_least) = at_least {
-                wait_for(cx, at_least).await?;
+                wait_for(cx.state, at_least).await?;
             }
-            now(cx, &collection)
+            now(cx.state, &collection)
         }
     };
-    let limit = if options.limit > 0 { usize::try_from(options.limit).unwrap_or(usize::MAX) } else { usize::MAX };
+    // Any state will do: what is in memory is answered whole.
+    let whole = options.limit <= 0 || (options.resource_version == Some(0) && options.continue_token.is_empty());
+    let limit = if whole { usize::MAX } else { usize::try_from(options.limit).unwrap_or(usize::MAX) };
     let mut entries = Vec::new();
-    let mut rest = snapshot.range(at.namespace(), start.after.as_deref()).filter(|entry| selection.takes(entry));
-    entries.extend(rest.by_ref().take(limit).cloned());
-    let next = match rest.next() {
-        None => None,
-        Some(_) => {
+    let mut rest = snapshot.range(at.namespace(), start.after.as_deref());
+    entries.extend(rest.by_ref().filter(|entry| selection.takes(entry)).take(limit).cloned());
+    // Whether something follows is asked of what is there, not of what is selected, but for the one object of a name.
+    let one_name = options.fields.exact("metadata.name").is_some();
+    let next = match entries.len() == limit && !one_name && rest.next().is_some() {
+        false => None,
+        true => {
             let last = entries.last().map_or("", |entry| &*entry.key);
             let remaining = options.labels.is_everything() && options.fields.is_everything();
-            Some((continue_token(revision, last, at.namespace()), remaining.then(|| 1 + rest.count())))
+            Some((encode_token(i64::try_from(revision).unwrap_or(-1), last), remaining.then(|| 1 + rest.count())))
         }
     };
     Ok(Page { entries, revision, next })
 }
 
 /// The present, and the revision it stands for: everything up to it is in the snapshot.
-pub fn now(cx: &Cx<'_>, collection: &Collection) -> (Arc<Snapshot>, Revision) {
-    let revision = cx.state.objects.revision();
+pub fn now(state: &State, collection: &Collection) -> (Arc<Snapshot>, Revision) {
+    let revision = state.objects.revision();
     let snapshot = collection.snapshot();
     let revision = revision.max(snapshot.revision);
     (snapshot, revision)
 }
 
 /// Waits until a revision was made, a while.
-pub async fn wait_for(cx: &Cx<'_>, revision: Revision) -> Result<(), Status> {
-    if cx.state.objects.revision() >= revision {
+pub async fn wait_for(state: &State, revision: Revision) -> Result<(), Status> {
+    if state.objects.revision() >= revision {
         return Ok(());
     }
     // Revisions are handed out by this store only: one from the future was never seen here.
-    let reached = cx.state.revision_reached(revision);
+    let reached = state.revision_reached(revision);
     if tokio::time::timeout(FUTURE_WAIT, reached).await.is_ok() {
         return Ok(());
     }
-    let current = cx.state.objects.revision();
+    let current = state.objects.revision();
     let cause = api::Cause {
         reason: "ResourceVersionTooLarge".into(),
         message: "Too large resource version".into(),
@@ -170,25 +175,19 @@ impl Start {
     }
 }
 
-fn too_old(gone: &Compacted, start: &Start, cx: &Cx<'_>) -> Status {
+fn too_old(start: &Start) -> Status {
     match &start.after {
-        None => Status::expired(format!("The resourceVersion for the provided list is too old.")),
+        None => Status::expired("The resourceVersion for the provided list is too old."),
         Some(after) => {
             // The client may go on with what is there now: a token without a revision.
             let token = encode_token(-1, after);
             let text = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
-            let _ = (gone, cx);
             Status { metadata: Some(json!({"continue": token})), ..Status::expired(text) }
         }
     }
 }
 
-/// The token of the page behind `last`, which holds its namespace where the list is of one.
-fn continue_token(revision: Revision, last: &str, namespace: &str) -> String {
-    let _ = namespace;
-    encode_token(i64::try_from(revision).unwrap_or(-1), last)
-}
-
+/// The token of the page behind `last`.
 fn encode_token(revision: i64, last: &str) -> String {
     let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{last}\0")});
     URL_SAFE_NO_PAD.encode(token.to_string())

@@ -2,6 +2,7 @@
 
 pub mod body;
 mod delete;
+mod json_patch;
 mod list;
 mod patch;
 mod read;
@@ -12,7 +13,7 @@ pub mod write;
 use std::sync::Arc;
 
 use api::status::GroupResource;
-use api::{Status, Target, Verb};
+use api::{Ask, Status, Target, Verb};
 use kinds::Kind;
 
 use crate::accept::Offer;
@@ -20,14 +21,15 @@ use crate::respond::Answer;
 use crate::serve::{Cx, RequestBody};
 
 /// The forms that the answer can be asked for in; none where it is a stream of bytes and no object.
-pub fn forms(kind: &Kind, target: &Target) -> Option<Offer> {
+pub fn forms(kind: &Kind, ask: &Ask, target: &Target) -> Option<Offer> {
     // Only what can be read has columns: questions are answered and gone.
     let tables = match target.subresource.as_str() {
         "log" | "exec" | "attach" | "portforward" | "proxy" => return None,
         "" => kind.has_verb("get") || kind.has_verb("list"),
         name => kind.subresource(name).is_some_and(|sub| sub.verbs.iter().any(|verb| &**verb == "get")),
     };
-    Some(Offer { tables, protobuf: !kind.is_custom() })
+    let streams = ask.method == "GET" && matches!(ask.verb, Verb::List | Verb::Watch);
+    Some(Offer { tables, protobuf: !kind.is_custom(), streams, watch: ask.verb == Verb::Watch })
 }
 
 /// Answers a request for a kind, its method and path already checked.

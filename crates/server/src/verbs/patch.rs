@@ -8,6 +8,7 @@ use http::header;
 use kinds::apply::{self, ApplyError};
 use kinds::decode;
 use kinds::managed::{self, Write};
+use kinds::schema::{Schema, TypeId};
 use kinds::strategic::{self, PatchError};
 use serde_json::Value;
 
@@ -50,9 +51,7 @@ pub async fn patch_part(
     if form == Form::Apply {
         return apply(cx, at, part, &bytes, options, warnings).await;
     }
-    if bytes.iter().all(u8::is_ascii_whitespace) || decode::syntax_error(&bytes).is_some() {
-        return Err(Status::bad_request("invalid JSON patch"));
-    }
+    check_syntax(&bytes)?;
     let parsed = parse(form, &bytes);
     let of_patch = match options.field_validation {
         FieldValidation::Ignore => Vec::new(),
@@ -64,11 +63,7 @@ pub async fn patch_part(
     // The patch is read only once there is something to patch, so that a missing object is said first.
     let change = |old: &Value| {
         let patch = parsed.clone()?;
-        let patched = match form {
-            Form::Json => json_patch(old, &patch)?,
-            Form::Merge => merge(old.clone(), patch.clone()),
-            _ => strategic::merge(&at.kind.schema, at.kind.root, old, &patch).map_err(patch_error)?,
-        };
+        let patched = patched(form, &at.kind.schema, at.kind.root, old, &patch)?;
         // The text of an error shows a strategic patch as Go prints it, else the object that came of the patch.
         let shown = match form {
             Form::Strategic => strategic::go_print(&patch),
@@ -101,6 +96,38 @@ pub async fn patch_part(
     let stored = change_object(cx, at, part, &options, warnings, false, change).await?;
     warnings.append(&mut noticed);
     written(cx, at.kind, respond::OK, stored)
+}
+
+/// What the patch in a body makes of a small object that stands for a part of a bigger one, as `scale` does.
+pub fn part_of(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    root: TypeId,
+    bytes: &[u8],
+) -> Result<impl Fn(&Value) -> Result<Value, Status>, Status> {
+    let form = form(cx, at)?;
+    if form == Form::Apply {
+        return Err(Status::not_implemented(format!("applying to {}", at.target.resource_and_subresource())));
+    }
+    check_syntax(bytes)?;
+    let parsed = parse(form, bytes);
+    let schema = at.kind.schema.clone();
+    Ok(move |old: &Value| patched(form, &schema, root, old, &parsed.clone()?))
+}
+
+fn check_syntax(bytes: &[u8]) -> Result<(), Status> {
+    match bytes.iter().all(u8::is_ascii_whitespace) || decode::syntax_error(bytes).is_some() {
+        true => Err(Status::bad_request("invalid JSON patch")),
+        false => Ok(()),
+    }
+}
+
+fn patched(form: Form, schema: &Schema, root: TypeId, old: &Value, patch: &Value) -> Result<Value, Status> {
+    match form {
+        Form::Json => json_patch(old, patch),
+        Form::Merge => Ok(merge(old.clone(), patch.clone())),
+        _ => strategic::merge(schema, root, old, patch).map_err(patch_error),
+    }
 }
 
 /// A patch that makes an object of another kind.
@@ -175,7 +202,7 @@ fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
 
 /// RFC 7386. Go takes the maps that it changes apart and writes them with their keys sorted, which shows in the order of
 /// warnings.
-pub fn merge(old: Value, patch: Value) -> Value {
+fn merge(old: Value, patch: Value) -> Value {
     let Value::Object(patch) = patch else { return patch };
     let mut sorted: BTreeMap<String, Value> = match old {
         Value::Object(old) => old.into_iter().collect(),
@@ -199,7 +226,7 @@ fn unknown_in_operations(form: Form, patch: &Value) -> Vec<String> {
         let known = |key: &&String| matches!(key.as_str(), "op" | "path" | "from" | "value");
         let keys = operation.as_object().into_iter().flat_map(|fields| fields.keys());
         keys.filter(|key| !known(key))
-            .map(|key| format!("unknown field {}", go::quote(&format!("[{at}].{key}"))))
+            .map(|key| format!("json patch unknown field {}", go::quote(&format!("[{at}].{key}"))))
             .collect()
     };
     operations.flat_map(unknown).collect()

@@ -23,7 +23,7 @@ pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let options = GetOptions::parse(&cx.ask.query)?;
     let collection = cx.state.collection(at.kind)?;
     if let Some(revision) = options.resource_version {
-        super::list::wait_for(cx, revision).await?;
+        super::list::wait_for(cx.state, revision).await?;
     }
     let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
     match cx.accept {

@@ -362,19 +362,9 @@ async fn scale(
         }
         _ => {
             let options = WriteOptions::patch(&cx.ask.query, false)?;
-            let form = body::media_type(cx.headers);
             let bytes = body::read(body).await?;
-            let patch: Value = match form.as_str() {
-                "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-                    serde_json::from_slice(&bytes).map_err(|_| Status::bad_request("invalid JSON patch"))?
-                }
-                other => return Err(Status::not_implemented(format!("patching a scale with {other}"))),
-            };
-            let change = |old: &Value| {
-                let mut wanted = scale_of(old);
-                json_patch::merge(&mut wanted, &patch);
-                scaled(old, &wanted)
-            };
+            let patch = patch::part_of(cx, at, sub.root, &bytes)?;
+            let change = |old: &Value| scaled(old, &patch(&scale_of(old))?);
             change_object(cx, at, Part::Other("scale"), &options, warnings, false, change).await?
         }
     };

@@ -15,7 +15,7 @@ use store::Revision;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{At, list};
-use crate::accept::{Accept, Media, Transform};
+use crate::accept::{Accept, Include, Media, Transform};
 use crate::objects::{Changed, Collection, Compacted, Entry};
 use crate::respond::{self, Answer};
 use crate::selection::Selection;
@@ -29,6 +29,8 @@ pub const WATCH_SECONDS_MIN: u64 = 1800;
 const CHANGES_AT_ONCE: usize = 256;
 /// How often a watcher that asked for bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long before its end a shorter watch gets its bookmark.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
 /// Answers a stream of events.
 pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
@@ -40,26 +42,28 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     }
     let collection = cx.state.collection(at.kind)?;
     let selection = Selection::new(at.kind, &collection, &options, &at.target.name)?;
-    let (snapshot, now) = list::now(cx, &collection);
+    let (_, now) = list::now(cx.state, &collection);
     let given = options.resource_version.filter(|revision| *revision > 0);
     let wants_state = match options.send_initial_events {
         Some(wanted) => wanted || (given.is_none() && options.resource_version.is_none()),
         None => given.is_none(),
     } && options.send_initial_events != Some(false);
     // With the state sent, history goes on from it; without, from where the client says.
-    let cursor = if wants_state { now.max(given.unwrap_or(0)) } else { given.unwrap_or(now) };
+    let cursor = given.unwrap_or(now);
     if !wants_state {
         collection.changes_after(cursor, 0).map_err(|gone| too_old(&gone))?;
     }
-    let initial: Vec<Arc<Entry>> = match wants_state {
-        true => snapshot.range(at.namespace(), None).filter(|entry| selection.takes(entry)).cloned().collect(),
-        false => Vec::new(),
-    };
     let seconds = match options.timeout_seconds {
         Some(seconds) if seconds > 0 => seconds.unsigned_abs(),
         _ => WATCH_SECONDS_MIN + u64::from(rand::random::<u16>()) % WATCH_SECONDS_MIN,
     };
-    let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+    let ends = Instant::now() + Duration::from_secs(seconds);
+    // A watch that is shorter than that gets one just before its end.
+    let first = match Duration::from_secs(seconds).checked_sub(BOOKMARK_BEFORE_END) {
+        Some(wait) if !wait.is_zero() => wait.min(BOOKMARK_EVERY),
+        _ => BOOKMARK_EVERY,
+    };
+    let mut bookmarks = tokio::time::interval_at(Instant::now() + first, BOOKMARK_EVERY);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watcher = Watcher {
         state: cx.state.clone(),
@@ -70,10 +74,10 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         selection,
         accept: cx.accept,
         wants_bookmarks: options.allow_watch_bookmarks,
-        initial: Some(initial),
+        initial: Some(wants_state),
         ends_initial: wants_state && options.allow_watch_bookmarks,
         cursor,
-        ends: Instant::now() + Duration::from_secs(seconds),
+        ends,
         bookmarks,
         columns_sent: false,
         over: false,
@@ -103,8 +107,8 @@ struct Watcher {
     selection: Selection,
     accept: Accept,
     wants_bookmarks: bool,
-    /// Sent first; none when it was sent.
-    initial: Option<Vec<Arc<Entry>>>,
+    /// Whether the state is sent first; none when the beginning is over.
+    initial: Option<bool>,
     /// The bookmark behind the initial events says that they end there.
     ends_initial: bool,
     /// Everything up to here was sent.
@@ -119,17 +123,9 @@ struct Watcher {
 impl Watcher {
     /// The next bytes to send; none when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(entries) = self.initial.take() {
-            let mut out = Vec::new();
-            for entry in &entries {
-                self.event(&mut out, EventType::Added, &entry.json);
-            }
-            if self.ends_initial {
-                let annotations = json!({"k8s.io/initial-events-end": "true"});
-                self.bookmark(&mut out, Some(annotations));
-            }
+        if let Some(wants_state) = self.initial.take() {
             // An empty first piece still sends the headers, which clients wait for.
-            return Some(out.into());
+            return Some(if wants_state { self.present().await.into() } else { Bytes::new() });
         }
         loop {
             if self.over || self.state.is_stopping() {
@@ -175,6 +171,28 @@ impl Watcher {
         }
     }
 
+    /// The state as it is, once it is as new as the client asked.
+    async fn present(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Err(status) = list::wait_for(&self.state, self.cursor).await {
+            self.over = true;
+            self.event(&mut out, EventType::Error, &api::codec::to_json(&status.to_value()));
+            return out;
+        }
+        let (snapshot, now) = list::now(&self.state, &self.collection);
+        self.cursor = now;
+        for entry in snapshot.range(&self.namespace, None) {
+            if self.selection.takes(entry) {
+                self.event(&mut out, EventType::Added, &entry.json);
+            }
+        }
+        if self.ends_initial {
+            let annotations = json!({"k8s.io/initial-events-end": "true"});
+            self.bookmark(&mut out, Some(annotations));
+        }
+        out
+    }
+
     /// What a change is to this watcher: an object may come into or leave its selection by being modified.
     fn change(&mut self, out: &mut Vec<u8>, change: &Changed) {
         let taken = |entry: &Option<Arc<Entry>>| {
@@ -208,7 +226,12 @@ impl Watcher {
                 let value = serde_json::from_slice(json).unwrap_or_default();
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
                 let value = match form {
-                    Transform::Table(_) => transform::watched_table(&self.kind, value, self.accept, columns),
+                    Transform::Table(_) => {
+                        // A bookmark is its metadata, whatever is asked to be shown of objects.
+                        let include =
+                            if event == EventType::Bookmark { Include::Metadata } else { self.accept.include };
+                        transform::watched_table(&self.kind, value, Accept { include, ..self.accept }, columns)
+                    }
                     _ => transform::partial(value, self.accept),
                 };
                 transformed = api::codec::to_json(&value);

@@ -97,6 +97,10 @@ pub async fn create_object(
     let exists = || {
         let of = at.group_resource();
         match generated {
+            false if collection.get(&key).is_some_and(|there| meta::is_deleting(&there.value())) => {
+                let plain = Status::already_exists(of, &name);
+                Status { message: format!("object is being deleted: {}", plain.message), ..plain }
+            }
             false => Status::already_exists(of, &name),
             true => {
                 let plain = Status::already_exists(of, &name);
@@ -467,11 +471,13 @@ fn keep_metadata(new: &mut Value, old: &Value) {
         "resourceVersion",
         "selfLink",
     ] {
-        let must = matches!(
-            field,
-            "resourceVersion" | "selfLink" | "generation" | "deletionTimestamp" | "deletionGracePeriodSeconds"
-        );
+        // Some are the server's alone; the others may be left out, and are refused where they are changed.
+        let must = matches!(field, "resourceVersion" | "selfLink" | "generation" | "creationTimestamp");
+        let kept = field == "deletionTimestamp";
         match old_metadata.get(field) {
+            Some(value) if kept => {
+                metadata.insert(field.into(), value.clone());
+            }
             Some(value) if must || !metadata.contains_key(field) => {
                 metadata.insert(field.into(), value.clone());
             }
