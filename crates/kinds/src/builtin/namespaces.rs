@@ -23,6 +23,10 @@ pub static NAMESPACE: Behaviour = Behaviour {
     validate_create,
     validate_update: |_, _| Vec::new(),
     validate_status,
+    validate_part: |part, new, _| match part {
+        "finalize" => finalizers(new),
+        _ => Vec::new(),
+    },
     columns: columns::NAMESPACE,
     row: rows::namespace,
     selectable: &[("status.phase", "/status/phase")],
@@ -65,6 +69,14 @@ fn validate_create(namespace: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     for finalizer in namespace.list("spec.finalizers").iter().filter_map(Value::as_str) {
         finalizer_name(&mut out, finalizer, "spec.finalizers");
+    }
+    out
+}
+
+fn finalizers(namespace: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    for (nth, finalizer) in namespace.list("spec.finalizers").iter().enumerate() {
+        finalizer_name(&mut out, finalizer.as_str().unwrap_or_default(), &format!("spec.finalizers[{nth}]"));
     }
     out
 }

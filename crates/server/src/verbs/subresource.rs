@@ -320,6 +320,7 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    let object = place(at, object, Some(&at.target.name))?;
     let change = |old: &Value| {
         let mut new = old.clone();
         new["spec"]["finalizers"] = object["spec"]["finalizers"].clone();
