@@ -2,13 +2,13 @@
 //! this folder branches on a kind's name.
 
 pub mod read;
+pub mod resources;
 pub mod table;
 
 mod check;
 mod columns;
 mod pod_check;
 mod pod_defaults;
-mod resources;
 mod rows;
 
 mod admission;
@@ -26,6 +26,7 @@ mod extensions;
 mod flow;
 mod namespaces;
 mod networking;
+mod pod_parts;
 mod pod_row;
 mod pods;
 mod quota;

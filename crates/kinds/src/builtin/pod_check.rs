@@ -330,7 +330,12 @@ fn ephemeral_containers(out: &mut Causes, cx: &Cx, path: &str) {
         if !target.is_empty() && !others().any(|name| name == target) {
             out.push(Cause::not_found(format!("{path}.targetContainerName"), &target.into()));
         }
-        for field in NOT_ALLOWED.into_iter().filter(|field| !container.at(field).is_nothing()) {
+        // Only resources are there without being set.
+        let given = |field: &&str| match container.at(field) {
+            Value::Object(_) if *field != "resources" => true,
+            value => !value.is_nothing(),
+        };
+        for field in NOT_ALLOWED.into_iter().filter(given) {
             let detail = "cannot be set for an Ephemeral Container";
             out.push(Cause::forbidden(format!("{path}.{field}"), detail));
         }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, pod_check, pod_defaults, pod_row, resources, warnings};
+use super::{columns, pod_check, pod_defaults, pod_parts, pod_row, resources, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -14,9 +14,11 @@ pub static POD: Behaviour = Behaviour {
     prepare_create,
     prepare_update: |_, _| {},
     prepare_status,
+    prepare_part: pod_parts::prepare,
     validate_create,
     validate_update,
     validate_status,
+    validate_part: pod_parts::validate,
     grace_seconds,
     columns: columns::POD,
     row: pod_row::row,
