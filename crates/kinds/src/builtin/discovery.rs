@@ -34,6 +34,12 @@ pub static ENDPOINT_SLICE: Behaviour = Behaviour {
             port.set_if_absent("protocol", "TCP");
         }
     },
+    prepare_update: |new, old| {
+        // Labels count too: they say whose slice it is.
+        if new.at("metadata.labels") != old.at("metadata.labels") {
+            new.set("metadata.generation", old.int("metadata.generation") + 1);
+        }
+    },
     validate_create: endpoint_slice,
     validate_update: |new, old| {
         let mut out = endpoint_slice(new);

@@ -79,11 +79,8 @@ pub static CSI_DRIVER: Behaviour = Behaviour {
             spec.set("volumeLifecycleModes", json!(["Persistent"]));
         }
     },
-    prepare_update: |new, old| {
-        if new.at("spec") != old.at("spec") {
-            new.set("metadata.generation", old.int("metadata.generation") + 1);
-        }
-    },
+    // Only changes are counted.
+    prepare_create: |driver| driver.remove("metadata.generation"),
     validate_create: csi_driver,
     validate_update: |new, old| {
         let mut out = csi_driver(new);
@@ -96,6 +93,7 @@ pub static CSI_DRIVER: Behaviour = Behaviour {
     },
     columns: columns::CSI_DRIVER,
     row: rows::csi_driver,
+    has_generation: true,
     unconditional_update: false,
     returns_deleted: true,
     ..Behaviour::PLAIN
