@@ -120,8 +120,8 @@ fn refusal(node: &Value, pod: &Value) -> Option<String> {
         return Some("node(s) were unschedulable".into());
     }
     let keeps_away = |taint: &&Value| matches!(taint["effect"].as_str(), Some("NoSchedule" | "NoExecute"));
-    let taints = meta::items_at(node, &["spec", "taints"]).iter().filter(keeps_away);
-    if let Some(taint) = taints.filter(|taint| !tolerated(taint)).next() {
+    let mut taints = meta::items_at(node, &["spec", "taints"]).iter().filter(keeps_away);
+    if let Some(taint) = taints.find(|taint| !tolerated(taint)) {
         let (key, value) = (meta::text_at(taint, &["key"]), meta::text_at(taint, &["value"]));
         return Some(format!("node(s) had untolerated taint {{{key}: {value}}}"));
     }
