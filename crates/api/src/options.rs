@@ -101,7 +101,12 @@ impl ListOptions {
         let text = query.get("resourceVersion").unwrap_or_default();
         let matching = query.get("resourceVersionMatch").unwrap_or_default();
         let causes = match watch {
-            true => watch_causes(matching, query.get("continue").unwrap_or_default(), send_initial_events),
+            true => {
+                // A watch from a revision does not look at it.
+                let from_state = matches!(text, "" | "0");
+                let token = query.get("continue").filter(|_| from_state).unwrap_or_default();
+                watch_causes(matching, token, send_initial_events)
+            }
             false => list_causes(text, matching, query.get("continue").unwrap_or_default(), send_initial_events),
         };
         if !causes.is_empty() {

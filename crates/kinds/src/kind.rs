@@ -85,7 +85,10 @@ pub struct Behaviour {
     pub row: fn(&Value, now: Timestamp) -> Vec<Value>,
     /// `conditions` of the row: a pod that is through says so.
     pub row_conditions: fn(&Value) -> Vec<Value>,
-    /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads.
+    /// Where the kind is served in several groups or versions: the one in which its objects are kept.
+    pub kept: Option<Kept>,
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads, in the
+    /// form in which objects are kept.
     pub selectable: &'static [(&'static str, &'static str)],
     /// The refusal of any other field; upstream every kind has its own words.
     pub not_selectable: fn(&str) -> String,
@@ -127,6 +130,7 @@ impl Behaviour {
         columns: &[],
         row: |_, _| Vec::new(),
         row_conditions: |_| Vec::new(),
+        kept: None,
         selectable: &[],
         not_selectable: |field| format!("field label not supported: {field}"),
         name: NameRule::Subdomain,
@@ -139,6 +143,16 @@ impl Behaviour {
         returns_deleted: false,
         orphan_by_default: false,
     };
+}
+
+/// The group and version in which objects are kept, and the way there and back. Neither function sees to `apiVersion`, to
+/// the order of fields or to what Go leaves out.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub into: fn(&mut Value),
+    pub from: fn(&mut Value),
 }
 
 /// What `metadata.name` may look like.
@@ -322,6 +336,53 @@ impl Kind {
     /// merge patch. The types of built-in kinds are named by their Go package.
     pub fn is_custom(&self) -> bool {
         !self.schema.get(self.root).name.contains('.')
+    }
+
+    /// How objects are kept, where that is not as this kind has them.
+    pub fn kept(&self) -> Option<&'static Kept> {
+        let behaviour: &'static Behaviour = self.behaviour;
+        behaviour.kept.as_ref().filter(|kept| (kept.group, kept.version) != (&*self.group, &*self.version))
+    }
+
+    /// An object in the form in which it is kept.
+    #[must_use]
+    pub fn to_kept(&self, mut object: Value) -> Value {
+        let Some(kept) = self.kept() else { return object };
+        (kept.into)(&mut object);
+        let version = match kept.group {
+            "" => kept.version.to_string(),
+            group => format!("{group}/{}", kept.version),
+        };
+        object["apiVersion"] = version.clone().into();
+        match crate::tables::type_of(&version, &self.kind) {
+            Some(root) => {
+                decode::normalize(&self.schema, root, object.clone()).map_or(object, |decoded| decoded.object)
+            }
+            None => object,
+        }
+    }
+
+    /// An object out of the form in which it is kept.
+    #[must_use]
+    pub fn from_kept(&self, mut object: Value) -> Value {
+        let Some(kept) = self.kept() else { return object };
+        (kept.from)(&mut object);
+        object["apiVersion"] = self.api_version().into();
+        self.tidy(object.clone()).unwrap_or(object)
+    }
+
+    /// An object of this kind as another version has it, with its type there.
+    pub fn in_version(
+        &self,
+        registry: &Registry,
+        object: &Value,
+        api_version: &str,
+    ) -> Option<(Arc<Schema>, TypeId, Value)> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let other = registry.by_kind(group, version, &self.kind)?;
+        // Managers of fields do not reach over to another group, though objects do.
+        let same = other.group == self.group && (self.kept().is_some() || other.kept().is_some());
+        same.then(|| (other.schema.clone(), other.root, other.from_kept(self.to_kept(object.clone()))))
     }
 
     /// An object with nothing in it, as Go would write it.

@@ -21,4 +21,4 @@ pub mod typed;
 pub mod validate;
 
 pub use tables::builtin;
-pub use kind::{Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kind, NameRule, Registry, Subresource};
+pub use kind::{Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kept, Kind, NameRule, Registry, Subresource};

@@ -162,9 +162,13 @@ impl State {
 
     /// How the objects of a kind are kept.
     pub fn shape(&self, kind: &Kind) -> Shape {
-        let table =
-            if kind.group.is_empty() { kind.plural.clone() } else { format!("{}/{}", kind.group, kind.plural).into() };
-        let selectable = kind.behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
+        // Kinds that are kept as another share its table, and what it selects by.
+        let (group, behaviour) = match kind.kept() {
+            Some(kept) => (kept.group, kinds::builtin::behaviour(kept.group, &kind.kind)),
+            None => (&*kind.group, kind.behaviour),
+        };
+        let table = if group.is_empty() { kind.plural.clone() } else { format!("{group}/{}", kind.plural).into() };
+        let selectable = behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
         Shape { table, selectable }
     }
 
@@ -187,6 +191,15 @@ impl State {
         let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return Vec::new() };
         let Ok(collection) = self.collection(&kind) else { return Vec::new() };
         collection.snapshot().entries.values().map(|entry| entry.value()).collect()
+    }
+}
+
+impl State {
+    /// The objects of a resource in one namespace, decoded, in order of their names.
+    pub fn list_in(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value> {
+        let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return Vec::new() };
+        let Ok(collection) = self.collection(&kind) else { return Vec::new() };
+        collection.snapshot().range(namespace, None).map(|entry| entry.value()).collect()
     }
 }
 

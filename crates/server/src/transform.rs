@@ -14,7 +14,7 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
         None => Ok(object),
         Some(Transform::Table(version)) => {
             let metadata = table_metadata(&object);
-            Ok(table(behaviour(kind, &object), vec![object], metadata, version, accept.include, cx.now))
+            Ok(table(kind, behaviour(kind, &object), vec![object], metadata, version, accept.include, cx.now))
         }
         Some(Transform::PartialObjectMetadata(_)) => Ok(partial(object, accept)),
         Some(Transform::PartialObjectMetadataList(_)) => {
@@ -31,7 +31,9 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
 pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept: Accept) -> Result<Value, Status> {
     match accept.transform {
         None => Ok(plain_list(kind, items, metadata)),
-        Some(Transform::Table(version)) => Ok(table(kind.behaviour, items, metadata, version, accept.include, cx.now)),
+        Some(Transform::Table(version)) => {
+            Ok(table(kind, kept_behaviour(kind), items, metadata, version, accept.include, cx.now))
+        }
         Some(Transform::PartialObjectMetadata(_)) => {
             let what = format!(
                 "you requested PartialObjectMetadata, but the requested object is a list ({})",
@@ -82,7 +84,8 @@ pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) 
         _ => MetaVersion::V1,
     };
     let metadata = table_metadata(&object);
-    let mut table = table(kind.behaviour, vec![object], metadata, version, accept.include, Timestamp::now());
+    let mut table =
+        table(kind, kept_behaviour(kind), vec![object], metadata, version, accept.include, Timestamp::now());
     if !columns {
         table["columnDefinitions"] = Value::Null;
     }
@@ -130,7 +133,15 @@ fn behaviour(kind: &Kind, object: &Value) -> &'static Behaviour {
             let api_version = object["apiVersion"].as_str().unwrap_or_default();
             kinds::builtin::behaviour(api_version.split_once('/').map_or("", |(group, _)| group), own)
         }
-        _ => kind.behaviour,
+        _ => kept_behaviour(kind),
+    }
+}
+
+/// Rows are made of objects as they are kept, whatever version asks for them.
+fn kept_behaviour(kind: &Kind) -> &'static Behaviour {
+    match kind.kept() {
+        Some(kept) => kinds::builtin::behaviour(kept.group, &kind.kind),
+        None => kind.behaviour,
     }
 }
 
@@ -143,6 +154,7 @@ fn table_metadata(object: &Value) -> Value {
 }
 
 fn table(
+    kind: &Kind,
     behaviour: &Behaviour,
     objects: Vec<Value>,
     metadata: Value,
@@ -162,6 +174,7 @@ fn table(
         .map(|mut object| {
             let cells = match own {
                 [] => vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()],
+                _ if kind.kept().is_some() => (behaviour.row)(&kind.to_kept(object.clone()), now),
                 _ => (behaviour.row)(&object, now),
             };
             let shown = match include {

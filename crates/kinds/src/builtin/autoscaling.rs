@@ -6,7 +6,7 @@ use super::check::{self, Causes};
 use super::read::{Read, Write};
 use super::{columns, rows};
 use crate::validate;
-use crate::{Behaviour, Cause};
+use crate::{Behaviour, Cause, Kept};
 
 pub static HORIZONTAL_POD_AUTOSCALER: Behaviour = Behaviour {
     default,
@@ -28,8 +28,168 @@ pub static HORIZONTAL_POD_AUTOSCALER: Behaviour = Behaviour {
     row: rows::horizontal_pod_autoscaler,
     has_status: true,
     has_generation: true,
+    kept: Some(Kept { group: "autoscaling", version: "v2", into: to_second, from: to_first }),
     ..Behaviour::PLAIN
 };
+
+// The first version knows one metric, the use of processors, in a field of its own. Everything else that the second
+// version has is kept in annotations, in a form that is older than either.
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+/// What a metric is to reach, and what it is at, are written alike but for this word.
+const TARGET: &str = "target";
+const CURRENT: &str = "current";
+
+fn take(object: &mut Value, part: &str, field: &str) -> Value {
+    let fields = object.get_mut(part).and_then(Value::as_object_mut);
+    fields.and_then(|fields| fields.shift_remove(field)).unwrap_or_default()
+}
+
+fn to_first(object: &mut Value) {
+    let mut notes: Vec<(&str, Value)> = Vec::new();
+    let metrics = take(object, "spec", "metrics");
+    let (cpu, others): (Vec<&Value>, Vec<&Value>) =
+        metrics.items().iter().partition(|metric| is_cpu_use(metric, TARGET));
+    if let Some(metric) = cpu.first() {
+        object.set("spec.targetCPUUtilizationPercentage", metric.at("resource.target.averageUtilization").clone());
+    }
+    notes.push((METRICS, others.into_iter().map(|metric| older(metric, TARGET)).collect()));
+    let current = take(object, "status", "currentMetrics");
+    if let Some(metric) = current.items().iter().find(|metric| is_cpu_use(metric, CURRENT)) {
+        object.set("status.currentCPUUtilizationPercentage", metric.at("resource.current.averageUtilization").clone());
+    }
+    notes.push((CURRENT_METRICS, current.items().iter().map(|metric| older(metric, CURRENT)).collect()));
+    notes.push((CONDITIONS, take(object, "status", "conditions")));
+    notes.push((BEHAVIOR, take(object, "spec", "behavior")));
+    for (key, value) in notes.into_iter().filter(|(_, value)| !value.is_nothing()) {
+        object["metadata"]["annotations"][key] = value.to_string().into();
+    }
+}
+
+fn to_second(object: &mut Value) {
+    let mut note = |key: &str| -> Value {
+        let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+        let text = annotations.and_then(|annotations| annotations.shift_remove(key));
+        text.and_then(|text| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default()
+    };
+    let (metrics, current, conditions, behavior) =
+        (note(METRICS), note(CURRENT_METRICS), note(CONDITIONS), note(BEHAVIOR));
+    let mut metrics: Vec<Value> = metrics.items().iter().map(|metric| newer(metric, TARGET)).collect();
+    let cpu = take(object, "spec", "targetCPUUtilizationPercentage");
+    if !cpu.is_null() {
+        let target = json!({"type": "Utilization", "averageUtilization": cpu});
+        metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+    }
+    if !metrics.is_empty() {
+        object.set("spec.metrics", metrics);
+    }
+    let cpu = take(object, "status", "currentCPUUtilizationPercentage");
+    let mut current: Vec<Value> = current.items().iter().map(|metric| newer(metric, CURRENT)).collect();
+    if current.is_empty() && !cpu.is_null() {
+        let now = json!({"averageUtilization": cpu});
+        current.push(json!({"type": "Resource", "resource": {"name": "cpu", "current": now}}));
+    }
+    if !current.is_empty() {
+        object.set("status.currentMetrics", current);
+    }
+    if conditions.is_array() {
+        object.set("status.conditions", conditions);
+    }
+    if behavior.is_object() {
+        object.set("spec.behavior", behavior);
+    }
+}
+
+fn is_cpu_use(metric: &Value, word: &str) -> bool {
+    metric.text("type") == "Resource"
+        && metric.text("resource.name") == "cpu"
+        && metric.has(&format!("resource.{word}.averageUtilization"))
+}
+
+/// The field of a metric that its type names: `Pods` is in `pods`.
+fn source_field(metric: &Value) -> String {
+    let mut letters = metric.text("type").chars();
+    letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
+}
+
+/// The fields of the older form and where the newer has them; `W` stands for `target` or `current`.
+const FIELDS: [(&str, &[(&str, &str)]); 5] = [
+    (
+        "resource",
+        &[("name", "name"), ("WAverageUtilization", "W.averageUtilization"), ("WAverageValue", "W.averageValue")],
+    ),
+    (
+        "containerResource",
+        &[
+            ("name", "name"),
+            ("WAverageUtilization", "W.averageUtilization"),
+            ("WAverageValue", "W.averageValue"),
+            ("container", "container"),
+        ],
+    ),
+    ("pods", &[("metricName", "metric.name"), ("WAverageValue", "W.averageValue"), ("selector", "metric.selector")]),
+    (
+        "object",
+        &[
+            ("target", "describedObject"),
+            ("metricName", "metric.name"),
+            ("WValue", "W.value"),
+            ("selector", "metric.selector"),
+            ("averageValue", "W.averageValue"),
+        ],
+    ),
+    (
+        "external",
+        &[
+            ("metricName", "metric.name"),
+            ("metricSelector", "metric.selector"),
+            ("WValue", "W.value"),
+            ("WAverageValue", "W.averageValue"),
+        ],
+    ),
+];
+
+fn older(metric: &Value, word: &str) -> Value {
+    let field = source_field(metric);
+    let source = metric.key(&field);
+    let mut out = json!({});
+    for (old, new) in fields_of(&field) {
+        let value = source.at(&new.replace('W', word));
+        if !value.is_null() {
+            out[old.replace('W', word)] = value.clone();
+        }
+    }
+    json!({"type": metric.text("type"), field: out})
+}
+
+fn newer(metric: &Value, word: &str) -> Value {
+    let field = source_field(metric);
+    let source = metric.key(&field);
+    let mut out = json!({});
+    for (old, new) in fields_of(&field) {
+        let value = source.key(&old.replace('W', word));
+        if !value.is_null() {
+            out.set(&new.replace('W', word), value.clone());
+        }
+    }
+    if word == TARGET {
+        let kind = match out.at(TARGET) {
+            target if target.has("averageUtilization") => "Utilization",
+            target if target.has("averageValue") => "AverageValue",
+            _ => "Value",
+        };
+        out.set("target.type", kind);
+    }
+    json!({"type": metric.text("type"), field: out})
+}
+
+fn fields_of(field: &str) -> &'static [(&'static str, &'static str)] {
+    FIELDS.iter().find(|(name, _)| *name == field).map_or(&[], |(_, fields)| fields)
+}
 
 fn is_first_version(object: &Value) -> bool {
     object.text("apiVersion") == "autoscaling/v1"
@@ -260,5 +420,34 @@ fn scaling_rules(out: &mut Causes, rules: &Value, path: &str) {
     }
     if rules.has("tolerance") {
         check::non_negative_quantity(out, rules.at("tolerance"), &format!("{path}.tolerance"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_hold_the_same() {
+        let second = json!({
+            "metadata": {"name": "a"},
+            "spec": {
+                "maxReplicas": 3,
+                "metrics": [
+                    {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "3"}}},
+                    {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+                ],
+                "behavior": {"scaleUp": {"selectPolicy": "Max"}},
+            },
+        });
+        let mut object = second.clone();
+        to_first(&mut object);
+        assert_eq!(object["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
+        assert_eq!(
+            object["metadata"]["annotations"][METRICS],
+            r#"[{"type":"Pods","pods":{"metricName":"m","targetAverageValue":"3"}}]"#
+        );
+        to_second(&mut object);
+        assert_eq!(object["spec"], second["spec"]);
     }
 }

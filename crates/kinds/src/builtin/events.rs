@@ -6,7 +6,7 @@ use super::check::{Causes, text};
 use super::read::Read;
 use super::{columns, rows};
 use crate::validate;
-use crate::{Behaviour, Cause, NameRule};
+use crate::{Behaviour, Cause, Kept, NameRule};
 
 pub static EVENT: Behaviour = Behaviour {
     validate_create: |event| common(event, "involvedObject", "reportingComponent", "message"),
@@ -38,19 +38,46 @@ pub static NEW_EVENT: Behaviour = Behaviour {
     row: rows::new_event,
     selectable: &[
         ("reason", "/reason"),
-        ("regarding.kind", "/regarding/kind"),
-        ("regarding.namespace", "/regarding/namespace"),
-        ("regarding.name", "/regarding/name"),
-        ("regarding.uid", "/regarding/uid"),
-        ("regarding.apiVersion", "/regarding/apiVersion"),
-        ("regarding.resourceVersion", "/regarding/resourceVersion"),
-        ("regarding.fieldPath", "/regarding/fieldPath"),
-        ("reportingController", "/reportingController"),
+        ("regarding.kind", "/involvedObject/kind"),
+        ("regarding.namespace", "/involvedObject/namespace"),
+        ("regarding.name", "/involvedObject/name"),
+        ("regarding.uid", "/involvedObject/uid"),
+        ("regarding.apiVersion", "/involvedObject/apiVersion"),
+        ("regarding.resourceVersion", "/involvedObject/resourceVersion"),
+        ("regarding.fieldPath", "/involvedObject/fieldPath"),
+        ("reportingController", "/reportingComponent"),
         ("type", "/type"),
     ],
+    kept: Some(Kept {
+        group: "",
+        version: "v1",
+        into: |event| rename(event, false),
+        from: |event| rename(event, true),
+    }),
     create_on_update: true,
     ..Behaviour::PLAIN
 };
+
+/// The same fields, as the core group calls them and as `events.k8s.io` does.
+const NAMES: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+
+fn rename(event: &mut Value, to_new: bool) {
+    let Some(fields) = event.as_object_mut() else { return };
+    for (old, new) in NAMES {
+        let (from, to) = if to_new { (old, new) } else { (new, old) };
+        if let Some(value) = fields.shift_remove(from) {
+            fields.insert(to.to_owned(), value);
+        }
+    }
+}
 
 /// What both groups ask of an event; error paths have the old names, as upstream has them.
 fn common(event: &Value, about: &str, controller: &str, note: &str) -> Causes {

@@ -45,7 +45,7 @@ pub async fn delete_collection(cx: &Cx<'_>, at: &At<'_>, body: RequestBody) -> R
             ..at.target.clone()
         };
         match delete_object(cx, &At { target: &target, ..*at }, &options).await {
-            Ok(Gone::Now(_)) | Ok(Gone::Later(_)) => items.push(entry.value()),
+            Ok(Gone::Now(_)) | Ok(Gone::Later(_)) => items.push(at.value(&entry)),
             Err(status) if status.reason == api::Reason::NotFound => {}
             Err(status) => return Err(status),
         }
@@ -67,7 +67,7 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
     let shape = cx.state.shape(at.kind);
     for _ in 0..TRIES_MAX {
         let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
-        let old = entry.value();
+        let old = at.value(&entry);
         check_preconditions(at, &old, &options.preconditions)?;
         let told = Mutex::default();
         let request =
@@ -82,14 +82,18 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
                 remove(cx, &shape, &entry.key, entry.revision).await.map(|()| Gone::Now(object))
             }
             // A graceful kind is seen to be deleted before it is gone, however short its grace is.
-            Gone::Now(mut object) => {
-                match cx.state.objects.update(&shape, &entry.key, entry.revision, &mut object).await {
-                    Ok(marked) => remove(cx, &shape, &entry.key, marked.revision).await.map(|()| Gone::Now(object)),
+            Gone::Now(object) => {
+                let mut kept = at.kind.to_kept(object);
+                match cx.state.objects.update(&shape, &entry.key, entry.revision, &mut kept).await {
+                    Ok(marked) => {
+                        let gone = at.kind.from_kept(kept);
+                        remove(cx, &shape, &entry.key, marked.revision).await.map(|()| Gone::Now(gone))
+                    }
                     Err(why) => Err(why),
                 }
             }
             Gone::Later(object) if object == old => return Ok(Gone::Later(object)),
-            Gone::Later(object) => write(cx, &shape, &entry, object).await.map(|s| Gone::Later(s.object)),
+            Gone::Later(object) => write(cx, at, &entry, object).await.map(|s| Gone::Later(s.object)),
         };
         match written {
             Ok(gone) => return Ok(gone),
@@ -105,9 +109,11 @@ async fn remove(cx: &Cx<'_>, shape: &objects::Shape, key: &str, revision: Revisi
     cx.state.objects.delete(shape, key, revision).await.map(|_| ())
 }
 
-async fn write(cx: &Cx<'_>, shape: &objects::Shape, entry: &Entry, mut object: Value) -> Result<Stored, WriteError> {
-    let written = cx.state.objects.update(shape, &entry.key, entry.revision, &mut object).await?;
-    Ok(Stored { object, json: Some(written.json) })
+async fn write(cx: &Cx<'_>, at: &At<'_>, entry: &Entry, object: Value) -> Result<Stored, WriteError> {
+    let mut kept = at.kind.to_kept(object);
+    let shape = cx.state.shape(at.kind);
+    let written = cx.state.objects.update(&shape, &entry.key, entry.revision, &mut kept).await?;
+    Ok(Stored::of(at.kind, kept, written))
 }
 
 /// What a deletion makes of an object. Pure.

@@ -44,11 +44,11 @@ pub async fn list(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     }
     let page = page(cx, at, &options).await?;
     match cx.accept {
-        Accept { media: Media::Json, transform: None, pretty: false, .. } => {
+        Accept { media: Media::Json, transform: None, pretty: false, .. } if at.kind.kept().is_none() => {
             Ok(Answer::Raw(stream_list(cx, at.kind, page)))
         }
         accept => {
-            let items = page.entries.iter().map(|entry| entry.value()).collect();
+            let items = page.entries.iter().map(|entry| at.value(entry)).collect();
             Ok(Answer::ok(transform::list(cx, at.kind, items, page.metadata(), accept)?))
         }
     }

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use api::status::GroupResource;
 use api::{Ask, Status, Target, Verb};
 use kinds::Kind;
+use serde_json::Value;
 
 use crate::accept::Offer;
+use crate::objects::Entry;
 use crate::respond::Answer;
 use crate::serve::{Cx, RequestBody};
 
@@ -89,6 +91,11 @@ impl<'a> At<'a> {
             _ => return Ok(()),
         };
         Err(Status::bad_request(format!("Name parameter invalid: {}: {why}", api::go::quote(name))))
+    }
+
+    /// An object out of its collection, as this kind has it.
+    pub fn value(&self, entry: &Entry) -> Value {
+        self.kind.from_kept(entry.value())
     }
 
     pub fn not_found(&self) -> Status {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::options::FieldValidation;
-use api::{Reason, Status, WriteOptions, go, yaml};
+use api::{Reason, Status, WriteOptions, go, meta, yaml};
 use http::header;
 use kinds::apply::{self, ApplyError};
 use kinds::decode;
@@ -335,14 +335,19 @@ async fn apply(
         subresource,
         now: &now,
         owned: &owned,
-        convert: &managed::one_version,
+        convert: &|object, version| at.kind.in_version(&registry, object, version),
     };
     // What follows must not count the fields again: apply says who owns what.
     let done = WriteOptions { field_manager: format!("{APPLIED}{}", options.field_manager), ..options.clone() };
     let merged = |live: Option<&Value>| -> Result<Option<Value>, Status> {
         let merged = apply::apply(&at.kind.schema, at.kind.root, live, &config, options.force, &write);
         let Some(merged) = merged.map_err(apply_error)? else { return Ok(None) };
-        let (object, strict) = body::patched(wanted, merged).map_err(Status::bad_request)?;
+        let converted = strategic::conversion_error(&at.kind.schema, at.kind.root, &merged);
+        let (object, strict) = match converted {
+            Some(why) => Err(not_convertible(at, &merged, &why)),
+            None => body::patched(wanted, merged.clone())
+                .map_err(|why| not_convertible(at, &merged, &format!("error decoding from json: {why}"))),
+        }?;
         if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(Status::bad_request(format!("strict decoding error: {}", strict.join(", "))));
         }
@@ -374,6 +379,16 @@ async fn apply(
     let change = |old: &Value| Ok(merged(Some(old))?.unwrap_or_else(|| old.clone()));
     let stored = change_object(cx, at, part, &done, warnings, false, change).await?;
     written(cx, at.kind, respond::OK, stored)
+}
+
+/// What was applied is no object of the kind, though every field is one of its own.
+fn not_convertible(at: &At<'_>, merged: &Value, why: &str) -> Status {
+    let place = format!("{}/{}", meta::namespace(merged), meta::name(merged));
+    let kind = format!("{}/{}, Kind={}", at.kind.group, at.kind.version, at.kind.kind);
+    let text = format!(
+        "failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object to {kind}: {why}"
+    );
+    Status { details: None, ..Status::failure(500, Reason::Unknown, text) }
 }
 
 fn apply_error(error: ApplyError) -> Status {

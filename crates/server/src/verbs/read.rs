@@ -27,8 +27,10 @@ pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     }
     let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
     match cx.accept {
-        Accept { transform: None, .. } => Ok(Answer::Encoded { code: 200, json: entry.json.clone() }),
-        accept => Ok(Answer::ok(transform::object(cx, at.kind, entry.value(), accept)?)),
+        Accept { transform: None, .. } if at.kind.kept().is_none() => {
+            Ok(Answer::Encoded { code: 200, json: entry.json.clone() })
+        }
+        accept => Ok(Answer::ok(transform::object(cx, at.kind, at.value(&entry), accept)?)),
     }
 }
 

@@ -352,7 +352,7 @@ async fn scale(
     };
     if cx.ask.method == "GET" {
         let entry = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?;
-        return shown(&entry.value());
+        return shown(&at.value(&entry));
     }
     let Stored { object, .. } = match cx.ask.method.as_ref() {
         "PUT" => {

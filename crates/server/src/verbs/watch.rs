@@ -221,6 +221,16 @@ impl Watcher {
 
     fn event(&mut self, out: &mut Vec<u8>, event: EventType, json: &[u8]) {
         let transformed;
+        let converted;
+        // Bookmarks and errors are made for the kind as it is.
+        let json = match self.kind.kept() {
+            Some(_) if !matches!(event, EventType::Bookmark | EventType::Error) => {
+                let object = serde_json::from_slice(json).unwrap_or_default();
+                converted = api::codec::to_json(&self.kind.from_kept(object));
+                &converted
+            }
+            _ => json,
+        };
         let json = match self.accept {
             Accept { transform: Some(form), .. } if event != EventType::Error => {
                 let value = serde_json::from_slice(json).unwrap_or_default();

@@ -61,6 +61,16 @@ pub struct Stored {
     pub json: Option<bytes::Bytes>,
 }
 
+impl Stored {
+    /// What was stored, as the kind has it.
+    pub fn of(kind: &Kind, kept: Value, written: Written) -> Stored {
+        match kind.kept() {
+            None => Stored { object: kept, json: Some(written.json) },
+            Some(_) => Stored { object: kind.from_kept(kept), json: None },
+        }
+    }
+}
+
 /// Makes a new object that was decoded and placed.
 pub async fn create_object(
     cx: &Cx<'_>,
@@ -118,9 +128,9 @@ pub async fn create_object(
         strip_version(&mut object);
         return Ok(Stored { object, json: None });
     }
-    let shape = cx.state.shape(at.kind);
-    match cx.state.objects.create(&shape, &key, &mut object).await {
-        Ok(Written { json, .. }) => Ok(Stored { object, json: Some(json) }),
+    let mut kept = at.kind.to_kept(object);
+    match cx.state.objects.create(&cx.state.shape(at.kind), &key, &mut kept).await {
+        Ok(written) => Ok(Stored::of(at.kind, kept, written)),
         Err(WriteError::Exists) => Err(exists()),
         Err(other) => Err(store_failure(other)),
     }
@@ -189,7 +199,7 @@ pub async fn change_object(
     let warned = warnings.len();
     for _ in 0..TRIES_MAX {
         let entry = collection.get(&key).ok_or_else(|| at.not_found())?;
-        let old = entry.value();
+        let old = at.value(&entry);
         warnings.truncate(warned);
         let mut new = change(&old)?;
         let fixed = check_versions(at, &new, &old, entry.revision, whole, part)?;
@@ -197,7 +207,8 @@ pub async fn change_object(
         tidy(at.kind, &mut new)?;
         managed::keep_times_of_no_op(&old, &mut new);
         if new == old {
-            return Ok(Stored { object: old, json: Some(entry.json.clone()) });
+            let json = at.kind.kept().is_none().then(|| entry.json.clone());
+            return Ok(Stored { object: old, json });
         }
         if options.dry_run {
             return Ok(Stored { object: new, json: None });
@@ -210,8 +221,9 @@ pub async fn change_object(
                 Err(_) => continue,
             }
         }
-        match cx.state.objects.update(&cx.state.shape(at.kind), &key, entry.revision, &mut new).await {
-            Ok(Written { json, .. }) => return Ok(Stored { object: new, json: Some(json) }),
+        let mut kept = at.kind.to_kept(new);
+        match cx.state.objects.update(&cx.state.shape(at.kind), &key, entry.revision, &mut kept).await {
+            Ok(written) => return Ok(Stored::of(at.kind, kept, written)),
             Err(WriteError::Store(why)) => return Err(store_failure(WriteError::Store(why))),
             Err(_) if fixed => return Err(modified(at)),
             Err(_) => {}
@@ -421,6 +433,8 @@ pub fn own_fields(
     }
     let agent = cx.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let api_version = meta::api_version(typed.group, typed.version);
+    let registry = cx.state.registry.load();
+    let kind = registry.by_kind(typed.group, typed.version, typed.kind);
     let write = Write {
         manager: &managed::manager_name(&options.field_manager, agent),
         api_version: &api_version,
@@ -428,7 +442,7 @@ pub fn own_fields(
         subresource,
         now: &timestamp(cx.now),
         owned: &managed::resets(&api_version, typed.kind, subresource, typed.has_status),
-        convert: &managed::one_version,
+        convert: &|object, version| kind?.in_version(&registry, object, version),
     };
     managed::update(typed.schema, typed.root, old, new, &write);
 }
