@@ -344,9 +344,9 @@ async fn apply(
         let Some(merged) = merged.map_err(apply_error)? else { return Ok(None) };
         let converted = strategic::conversion_error(&at.kind.schema, at.kind.root, &merged);
         let (object, strict) = match converted {
-            Some(why) => Err(not_convertible(at, &merged, &why)),
+            Some(why) => Err(not_convertible(at, &config, &why)),
             None => body::patched(wanted, merged.clone())
-                .map_err(|why| not_convertible(at, &merged, &format!("error decoding from json: {why}"))),
+                .map_err(|why| not_convertible(at, &config, &format!("error decoding from json: {why}"))),
         }?;
         if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(Status::bad_request(format!("strict decoding error: {}", strict.join(", "))));
@@ -382,8 +382,8 @@ async fn apply(
 }
 
 /// What was applied is no object of the kind, though every field is one of its own.
-fn not_convertible(at: &At<'_>, merged: &Value, why: &str) -> Status {
-    let place = format!("{}/{}", meta::namespace(merged), meta::name(merged));
+fn not_convertible(at: &At<'_>, config: &Value, why: &str) -> Status {
+    let place = format!("{}/{}", meta::namespace(config), at.target.name);
     let kind = format!("{}/{}, Kind={}", at.kind.group, at.kind.version, at.kind.kind);
     let text = format!(
         "failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object to {kind}: {why}"
