@@ -49,7 +49,9 @@ impl Cluster {
         let signer = Arc::new(Signer(server.state().clone()));
         let options = controllers::Options { root_ca: server.state().pki.ca_pem().to_string(), signer: Some(signer) };
         let controllers = controllers::Controllers::start(client.clone(), options);
+        tracing::debug!("controllers started");
         settled(client).await?;
+        tracing::debug!("settled");
         Ok(Cluster { server, controllers: Some(controllers), node: None, address: None })
     }
 

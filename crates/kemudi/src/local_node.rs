@@ -1,5 +1,6 @@
 //! A node in this process: the agent, wired to a server in this process or to one somewhere else.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +54,12 @@ impl LocalNode {
         let name = options.name.clone();
         let api_ip = state.options.pki.service_address;
         let node = start(client, api, state.options.advertise, api_ip, options)?;
-        state.nodes.pin().insert(name, Arc::new(Kubelet(node.handler())));
+        let kubelet: Arc<dyn NodeApi> = Arc::new(Kubelet(node.handler()));
+        state.nodes.rcu(|nodes| {
+            let mut nodes = HashMap::clone(nodes);
+            nodes.insert(name.clone(), kubelet.clone());
+            nodes
+        });
         Ok(LocalNode { node })
     }
 

@@ -64,12 +64,15 @@ impl Server {
     /// # Errors
     /// A text that says what is wrong with the options, the store or the keys.
     pub async fn start(options: Options) -> Result<Server, String> {
+        let clock = std::time::Instant::now();
         let registry = kinds::builtin();
+        tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?);
         let pki = match &options.pki_folder {
             Some(folder) => Pki::open(folder, &options.pki)?,
             None => Pki::in_memory(&options.pki)?,
         };
+        tracing::debug!(us = clock.elapsed().as_micros(), "keys");
         let mut tokens = match &options.token_auth_file {
             Some(path) => TokenFile::open(path)?,
             None => TokenFile::default(),
@@ -84,7 +87,9 @@ impl Server {
         let service_accounts = ServiceAccounts::new(vec![options.issuer.clone()], audiences.clone(), pki.keys.clone());
         let authenticator = Authenticator { tokens, service_accounts, audiences };
         let state = State::new(options, objects, registry, authenticator, pki).map_err(|why| why.message)?;
+        tracing::debug!(us = clock.elapsed().as_micros(), "state");
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
+        tracing::debug!(us = clock.elapsed().as_micros(), "objects");
         let tasks = TaskTracker::new();
         let front = Front::new(state.clone(), tasks.clone())?;
         tasks.spawn(certificates::run(state.clone()));

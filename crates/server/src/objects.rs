@@ -1,6 +1,7 @@
 //! Objects as the server holds them: per resource a cache over the store, in the form in which they are sent.
 //! The only caller of the store. Knows no kind by name and decides nothing about what may be written.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +23,8 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 /// All objects, by resource.
 pub struct Objects {
     store: Arc<dyn Store>,
-    collections: papaya::HashMap<Arc<str>, Arc<Collection>>,
+    /// Few and rarely more: the whole map is replaced, so that readers never wait.
+    collections: ArcSwap<HashMap<Arc<str>, Arc<Collection>>>,
     /// Opening a collection reads the store: one at a time, so that none is opened twice.
     opening: Mutex<()>,
     /// Told every revision that any collection applied.
@@ -119,7 +121,7 @@ impl Objects {
         let reached = Arc::new(watch::Sender::new(store.revision()));
         Objects {
             store,
-            collections: papaya::HashMap::new(),
+            collections: ArcSwap::default(),
             opening: Mutex::new(()),
             reached,
             failure: ArcSwapOption::empty(),
@@ -133,16 +135,17 @@ impl Objects {
 
     /// The collection of a resource; the first call reads it from the store.
     pub fn collection(&self, shape: &Shape) -> Result<Arc<Collection>, store::Error> {
-        if let Some(found) = self.collections.pin().get(&shape.table) {
+        if let Some(found) = self.collections.load().get(&shape.table) {
             return Ok(found.clone());
         }
         let _one_at_a_time = lock(&self.opening);
-        let collections = self.collections.pin();
-        if let Some(found) = collections.get(&shape.table) {
+        if let Some(found) = self.collections.load().get(&shape.table) {
             return Ok(found.clone());
         }
         let opened = Collection::open(&*self.store, shape.clone(), self.reached.clone())?;
+        let mut collections = HashMap::clone(&self.collections.load());
         collections.insert(shape.table.clone(), opened.clone());
+        self.collections.store(Arc::new(collections));
         Ok(opened)
     }
 
@@ -155,7 +158,10 @@ impl Objects {
 
     /// Forgets the cache of a resource that is no longer served; its objects stay in the store.
     pub fn forget(&self, table: &str) {
-        if let Some(gone) = self.collections.pin().remove(table) {
+        let _one_at_a_time = lock(&self.opening);
+        let mut collections = HashMap::clone(&self.collections.load());
+        if let Some(gone) = collections.remove(table) {
+            self.collections.store(Arc::new(collections));
             let follower: Arc<dyn Follower> = gone.clone();
             self.store.unfollow(table, &follower);
         }

@@ -371,7 +371,9 @@ fn token_key(folder: Option<&Path>, options: &Options) -> Result<LazyKey, String
     }
     let path = folder.map(|folder| folder.join("sa.key"));
     if let Some(path) = path.as_ref().filter(|path| path.exists()) {
-        return Ok(LazyKey::ready(jwt::read_signing_key(path)?));
+        // Checking an RSA key takes milliseconds: not while clients wait for the first answer.
+        let path = path.clone();
+        return Ok(LazyKey::spawn(move || jwt::read_signing_key(&path)));
     }
     let algorithm = options.token_algorithm;
     let make = move || {

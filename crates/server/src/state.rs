@@ -1,5 +1,6 @@
 //! What all requests share: options, objects, kinds, identities, rights. Decides nothing itself.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -80,7 +81,7 @@ pub struct State {
     pub authorizer: Authorizer,
     pub allocator: Allocator,
     pub pki: Pki,
-    pub nodes: papaya::HashMap<String, Arc<dyn NodeApi>>,
+    pub nodes: ArcSwap<HashMap<String, Arc<dyn NodeApi>>>,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     pub started: Timestamp,
@@ -112,7 +113,7 @@ impl State {
             authorizer: Authorizer::default(),
             allocator: Allocator::new(range),
             pki,
-            nodes: papaya::HashMap::new(),
+            nodes: ArcSwap::default(),
             stopping: CancellationToken::new(),
             started: Timestamp::now(),
             documents: crate::documents::Documents::default(),

@@ -81,7 +81,9 @@ impl Up {
             Failure::new(format!("cannot listen on {}: {why}; choose another with --listen ADDRESS:PORT", self.listen))
         })?;
         let address = listener.local_addr().map_err(|why| Failure::new(format!("cannot listen: {why}")))?;
+        tracing::debug!(us = began.elapsed().as_micros(), "listener");
         let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
+        tracing::debug!(us = began.elapsed().as_micros(), "cluster");
         cluster.listen(listener);
         if self.node == "sandbox" {
             let node = NodeOptions {

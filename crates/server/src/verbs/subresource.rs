@@ -480,7 +480,7 @@ async fn log(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         // There is nothing to show yet, and nothing wrong either.
         return Ok(Answer::Raw(respond::raw(204, "", Bytes::new())));
     }
-    let Some(api) = cx.state.nodes.pin().get(node).cloned() else {
+    let Some(api) = cx.state.nodes.load().get(node).cloned() else {
         if cx.state.get("", "nodes", "", node).is_none() {
             return Err(Status::not_found(GroupResource { group: "", resource: "nodes" }, node));
         }
