@@ -109,9 +109,6 @@ pub struct Global {
     /// File of the CA that signed the server's certificate
     #[arg(long, global = true, value_name = "FILE")]
     pub certificate_authority: Option<PathBuf>,
-    /// Trust any server; for experiments only
-    #[arg(long, global = true)]
-    pub insecure_skip_tls_verify: bool,
 }
 
 /// Parses the command line and runs it to its exit code.
@@ -189,7 +186,6 @@ impl Global {
         if let Some(path) = &self.certificate_authority {
             config.ca = Ca::Of(Pem::File(path.clone()));
         }
-        config.insecure_skip_tls_verify |= self.insecure_skip_tls_verify;
         if let Some(namespace) = &self.namespace {
             config.namespace = namespace.clone();
         }
