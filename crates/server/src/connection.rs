@@ -102,6 +102,15 @@ impl Front {
         });
     }
 
+    /// Serves one connection to its end, in the task of the caller.
+    pub async fn serve_connection(&self, stream: TcpStream, address: SocketAddr) {
+        let Ok(_seat) = self.seats.acquire().await else { return };
+        let _ = stream.set_nodelay(true);
+        if let Err(why) = self.serve(stream, address).await {
+            tracing::debug!(%why, %address, "a connection ended");
+        }
+    }
+
     async fn serve(&self, stream: TcpStream, address: SocketAddr) -> Result<(), BodyError> {
         /// The first byte of a TLS handshake.
         const HANDSHAKE: u8 = 22;
