@@ -26,6 +26,8 @@ use crate::{reviews, transform};
 pub const TRIES_MAX: usize = 10;
 /// Characters behind a `generateName`, and the longest stem.
 const GENERATED_CHARACTERS: usize = 5;
+/// Names that are tried where others have them already.
+const GENERATE_TRIES_MAX: usize = 8;
 const GENERATED_STEM_BYTES_MAX: usize = 63 - GENERATED_CHARACTERS;
 
 /// POST of an object.
@@ -90,7 +92,9 @@ pub async fn create_object(
     let told = Mutex::default();
     let request = admission::Request { name: &name, ..admission::Request::new(cx, at, Operation::Create, &told) };
     admission::mutate(&request, &mut object)?;
-    let generated = generate_name(&mut object);
+    let collection = cx.state.collection(at.kind)?;
+    let taken = |name: &str| collection.get(&objects::key(at.namespace(), name)).is_some();
+    let generated = generate_name(&mut object, taken);
     at.kind.prepare_create(&mut object);
     let causes = kinds::validate::create(at.kind, &object);
     refuse(at.kind, meta::name(&object), causes)?;
@@ -103,7 +107,6 @@ pub async fn create_object(
     let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
-    let collection = cx.state.collection(at.kind)?;
     let exists = || {
         let of = at.group_resource();
         match generated {
@@ -508,7 +511,7 @@ fn strip_version(object: &mut Value) {
 }
 
 /// A name of `generateName` and five letters. Answers whether one was made.
-fn generate_name(object: &mut Value) -> bool {
+fn generate_name(object: &mut Value, taken: impl Fn(&str) -> bool) -> bool {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let stem = meta::text(object, "generateName").to_string();
     if stem.is_empty() {
@@ -520,7 +523,14 @@ fn generate_name(object: &mut Value) -> bool {
             cut -= 1;
         }
         let letter = |_| LETTERS[rand::random_range(0..LETTERS.len())] as char;
-        let name: String = stem[..cut].chars().chain((0..GENERATED_CHARACTERS).map(letter)).collect();
+        let made = || stem[..cut].chars().chain((0..GENERATED_CHARACTERS).map(letter)).collect::<String>();
+        let mut name = made();
+        for _ in 1..GENERATE_TRIES_MAX {
+            if !taken(&name) {
+                break;
+            }
+            name = made();
+        }
         meta::metadata_mut(object).insert("name".into(), json!(name));
     }
     true
