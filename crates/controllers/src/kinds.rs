@@ -9,6 +9,9 @@ pub const CONFIG_MAPS: ApiResource = ApiResource::new("", "v1", "ConfigMap", "co
 pub const SECRETS: ApiResource = ApiResource::new("", "v1", "Secret", "secrets", true);
 pub const PODS: ApiResource = ApiResource::new("", "v1", "Pod", "pods", true);
 pub const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false);
+pub const PERSISTENT_VOLUMES: ApiResource = ApiResource::new("", "v1", "PersistentVolume", "persistentvolumes", false);
+pub const PERSISTENT_VOLUME_CLAIMS: ApiResource =
+    ApiResource::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true);
 pub const EVENTS: ApiResource = ApiResource::new("", "v1", "Event", "events", true);
 pub const LEASES: ApiResource = ApiResource::new("coordination.k8s.io", "v1", "Lease", "leases", true);
 pub const CLUSTER_ROLES: ApiResource =

@@ -20,6 +20,7 @@ mod resources;
 mod root_ca;
 mod scheduler;
 mod selector;
+mod storage_protection;
 mod token_secret;
 
 #[cfg(test)]
@@ -80,6 +81,8 @@ impl Controllers {
             start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
         start(&mut tasks, client("node-controller"), Box::new(node_taints::NodeTaints));
+        start(&mut tasks, client("pvc-protection-controller"), Box::new(storage_protection::ClaimProtection));
+        start(&mut tasks, client("pv-protection-controller"), Box::new(storage_protection::VolumeProtection));
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::control::Controller;
 use crate::mirror::Mirror;
-use crate::{aggregation, default_account, namespace, node_taints, root_ca, scheduler, token_secret};
+use crate::{
+    aggregation, default_account, namespace, node_taints, root_ca, scheduler, storage_protection, token_secret,
+};
 
 /// Shows a controller one list of objects for each of its sources; gives what it would do about each key, a line each.
 #[track_caller]
@@ -254,4 +256,31 @@ fn token_secrets_are_looked_at_until_they_are_full() {
         &[&[empty, full, orphan, other], &[account]],
         &["token secret empty", "token secret orphan", "token secret other"],
     );
+}
+
+#[test]
+fn claims_go_when_no_pod_uses_them() {
+    let claim = |name: &str, more: Value| {
+        let mut claim = named("a", name, json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection", "x/y"]}}));
+        merge(&mut claim, more);
+        claim
+    };
+    let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let pod = |name: &str, claim: &str, more: Value| {
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+        let mut pod = named("a", name, json!({"spec": {"nodeName": "n", "volumes": volumes}}));
+        merge(&mut pod, more);
+        pod
+    };
+    let claims = ["free", "used", "done", "stays"].map(|name| match name {
+        "stays" => claim(name, json!({})),
+        _ => claim(name, going.clone()),
+    });
+    let pods = [pod("p", "used", json!({})), pod("q", "done", json!({"status": {"phase": "Succeeded"}}))];
+    let freed = |name: &str| {
+        let mut claim = claim(name, going.clone());
+        claim["metadata"]["finalizers"] = json!(["x/y"]);
+        format!("replace persistentvolumeclaims {claim}")
+    };
+    check(&storage_protection::ClaimProtection, &[&claims, &pods], &[&freed("done"), &freed("free")]);
 }

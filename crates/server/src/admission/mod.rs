@@ -1,9 +1,15 @@
 //! Admission: what changes or refuses a write after it was decoded. One plugin a file; the lists below are the run order.
 
 mod certificates;
+mod default_ingress_class;
+mod limit_ranger;
 mod namespace_lifecycle;
 pub mod pod_defaults;
+mod pod_security;
+mod runtime_class;
 pub mod service_account;
+mod storage;
+mod taint_nodes;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,13 +66,21 @@ pub trait Plugin: Sync {
 
 const ALL: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
+    &taint_nodes::TaintNodesByCondition,
+    &pod_security::PodSecurity,
     &pod_defaults::Priority,
     &pod_defaults::DefaultTolerationSeconds,
+    &storage::DefaultStorageClass,
+    &storage::StorageObjectInUseProtection,
+    &storage::PersistentVolumeClaimResize,
+    &runtime_class::RuntimeClass,
     &certificates::Requester,
     &certificates::Approval,
     &certificates::Signing,
     &certificates::SubjectRestriction,
+    &default_ingress_class::DefaultIngressClass,
 ];
 
 /// Runs the plugins that change objects, and those that refuse before anything is looked up.

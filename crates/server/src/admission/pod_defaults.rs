@@ -12,6 +12,9 @@ pub struct Priority;
 /// Lets a pod stay a while on a node that went away.
 pub struct DefaultTolerationSeconds;
 
+/// The classes that every cluster has.
+const SYSTEM_CLASSES: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
+
 /// How long, in seconds; the API server's default.
 const TOLERATION_SECONDS: i64 = 300;
 
@@ -57,6 +60,10 @@ impl Plugin for Priority {
     }
 
     fn validate(&self, request: &Request, object: Option<&Value>) -> Result<(), Status> {
+        let goes = request.operation == Operation::Delete && request.is("scheduling.k8s.io", "priorityclasses");
+        if goes && SYSTEM_CLASSES.contains(&request.name) {
+            return Err(request.forbidden("this is a system priority class and cannot be deleted"));
+        }
         let is_default = |class: &Value| class["globalDefault"] == json!(true);
         let Some(object) = object.filter(|o| request.is("scheduling.k8s.io", "priorityclasses") && is_default(o))
         else {

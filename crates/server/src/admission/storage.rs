@@ -1,0 +1,91 @@
+//! DefaultStorageClass, StorageObjectInUseProtection and PersistentVolumeClaimResize: what claims and volumes get from the
+//! cluster, and when they may grow.
+
+use api::{Status, meta};
+use kinds::quantity::Quantity;
+use serde_json::{Value, json};
+
+use super::{Operation, Plugin, Request};
+use crate::lookup::Lookup;
+
+/// Gives claims that name no class the default one.
+pub struct DefaultStorageClass;
+
+/// Keeps claims and volumes until nobody uses them.
+pub struct StorageObjectInUseProtection;
+
+/// Lets only those claims grow whose class allows it.
+pub struct PersistentVolumeClaimResize;
+
+/// Says that a class is the default; the second is its old name.
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+/// The old way of a claim to name its class.
+const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+impl Plugin for DefaultStorageClass {
+    fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
+        let named = meta::at(object, &["spec", "storageClassName"]).is_some_and(Value::is_string)
+            || meta::entry(object, "annotations", CLASS).is_some();
+        if !is_new(request, "persistentvolumeclaims") || named {
+            return Ok(());
+        }
+        let mut classes = request.state.list("storage.k8s.io", "storageclasses");
+        classes.retain(|class| DEFAULT.iter().any(|key| meta::entry(class, "annotations", key) == Some("true")));
+        // The newest counts, and of those the first by name.
+        let newest = |class: &Value| meta::text(class, "creationTimestamp").to_string();
+        let best = classes.iter().max_by(|a, b| newest(a).cmp(&newest(b)).then(meta::name(b).cmp(meta::name(a))));
+        if let Some(class) = best {
+            object["spec"]["storageClassName"] = json!(meta::name(class));
+        }
+        Ok(())
+    }
+}
+
+impl Plugin for StorageObjectInUseProtection {
+    fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
+        let finalizer = match () {
+            () if is_new(request, "persistentvolumeclaims") => "kubernetes.io/pvc-protection",
+            () if is_new(request, "persistentvolumes") => "kubernetes.io/pv-protection",
+            () => return Ok(()),
+        };
+        if meta::finalizers(object).all(|present| present != finalizer) {
+            let mut all: Vec<String> = meta::finalizers(object).map(str::to_string).collect();
+            all.push(finalizer.to_string());
+            meta::metadata_mut(object).insert("finalizers".into(), json!(all));
+        }
+        Ok(())
+    }
+}
+
+impl Plugin for PersistentVolumeClaimResize {
+    fn validate(&self, request: &Request, object: Option<&Value>) -> Result<(), Status> {
+        let of_claims = request.is("", "persistentvolumeclaims") && request.subresource.is_empty();
+        let (Some(new), Some(old), true) = (object, request.old, of_claims) else { return Ok(()) };
+        let size = |claim: &Value| {
+            let text = meta::text_at(claim, &["spec", "resources", "requests", "storage"]);
+            Quantity::parse(text).unwrap_or(Quantity::ZERO)
+        };
+        if size(new) <= size(old) || request.operation != Operation::Update {
+            return Ok(());
+        }
+        if meta::text_at(old, &["status", "phase"]) != "Bound" {
+            return Err(request.forbidden("Only bound persistent volume claims can be expanded"));
+        }
+        let class = match meta::entry(old, "annotations", CLASS) {
+            Some(class) => class,
+            None => meta::text_at(old, &["spec", "storageClassName"]),
+        };
+        let class = request.state.get("storage.k8s.io", "storageclasses", "", class);
+        match class.is_some_and(|class| class["allowVolumeExpansion"] == true) {
+            true => Ok(()),
+            false => Err(request.forbidden(
+                "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+            )),
+        }
+    }
+}
+
+fn is_new(request: &Request, plural: &str) -> bool {
+    request.operation == Operation::Create && request.is("", plural) && request.subresource.is_empty()
+}
