@@ -1,5 +1,6 @@
 //! Tests of the whole, in one binary: the built server, real clients, the recordings, and the rules of the source tree.
 
+mod tour;
 mod tutorial;
 
 mod bad_input;
