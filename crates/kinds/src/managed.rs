@@ -167,8 +167,7 @@ pub fn resets(api_version: &str, kind: &str, subresource: &str, has_status: bool
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     let own = RESETS.iter().find(|(g, k, s, _)| (*g, *k, *s) == (group, kind, subresource));
     match (own, subresource) {
-        (Some((_, _, _, Fields::Except(paths))), _) => Filter::except(paths),
-        (Some((_, _, _, Fields::Only(paths))), _) => Filter::only(paths),
+        (Some((_, _, _, paths)), _) => Filter::except(paths),
         (None, "") if has_status => Filter::except(&["status"]),
         (None, "status") => Filter::except(&["spec"]),
         (None, _) => Filter::All,
@@ -239,37 +238,19 @@ pub fn from_scale(entries: &Value, scale: &Value, api_version: &str, paths: Repl
     Ok(out.encode())
 }
 
-enum Fields {
-    Except(&'static [&'static str]),
-    Only(&'static [&'static str]),
-}
-
 /// Where upstream's strategies say something else than `status` for the object and `spec` for its status.
-const RESETS: &[(&str, &str, &str, Fields)] = &[
-    ("", "Pod", "status", Fields::Except(&["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"])),
-    ("", "Pod", "ephemeralcontainers", Fields::Only(&["spec.ephemeralContainers"])),
-    (
-        "",
-        "Pod",
-        "resize",
-        Fields::Only(&[
-            "spec.containers.*.resources",
-            "spec.containers.*.resizePolicy",
-            "spec.initContainers.*.resources",
-            "spec.initContainers.*.resizePolicy",
-            "spec.resources",
-        ]),
-    ),
-    ("apps", "Deployment", "status", Fields::Except(&["spec", "metadata.labels"])),
-    ("certificates.k8s.io", "CertificateSigningRequest", "", Fields::Except(&["spec", "status"])),
-    ("certificates.k8s.io", "CertificateSigningRequest", "approval", Fields::Except(&["spec", "status.certificate"])),
-    ("certificates.k8s.io", "CertificateSigningRequest", "status", Fields::Except(&["spec", "status.conditions"])),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema", "status", Fields::Except(&["spec", "metadata"])),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", "status", Fields::Except(&["spec", "metadata"])),
-    ("storage.k8s.io", "VolumeAttachment", "status", Fields::Except(&["spec", "metadata"])),
-    ("resource.k8s.io", "ResourceClaim", "status", Fields::Except(&["spec", "metadata"])),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", "status", Fields::Except(&["spec", "metadata"])),
-    ("apiregistration.k8s.io", "APIService", "status", Fields::Except(&["spec", "metadata"])),
+const RESETS: &[(&str, &str, &str, &[&str])] = &[
+    ("", "Pod", "status", &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"]),
+    ("apps", "Deployment", "status", &["spec", "metadata.labels"]),
+    ("certificates.k8s.io", "CertificateSigningRequest", "", &["spec", "status"]),
+    ("certificates.k8s.io", "CertificateSigningRequest", "approval", &["spec", "status.certificate"]),
+    ("certificates.k8s.io", "CertificateSigningRequest", "status", &["spec", "status.conditions"]),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", "status", &["spec", "metadata"]),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", "status", &["spec", "metadata"]),
+    ("storage.k8s.io", "VolumeAttachment", "status", &["spec", "metadata"]),
+    ("resource.k8s.io", "ResourceClaim", "status", &["spec", "metadata"]),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", "status", &["spec", "metadata"]),
+    ("apiregistration.k8s.io", "APIService", "status", &["spec", "metadata"]),
 ];
 
 /// The fields of one manager, in the version it wrote them.

@@ -337,16 +337,13 @@ fn metadata_cause(object: &Value, namespaced: bool) -> Option<Cause> {
     };
     let metadata = object.get("metadata")?.as_object()?;
     let ours = |key: &str| key == "managedFields" || (namespaced && key == "namespace");
-    let rest: Map<String, Value> = metadata
-        .iter()
-        .filter(|(key, value)| !ours(key) && !empty(value))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    if rest.is_empty() {
+    let given = || metadata.iter().filter(|(_, value)| !empty(value));
+    if given().all(|(key, _)| ours(key)) {
         return None;
     }
+    let shown: Map<String, Value> = given().map(|(key, value)| (key.clone(), value.clone())).collect();
     let why = if namespaced { "must be empty except for namespace" } else { "must be empty" };
-    Some(invalid("metadata", Value::Object(rest).to_string(), why))
+    Some(invalid("metadata", Value::Object(shown).to_string(), why))
 }
 
 /// Clients may name a namespace where there is none; it is dropped.
@@ -536,7 +533,7 @@ mod tests {
         check(
             "subjectaccessreviews",
             named,
-            &format!("{head}metadata: Invalid value: {{\"name\":\"x\"}}: must be empty"),
+            &format!("{head}metadata: Invalid value: {{\"name\":\"x\",\"managedFields\":[{{}}]}}: must be empty"),
         );
         let mut elsewhere = resource(json!({}));
         elsewhere["metadata"] = json!({"namespace": "default"});

@@ -24,12 +24,9 @@ impl Plugin for RuntimeClass {
         let fixed = class.as_ref().map(|class| &class["overhead"]["podFixed"]).filter(|fixed| fixed.is_object());
         let given = meta::at(object, &["spec", "overhead"]).filter(|given| given.is_object());
         match (fixed, given) {
-            (None, Some(_)) if class.is_some() => {
+            (None, Some(_)) => {
                 let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
                 Err(request.forbidden(why))
-            }
-            (None, Some(_)) => {
-                Err(request.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass"))
             }
             _ => Ok(()),
         }

@@ -253,6 +253,10 @@ fn prepare(
 ) -> Result<Option<Held>, Status> {
     at.kind.default(new);
     keep_metadata(new, old);
+    // What a client asked for is its own, even where the kind does not give it.
+    if part != Part::Other("binding") {
+        own_fields(cx, Typed::of(at.kind), part.subresource(), Some(old), new, options);
+    }
     let with_old_status = at.kind.has_status() && part == Part::Object;
     if with_old_status {
         // A client's status is never its own, whatever it sends along.
@@ -264,7 +268,6 @@ fn prepare(
     if let Part::Other(name) = part {
         (at.kind.behaviour.prepare_part)(name, new, old);
     }
-    own_fields(cx, Typed::of(at.kind), part.subresource(), Some(old), new, options);
     let told = Mutex::default();
     let request = admission::Request {
         subresource: part.subresource(),
@@ -285,7 +288,9 @@ fn prepare(
         Part::Other(name) => kinds::validate::part(at.kind, name, new, old),
     };
     refuse(at.kind, &at.target.name, causes)?;
-    warnings.extend((at.kind.behaviour.warnings)(new, Some(old)));
+    if part == Part::Object {
+        warnings.extend((at.kind.behaviour.warnings)(new, Some(old)));
+    }
     escalation(&request, new)?;
     admission::validate(&request, Some(new))?;
     warnings.append(&mut told.into_inner().unwrap_or_default());
