@@ -7,18 +7,15 @@ use std::time::Duration;
 use api::meta;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, Request, header};
-use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem};
 
-use crate::authn::{AUTHENTICATED, User, service_account};
+use crate::as_controller;
+use crate::authn::User;
 use crate::authz::Attributes;
-use crate::connection::Peer;
 use crate::issue::Terms;
 use crate::objects::Collection;
-use crate::serve;
 use crate::state::State;
 
 const GROUP: &str = "certificates.k8s.io";
@@ -103,35 +100,15 @@ async fn advance(state: &Arc<State>, request: &Value) -> bool {
     let (name, outcome) = (meta::name(request), decide(request, now, may, sign));
     match outcome {
         Ok(None) => true,
-        Ok(Some((part, object))) => write(state, name, part, &object).await,
+        Ok(Some((part, object))) => {
+            let path = format!("/apis/{GROUP}/v1/{RESOURCE}/{name}/{part}");
+            as_controller::put(state, "certificate-controller", &path, &object).await
+        }
         Err(why) => {
             tracing::warn!(name, why, "a certificate could not be issued");
             false
         }
     }
-}
-
-/// Writes a part of a request. Whoever changed it meanwhile is heard of again.
-async fn write(state: &Arc<State>, name: &str, part: &str, object: &Value) -> bool {
-    const NAMESPACE: &str = "kube-system";
-    const ACCOUNT: &str = "certificate-controller";
-    let mut groups = service_account::groups(NAMESPACE);
-    groups.push(AUTHENTICATED.to_string());
-    let user = Arc::new(User::new(service_account::user_name(NAMESPACE, ACCOUNT), groups));
-    let body = Full::new(api::codec::to_json(object).into()).map_err(|never| match never {}).boxed_unsync();
-    let request = Request::builder()
-        .method(Method::PUT)
-        .uri(format!("/apis/{GROUP}/v1/{RESOURCE}/{name}/{part}"))
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::USER_AGENT, "kube-controller-manager")
-        .body(body);
-    let Ok(request) = request else { return true };
-    let peer = Peer { internal: Some(user), ..Peer::default() };
-    let answered = serve::serve(state, &peer, request).await.status();
-    if answered.is_server_error() {
-        tracing::warn!(name, part, code = answered.as_u16(), "a certificate request could not be written");
-    }
-    !answered.is_server_error()
 }
 
 /// What is to be written about a request: which part of it, and what it becomes. `may` says whether a user may make a
@@ -285,5 +262,97 @@ impl Asked {
             _ => None,
         };
         problem.map_or(Ok(()), |problem| Err(problem.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+    use x509_parser::prelude::X509Certificate;
+
+    use super::*;
+    use crate::pki::{Options, Pki};
+
+    fn request(signer: &str, name: &str, group: &str, usages: &[&str], hosts: &[&str], approved: bool) -> Value {
+        let mut params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let conditions = if approved { json!([{"type": "Approved", "status": "True"}]) } else { json!([]) };
+        json!({
+            "metadata": {"name": "r"},
+            "spec": {"signerName": signer, "username": name, "request": STANDARD.encode(pem), "usages": usages, "expirationSeconds": 3600},
+            "status": {"conditions": conditions},
+        })
+    }
+
+    /// What is done about a request: which part is written, and the last condition or the certificate's subject.
+    #[track_caller]
+    fn check(request: Value, may: &str, want: &str) {
+        let pki = Pki::in_memory(&Options::default()).unwrap();
+        let now = jiff::Timestamp::now().as_second();
+        let decided = decide(&request, now, |_, part| part == may, |terms| pki.issue(terms));
+        let got = match decided {
+            Err(why) => why,
+            Ok(None) => "nothing".into(),
+            Ok(Some((part, object))) => match object["status"]["certificate"].as_str() {
+                None => {
+                    let last = object["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
+                    format!("{part} {}: {}", last["type"].as_str().unwrap(), last["message"].as_str().unwrap())
+                }
+                Some(text) => {
+                    let pem = STANDARD.decode(text).unwrap();
+                    let block = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
+                    let (_, certificate) = X509Certificate::from_der(&block.contents).unwrap();
+                    let authority = pki.client_certificates();
+                    let chain = [rustls::pki_types::CertificateDer::from(block.contents.clone())];
+                    let counts = authority.identify(&chain, now).user(now).is_ok_and(|user| user.is_some());
+                    let validity = certificate.validity();
+                    let seconds = validity.not_after.timestamp() - now;
+                    format!("{part} {} {seconds}s client: {counts}", certificate.subject())
+                }
+            },
+        };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn what_was_approved_is_signed() {
+        let client = ["digital signature", "client auth"];
+        let server = ["digital signature", "server auth"];
+        let jane = |approved| request(CLIENT, "jane", "devs", &client, &[], approved);
+        check(jane(true), "", "status O=devs, CN=jane 3600s client: true");
+        check(jane(false), "nodeclient", "nothing");
+        check(
+            request(CLIENT, "jane", "devs", &server, &[], true),
+            "",
+            "status Failed: invalid usages for client certificate: [digital signature server auth]",
+        );
+        check(request("example.com/own", "jane", "devs", &client, &[], true), "", "nothing");
+        let node = "system:node:n1";
+        check(
+            request(KUBELET_SERVING, node, NODES, &server, &["n1.example.com"], true),
+            "",
+            "status O=system:nodes, CN=system:node:n1 3600s client: false",
+        );
+        check(
+            request(KUBELET_SERVING, node, NODES, &server, &[], true),
+            "",
+            "status Failed: DNS or IP subjectAltName is required",
+        );
+    }
+
+    #[test]
+    fn nodes_renew_their_own_certificates() {
+        let usages = ["digital signature", "client auth"];
+        let node = |name: &str, group: &str| request(KUBELET_CLIENT, name, group, &usages, &[], false);
+        let own = "approval Approved: Auto approving self kubelet client certificate after SubjectAccessReview.";
+        let any = "approval Approved: Auto approving kubelet client certificate after SubjectAccessReview.";
+        check(node("system:node:n1", NODES), "selfnodeclient", own);
+        check(node("system:node:n1", NODES), "nodeclient", any);
+        check(node("system:node:n1", NODES), "", "nothing");
+        check(node("system:node:n1", "others"), "selfnodeclient", "nothing");
+        check(node("jane", NODES), "nodeclient", "nothing");
     }
 }

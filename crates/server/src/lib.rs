@@ -26,8 +26,10 @@ mod transform;
 mod verbs;
 
 pub mod bootstrap_objects;
+mod as_controller;
 mod certificates;
 mod issue;
+mod quota;
 pub mod lookup;
 pub mod metrics;
 pub mod oidc;
@@ -93,6 +95,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let front = Front::new(state.clone(), tasks.clone())?;
         tasks.spawn(certificates::run(state.clone()));
+        tasks.spawn(quota::run(state.clone()));
         Ok(Server { state, front, tasks })
     }
 

@@ -202,6 +202,12 @@ impl State {
         let Ok(collection) = self.collection(&kind) else { return Vec::new() };
         collection.snapshot().range(namespace, None).map(|entry| entry.value()).collect()
     }
+
+    /// How many objects of a resource are in a namespace.
+    pub fn count_in(&self, group: &str, resource: &str, namespace: &str) -> usize {
+        let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return 0 };
+        self.collection(&kind).map_or(0, |collection| collection.snapshot().range(namespace, None).count())
+    }
 }
 
 impl Lookup for State {

@@ -4,6 +4,7 @@
 pub mod read;
 pub mod resources;
 pub mod table;
+pub mod usage;
 
 mod check;
 mod columns;

@@ -20,7 +20,7 @@ use crate::authz::{rbac, rules};
 use crate::objects::{self, WriteError, Written};
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
-use crate::{reviews, transform};
+use crate::{quota, reviews, transform};
 
 /// Tries of a write that nobody fixed to a revision, when others write the same object.
 pub const TRIES_MAX: usize = 10;
@@ -104,6 +104,7 @@ pub async fn create_object(
     escalation(&request, &object)?;
     admission::validate(&request, Some(&object))?;
     warnings.append(&mut told.into_inner().unwrap_or_default());
+    quota::charge(cx, at, &object, None, options.dry_run).await?;
     let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
@@ -212,6 +213,9 @@ pub async fn change_object(
         if new == old {
             let json = at.kind.kept().is_none().then(|| entry.json.clone());
             return Ok(Stored { object: old, json });
+        }
+        if matches!(part, Part::Object | Part::Other("resize")) {
+            quota::charge(cx, at, &new, Some(&old), options.dry_run).await?;
         }
         if options.dry_run {
             return Ok(Stored { object: new, json: None });

@@ -1,0 +1,36 @@
+//! Requests that the server makes of itself as one of kube-controller-manager's accounts, with no other rights than those.
+
+use std::sync::Arc;
+
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+
+use crate::authn::{AUTHENTICATED, User, service_account};
+use crate::connection::Peer;
+use crate::serve;
+use crate::state::State;
+
+const NAMESPACE: &str = "kube-system";
+
+/// Writes an object, or a part of one, as it is at `path`. Answers whether it need not be tried again: whoever changed or
+/// removed it meanwhile is heard of anyway.
+pub async fn put(state: &Arc<State>, account: &str, path: &str, object: &Value) -> bool {
+    let mut groups = service_account::groups(NAMESPACE);
+    groups.push(AUTHENTICATED.to_string());
+    let user = Arc::new(User::new(service_account::user_name(NAMESPACE, account), groups));
+    let body = Full::new(api::codec::to_json(object).into()).map_err(|never| match never {}).boxed_unsync();
+    let request = Request::builder()
+        .method(Method::PUT)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, "kube-controller-manager")
+        .body(body);
+    let Ok(request) = request else { return true };
+    let peer = Peer { internal: Some(user), ..Peer::default() };
+    let answered = serve::serve(state, &peer, request).await.status();
+    if answered.is_server_error() {
+        tracing::warn!(path, account, code = answered.as_u16(), "a controller's write failed");
+    }
+    !answered.is_server_error()
+}
