@@ -21,19 +21,19 @@ pub mod respond;
 pub mod reviews;
 mod selection;
 pub mod token_request;
-pub mod usage;
 mod transform;
+pub mod usage;
 mod verbs;
 
-pub mod bootstrap_objects;
 mod as_controller;
+pub mod bootstrap_objects;
 mod certificates;
 mod issue;
-mod quota;
 pub mod lookup;
 pub mod metrics;
 pub mod oidc;
 pub mod pki;
+mod quota;
 pub mod state;
 
 use std::sync::Arc;

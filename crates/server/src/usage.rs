@@ -203,8 +203,10 @@ mod tests {
     fn check(usages: &[&str], want: &str) {
         let usages: Vec<Usage> = usages.iter().map(|text| usage(text)).collect();
         let roles = least_roles(&usages, "app", &["own-pod"]);
-        let shown: Vec<String> =
-            roles.iter().map(|role| format!("{} {} {}", role["kind"], role["metadata"]["namespace"], role["rules"])).collect();
+        let shown: Vec<String> = roles
+            .iter()
+            .map(|role| format!("{} {} {}", role["kind"], role["metadata"]["namespace"], role["rules"]))
+            .collect();
         assert_eq!(shown.join("; "), want);
     }
 
@@ -219,7 +221,13 @@ mod tests {
             r#""Role" "a" [{"apiGroups":[""],"resources":["pods"],"verbs":["get","list"]},{"apiGroups":[""],"resources":["services"],"verbs":["list"]}]"#,
         );
         check(
-            &["create a configmaps -", "delete a configmaps made", "list - nodes -", "get - /metrics -", "get - /api -"],
+            &[
+                "create a configmaps -",
+                "delete a configmaps made",
+                "list - nodes -",
+                "get - /metrics -",
+                "get - /api -",
+            ],
             r#""ClusterRole" null [{"apiGroups":[""],"resources":["nodes"],"verbs":["list"]},{"nonResourceURLs":["/metrics"],"verbs":["get"]}]; "Role" "a" [{"apiGroups":[""],"resources":["configmaps"],"verbs":["create","delete"]}]"#,
         );
     }

@@ -33,7 +33,6 @@ const GENERATED_STEM_BYTES_MAX: usize = 63 - GENERATED_CHARACTERS;
 /// POST of an object.
 pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
     let options = WriteOptions::create(&cx.ask.query)?;
-    check_timeout(cx)?;
     let bytes = body::read(body).await?;
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
@@ -144,7 +143,6 @@ pub async fn create_object(
 pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
     at.check_name()?;
     let options = WriteOptions::update(&cx.ask.query)?;
-    check_timeout(cx)?;
     let bytes = body::read(body).await?;
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
@@ -567,14 +565,6 @@ pub fn store_failure(error: WriteError) -> Status {
         WriteError::Store(store::Error::Closed) => Status::unavailable("the server is shutting down"),
         other => Status::internal(other),
     }
-}
-
-/// `timeout=` must be a duration; how long it may take is the server's own limit.
-fn check_timeout(cx: &Cx<'_>) -> Result<(), Status> {
-    let Some(text) = cx.ask.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
-    api::go::parse_duration(text)
-        .map(|_| ())
-        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))
 }
 
 /// Preconditions of a deletion or of an eviction.
