@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
-use kemudi_client::transport::{Body, Transport};
 use kemudi_client::kinds::ServiceAccount;
+use kemudi_client::transport::{Body, Transport};
 use kemudi_client::{Api, Client, Error, Event, ListOptions};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server, State};
@@ -139,9 +139,9 @@ async fn settled(client: Client) -> Result<(), String> {
             }
         }
     };
-    tokio::time::timeout(SETTLE_TIME_MAX, found)
-        .await
-        .map_err(|_| "the namespace default did not get its service account: see the log (KEMUDI_LOG=debug)".to_string())
+    tokio::time::timeout(SETTLE_TIME_MAX, found).await.map_err(|_| {
+        "the namespace default did not get its service account: see the log (KEMUDI_LOG=debug)".to_string()
+    })
 }
 
 /// A client of the server in this process, as a fixed identity.

@@ -20,5 +20,7 @@ pub mod strategic;
 pub mod typed;
 pub mod validate;
 
+pub use kind::{
+    Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kept, Kind, NameRule, Registry, Subresource,
+};
 pub use tables::builtin;
-pub use kind::{Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kept, Kind, NameRule, Registry, Subresource};

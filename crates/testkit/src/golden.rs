@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use crate::wire::{Endpoint, Request};
 
-/// Scenarios that run at the same time.
-const JOBS: usize = 4;
+/// Scenarios that run at the same time. Most of their time they wait for watches to end and controllers to act.
+const JOBS: usize = 16;
 
 /// How long one request may stay silent.
 const SILENCE: Duration = Duration::from_secs(60);
