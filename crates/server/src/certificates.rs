@@ -246,7 +246,7 @@ impl Asked {
         };
         let known = |usage: &&str| matches!(*usage, "digital signature" | "key encipherment") || *usage == wanted;
         if signer == CLIENT {
-            return match usages.contains(&wanted) && usages.iter().all(|usage| known(usage)) {
+            return match usages.contains(&wanted) && usages.iter().all(known) {
                 true => Ok(()),
                 false => Err(format!("invalid usages for client certificate: [{}]", usages.join(" "))),
             };
@@ -255,7 +255,7 @@ impl Asked {
         let problem = match signer {
             _ if self.groups != [NODES] => Some("organization in subject must be [system:nodes]"),
             _ if !self.name.starts_with(NODE_PREFIX) => Some("subject common name does not begin with system:node:"),
-            _ if !both || !usages.iter().all(|usage| known(usage)) => Some("usages did not match what is allowed"),
+            _ if !both || !usages.iter().all(known) => Some("usages did not match what is allowed"),
             _ if self.others > 0 => Some("email addresses and URIs are not allowed in subject alternative names"),
             KUBELET_SERVING if self.hosts == 0 => Some("DNS or IP subjectAltName is required"),
             KUBELET_CLIENT if self.hosts > 0 => Some("DNS and IP subject alternative names are not allowed"),

@@ -47,7 +47,7 @@ pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
     let namespaced_path = !target.namespace.is_empty() && !own_path;
     let named = !target.name.is_empty()
         && !matches!(ask.verb, Verb::List | Verb::DeleteCollection)
-        && !(ask.verb == Verb::Watch && !ask.path.contains("/watch/"));
+        && (ask.verb != Verb::Watch || ask.path.contains("/watch/"));
     if namespaced_path && !kind.namespaced {
         return Found::NoSuchPath;
     }

@@ -101,8 +101,9 @@ pub fn least_roles(usages: &[Usage], name: &str, own: &[&str]) -> Vec<Value> {
                 && other.namespace == usage.namespace
         })
     };
-    // Namespace, then group and names, to resources and verbs.
-    let mut scopes: BTreeMap<&str, BTreeMap<(&str, &str, Option<&str>), BTreeSet<&str>>> = BTreeMap::new();
+    // By namespace, then group, resource and name.
+    type Rights<'a> = BTreeMap<(&'a str, &'a str, Option<&'a str>), BTreeSet<&'a str>>;
+    let mut scopes: BTreeMap<&str, Rights> = BTreeMap::new();
     let mut paths: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for usage in usages.iter().filter(|usage| !is_given_to_all(usage)) {
         if usage.resource.is_empty() {
@@ -118,11 +119,11 @@ pub fn least_roles(usages: &[Usage], name: &str, own: &[&str]) -> Vec<Value> {
     let mut roles = Vec::new();
     for (namespace, rights) in scopes {
         // What differs in nothing but its resource, or nothing but its name, is one rule.
-        let mut by_verbs: BTreeMap<(&str, Vec<&str>, Option<&str>), Vec<&str>> = BTreeMap::new();
+        let mut by_verbs = BTreeMap::<_, Vec<&str>>::new();
         for ((group, resource, name), verbs) in rights {
             by_verbs.entry((group, in_order(verbs), name)).or_default().push(resource);
         }
-        let mut by_names: BTreeMap<(&str, Vec<&str>, Vec<&str>, bool), Vec<&str>> = BTreeMap::new();
+        let mut by_names = BTreeMap::<_, Vec<&str>>::new();
         for ((group, verbs, name), resources) in by_verbs {
             by_names.entry((group, verbs, resources, name.is_some())).or_default().extend(name);
         }

@@ -62,7 +62,8 @@ fn every_fixture_is_the_same_in_protobuf() {
         object.insert("apiVersion".into(), value["apiVersion"].clone());
         object.extend(read.as_object().cloned().unwrap());
         let normalized = kinds::decode::normalize(tables::schema(), root, object.into()).unwrap();
-        if normalized.object.to_string() != text.trim_end() {
+        let written = normalized.object.to_string();
+        if written != text.trim_end() {
             wrong.push(format!("{name} read\n  {}\n  {}", normalized.object, text.trim_end()));
         }
         if protobuf::encode(&value).as_deref() != Some(&*bytes) {

@@ -261,16 +261,16 @@ fn check_kind(wanted: Wanted, api_version: &str, kind: &str) -> Result<(), Refus
             go::quote(&meta::api_version(given_group, given_version))
         ),
     };
-    Err(Refusal::Status(Status::bad_request(format!(
+    Err(Refusal::Status(Box::new(Status::bad_request(format!(
         "{given_kind} in version {} cannot be handled as a {}: {why}",
         go::quote(given_version),
         wanted.kind_name
-    ))))
+    )))))
 }
 
 /// Why a body is not of the kind that was wanted.
 enum Refusal {
-    Status(Status),
+    Status(Box<Status>),
     /// Not even its kind could be read.
     Unrecognized(String),
 }
@@ -278,7 +278,7 @@ enum Refusal {
 impl Refusal {
     fn unwrap_or_else(self, unrecognized: impl FnOnce(String) -> Status) -> Status {
         match self {
-            Refusal::Status(status) => status,
+            Refusal::Status(status) => *status,
             Refusal::Unrecognized(why) => unrecognized(why),
         }
     }

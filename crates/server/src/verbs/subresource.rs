@@ -278,22 +278,20 @@ async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result
 /// Whether a `LabelSelector` object selects an object.
 fn selects(selector: &Value, object: &Value) -> bool {
     let label = |key: &str| meta::entry(object, "labels", key);
-    let exact = selector["matchLabels"].as_object().into_iter().flatten();
-    let listed = selector["matchExpressions"].as_array().into_iter().flatten();
-    exact.map(|(key, value)| label(key) == value.as_str()).all(|hit| hit)
-        && listed
-            .map(|term| {
-                let key = term["key"].as_str().unwrap_or_default();
-                let within = term["values"].as_array().is_some_and(|all| all.iter().any(|v| v.as_str() == label(key)));
-                match term["operator"].as_str() {
-                    Some("In") => label(key).is_some() && within,
-                    Some("NotIn") => !within,
-                    Some("Exists") => label(key).is_some(),
-                    Some("DoesNotExist") => label(key).is_none(),
-                    _ => false,
-                }
-            })
-            .all(|hit| hit)
+    let mut exact = selector["matchLabels"].as_object().into_iter().flatten();
+    let mut listed = selector["matchExpressions"].as_array().into_iter().flatten();
+    exact.all(|(key, value)| label(key) == value.as_str())
+        && listed.all(|term| {
+            let key = term["key"].as_str().unwrap_or_default();
+            let within = term["values"].as_array().is_some_and(|all| all.iter().any(|v| v.as_str() == label(key)));
+            match term["operator"].as_str() {
+                Some("In") => label(key).is_some() && within,
+                Some("NotIn") => !within,
+                Some("Exists") => label(key).is_some(),
+                Some("DoesNotExist") => label(key).is_none(),
+                _ => false,
+            }
+        })
 }
 
 async fn token(
