@@ -6,6 +6,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 pub mod pod_defaults;
 mod pod_security;
+pub mod pod_topology_labels;
 mod runtime_class;
 pub mod service_account;
 mod storage;
@@ -81,6 +82,7 @@ const ALL: &[&dyn Plugin] = &[
     &certificates::Signing,
     &certificates::SubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
+    &pod_topology_labels::PodTopologyLabels,
 ];
 
 /// Runs the plugins that change objects, and those that refuse before anything is looked up.

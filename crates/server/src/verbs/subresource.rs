@@ -12,6 +12,7 @@ use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
 use super::write::{Part, Stored, Typed, change_object, invalid, own_fields, place, written};
 use super::{At, patch, read};
+use crate::admission::pod_topology_labels;
 use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
@@ -153,6 +154,9 @@ async fn assign(
         }
         let mut pod = pod.clone();
         pod["spec"]["nodeName"] = json!(node);
+        for (label, value) in pod_topology_labels::of_node(cx.state.as_ref(), &node) {
+            pod["metadata"]["labels"][label] = value;
+        }
         for map in ["annotations", "labels"] {
             for (key, value) in binding["metadata"][map].as_object().into_iter().flatten() {
                 pod["metadata"][map][key] = value.clone();
