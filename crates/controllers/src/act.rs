@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::TokenSigner;
+use crate::endpoint_slices::{self, Wanted};
 use crate::event::{self, Happened};
 use crate::kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use crate::resources::Resources;
@@ -25,6 +26,15 @@ pub enum Action {
         resource: ApiResource,
         object: Value,
     },
+    /// Deletes this object, and no other of its name.
+    Delete {
+        resource: ApiResource,
+        namespace: String,
+        name: String,
+        uid: String,
+    },
+    /// Makes the slices of a Service what they are to be.
+    EndpointSlices(Box<Wanted>),
     /// Server-side apply under a manager's name.
     Apply {
         resource: ApiResource,
@@ -69,6 +79,16 @@ impl std::fmt::Debug for Action {
         match self {
             Action::Create { resource, object } => write!(f, "create {} {object}", resource.plural),
             Action::Replace { resource, object } => write!(f, "replace {} {object}", resource.plural),
+            Action::Delete { resource, name, .. } => write!(f, "delete {} {name}", resource.plural),
+            Action::EndpointSlices(wanted) => {
+                write!(f, "endpoints of {}:", wanted.name)?;
+                for group in &wanted.groups {
+                    let ports: Vec<String> = group.ports.iter().map(|port| port["port"].to_string()).collect();
+                    write!(f, " {} [{}]", group.address_type, ports.join(" "))?;
+                    group.endpoints.iter().try_for_each(|endpoint| write!(f, " {endpoint}"))?;
+                }
+                Ok(())
+            }
             Action::Apply { resource, object, .. } => write!(f, "apply {} {object}", resource.plural),
             Action::EmptyNamespace { name, .. } => write!(f, "empty namespace {name}"),
             Action::Bind { pod, node } => write!(f, "bind {} to {node}", api::meta::name(pod)),
@@ -90,6 +110,13 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
             let api = of(client, &resource, &object);
             api.replace_with(&Dynamic(object), &manager()).await.map(drop)
         }
+        Action::Delete { resource, namespace, name, uid } => {
+            let preconditions = api::Preconditions { uid: Some(uid), resource_version: None };
+            let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+            let api = Api::<Dynamic>::namespaced_of(client.clone(), &namespace, &resource);
+            api.delete_with(&name, &options).await.map(drop)
+        }
+        Action::EndpointSlices(wanted) => endpoint_slices::write(client, &wanted).await,
         Action::Apply { resource, manager, object } => apply(client, &resource, manager, &object).await,
         Action::EmptyNamespace { name, uid, resources, working } => {
             crate::empty_namespace::run(client, &name, &uid, &resources, &working).await

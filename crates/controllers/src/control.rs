@@ -59,6 +59,12 @@ impl Source {
         Source { options: ListOptions { fields, ..ListOptions::default() }, ..Source::all(resource) }
     }
 
+    /// `labels` is a label selector of our own, which always parses.
+    pub fn labels(resource: ApiResource, labels: &str) -> Source {
+        let labels = kemudi_client::LabelSelector::parse(labels).unwrap_or_default();
+        Source { options: ListOptions { labels, ..ListOptions::default() }, ..Source::all(resource) }
+    }
+
     pub fn lean(self, lean: fn(&mut Value)) -> Source {
         Source { lean, ..self }
     }

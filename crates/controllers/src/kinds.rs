@@ -8,6 +8,10 @@ pub const SERVICE_ACCOUNTS: ApiResource = ApiResource::new("", "v1", "ServiceAcc
 pub const CONFIG_MAPS: ApiResource = ApiResource::new("", "v1", "ConfigMap", "configmaps", true);
 pub const SECRETS: ApiResource = ApiResource::new("", "v1", "Secret", "secrets", true);
 pub const PODS: ApiResource = ApiResource::new("", "v1", "Pod", "pods", true);
+pub const SERVICES: ApiResource = ApiResource::new("", "v1", "Service", "services", true);
+pub const ENDPOINTS: ApiResource = ApiResource::new("", "v1", "Endpoints", "endpoints", true);
+pub const ENDPOINT_SLICES: ApiResource =
+    ApiResource::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
 pub const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false);
 pub const PERSISTENT_VOLUMES: ApiResource = ApiResource::new("", "v1", "PersistentVolume", "persistentvolumes", false);
 pub const PERSISTENT_VOLUME_CLAIMS: ApiResource =

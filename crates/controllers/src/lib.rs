@@ -8,6 +8,9 @@ mod aggregation;
 mod control;
 mod default_account;
 mod empty_namespace;
+mod endpoint_mirror;
+mod endpoint_slices;
+mod endpoints;
 mod event;
 mod garbage;
 mod graph;
@@ -83,6 +86,8 @@ impl Controllers {
         start(&mut tasks, client("node-controller"), Box::new(node_taints::NodeTaints));
         start(&mut tasks, client("pvc-protection-controller"), Box::new(storage_protection::ClaimProtection));
         start(&mut tasks, client("pv-protection-controller"), Box::new(storage_protection::VolumeProtection));
+        start(&mut tasks, client("endpoint-controller"), Box::new(endpoints::Endpoints));
+        start(&mut tasks, client("endpointslicemirroring-controller"), Box::new(endpoint_mirror::EndpointMirror));
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));

@@ -62,6 +62,10 @@ impl Mirror {
                 let object = self.lean(object);
                 let key = key_of(&object);
                 self.unseen.remove(&key);
+                // What its reader does not see of an object has not changed for it.
+                if self.objects.get(&key).is_some_and(|known| known.0 == object.0) {
+                    return Vec::new();
+                }
                 self.objects.insert(key, object.clone());
                 vec![object]
             }

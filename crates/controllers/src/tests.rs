@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::control::Controller;
 use crate::mirror::Mirror;
 use crate::{
-    aggregation, default_account, namespace, node_taints, root_ca, scheduler, storage_protection, token_secret,
+    aggregation, default_account, endpoint_mirror, endpoint_slices, endpoints, namespace, node_taints, root_ca,
+    scheduler, storage_protection, token_secret,
 };
 
 /// Shows a controller one list of objects for each of its sources; gives what it would do about each key, a line each.
@@ -283,4 +284,149 @@ fn claims_go_when_no_pod_uses_them() {
         format!("replace persistentvolumeclaims {claim}")
     };
     check(&storage_protection::ClaimProtection, &[&claims, &pods], &[&freed("done"), &freed("free")]);
+}
+
+fn service(name: &str, spec: Value) -> Value {
+    let base = json!({"spec": {"clusterIP": "10.96.0.7", "ipFamilies": ["IPv4"], "ports": [{"port": 80, "targetPort": "http", "protocol": "TCP"}]}});
+    let mut service = named("a", name, base);
+    merge(&mut service, json!({"spec": spec}));
+    service
+}
+
+fn pod_at(name: &str, ip: &str, ready: &str, more: Value) -> Value {
+    let ports = json!([{"name": "http", "containerPort": 8080, "protocol": "TCP"}]);
+    let mut pod = named(
+        "a",
+        name,
+        json!({
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"nodeName": "n", "containers": [{"name": "c", "ports": ports}]},
+            "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": ready}]},
+        }),
+    );
+    merge(&mut pod, more);
+    pod
+}
+
+#[test]
+fn endpoints_tell_where_the_pods_of_a_service_are() {
+    let node = named("", "n", json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z"}}}));
+    let web = service("web", json!({"selector": {"app": "web"}}));
+    let pods = [
+        pod_at("up", "10.0.0.1", "True", json!({})),
+        pod_at("starting", "10.0.0.2", "False", json!({})),
+        pod_at("leaving", "10.0.0.3", "True", json!({"metadata": {"deletionTimestamp": "T"}})),
+        pod_at("done", "10.0.0.4", "True", json!({"status": {"phase": "Succeeded"}})),
+        pod_at("unnamed", "10.0.0.5", "True", json!({"spec": {"containers": [{"name": "c"}]}})),
+        pod_at("another", "10.0.0.6", "True", json!({"metadata": {"labels": {"app": "db"}}})),
+        pod_at("waiting", "", "False", json!({})),
+    ];
+    check(
+        &endpoints::Endpoints,
+        &[&[web], &pods, &[], &[], &[node]],
+        &[
+            r#"create endpoints {"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"web","namespace":"a","labels":{"endpoints.kubernetes.io/managed-by":"endpoint-controller"}},"subsets":[{"addresses":[{"ip":"10.0.0.1","targetRef":{"kind":"Pod","namespace":"a","name":"up","uid":"up-uid"},"nodeName":"n"}],"notReadyAddresses":[{"ip":"10.0.0.2","targetRef":{"kind":"Pod","namespace":"a","name":"starting","uid":"starting-uid"},"nodeName":"n"}],"ports":[{"port":8080,"protocol":"TCP"}]}]}"#,
+            r#"endpoints of web: IPv4 [8080] {"addresses":["10.0.0.3"],"conditions":{"ready":false,"serving":true,"terminating":true},"targetRef":{"kind":"Pod","namespace":"a","name":"leaving","uid":"leaving-uid"},"nodeName":"n","zone":"z"} {"addresses":["10.0.0.2"],"conditions":{"ready":false,"serving":false,"terminating":false},"targetRef":{"kind":"Pod","namespace":"a","name":"starting","uid":"starting-uid"},"nodeName":"n","zone":"z"} {"addresses":["10.0.0.1"],"conditions":{"ready":true,"serving":true,"terminating":false},"targetRef":{"kind":"Pod","namespace":"a","name":"up","uid":"up-uid"},"nodeName":"n","zone":"z"} IPv4 [] {"addresses":["10.0.0.5"],"conditions":{"ready":true,"serving":true,"terminating":false},"targetRef":{"kind":"Pod","namespace":"a","name":"unnamed","uid":"unnamed-uid"},"nodeName":"n","zone":"z"}"#,
+        ],
+    );
+    // Endpoints of a Service that went go too; those that never had one, and of Services without selector, stay.
+    let (plain, own) = (service("plain", json!({})), named("a", "own", json!({})));
+    let ready = named("a", "plain", json!({}));
+    check(&endpoints::Endpoints, &[&[plain], &[], &[own, ready], &[], &[]], &[]);
+}
+
+#[test]
+fn endpoints_by_hand_are_mirrored() {
+    let by_hand = |name: &str, more: Value| {
+        let mut endpoints =
+            named("a", name, json!({"subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 1}]}]}));
+        merge(&mut endpoints, more);
+        endpoints
+    };
+    let skipped = json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}});
+    let services =
+        [service("one", json!({})), service("two", json!({})), service("web", json!({"selector": {"app": "web"}}))];
+    let labels = json!({"kubernetes.io/service-name": "gone"});
+    let old = named("a", "gone-x", json!({"metadata": {"labels": labels}, "addressType": "IPv4"}));
+    check(
+        &endpoint_mirror::EndpointMirror,
+        &[
+            &[
+                by_hand("one", json!({})),
+                by_hand("two", skipped),
+                by_hand("web", json!({})),
+                by_hand("none", json!({})),
+            ],
+            &services,
+            &[old],
+        ],
+        &[
+            "endpoints of gone:",
+            r#"endpoints of one: IPv4 [1] {"addresses":["192.0.2.7"],"conditions":{"ready":true}}"#,
+        ],
+    );
+}
+
+#[test]
+fn slices_are_changed_as_little_as_possible() {
+    let endpoint = |n: usize, ready: bool| json!({"addresses": [format!("10.0.{}.{}", n / 250, n % 250)], "conditions": {"ready": ready}});
+    let slice = |name: &str, range: std::ops::Range<usize>| {
+        let endpoints: Vec<Value> = range.map(|n| endpoint(n, true)).collect();
+        named(
+            "a",
+            name,
+            json!({"addressType": "IPv4", "ports": [{"port": 1}], "endpoints": endpoints, "metadata": {"labels": {"l": "v"}}}),
+        )
+    };
+    let check = |present: &[Value], numbers: &[std::ops::Range<usize>], unready: usize, want: &[&str]| {
+        let mut groups = Vec::new();
+        for n in numbers.iter().cloned().flatten() {
+            endpoint_slices::add(&mut groups, "IPv4", vec![json!({"port": 1})], endpoint(n, n != unready));
+        }
+        if groups.is_empty() {
+            groups.push(endpoint_slices::Group {
+                address_type: "IPv4".into(),
+                ports: Vec::new(),
+                endpoints: Vec::new(),
+            });
+        }
+        let wanted = endpoint_slices::Wanted {
+            namespace: "a".into(),
+            name: "web".into(),
+            manager: "m",
+            labels: json!({"l": "v"}).as_object().cloned().unwrap(),
+            annotations: Default::default(),
+            owner: json!({}),
+            groups,
+        };
+        let actions = endpoint_slices::reconcile(&wanted, &present.iter().collect::<Vec<_>>());
+        let actions: Vec<String> = actions
+            .iter()
+            .map(|action| {
+                let text = format!("{action:?}");
+                let ends = text.matches("addresses").count();
+                let name = present.iter().find(|slice| text.contains(slice["metadata"]["uid"].as_str().unwrap()));
+                let name = name.map_or("", |slice| slice["metadata"]["name"].as_str().unwrap());
+                match text.starts_with("delete") {
+                    true => text,
+                    false => format!("{} {name} {ends}", text.split(' ').next().unwrap()),
+                }
+            })
+            .collect();
+        assert_eq!(actions, want);
+    };
+    check(&[], &[], 999, &["create  0"]);
+    check(&[], &[0..250], 999, &["create  100", "create  100", "create  50"]);
+    let three = [slice("x", 0..100), slice("y", 100..150), slice("z", 200..250)];
+    check(&three, &[0..150, 200..250], 999, &[]);
+    check(&three, &[0..150, 200..250], 120, &["replace y 50"]);
+    check(&three, &[0..150, 200..260], 999, &["replace y 60"]);
+    check(&three, &[0..150, 210..270], 999, &["replace z 60"]);
+    check(&three, &[0..150], 999, &["delete endpointslices z"]);
+    check(
+        &three,
+        &[],
+        999,
+        &["create  0", "delete endpointslices x", "delete endpointslices y", "delete endpointslices z"],
+    );
 }
