@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::builtin::read::Write;
 use crate::decode::{self, DecodeError, Decoded};
 use crate::defaults;
 use crate::schema::{Schema, TypeId};
@@ -110,6 +111,14 @@ pub struct Behaviour {
     pub returns_deleted: bool,
     /// Deleting leaves the dependents when the request does not say otherwise.
     pub orphan_by_default: bool,
+    /// What a deletion that leaves dependents only by default warns of; `""` where it warns of nothing.
+    pub warning_of_orphans: &'static str,
+    /// Preconditions of a deletion that fail are told as the store tells of them, with the name of the resource.
+    pub stored_preconditions: bool,
+    /// Fields that hold a time, the request's where the client gives none: `spec.taint.timeAdded`.
+    pub stamped: &'static [&'static str],
+    /// A bad name is told of after everything else.
+    pub name_last: bool,
 }
 
 impl Behaviour {
@@ -142,6 +151,10 @@ impl Behaviour {
         holds_back: |_| false,
         returns_deleted: false,
         orphan_by_default: false,
+        warning_of_orphans: "",
+        stored_preconditions: false,
+        stamped: &[],
+        name_last: false,
     };
 }
 
@@ -441,6 +454,17 @@ impl Kind {
             }
         }
         decoded
+    }
+
+    /// Fills in the times that a client left out; `now` is the request's.
+    pub fn stamp(&self, object: &mut Value, now: &str) {
+        for path in self.behaviour.stamped {
+            let (parent, field) = path.rsplit_once('.').unwrap_or(("", path));
+            let parent = if parent.is_empty() { Some(&mut *object) } else { object.at_mut(parent) };
+            if let Some(parent) = parent.filter(|parent| parent.is_object()) {
+                parent.set_if_absent(field, now);
+            }
+        }
     }
 
     /// Before a create is validated: no `status`, first `generation`, then what the kind does of its own.

@@ -17,6 +17,12 @@ pub fn create(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = metadata(object, kind.namespaced, kind.behaviour.name);
     causes.extend(standard_finalizers(object));
     causes.extend((kind.behaviour.validate_create)(object));
+    if kind.behaviour.name_last {
+        let (names, others): (Vec<Cause>, Vec<Cause>) =
+            causes.into_iter().partition(|cause| cause.field == "metadata.name");
+        causes = others;
+        causes.extend(names);
+    }
     once(causes)
 }
 

@@ -72,10 +72,10 @@ pub struct Allocator {
 struct Taken {
     /// Of stored Services. Counted, because a Service that changes is seen as its new and its old state.
     addresses: HashMap<IpAddr, usize>,
-    ports: HashMap<(u16, String), usize>,
+    ports: HashMap<u16, usize>,
     /// Of writes under way.
     held_addresses: HashSet<IpAddr>,
-    held_ports: HashSet<(u16, String)>,
+    held_ports: HashSet<u16>,
 }
 
 /// Numbers that a write under way has taken. When it ends, the stored Service speaks for itself.
@@ -83,7 +83,7 @@ struct Taken {
 pub struct Held {
     taken: Arc<Mutex<Taken>>,
     addresses: Vec<IpAddr>,
-    ports: Vec<(u16, String)>,
+    ports: Vec<u16>,
 }
 
 impl Drop for Held {
@@ -112,12 +112,12 @@ impl Allocator {
             if let Some(new) = &change.new {
                 let service = new.value();
                 addresses(&service).for_each(|address| *taken.addresses.entry(address).or_default() += 1);
-                ports(&service).for_each(|port| *taken.ports.entry(port).or_default() += 1);
+                ports(&service).into_iter().for_each(|port| *taken.ports.entry(port).or_default() += 1);
             }
             if let Some(old) = &change.old {
                 let service = old.value();
                 addresses(&service).for_each(|address| release(&mut taken.addresses, &address));
-                ports(&service).for_each(|port| release(&mut taken.ports, &port));
+                ports(&service).iter().for_each(|port| release(&mut taken.ports, port));
             }
         }));
     }
@@ -128,10 +128,13 @@ impl Allocator {
         if !kind.group.is_empty() || &*kind.plural != "services" {
             return Ok(held);
         }
-        let mut causes = Vec::new();
-        self.fill_address(object, old, &mut held, &mut causes);
+        // Addresses that are no addresses are told of before any is given.
+        let mut causes = kinds::builtin::service_addresses(object);
         if causes.is_empty() {
-            self.fill_ports(object, old, &mut held, &mut causes);
+            self.fill_address(object, old, &mut held, &mut causes);
+        }
+        if causes.is_empty() {
+            causes.extend(self.fill_ports(object, old, &mut held).err());
         }
         match causes.is_empty() {
             true => Ok(held),
@@ -144,11 +147,6 @@ impl Allocator {
         let was = old.filter(|old| meta::text_at(old, &["spec", "type"]) != "ExternalName");
         let spec = &mut object["spec"];
         if name_of_own {
-            if let Some(spec) = spec.as_object_mut() {
-                for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-                    spec.shift_remove(field);
-                }
-            }
             return;
         }
         if let Some(was) = was {
@@ -233,92 +231,162 @@ impl Allocator {
         format!("{network}/{bits}")
     }
 
-    fn fill_ports(&self, object: &mut Value, old: Option<&Value>, held: &mut Held, causes: &mut Vec<Cause>) {
+    /// Node ports, and the port at which a balancer asks after the health of a node. The first that cannot be had ends it.
+    fn fill_ports(&self, object: &mut Value, old: Option<&Value>, held: &mut Held) -> Result<(), Cause> {
         let spec = &mut object["spec"];
-        let wants = match spec["type"].as_str() {
-            Some("NodePort") => true,
+        let serves = has_node_ports(spec);
+        let picks = match spec["type"].as_str() {
             Some("LoadBalancer") => spec["allocateLoadBalancerNodePorts"] != json!(false),
-            _ => false,
+            _ => serves,
         };
-        let serves = matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"));
-        let own: HashSet<(u16, String)> = old.map(|old| ports(old).collect()).unwrap_or_default();
-        let mut taken = lock(&self.taken);
-        let mut now: HashSet<(u16, String)> = HashSet::new();
-        for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
-            let protocol = port["protocol"].as_str().unwrap_or("TCP").to_string();
-            match u16::try_from(port["nodePort"].as_u64().unwrap_or(0)).unwrap_or(0) {
+        let mut taken = Taking { taken: lock(&self.taken), held };
+        if let (true, Some(old)) = (serves, old) {
+            if has_node_ports(&old["spec"]) {
+                keep_ports(spec, &old["spec"]);
+            }
+            taken.update(spec, &old["spec"], picks)?;
+        } else if serves {
+            taken.create(spec, picks)?;
+        }
+        taken.health_check(spec, old.map(|old| &old["spec"]))
+    }
+}
+
+/// Node ports being taken for one Service. Clients cannot tell one protocol's port from another's: a number is taken in all.
+struct Taking<'a> {
+    taken: MutexGuard<'a, Taken>,
+    held: &'a mut Held,
+}
+
+impl Taking<'_> {
+    /// Ports of a new Service. Ports of the same number (a protocol each) share a node port.
+    fn create(&mut self, spec: &mut Value, picks: bool) -> Result<(), Cause> {
+        let asked: Vec<(u64, u16)> =
+            meta::items_at(spec, &["ports"]).iter().map(|port| (number_of(port), node_port(port))).collect();
+        let mut given: HashMap<u64, u16> = HashMap::new();
+        for (at, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+            let (number, wanted) = asked[at];
+            if wanted == 0 && !picks {
+                continue;
+            }
+            let node_port = match given.get(&number).copied() {
+                None => {
+                    let first = asked.iter().find(|(other, wanted)| *other == number && *wanted != 0);
+                    let node_port = match first {
+                        Some((_, wanted)) => self.take(*wanted).map_err(|why| bad_port(at, *wanted, why))?,
+                        None => self.pick()?,
+                    };
+                    given.insert(number, node_port);
+                    // What another of that number asked for, this one gets as well.
+                    node_port
+                }
+                Some(shared) if wanted == 0 || wanted == shared => shared,
+                Some(_) => self.take(wanted).map_err(|why| bad_port(at, wanted, why))?,
+            };
+            port["nodePort"] = json!(node_port);
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, spec: &mut Value, old: &Value, picks: bool) -> Result<(), Cause> {
+        let own: HashSet<u16> = meta::items_at(old, &["ports"]).iter().map(node_port).collect();
+        let mut taken: HashSet<u16> = HashSet::new();
+        for (at, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+            match node_port(port) {
+                0 if picks => port["nodePort"] = json!(self.pick()?),
                 0 => {}
-                _ if !serves => {
-                    // What a NodePort Service was given goes when it becomes another type.
-                    if let (Some(port), true) = (port.as_object_mut(), old.is_some()) {
-                        port.shift_remove("nodePort");
-                    }
-                }
-                given => {
-                    let key = (given, protocol);
-                    let field = format!("spec.ports[{i}].nodePort");
-                    if !NODE_PORTS.contains(&given) {
-                        let why = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-                        causes.push(Cause::invalid(field, &json!(given), why));
-                    } else if now.contains(&key) || (!own.contains(&key) && taken.has_port(&key)) {
-                        causes.push(Cause::invalid(field, &json!(given), "provided port is already allocated"));
-                    } else {
-                        now.insert(key);
-                    }
+                wanted if own.contains(&wanted) || !taken.insert(wanted) => {}
+                wanted => {
+                    self.take(wanted).map_err(|why| bad_port(at, wanted, why))?;
                 }
             }
         }
-        if !causes.is_empty() {
-            return;
+        Ok(())
+    }
+
+    fn health_check(&mut self, spec: &mut Value, old: Option<&Value>) -> Result<(), Cause> {
+        let needs =
+            |spec: &Value| spec["type"] == json!("LoadBalancer") && spec["externalTrafficPolicy"] == json!("Local");
+        let port = |spec: &Value| spec["healthCheckNodePort"].as_u64().and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+        if !needs(spec) {
+            return Ok(());
         }
-        if wants {
-            // A port that is the same but for its number keeps its number.
-            let before: Vec<Value> =
-                old.map(|old| meta::items_at(old, &["spec", "ports"]).to_vec()).unwrap_or_default();
-            for port in spec["ports"].as_array_mut().into_iter().flatten() {
-                if port["nodePort"].as_u64().unwrap_or(0) != 0 {
-                    continue;
-                }
-                let protocol = port["protocol"].as_str().unwrap_or("TCP").to_string();
-                let same = |b: &&Value| b["port"] == port["port"] && b["protocol"] == port["protocol"];
-                let kept =
-                    before.iter().find(same).and_then(|b| b["nodePort"].as_u64()).and_then(|n| u16::try_from(n).ok());
-                let number = kept.filter(|n| *n > 0 && !now.contains(&(*n, protocol.clone())));
-                let Some(number) = number.or_else(|| taken.pick_port(&protocol, &now)) else {
-                    let why = "failed to allocate a nodePort: range is full";
-                    causes.push(Cause {
-                        reason: CauseReason::Internal,
-                        field: "spec.ports".into(),
-                        message: why.into(),
-                    });
-                    return;
-                };
-                now.insert((number, protocol));
-                port["nodePort"] = json!(number);
+        match (old.filter(|old| needs(old)).map(port), port(spec)) {
+            (Some(before), 0) => spec["healthCheckNodePort"] = json!(before),
+            (Some(before), now) if now == before => {}
+            (Some(_), now) => {
+                let why = "cannot change healthCheckNodePort on loadBalancer service with externalTraffic=Local during update";
+                return Err(Cause::invalid("spec.healthCheckNodePort", &json!(now), why));
+            }
+            (None, 0) => spec["healthCheckNodePort"] = json!(self.pick()?),
+            (None, wanted) => {
+                self.take(wanted).map_err(|why| Cause::invalid("spec.healthCheckNodePort", &json!(wanted), why))?;
             }
         }
-        let checks = spec["type"] == json!("LoadBalancer") && spec["externalTrafficPolicy"] == json!("Local");
-        match (checks, spec["healthCheckNodePort"].as_u64().unwrap_or(0)) {
-            (true, 0) => {
-                let kept = old.and_then(|old| old["spec"]["healthCheckNodePort"].as_u64()).filter(|port| *port > 0);
-                let kept = kept.and_then(|port| u16::try_from(port).ok());
-                if let Some(number) = kept.or_else(|| taken.pick_port("TCP", &now)) {
-                    now.insert((number, "TCP".into()));
-                    spec["healthCheckNodePort"] = json!(number);
-                }
-            }
-            (false, given) if given > 0 && old.is_some() => {
-                if let Some(spec) = spec.as_object_mut() {
-                    spec.shift_remove("healthCheckNodePort");
-                }
-            }
-            _ => {}
+        Ok(())
+    }
+
+    fn take(&mut self, wanted: u16) -> Result<u16, &'static str> {
+        if !NODE_PORTS.contains(&wanted) {
+            return Err("provided port is not in the valid range. The range of valid ports is 30000-32767");
         }
-        for port in now.difference(&own) {
-            taken.held_ports.insert(port.clone());
-            held.ports.push(port.clone());
+        if self.taken.has_port(wanted) {
+            return Err("provided port is already allocated");
+        }
+        self.hold(wanted);
+        Ok(wanted)
+    }
+
+    fn pick(&mut self) -> Result<u16, Cause> {
+        let Some(port) = self.taken.pick_port() else {
+            let message = "failed to allocate a nodePort: range is full".into();
+            return Err(Cause { reason: CauseReason::Internal, field: "spec.ports".into(), message });
+        };
+        self.hold(port);
+        Ok(port)
+    }
+
+    fn hold(&mut self, port: u16) {
+        self.taken.held_ports.insert(port);
+        self.held.ports.push(port);
+    }
+}
+
+/// A port that keeps its name keeps its node port, unless another asks for that.
+fn keep_ports(spec: &mut Value, old: &Value) {
+    let before: HashMap<String, u16> = meta::items_at(old, &["ports"])
+        .iter()
+        .map(|port| (meta::text(port, "name").to_string(), node_port(port)))
+        .collect();
+    let own: HashSet<u16> = before.values().copied().collect();
+    let mut used: HashSet<u16> =
+        meta::items_at(spec, &["ports"]).iter().map(node_port).filter(|port| own.contains(port)).collect();
+    for port in spec["ports"].as_array_mut().into_iter().flatten().filter(|port| node_port(port) == 0) {
+        let kept = before.get(port["name"].as_str().unwrap_or_default()).copied().unwrap_or(0);
+        if kept != 0 && used.insert(kept) {
+            port["nodePort"] = json!(kept);
         }
     }
+}
+
+fn has_node_ports(spec: &Value) -> bool {
+    matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"))
+}
+
+fn number_of(port: &Value) -> u64 {
+    port["port"].as_u64().unwrap_or(0)
+}
+
+/// 0 where none is asked for. One that is out of all range is out of ours.
+fn node_port(port: &Value) -> u16 {
+    match port["nodePort"].as_i64().unwrap_or(0) {
+        0 => 0,
+        number => u16::try_from(number).unwrap_or(1),
+    }
+}
+
+fn bad_port(at: usize, wanted: u16, why: &str) -> Cause {
+    Cause::invalid(format!("spec.ports[{at}].nodePort"), &json!(wanted), why)
 }
 
 impl Taken {
@@ -326,8 +394,8 @@ impl Taken {
         self.addresses.contains_key(address) || self.held_addresses.contains(address)
     }
 
-    fn has_port(&self, port: &(u16, String)) -> bool {
-        self.ports.contains_key(port) || self.held_ports.contains(port)
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.contains_key(&port) || self.held_ports.contains(&port)
     }
 
     fn pick_address(&self, range: &Range) -> Option<IpAddr> {
@@ -338,19 +406,10 @@ impl Taken {
         Some(range.at(index))
     }
 
-    fn pick_port(&self, protocol: &str, also_taken: &HashSet<(u16, String)>) -> Option<u16> {
-        // Clients cannot tell one protocol's port from another's: a picked one is free in all.
-        let used = |number: u16| {
-            ["TCP", "UDP", "SCTP", protocol].iter().any(|protocol| {
-                let port = (number, protocol.to_string());
-                self.has_port(&port) || also_taken.contains(&port)
-            })
-        };
+    fn pick_port(&self) -> Option<u16> {
+        let free = |number: &u16| !self.has_port(*number);
         let random = (0..RANDOM_TRIES).map(|_| rand::random_range(NODE_PORTS));
-        random
-            .into_iter()
-            .find(|number| !used(*number))
-            .or_else(|| NODE_PORTS.into_iter().find(|number| !used(*number)))
+        random.into_iter().find(free).or_else(|| NODE_PORTS.into_iter().find(free))
     }
 }
 
@@ -358,13 +417,11 @@ fn addresses(service: &Value) -> impl Iterator<Item = IpAddr> {
     meta::items_at(service, &["spec", "clusterIPs"]).iter().filter_map(|ip| ip.as_str()?.parse().ok())
 }
 
-fn ports(service: &Value) -> impl Iterator<Item = (u16, String)> {
+/// Each number once, whatever protocols share it.
+fn ports(service: &Value) -> HashSet<u16> {
     let number = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
-    let health = number(&service["spec"]["healthCheckNodePort"]).map(|n| (n, "TCP".to_string()));
-    let own = meta::items_at(service, &["spec", "ports"]).iter().filter_map(move |port| {
-        Some((number(&port["nodePort"])?, port["protocol"].as_str().unwrap_or("TCP").to_string()))
-    });
-    own.chain(health)
+    let own = meta::items_at(service, &["spec", "ports"]).iter().filter_map(|port| number(&port["nodePort"]));
+    own.chain(number(&service["spec"]["healthCheckNodePort"])).collect()
 }
 
 fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {

@@ -43,6 +43,7 @@ pub async fn ensure(state: &Arc<State>) -> Result<(), Status> {
         rest.push(Wanted { group: rbac::GROUP, plural: made.resource, object: made.object });
     }
     rest.extend(own_service(state)?);
+    rest.extend(own_versions(state));
     ensure_all(state, rest).await
 }
 
@@ -104,6 +105,75 @@ fn reconciled(kind: &Kind, present: &Value, wanted: &Value) -> Option<Value> {
         _ => {}
     }
     (new != *present).then_some(new)
+}
+
+/// An APIService for each group and version that this server has itself.
+fn own_versions(state: &State) -> Vec<Wanted<'static>> {
+    let registry = state.registry.load();
+    let served = registry
+        .groups()
+        .iter()
+        .filter(|group| !group.custom)
+        .flat_map(|group| group.versions.iter().map(|version| (group.name.clone(), version.version.clone())));
+    // The group of these objects is not one that is served by way of them.
+    let served = served.filter(|(group, _)| &**group != API_SERVICES);
+    let object = |(group, version): (Arc<str>, Arc<str>)| {
+        let (group_priority, version_priority) = priority(&group, &version);
+        let mut spec = json!({
+            "group": &*group, "version": &*version,
+            "groupPriorityMinimum": group_priority, "versionPriority": version_priority,
+        });
+        if group.is_empty() {
+            spec.as_object_mut().map(|spec| spec.shift_remove("group"));
+        }
+        let labels = json!({"kube-aggregator.kubernetes.io/automanaged": "onstart"});
+        json!({"metadata": {"name": format!("{version}.{group}"), "labels": labels}, "spec": spec})
+    };
+    served.map(|one| Wanted { group: API_SERVICES, plural: "apiservices", object: object(one) }).collect()
+}
+
+const API_SERVICES: &str = "apiregistration.k8s.io";
+
+/// `groupPriorityMinimum` of the groups, as upstream has them written down: the order of discovery.
+const GROUP_PRIORITIES: [(&str, u32); 21] = [
+    ("", 18000),
+    ("apps", 17800),
+    ("events.k8s.io", 17750),
+    ("authentication.k8s.io", 17700),
+    ("authorization.k8s.io", 17600),
+    ("autoscaling", 17500),
+    ("batch", 17400),
+    ("certificates.k8s.io", 17300),
+    ("networking.k8s.io", 17200),
+    ("policy", 17100),
+    ("rbac.authorization.k8s.io", 17000),
+    ("storage.k8s.io", 16800),
+    ("apiextensions.k8s.io", 16700),
+    ("admissionregistration.k8s.io", 16700),
+    ("scheduling.k8s.io", 16600),
+    ("coordination.k8s.io", 16500),
+    ("node.k8s.io", 16300),
+    ("discovery.k8s.io", 16200),
+    ("resource.k8s.io", 16200),
+    ("flowcontrol.apiserver.k8s.io", 16100),
+    ("storagemigration.k8s.io", 15800),
+];
+
+/// `versionPriority` where it is not that of most versions.
+const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
+    ("", "v1", 1),
+    ("autoscaling", "v2", 30),
+    ("flowcontrol.apiserver.k8s.io", "v1", 21),
+    ("resource.k8s.io", "v1", 20),
+];
+const VERSION_PRIORITY: u32 = 15;
+/// Of a group that is in no list.
+const GROUP_PRIORITY: u32 = 15000;
+
+fn priority(group: &str, version: &str) -> (u32, u32) {
+    let of_group = GROUP_PRIORITIES.iter().find(|(name, _)| *name == group).map_or(GROUP_PRIORITY, |(_, p)| *p);
+    let of_version = VERSION_PRIORITIES.iter().find(|(g, v, _)| (*g, *v) == (group, version));
+    (of_group, of_version.map_or(VERSION_PRIORITY, |(_, _, p)| *p))
 }
 
 /// `kubernetes` in namespace `default`: the Service that every pod knows, and where it leads.

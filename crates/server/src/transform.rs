@@ -172,13 +172,28 @@ fn table(
     let rows: Vec<Value> = objects
         .into_iter()
         .map(|mut object| {
+            let mut kept = None;
+            if kind.kept().is_some() && !own.is_empty() {
+                // What was read comes as it is kept, what was written as the client has it.
+                if object["apiVersion"] == json!(kind.api_version()) {
+                    kept = Some(kind.to_kept(object.clone()));
+                } else {
+                    let shown = kind.from_kept(object.clone());
+                    kept = Some(std::mem::replace(&mut object, shown));
+                }
+            }
+            let shaped = kept.as_ref().unwrap_or(&object);
             let cells = match own {
                 [] => vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()],
-                _ if kind.kept().is_some() => (behaviour.row)(&kind.to_kept(object.clone()), now),
-                _ => (behaviour.row)(&object, now),
+                _ => (behaviour.row)(shaped, now),
             };
-            let shown = match include {
-                Include::None => return json!({"cells": cells, "object": null}),
+            let mut row = json!({"cells": cells});
+            let conditions = (behaviour.row_conditions)(shaped);
+            if !conditions.is_empty() {
+                row["conditions"] = conditions.into();
+            }
+            row["object"] = match include {
+                Include::None => Value::Null,
                 Include::Object => object,
                 Include::Metadata => json!({
                     "kind": "PartialObjectMetadata",
@@ -186,7 +201,7 @@ fn table(
                     "metadata": object["metadata"].take(),
                 }),
             };
-            json!({"cells": cells, "object": shown})
+            row
         })
         .collect();
     json!({

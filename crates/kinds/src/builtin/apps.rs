@@ -49,6 +49,7 @@ pub static REPLICATION_CONTROLLER: Behaviour = Behaviour {
     columns: columns::REPLICATION_CONTROLLER,
     row: rows::replication_controller,
     selectable: &[("status.replicas", "/status/replicas")],
+    name_last: true,
     has_status: true,
     has_generation: true,
     orphan_by_default: true,
@@ -280,6 +281,10 @@ fn default_daemon_set(object: &mut Value) {
         object.set_if_absent("spec.updateStrategy.rollingUpdate.maxSurge", 0);
     }
     object.set_if_absent("spec.revisionHistoryLimit", 10);
+    // The generation is a field to the server and an annotation to clients: whoever writes a set writes it.
+    if object.is_object() && !object.at("metadata.annotations").key(TEMPLATE_GENERATION).is_string() {
+        template_generation(object, 0);
+    }
 }
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

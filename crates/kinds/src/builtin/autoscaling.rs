@@ -84,9 +84,11 @@ fn to_second(object: &mut Value) {
         let target = json!({"type": "Utilization", "averageUtilization": cpu});
         metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
     }
-    if !metrics.is_empty() {
-        object.set("spec.metrics", metrics);
+    // The first version's default is known only here, where all metrics are.
+    if metrics.is_empty() {
+        metrics.push(default_metric());
     }
+    object.set("spec.metrics", metrics);
     let cpu = take(object, "status", "currentCPUUtilizationPercentage");
     let mut current: Vec<Value> = current.items().iter().map(|metric| newer(metric, CURRENT)).collect();
     if current.is_empty() && !cpu.is_null() {
@@ -102,6 +104,14 @@ fn to_second(object: &mut Value) {
     if behavior.is_object() {
         object.set("spec.behavior", behavior);
     }
+}
+
+/// Of an autoscaler that names no metric, in percent.
+const CPU_PERCENT: i64 = 80;
+
+fn default_metric() -> Value {
+    let target = json!({"type": "Utilization", "averageUtilization": CPU_PERCENT});
+    json!({"type": "Resource", "resource": {"name": "cpu", "target": target}})
 }
 
 fn is_cpu_use(metric: &Value, word: &str) -> bool {
@@ -197,14 +207,17 @@ fn is_first_version(object: &Value) -> bool {
 
 fn default(object: &mut Value) {
     const PERIOD_SECONDS: i64 = 15;
-    const CPU_PERCENT: i64 = 80;
     object.set_if_absent("spec.minReplicas", 1);
     if is_first_version(object) {
+        let noted = object.at("metadata.annotations").key(METRICS).as_str().unwrap_or_default();
+        let noted: Value = serde_json::from_str(noted).unwrap_or_default();
+        if noted.items().is_empty() {
+            object.set_if_absent("spec.targetCPUUtilizationPercentage", CPU_PERCENT);
+        }
         return;
     }
     if object.list("spec.metrics").is_empty() {
-        let target = json!({"type": "Utilization", "averageUtilization": CPU_PERCENT});
-        object.set("spec.metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+        object.set("spec.metrics", json!([default_metric()]));
     }
     if object.has("spec.behavior") {
         let percent = json!({"type": "Percent", "value": 100, "periodSeconds": PERIOD_SECONDS});

@@ -37,6 +37,7 @@ pub static JOB: Behaviour = Behaviour {
     has_status: true,
     has_generation: true,
     orphan_by_default: true,
+    warning_of_orphans: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
     ..Behaviour::PLAIN
 };
 
@@ -499,8 +500,9 @@ fn validate_job_status(new: &Value, old: &Value) -> Vec<Cause> {
         let detail = "terminating>0 is invalid for finished job";
         out.push(Cause::invalid("status.terminating", status.at("terminating"), detail));
     }
-    if status.has("ready") && status.int("ready") > status.int("active") {
-        out.push(Cause::invalid("status.ready", status.at("ready"), "cannot set more ready pods than active"));
+    // A job that tells of no ready pods has none.
+    if status.int("ready") > status.int("active") {
+        out.push(Cause::invalid("status.ready", &status.int("ready").into(), "cannot set more ready pods than active"));
     }
     conditions(&mut out, met && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions");
     conditions(&mut out, met && target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions");

@@ -40,6 +40,8 @@ mod warnings;
 
 use crate::Behaviour;
 
+pub use services::addresses as service_addresses;
+
 /// Group, kind and what is special about it in every version.
 static ALL: &[(&str, &str, &Behaviour)] = &[
     ("", "ComponentStatus", &cluster::COMPONENT_STATUS),

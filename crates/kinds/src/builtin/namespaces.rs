@@ -39,6 +39,7 @@ pub static NAMESPACE: Behaviour = Behaviour {
     },
     holds_back: |namespace| !namespace.list("spec.finalizers").is_empty(),
     returns_deleted: true,
+    stored_preconditions: true,
     ..Behaviour::PLAIN
 };
 

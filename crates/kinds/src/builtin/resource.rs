@@ -13,6 +13,7 @@ pub static DEVICE_CLASS: Behaviour = Behaviour {
     validate_update: |new, _| device_class(new),
     columns: columns::DEVICE_CLASS,
     row: rows::name_age,
+    name_last: true,
     has_generation: true,
     returns_deleted: true,
     ..Behaviour::PLAIN
@@ -78,19 +79,15 @@ pub static RESOURCE_SLICE: Behaviour = Behaviour {
 pub static DEVICE_TAINT_RULE: Behaviour = Behaviour {
     prepare_create: |rule| {
         rule.set("status", json!({}));
-        let now = rule.at("metadata.creationTimestamp").clone();
-        rule.set_if_absent("spec.taint.timeAdded", now);
     },
     prepare_update: |new, old| {
-        // A taint that changes is a new one, of now, unless it says of when.
+        // A taint of another effect is one of now, unless it says of when.
         let (taint, before) = (new.at("spec.taint"), old.at("spec.taint"));
-        let same_time = taint.at("timeAdded") == before.at("timeAdded");
-        let moved = ["key", "value", "effect"].iter().any(|field| taint.at(field) != before.at(field));
-        if taint.is_object() && (taint.at("timeAdded").is_null() || (moved && same_time)) {
-            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            new.set("spec.taint.timeAdded", now);
+        if taint.at("timeAdded") == before.at("timeAdded") && taint.at("effect") != before.at("effect") {
+            new.remove("spec.taint.timeAdded");
         }
     },
+    stamped: &["spec.taint.timeAdded"],
     validate_create: taint_rule,
     validate_update: |new, _| taint_rule(new),
     columns: columns::DEVICE_TAINT,

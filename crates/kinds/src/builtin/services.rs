@@ -119,43 +119,57 @@ fn prepare_update(new: &mut Value, old: &Value) {
     drop_type_dependent(new, old);
 }
 
-/// Fields of the old type that were not touched go with it.
+/// Fields that the service needs no more go, where the client did not change them as well.
 fn drop_type_dependent(new: &mut Value, old: &Value) {
-    let (before, after) = (old.text("spec.type").to_owned(), new.text("spec.type").to_owned());
-    if before == after {
-        return;
-    }
-    let same = |new: &Value, field: &str| new.at(field) == old.at(field);
-    let has_address = |type_: &str| matches!(type_, "ClusterIP" | "NodePort" | "LoadBalancer");
-    let has_ports = |type_: &str| matches!(type_, "NodePort" | "LoadBalancer");
-    if has_address(&before) && !has_address(&after) && same(new, "spec.clusterIPs") {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            new.remove(&format!("spec.{field}"));
-        }
-    }
-    if has_ports(&before) && !has_ports(&after) {
-        let ports: Vec<Value> = old.list("spec.ports").to_vec();
-        for (port, old) in new.list_mut("spec.ports").iter_mut().zip(ports) {
-            if port.at("nodePort") == old.at("nodePort") {
-                port.remove("nodePort");
-            }
-        }
-    }
-    if before == "LoadBalancer" {
-        for field in ["healthCheckNodePort", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            let path = format!("spec.{field}");
-            if same(new, &path) {
+    let goes = |new: &Value, needs: fn(&Value) -> bool| needs(old.at("spec")) && !needs(new.at("spec"));
+    let drop_same = |new: &mut Value, fields: &[&str]| {
+        for path in fields.iter().map(|field| format!("spec.{field}")) {
+            if new.at(&path) == old.at(&path) {
                 new.remove(&path);
             }
         }
+    };
+    if goes(new, needs_address) {
+        drop_same(new, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
+    }
+    let node_ports = |service: &Value| -> Vec<i64> {
+        service.list("spec.ports").iter().map(|port| port.int("nodePort")).filter(|port| *port != 0).collect()
+    };
+    let own = node_ports(old);
+    if goes(new, needs_node_ports) && node_ports(new).iter().all(|port| own.contains(port)) {
+        new.list_mut("spec.ports").iter_mut().for_each(|port| port.remove("nodePort"));
+    }
+    if goes(new, needs_health_check) {
+        drop_same(new, &["healthCheckNodePort"]);
+    }
+    if goes(new, balances) {
+        drop_same(new, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if !balances(new.at("spec")) {
         new.set("status.loadBalancer", json!({}));
     }
-    if after == "ExternalName" && same(new, "spec.internalTrafficPolicy") {
-        new.remove("spec.internalTrafficPolicy");
+    if goes(new, needs_address) {
+        drop_same(new, &["internalTrafficPolicy"]);
     }
-    if !externally_accessible(new.at("spec")) && same(new, "spec.externalTrafficPolicy") {
-        new.remove("spec.externalTrafficPolicy");
+    if goes(new, externally_accessible) {
+        drop_same(new, &["externalTrafficPolicy"]);
     }
+}
+
+fn needs_address(spec: &Value) -> bool {
+    matches!(spec.text("type"), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+fn needs_node_ports(spec: &Value) -> bool {
+    matches!(spec.text("type"), "NodePort" | "LoadBalancer")
+}
+
+fn balances(spec: &Value) -> bool {
+    spec.text("type") == "LoadBalancer"
+}
+
+fn needs_health_check(spec: &Value) -> bool {
+    balances(spec) && spec.text("externalTrafficPolicy") == "Local"
 }
 
 fn headless(spec: &Value) -> bool {
@@ -183,7 +197,7 @@ fn service(service: &Value) -> Vec<Cause> {
     one_of(out, spec.at("sessionAffinity"), "spec.sessionAffinity", &["ClientIP", "None"]);
     affinity_config(out, spec);
     if type_ != "ExternalName" {
-        addresses(out, spec);
+        addresses_of(out, spec);
     }
     for (at, ip) in spec.list("externalIPs").iter().filter_map(Value::as_str).enumerate() {
         let path = format!("spec.externalIPs[{at}]");
@@ -275,7 +289,16 @@ fn affinity_config(out: &mut Causes, spec: &Value) {
     }
 }
 
-fn addresses(out: &mut Causes, spec: &Value) {
+/// What is wrong with the addresses that a Service asks for; told before any is given.
+pub fn addresses(service: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    if service.text("spec.type") != "ExternalName" {
+        addresses_of(&mut out, service.at("spec"));
+    }
+    out
+}
+
+fn addresses_of(out: &mut Causes, spec: &Value) {
     const PATH: &str = "spec.clusterIPs";
     let (one, all) = (spec.text("clusterIP"), spec.at("clusterIPs"));
     let list: Vec<&str> = all.items().iter().filter_map(Value::as_str).collect();
@@ -367,8 +390,7 @@ fn traffic(out: &mut Causes, spec: &Value) {
         out.push(Cause::invalid("spec.externalTrafficPolicy", policy, detail));
     }
     let port = spec.int("healthCheckNodePort");
-    let needs_check = spec.text("type") == "LoadBalancer" && policy == "Local";
-    if port != 0 && !needs_check {
+    if port != 0 && !needs_health_check(spec) {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         out.push(Cause::invalid("spec.healthCheckNodePort", &port.into(), detail));
     } else if port != 0 {
@@ -406,9 +428,8 @@ fn addresses_stay(out: &mut Causes, new: &Value, old: &Value) {
 }
 
 fn class_stays(out: &mut Causes, new: &Value, old: &Value) {
-    let balances = |service: &Value| service.text("spec.type") == "LoadBalancer";
     let (after, before) = (new.at("spec.loadBalancerClass"), old.at("spec.loadBalancerClass"));
-    if balances(new) && balances(old) && after != before {
+    if balances(new.at("spec")) && balances(old.at("spec")) && after != before {
         out.push(Cause::invalid("spec.loadBalancerClass", after, "may not change once set"));
     }
 }

@@ -30,7 +30,7 @@ const OLD_VOLUMES: &[(&str, &str)] = &[
     ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
     ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
 ];
 
 const CRITICAL_POD: &str = "scheduler.alpha.kubernetes.io/critical-pod";
@@ -226,7 +226,8 @@ fn old_label(label: &str) -> Option<String> {
 
 fn old_volume(volume: &Value, path: &str) -> Option<String> {
     let (kind, why) = OLD_VOLUMES.iter().find(|(kind, _)| volume.has(kind))?;
-    Some(format!("{path}.{kind}: {why}"))
+    let shown = if *kind == "storageos" { "storageOS" } else { kind };
+    Some(format!("{path}.{shown}: {why}"))
 }
 
 fn node_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {

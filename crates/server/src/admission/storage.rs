@@ -27,7 +27,7 @@ impl Plugin for DefaultStorageClass {
     fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
         let named = meta::at(object, &["spec", "storageClassName"]).is_some_and(Value::is_string)
             || meta::entry(object, "annotations", CLASS).is_some();
-        if !is_new(request, "persistentvolumeclaims") || named {
+        if !is_new(request, "", "persistentvolumeclaims") || named {
             return Ok(());
         }
         let mut classes = request.state.list("storage.k8s.io", "storageclasses");
@@ -45,8 +45,9 @@ impl Plugin for DefaultStorageClass {
 impl Plugin for StorageObjectInUseProtection {
     fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
         let finalizer = match () {
-            () if is_new(request, "persistentvolumeclaims") => "kubernetes.io/pvc-protection",
-            () if is_new(request, "persistentvolumes") => "kubernetes.io/pv-protection",
+            () if is_new(request, "", "persistentvolumeclaims") => "kubernetes.io/pvc-protection",
+            () if is_new(request, "", "persistentvolumes") => "kubernetes.io/pv-protection",
+            () if is_new(request, "storage.k8s.io", "volumeattributesclasses") => "kubernetes.io/vac-protection",
             () => return Ok(()),
         };
         if meta::finalizers(object).all(|present| present != finalizer) {
@@ -86,6 +87,6 @@ impl Plugin for PersistentVolumeClaimResize {
     }
 }
 
-fn is_new(request: &Request, plural: &str) -> bool {
-    request.operation == Operation::Create && request.is("", plural) && request.subresource.is_empty()
+fn is_new(request: &Request, group: &str, plural: &str) -> bool {
+    request.operation == Operation::Create && request.is(group, plural) && request.subresource.is_empty()
 }

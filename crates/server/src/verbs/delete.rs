@@ -19,9 +19,10 @@ use crate::serve::{Cx, RequestBody};
 use crate::transform;
 
 /// DELETE of one object.
-pub async fn delete(cx: &Cx<'_>, at: &At<'_>, body: RequestBody) -> Result<Answer, Status> {
+pub async fn delete(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
     at.check_name()?;
     let options = options(cx, body).await?;
+    warnings.extend(warning_of_orphans(at, &options));
     let gone = delete_object(cx, at, &options).await?;
     match gone {
         Gone::Now(object) if !at.kind.behaviour.returns_deleted && !is_graceful(at, &object) => {
@@ -33,8 +34,14 @@ pub async fn delete(cx: &Cx<'_>, at: &At<'_>, body: RequestBody) -> Result<Answe
 }
 
 /// DELETE of what a selector selects. Answers what was there.
-pub async fn delete_collection(cx: &Cx<'_>, at: &At<'_>, body: RequestBody) -> Result<Answer, Status> {
+pub async fn delete_collection(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Status> {
     let options = options(cx, body).await?;
+    warnings.extend(warning_of_orphans(at, &options));
     let selected = list::page(cx, at, &ListOptions::parse(&cx.ask.query)?).await?;
     let metadata = selected.metadata();
     let mut items = Vec::new();
@@ -121,7 +128,7 @@ fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> 
     let behaviour = at.kind.behaviour;
     let orphan = options.orphan_dependents == Some(true)
         || options.propagation == Some(Propagation::Orphan)
-        || (behaviour.orphan_by_default && options.propagation.is_none() && options.orphan_dependents.is_none());
+        || orphans_by_default(at, options);
     let dependents = match (orphan, options.propagation == Some(Propagation::Foreground)) {
         (true, _) => Some("orphan"),
         (_, true) => Some("foregroundDeletion"),
@@ -158,6 +165,16 @@ fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> 
         // What goes at once is shown as it was.
         (false, false) => Gone::Now(old.clone()),
     })
+}
+
+/// The request does not say what becomes of the dependents, and the kind leaves them.
+fn orphans_by_default(at: &At<'_>, options: &DeleteOptions) -> bool {
+    at.kind.behaviour.orphan_by_default && options.propagation.is_none() && options.orphan_dependents.is_none()
+}
+
+fn warning_of_orphans(at: &At<'_>, options: &DeleteOptions) -> Option<String> {
+    let text = at.kind.behaviour.warning_of_orphans;
+    (!text.is_empty() && orphans_by_default(at, options)).then(|| text.to_string())
 }
 
 fn set_deletion(object: &mut Value, when: Timestamp, seconds: i64) {

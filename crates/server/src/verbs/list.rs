@@ -48,7 +48,7 @@ pub async fn list(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
             Ok(Answer::Raw(stream_list(cx, at.kind, page)))
         }
         accept => {
-            let items = page.entries.iter().map(|entry| at.value(entry)).collect();
+            let items = page.entries.iter().map(|entry| at.shown(entry, accept)).collect();
             Ok(Answer::ok(transform::list(cx, at.kind, items, page.metadata(), accept)?))
         }
     }

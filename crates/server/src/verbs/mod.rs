@@ -17,7 +17,7 @@ use api::{Ask, Status, Target, Verb};
 use kinds::Kind;
 use serde_json::Value;
 
-use crate::accept::Offer;
+use crate::accept::{Accept, Offer, Transform};
 use crate::objects::Entry;
 use crate::respond::Answer;
 use crate::serve::{Cx, RequestBody};
@@ -53,8 +53,8 @@ pub async fn answer(
         Verb::Create => write::create(cx, &at, body, warnings).await,
         Verb::Update => write::update(cx, &at, body, warnings).await,
         Verb::Patch => patch::patch(cx, &at, body, warnings).await,
-        Verb::Delete => delete::delete(cx, &at, body).await,
-        Verb::DeleteCollection => delete::delete_collection(cx, &at, body).await,
+        Verb::Delete => delete::delete(cx, &at, body, warnings).await,
+        Verb::DeleteCollection => delete::delete_collection(cx, &at, body, warnings).await,
         Verb::Other(_) => Err(Status::method_not_allowed()),
     }
 }
@@ -96,6 +96,15 @@ impl<'a> At<'a> {
     /// An object out of its collection, as this kind has it.
     pub fn value(&self, entry: &Entry) -> Value {
         self.kind.from_kept(entry.value())
+    }
+
+    /// An object as [`transform`](crate::transform) wants it: rows are made of what is kept, which another version may
+    /// not tell as it is.
+    pub fn shown(&self, entry: &Entry, accept: Accept) -> Value {
+        match accept.transform {
+            Some(Transform::Table(_)) => entry.value(),
+            _ => self.value(entry),
+        }
     }
 
     pub fn not_found(&self) -> Status {

@@ -30,7 +30,7 @@ pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         Accept { transform: None, .. } if at.kind.kept().is_none() => {
             Ok(Answer::Encoded { code: 200, json: entry.json.clone() })
         }
-        accept => Ok(Answer::ok(transform::object(cx, at.kind, at.value(&entry), accept)?)),
+        accept => Ok(Answer::ok(transform::object(cx, at.kind, at.shown(&entry, accept), accept)?)),
     }
 }
 

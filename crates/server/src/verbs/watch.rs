@@ -224,6 +224,8 @@ impl Watcher {
         let converted;
         // Bookmarks and errors are made for the kind as it is.
         let json = match self.kind.kept() {
+            // Rows are made of what is kept.
+            Some(_) if matches!(self.accept.transform, Some(Transform::Table(_))) => json,
             Some(_) if !matches!(event, EventType::Bookmark | EventType::Error) => {
                 let object = serde_json::from_slice(json).unwrap_or_default();
                 converted = api::codec::to_json(&self.kind.from_kept(object));

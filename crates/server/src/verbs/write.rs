@@ -84,6 +84,7 @@ pub async fn create_object(
         return Err(Status::unexplained("resourceVersion should not be set on objects to be created"));
     }
     at.kind.default(&mut object);
+    at.kind.stamp(&mut object, &timestamp(cx.now));
     clear_metadata(&mut object);
     own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
     fill_metadata(cx, &mut object);
@@ -95,6 +96,7 @@ pub async fn create_object(
     let taken = |name: &str| collection.get(&objects::key(at.namespace(), name)).is_some();
     let generated = generate_name(&mut object, taken);
     at.kind.prepare_create(&mut object);
+    let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     let causes = kinds::validate::create(at.kind, &object);
     refuse(at.kind, meta::name(&object), causes)?;
     warnings.extend((at.kind.behaviour.warnings)(&object, None));
@@ -104,7 +106,6 @@ pub async fn create_object(
     admission::validate(&request, Some(&object))?;
     warnings.append(&mut told.into_inner().unwrap_or_default());
     quota::charge(cx, at, &object, None, options.dry_run).await?;
-    let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
     let exists = || {
@@ -254,6 +255,7 @@ fn prepare(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Held>, Status> {
     at.kind.default(new);
+    at.kind.stamp(new, &timestamp(cx.now));
     keep_metadata(new, old);
     // What a client asked for is its own, even where the kind does not give it.
     if part != Part::Other("binding") {
@@ -284,6 +286,7 @@ fn prepare(
             if !with_old_status {
                 at.kind.prepare_update(new, old);
             }
+            at.kind.stamp(new, &timestamp(cx.now));
             held = Some(cx.state.allocator.fill(at.kind, new, Some(old))?);
             kinds::validate::update(at.kind, new, old)
         }
@@ -543,9 +546,10 @@ fn generate_name(object: &mut Value, taken: impl Fn(&str) -> bool) -> bool {
     true
 }
 
-/// 422 where there are causes.
+/// 422 where there are causes. An object is of the group in which it is kept, whatever the client calls it.
 pub fn refuse(kind: &Kind, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
-    if causes.is_empty() { Ok(()) } else { Err(invalid(&kind.group, &kind.kind, name, causes)) }
+    let group = kind.kept().map_or(&*kind.group, |kept| kept.group);
+    if causes.is_empty() { Ok(()) } else { Err(invalid(group, &kind.kind, name, causes)) }
 }
 
 pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Status {
@@ -567,22 +571,27 @@ pub fn store_failure(error: WriteError) -> Status {
     }
 }
 
-/// Preconditions of a deletion or of an eviction.
+/// Preconditions of a deletion.
 pub fn check_preconditions(at: &At<'_>, object: &Value, conditions: &Preconditions) -> Result<(), Status> {
-    let of = api::status::GroupResource { group: &at.kind.group, resource: &at.kind.kind };
+    let stored = at.kind.behaviour.stored_preconditions;
+    let of = match stored {
+        true => at.group_resource(),
+        false => api::status::GroupResource { group: &at.kind.group, resource: &at.kind.kind },
+    };
+    let failed = |what: &str, wanted: &str, found: &str, might: &str| {
+        let why = match stored {
+            true => format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"),
+            false => format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {might}"
+            ),
+        };
+        Err(Status::conflict(of, &at.target.name, why))
+    };
     if let Some(uid) = conditions.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
-        let why = format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
-            meta::uid(object)
-        );
-        return Err(Status::conflict(of, &at.target.name, why));
+        return failed("UID", uid, meta::uid(object), "deleted and then recreated");
     }
     if let Some(version) = conditions.resource_version.as_deref().filter(|v| *v != meta::resource_version(object)) {
-        let why = format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
-            meta::resource_version(object)
-        );
-        return Err(Status::conflict(of, &at.target.name, why));
+        return failed("ResourceVersion", version, meta::resource_version(object), "modified");
     }
     Ok(())
 }
