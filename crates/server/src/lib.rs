@@ -69,7 +69,7 @@ impl Server {
         let clock = std::time::Instant::now();
         let registry = kinds::builtin();
         tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
-        let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?);
+        let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
         let pki = match &options.pki_folder {
             Some(folder) => Pki::open(folder, &options.pki)?,
             None => Pki::in_memory(&options.pki)?,
@@ -96,6 +96,8 @@ impl Server {
         let front = Front::new(state.clone(), tasks.clone())?;
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
+        let compacting = state.clone();
+        tasks.spawn(async move { compacting.objects.compact_in_time(&compacting.stopping).await });
         Ok(Server { state, front, tasks })
     }
 

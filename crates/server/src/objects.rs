@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use api::meta;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,6 +13,7 @@ use imbl::OrdMap;
 use serde_json::Value;
 use store::{Change, Event, Expect, Follower, Revision, Store, Write};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::pick::pick;
 
@@ -19,6 +21,24 @@ use crate::pick::pick;
 pub const HISTORY_CHANGES_MAX: usize = 8192;
 /// Most bytes of past object states that one resource remembers.
 pub const HISTORY_BYTES_MAX: usize = 32 << 20;
+/// How often all resources forget what was past the last time: the API server's default. So the past is remembered for
+/// at least this long, and never for twice this long.
+pub const HISTORY_TIME: Duration = Duration::from_secs(5 * 60);
+
+/// How much of the past each resource remembers.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryLimits {
+    pub changes_max: usize,
+    pub bytes_max: usize,
+    /// Between two compactions, each of which forgets what came before the one before it.
+    pub time: Duration,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> HistoryLimits {
+        HistoryLimits { changes_max: HISTORY_CHANGES_MAX, bytes_max: HISTORY_BYTES_MAX, time: HISTORY_TIME }
+    }
+}
 
 /// All objects, by resource.
 pub struct Objects {
@@ -31,6 +51,7 @@ pub struct Objects {
     reached: Arc<watch::Sender<Revision>>,
     /// Why the last write that the disk refused was refused; none after one that it took.
     failure: ArcSwapOption<String>,
+    limits: HistoryLimits,
 }
 
 /// What the cache must know of a resource to hold its objects.
@@ -89,12 +110,14 @@ pub struct Changed {
     pub new: Option<Arc<Entry>>,
 }
 
-#[derive(Default)]
 struct History {
+    limits: HistoryLimits,
     changes: std::collections::VecDeque<Arc<Changed>>,
     bytes: usize,
     /// Changes after this revision are all remembered.
     complete_after: Revision,
+    /// States before this revision are no longer shown, even where nothing has changed since: as after a compaction of etcd.
+    compacted: Revision,
 }
 
 /// Why an object was not written.
@@ -117,7 +140,7 @@ pub struct Compacted {
 }
 
 impl Objects {
-    pub fn new(store: Arc<dyn Store>) -> Objects {
+    pub fn new(store: Arc<dyn Store>, limits: HistoryLimits) -> Objects {
         let reached = Arc::new(watch::Sender::new(store.revision()));
         Objects {
             store,
@@ -125,6 +148,29 @@ impl Objects {
             opening: Mutex::new(()),
             reached,
             failure: ArcSwapOption::empty(),
+            limits,
+        }
+    }
+
+    /// Forgets what is past its time, until the server stops. A watch that is further behind, and a list that goes on at
+    /// an older revision, are told that it is gone.
+    pub async fn compact_in_time(&self, stopping: &CancellationToken) {
+        let mut ticks = tokio::time::interval(self.limits.time);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut mark = 0;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.compact(std::mem::replace(&mut mark, self.revision()));
+        }
+    }
+
+    /// Forgets what came before a revision.
+    pub fn compact(&self, revision: Revision) {
+        for collection in self.collections.load().values() {
+            lock(&collection.history).compact(revision);
         }
     }
 
@@ -142,7 +188,7 @@ impl Objects {
         if let Some(found) = self.collections.load().get(&shape.table) {
             return Ok(found.clone());
         }
-        let opened = Collection::open(&*self.store, shape.clone(), self.reached.clone())?;
+        let opened = Collection::open(self, shape.clone())?;
         let mut collections = HashMap::clone(&self.collections.load());
         collections.insert(shape.table.clone(), opened.clone());
         self.collections.store(Arc::new(collections));
@@ -235,22 +281,25 @@ pub struct Written {
 }
 
 impl Collection {
-    fn open(
-        store: &dyn Store,
-        shape: Shape,
-        reached: Arc<watch::Sender<Revision>>,
-    ) -> Result<Arc<Collection>, store::Error> {
+    fn open(objects: &Objects, shape: Shape) -> Result<Arc<Collection>, store::Error> {
+        let history = History {
+            limits: objects.limits,
+            changes: std::collections::VecDeque::new(),
+            bytes: 0,
+            complete_after: 0,
+            compacted: 0,
+        };
         let collection = Arc::new(Collection {
             shape,
             present: ArcSwap::default(),
-            history: Mutex::default(),
+            history: Mutex::new(history),
             changed: watch::Sender::new(0),
-            reached,
+            reached: objects.reached.clone(),
             observers: Mutex::default(),
         });
         // Changes may arrive while the snapshot is still being taken in: they wait for this lock.
         let mut history = lock(&collection.history);
-        let snapshot = store.follow(&collection.shape.table, collection.clone())?;
+        let snapshot = objects.store.follow(&collection.shape.table, collection.clone())?;
         let entries = snapshot.items.into_iter().map(|item| {
             let entry = collection.entry(item.key.into(), item.revision, item.value);
             (entry.key.clone(), entry)
@@ -283,8 +332,9 @@ impl Collection {
     pub fn at(&self, revision: Revision) -> Result<Arc<Snapshot>, Compacted> {
         let history = lock(&self.history);
         let present = self.present.load_full();
-        if revision < history.complete_after {
-            return Err(Compacted { asked: revision, oldest: history.complete_after });
+        let oldest = history.complete_after.max(history.compacted);
+        if revision < oldest {
+            return Err(Compacted { asked: revision, oldest });
         }
         let mut past = Snapshot::clone(&present);
         for change in history.changes.iter().rev().take_while(|change| change.revision > revision) {
@@ -368,11 +418,24 @@ impl History {
     fn push(&mut self, change: Arc<Changed>) {
         self.bytes += change.bytes();
         self.changes.push_back(change);
-        while self.changes.len() > HISTORY_CHANGES_MAX || (self.bytes > HISTORY_BYTES_MAX && self.changes.len() > 1) {
-            if let Some(oldest) = self.changes.pop_front() {
-                self.bytes -= oldest.bytes();
-                self.complete_after = oldest.revision;
-            }
+        let HistoryLimits { changes_max, bytes_max, .. } = self.limits;
+        while self.changes.len() > changes_max || (self.bytes > bytes_max && self.changes.len() > 1) {
+            self.forget_oldest();
+        }
+    }
+
+    fn compact(&mut self, revision: Revision) {
+        self.compacted = self.compacted.max(revision);
+        while self.changes.front().is_some_and(|oldest| oldest.revision <= revision) {
+            self.forget_oldest();
+        }
+        self.changes.shrink_to(self.changes.len() * 2);
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.changes.pop_front() {
+            self.bytes -= oldest.bytes();
+            self.complete_after = oldest.revision;
         }
     }
 }

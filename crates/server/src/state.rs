@@ -49,6 +49,8 @@ pub struct Options {
     pub token_auth_file: Option<std::path::PathBuf>,
     /// Tokens of this process's own making, with who they stand for.
     pub tokens: Vec<(String, User)>,
+    /// How much of the past is remembered for watches that resume and lists that continue.
+    pub history: objects::HistoryLimits,
 }
 
 /// The issuer of a cluster that was told none.
@@ -68,6 +70,7 @@ impl Default for Options {
             extend_token_expiration: true,
             token_auth_file: None,
             tokens: Vec::new(),
+            history: objects::HistoryLimits::default(),
         }
     }
 }

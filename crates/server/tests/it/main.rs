@@ -1,0 +1,46 @@
+//! The server in one process, asked without sockets: what needs its options or its clock.
+
+mod history;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use server::authn::{AUTHENTICATED, MASTERS, User};
+use server::respond::Body;
+use server::{Options, Server};
+
+/// A server in memory, and what it is asked.
+pub struct Asked {
+    pub server: Server,
+}
+
+impl Asked {
+    pub async fn start(options: Options) -> Asked {
+        Asked { server: Server::start(options).await.expect("a server in memory starts") }
+    }
+
+    /// Sends `METHOD PATH`, with a JSON body where there is one, as a user of these groups.
+    pub async fn send(&self, user: &str, groups: &[&str], ask: &str, body: Option<&Value>) -> http::Response<Body> {
+        let (method, path) = ask.split_once(' ').expect("METHOD PATH");
+        let bytes = body.map_or(Bytes::new(), |body| body.to_string().into());
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
+            .expect("a request");
+        let user = User::new(user, groups.iter().copied());
+        Server::call(self.server.state(), Arc::new(user), request).await
+    }
+
+    /// As the administrator: the code and the JSON.
+    pub async fn ask(&self, ask: &str, body: Option<&Value>) -> (u16, Value) {
+        let answer = self.send("admin", &[MASTERS, AUTHENTICATED], ask, body).await;
+        let code = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.expect("a whole body").to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+}
