@@ -395,7 +395,14 @@ impl Kind {
         let other = registry.by_kind(group, version, &self.kind)?;
         // Managers of fields do not reach over to another group, though objects do.
         let same = other.group == self.group && (self.kept().is_some() || other.kept().is_some());
-        same.then(|| (other.schema.clone(), other.root, other.from_kept(self.to_kept(object.clone()))))
+        // The object itself may be in neither of the two.
+        let own = object.get("apiVersion").and_then(Value::as_str).filter(|own| **own != self.api_version());
+        let own = own.and_then(|own| {
+            let (group, version) = own.split_once('/').unwrap_or(("", own));
+            registry.by_kind(group, version, &self.kind).map(|own| &**own)
+        });
+        let kept = || own.unwrap_or(self).to_kept(object.clone());
+        same.then(|| (other.schema.clone(), other.root, other.from_kept(kept())))
     }
 
     /// An object with nothing in it, as Go would write it.
