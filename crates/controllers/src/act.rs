@@ -1,12 +1,14 @@
 //! What controllers do to the world, one request each. Outcomes that another's work explains are no failures.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kemudi_client::{Api, ApiResource, Client, DeleteOptions, Dynamic, Error, Patch, Resource, WriteOptions};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::TokenSigner;
+use crate::disruption::Counted;
 use crate::endpoint_slices::{self, Wanted};
 use crate::event::{self, Happened};
 use crate::kinds::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
@@ -26,6 +28,25 @@ pub enum Action {
         resource: ApiResource,
         object: Value,
     },
+    /// Writes an object's status back; one that changed meanwhile is left to the next decision.
+    ReplaceStatus {
+        resource: ApiResource,
+        object: Value,
+    },
+    /// Tells an Event about an object, once as long as nothing else is told of its key.
+    Tell {
+        component: &'static str,
+        about: Value,
+        kind: &'static str,
+        reason: &'static str,
+        message: String,
+    },
+    /// Decides again after this time, though nothing happens.
+    Again {
+        after: Duration,
+    },
+    /// Counts pods by the scale of what controls them, and writes a budget's status.
+    Budget(Box<Counted>),
     /// Deletes this object, and no other of its name.
     Delete {
         resource: ApiResource,
@@ -79,6 +100,14 @@ impl std::fmt::Debug for Action {
         match self {
             Action::Create { resource, object } => write!(f, "create {} {object}", resource.plural),
             Action::Replace { resource, object } => write!(f, "replace {} {object}", resource.plural),
+            Action::ReplaceStatus { resource, object } => {
+                write!(f, "replace {} {} status {}", resource.plural, api::meta::name(object), object["status"])
+            }
+            Action::Tell { about, kind, reason, message, .. } => {
+                write!(f, "tell {} {kind} {reason}: {message}", about["name"].as_str().unwrap_or_default())
+            }
+            Action::Again { after } => write!(f, "again after {} s", after.as_secs()),
+            Action::Budget(counted) => write!(f, "{counted:?}"),
             Action::Delete { resource, name, .. } => write!(f, "delete {} {name}", resource.plural),
             Action::EndpointSlices(wanted) => {
                 write!(f, "endpoints of {}:", wanted.name)?;
@@ -110,6 +139,13 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
             let api = of(client, &resource, &object);
             api.replace_with(&Dynamic(object), &manager()).await.map(drop)
         }
+        Action::ReplaceStatus { resource, object } => replace_status(client, &resource, object).await,
+        Action::Tell { component, about, kind, reason, message } => {
+            event::tell(client, component, about, Happened { kind, reason, message: &message }).await;
+            Ok(())
+        }
+        Action::Again { .. } => Ok(()),
+        Action::Budget(counted) => crate::disruption::count(client, *counted).await,
         Action::Delete { resource, namespace, name, uid } => {
             let preconditions = api::Preconditions { uid: Some(uid), resource_version: None };
             let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
@@ -143,6 +179,12 @@ fn is_terminating(error: &Error) -> bool {
 
 async fn create(client: &Client, resource: &ApiResource, object: Value) -> Result<(), Error> {
     of(client, resource, &object).create_with(&Dynamic(object), &manager()).await.map(drop)
+}
+
+pub async fn replace_status(client: &Client, resource: &ApiResource, object: Value) -> Result<(), Error> {
+    let name = api::meta::name(&object).to_string();
+    let api = of(client, resource, &object);
+    api.replace_subresource::<Value>(&name, "status", &object).await.map(drop)
 }
 
 /// Server-side apply; the whole object where the server has none.

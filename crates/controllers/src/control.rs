@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll};
+use jiff::Timestamp;
 use kemudi_client::{Api, ApiResource, Client, Dynamic, Error, Event, ListOptions};
 use serde_json::Value;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -37,7 +38,14 @@ pub trait Controller: Send + 'static {
     fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key>;
 
     /// What is to be done about a key, as far as is seen. Pure; nothing where the promise is kept.
-    fn decide(&self, key: &Key, seen: &[Mirror]) -> Vec<Action>;
+    fn decide(&self, _: &Key, _: &[Mirror]) -> Vec<Action> {
+        Vec::new()
+    }
+
+    /// The same, for those that go by the time.
+    fn decide_at(&self, key: &Key, seen: &[Mirror], _now: Timestamp) -> Vec<Action> {
+        self.decide(key, seen)
+    }
 }
 
 /// A resource and which of its objects.
@@ -102,6 +110,10 @@ struct State {
     tasks: JoinSet<Result<(), Error>>,
     /// When keys that failed are tried again, and the pause after that.
     retries: BTreeMap<Key, Retry>,
+    /// When keys are to be looked at though nothing happens.
+    later: BTreeMap<Key, Instant>,
+    /// What was told last of a key, which is not told again. No more than there are keys with something to tell.
+    told: HashMap<Key, String>,
 }
 
 struct Retry {
@@ -129,6 +141,8 @@ impl State {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             retries: BTreeMap::new(),
+            later: BTreeMap::new(),
+            told: HashMap::new(),
         }
     }
 
@@ -153,7 +167,8 @@ impl State {
             let free = |key: &&Key| !self.busy.contains(*key);
             let Some(key) = self.ready.iter().find(free).cloned() else { return };
             self.ready.remove(&key);
-            let actions = self.controller.decide(&key, &self.seen);
+            let actions = self.controller.decide_at(&key, &self.seen, Timestamp::now());
+            let actions = self.due(&key, actions);
             if actions.is_empty() {
                 self.retries.remove(&key);
                 continue;
@@ -168,6 +183,27 @@ impl State {
             self.busy.insert(key.clone());
             self.running.insert(task.id(), key);
         }
+    }
+
+    /// The actions of now: without what is for later, and what was told already.
+    fn due(&mut self, key: &Key, actions: Vec<Action>) -> Vec<Action> {
+        let tells = actions.iter().filter(|action| matches!(action, Action::Tell { .. }));
+        let tells: String = tells.map(|action| format!("{action:?}\n")).collect();
+        let is_new = self.told.get(key) != Some(&tells);
+        match tells.is_empty() {
+            true => drop(self.told.remove(key)),
+            false => drop(self.told.insert(key.clone(), tells)),
+        }
+        self.later.remove(key);
+        let mut due = Vec::new();
+        for action in actions {
+            match action {
+                Action::Again { after } => drop(self.later.insert(key.clone(), Instant::now() + after)),
+                Action::Tell { .. } if !is_new => {}
+                action => due.push(action),
+            }
+        }
+        due
     }
 
     fn finish(&mut self, done: Result<(Id, Result<(), Error>), JoinError>) {
@@ -193,11 +229,16 @@ impl State {
     }
 
     fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().filter_map(|retry| retry.at).min()
+        self.retries.values().filter_map(|retry| retry.at).chain(self.later.values().copied()).min()
     }
 
     fn wake(&mut self) {
         let now = Instant::now();
+        while let Some((key, _)) = self.later.iter().find(|(_, at)| **at <= now) {
+            let key = key.clone();
+            self.later.remove(&key);
+            self.ready.insert(key);
+        }
         for (key, retry) in &mut self.retries {
             if retry.at.is_some_and(|at| at <= now) {
                 retry.at = None;

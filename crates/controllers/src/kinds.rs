@@ -16,6 +16,19 @@ pub const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false
 pub const PERSISTENT_VOLUMES: ApiResource = ApiResource::new("", "v1", "PersistentVolume", "persistentvolumes", false);
 pub const PERSISTENT_VOLUME_CLAIMS: ApiResource =
     ApiResource::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true);
+pub const STORAGE_CLASSES: ApiResource =
+    ApiResource::new("storage.k8s.io", "v1", "StorageClass", "storageclasses", false);
+pub const ATTRIBUTES_CLASSES: ApiResource =
+    ApiResource::new("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses", false);
+pub const BUDGETS: ApiResource = ApiResource::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true);
+pub const REPLICATION_CONTROLLERS: ApiResource =
+    ApiResource::new("", "v1", "ReplicationController", "replicationcontrollers", true);
+pub const REPLICA_SETS: ApiResource = ApiResource::new("apps", "v1", "ReplicaSet", "replicasets", true);
+pub const DEPLOYMENTS: ApiResource = ApiResource::new("apps", "v1", "Deployment", "deployments", true);
+pub const STATEFUL_SETS: ApiResource = ApiResource::new("apps", "v1", "StatefulSet", "statefulsets", true);
+pub const SERVICE_CIDRS: ApiResource =
+    ApiResource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", false);
+pub const IP_ADDRESSES: ApiResource = ApiResource::new("networking.k8s.io", "v1", "IPAddress", "ipaddresses", false);
 pub const EVENTS: ApiResource = ApiResource::new("", "v1", "Event", "events", true);
 pub const LEASES: ApiResource = ApiResource::new("coordination.k8s.io", "v1", "Lease", "leases", true);
 pub const CLUSTER_ROLES: ApiResource =

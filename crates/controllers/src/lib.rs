@@ -7,6 +7,7 @@ mod act;
 mod aggregation;
 mod control;
 mod default_account;
+mod disruption;
 mod empty_namespace;
 mod endpoint_mirror;
 mod endpoint_slices;
@@ -23,8 +24,10 @@ mod resources;
 mod root_ca;
 mod scheduler;
 mod selector;
+mod service_cidrs;
 mod storage_protection;
 mod token_secret;
+mod volume_binder;
 
 #[cfg(test)]
 mod tests;
@@ -86,8 +89,16 @@ impl Controllers {
         start(&mut tasks, client("node-controller"), Box::new(node_taints::NodeTaints));
         start(&mut tasks, client("pvc-protection-controller"), Box::new(storage_protection::ClaimProtection));
         start(&mut tasks, client("pv-protection-controller"), Box::new(storage_protection::VolumeProtection));
+        start(
+            &mut tasks,
+            client("volumeattributesclass-protection-controller"),
+            Box::new(storage_protection::AttributesProtection),
+        );
         start(&mut tasks, client("endpoint-controller"), Box::new(endpoints::Endpoints));
         start(&mut tasks, client("endpointslicemirroring-controller"), Box::new(endpoint_mirror::EndpointMirror));
+        start(&mut tasks, client("disruption-controller"), Box::new(disruption::Disruption::new(resources.clone())));
+        start(&mut tasks, client("persistentvolume-binder"), Box::new(volume_binder::VolumeBinder));
+        start(&mut tasks, client("service-cidr-controller"), Box::new(service_cidrs::ServiceCidrs));
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));

@@ -25,8 +25,11 @@ fn check(controller: &dyn Controller, seen: &[&[Value]], want: &[&str]) {
         .collect();
     keys.sort();
     keys.dedup();
-    let actions: Vec<String> =
-        keys.iter().flat_map(|key| controller.decide(key, &mirrors)).map(|action| format!("{action:?}")).collect();
+    let actions: Vec<String> = keys
+        .iter()
+        .flat_map(|key| controller.decide_at(key, &mirrors, jiff::Timestamp::UNIX_EPOCH))
+        .map(|action| format!("{action:?}"))
+        .collect();
     assert_eq!(actions, want);
 }
 
@@ -429,4 +432,312 @@ fn slices_are_changed_as_little_as_possible() {
         999,
         &["create  0", "delete endpointslices x", "delete endpointslices y", "delete endpointslices z"],
     );
+}
+
+fn volume(name: &str, size: &str, more: Value) -> Value {
+    let spec = json!({"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "storageClassName": "k",
+        "persistentVolumeReclaimPolicy": "Retain"});
+    let mut volume = named("", name, json!({"spec": spec, "status": {"phase": "Available"}}));
+    merge(&mut volume, more);
+    volume
+}
+
+fn wants(name: &str, size: &str, more: Value) -> Value {
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "k", "resources": {"requests": {"storage": size}}});
+    let mut claim = named("a", name, json!({"spec": spec, "status": {"phase": "Pending"}}));
+    merge(&mut claim, more);
+    claim
+}
+
+/// What becomes of claims and volumes: each action's first words.
+#[track_caller]
+fn check_binding(claims: &[Value], volumes: &[Value], classes: &[Value], pods: &[Value], want: &[&str]) {
+    let mirrors = [claims, volumes, classes, pods].map(mirror);
+    let keys = claims.iter().chain(volumes).map(|one| (meta_of(one, "namespace"), meta_of(one, "name")));
+    let told: Vec<String> = keys
+        .flat_map(|key| crate::volume_binder::VolumeBinder.decide(&key, &mirrors))
+        .map(|action| match action {
+            crate::act::Action::Replace { object, .. } => {
+                let (spec, notes) = (&object["spec"], &object["metadata"]["annotations"]);
+                let bound = [&spec["claimRef"]["name"], &spec["claimRef"]["uid"], &spec["volumeName"]];
+                let bound: Vec<&str> = bound.iter().filter_map(|name| name.as_str()).collect();
+                let notes: Vec<&str> = notes.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+                format!("{} has {} {}", api::meta::name(&object), bound.join(" "), notes.join(" "))
+            }
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, want);
+}
+
+fn meta_of(object: &Value, field: &str) -> String {
+    object["metadata"][field].as_str().unwrap_or_default().to_string()
+}
+
+#[test]
+fn a_claim_and_a_volume_find_each_other_step_by_step() {
+    let by = "pv.kubernetes.io/bound-by-controller";
+    let claim_ref = json!({"spec": {"claimRef": {"name": "c", "namespace": "a", "uid": "c-uid"}}});
+    let (small, big) = (volume("small", "2Gi", json!({})), volume("big", "9Gi", json!({})));
+    let claim = wants("c", "1Gi", json!({}));
+    check_binding(&[claim.clone()], &[big.clone(), small.clone()], &[], &[], &[&format!("small has c c-uid {by}")]);
+    let taken = volume("small", "2Gi", claim_ref.clone());
+    check_binding(
+        &[claim.clone()],
+        &[big.clone(), taken],
+        &[],
+        &[],
+        &[r#"replace persistentvolumes small status {"phase":"Bound"}"#],
+    );
+    let mut taken = volume("small", "2Gi", claim_ref);
+    taken["status"]["phase"] = "Bound".into();
+    check_binding(
+        &[claim],
+        &[big.clone(), taken.clone()],
+        &[],
+        &[],
+        &[&format!("c has small {by} pv.kubernetes.io/bind-completed")],
+    );
+    let notes = json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "small"}});
+    let mut claim = wants("c", "1Gi", notes);
+    check_binding(
+        &[claim.clone()],
+        &[big.clone(), taken.clone()],
+        &[],
+        &[],
+        &[
+            r#"replace persistentvolumeclaims c status {"phase":"Bound","accessModes":["ReadWriteOnce"],"capacity":{"storage":"2Gi"}}"#,
+        ],
+    );
+    claim["status"] = json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "2Gi"}});
+    check_binding(&[claim.clone()], &[big.clone(), taken.clone()], &[], &[], &[]);
+    check_binding(&[], &[taken], &[], &[], &[r#"replace persistentvolumes small status {"phase":"Released"}"#]);
+    check_binding(
+        &[claim],
+        &[big],
+        &[],
+        &[],
+        &[
+            r#"replace persistentvolumeclaims c status {"phase":"Lost"}"#,
+            "tell c Warning ClaimLost: Bound claim has lost its PersistentVolume. Data on the volume is lost!",
+        ],
+    );
+}
+
+#[test]
+fn claims_without_a_volume_say_why() {
+    let class = |name: &str, more: Value| {
+        let mut class = named("", name, json!({"provisioner": "example.com/p"}));
+        merge(&mut class, more);
+        class
+    };
+    let claim = |class: &str| wants("c", "1Gi", json!({"spec": {"storageClassName": class}}));
+    let none: &[Value] = &[];
+    check_binding(
+        &[claim("")],
+        none,
+        none,
+        none,
+        &["tell c Normal FailedBinding: no persistent volumes available for this claim and no storage class is set"],
+    );
+    check_binding(
+        &[claim("k")],
+        none,
+        none,
+        none,
+        &[r#"tell c Warning ProvisioningFailed: storageclass.storage.k8s.io "k" not found"#],
+    );
+    let provisioner = "volume.kubernetes.io/storage-provisioner volume.beta.kubernetes.io/storage-provisioner";
+    check_binding(&[claim("k")], none, &[class("k", json!({}))], none, &[&format!("c has  {provisioner}")]);
+    let static_only = class("k", json!({"provisioner": "kubernetes.io/no-provisioner"}));
+    check_binding(
+        &[claim("k")],
+        none,
+        &[static_only],
+        none,
+        &["tell c Warning ProvisioningFailed: no volume plugin matched name: kubernetes.io/no-provisioner"],
+    );
+    // A class that waits for a pod is bound by whoever places the pod.
+    let late = class("k", json!({"volumeBindingMode": "WaitForFirstConsumer"}));
+    let free = volume("v", "1Gi", json!({}));
+    check_binding(
+        &[claim("k")],
+        &[free.clone()],
+        &[late.clone()],
+        none,
+        &["tell c Normal WaitForFirstConsumer: waiting for first consumer to be created before binding"],
+    );
+    let pod =
+        named("a", "p", json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}));
+    check_binding(
+        &[claim("k")],
+        &[free],
+        &[late],
+        &[pod],
+        &["tell c Normal WaitForPodScheduled: waiting for pod p to be scheduled"],
+    );
+    let asks = wants("c", "5Gi", json!({"spec": {"volumeName": "v"}}));
+    check_binding(
+        &[asks],
+        &[volume("v", "1Gi", json!({}))],
+        none,
+        none,
+        &[r#"tell c Warning VolumeMismatch: Cannot bind to requested volume "v": requested PV is too small"#],
+    );
+    let asks = wants("c", "1Gi", json!({"spec": {"volumeName": "v"}}));
+    let others = json!({"spec": {"claimRef": {"name": "d", "namespace": "a"}}});
+    check_binding(
+        &[asks],
+        &[volume("v", "1Gi", others)],
+        none,
+        none,
+        &[r#"tell c Warning FailedBinding: volume "v" already bound to a different claim."#],
+    );
+    let mut unset = claim("");
+    unset["spec"].as_object_mut().unwrap().remove("storageClassName");
+    let default =
+        class("k", json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}));
+    check_binding(&[unset], none, &[default], none, &["c has  "]);
+}
+
+#[test]
+fn released_volumes_are_dealt_with_as_their_policy_says() {
+    let released = |policy: &str, more: Value| {
+        let claim_ref = json!({"name": "gone", "namespace": "a", "uid": "gone-uid"});
+        let mut volume = volume(
+            "v",
+            "1Gi",
+            json!({"spec": {"persistentVolumeReclaimPolicy": policy, "claimRef": claim_ref}, "status": {"phase": "Released"}}),
+        );
+        merge(&mut volume, more);
+        volume
+    };
+    let check = |volume: Value, want: &[&str]| check_binding(&[], &[volume], &[], &[], want);
+    check(released("Retain", json!({})), &[]);
+    let path = |path: &str| json!({"spec": {"hostPath": {"path": path}}});
+    check(released("Delete", path("/tmp/x")), &["delete persistentvolumes v"]);
+    let why = "host_path deleter only supports /tmp/.+ but received provided /x";
+    check(
+        released("Delete", path("/x")),
+        &[
+            &format!(r#"replace persistentvolumes v status {{"phase":"Failed","message":"{why}"}}"#),
+            &format!("tell v Warning VolumeFailedDelete: {why}"),
+        ],
+    );
+    let by = json!({"metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": "example.com/p"}}});
+    check(released("Delete", by), &[]);
+    check(
+        released("Recycle", json!({})),
+        &[
+            r#"replace persistentvolumes v status {"phase":"Failed","message":"No recycler plugin found for the volume!"}"#,
+            "tell v Warning VolumeFailedRecycle: No recycler plugin found for the volume!",
+        ],
+    );
+}
+
+#[test]
+fn budgets_count_healthy_pods_against_what_is_wanted() {
+    let owner = |kind: &str, name: &str| {
+        let version = if kind == "Widget" { "example.com/v1" } else { "apps/v1" };
+        json!([{"apiVersion": version, "kind": kind, "name": name, "uid": format!("{name}-uid"), "controller": true}])
+    };
+    let pod = |name: &str, ready: bool, owners: Value| {
+        let status = if ready { "True" } else { "False" };
+        let more = json!({"metadata": {"labels": {"app": "x"}, "ownerReferences": owners}, "status": {"conditions": [{"type": "Ready", "status": status}]}});
+        named("a", name, more)
+    };
+    let budget = |spec: Value| {
+        let mut budget = named("a", "b", json!({"metadata": {"generation": 2}, "spec": spec}));
+        budget["spec"]["selector"] = json!({"matchLabels": {"app": "x"}});
+        budget
+    };
+    let set = named("a", "web", json!({"spec": {"replicas": 4}}));
+    let check = |spec: Value, pods: &[Value], want: &[&str]| {
+        let controller = crate::disruption::Disruption::new(crate::resources::Resources::none());
+        let budgets = [budget(spec)];
+        let sets: &[Value] = std::slice::from_ref(&set);
+        let mirrors = [&budgets, pods, &[], &[], &[], sets].map(mirror);
+        let key = ("a".to_string(), "b".to_string());
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let actions: Vec<String> = controller
+            .decide_at(&key, &mirrors, now)
+            .iter()
+            .map(|action| format!("{action:?}").replace(r#""observedGeneration":2,"#, ""))
+            .collect();
+        assert_eq!(actions, want);
+    };
+    let status = |allowed: i64, healthy: i64, desired: i64, expected: i64| {
+        let (holds, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+        format!(
+            r#"replace poddisruptionbudgets b status {{"disruptionsAllowed":{allowed},"currentHealthy":{healthy},"desiredHealthy":{desired},"expectedPods":{expected},"conditions":[{{"type":"DisruptionAllowed","status":"{holds}","lastTransitionTime":"2026-01-01T00:01:00Z","reason":"{reason}","message":""}}]}}"#
+        )
+    };
+    let of_set = || owner("StatefulSet", "web");
+    let pods = [pod("p", true, of_set()), pod("q", true, of_set()), pod("r", false, of_set())];
+    check(json!({"minAvailable": 1}), &pods, &[&status(1, 2, 1, 3)]);
+    check(json!({"minAvailable": "30%"}), &pods, &[&status(0, 2, 2, 4)]);
+    check(json!({"maxUnavailable": 3}), &pods, &[&status(1, 2, 1, 4)]);
+    check(json!({"maxUnavailable": "26%"}), &pods, &[&status(0, 2, 2, 4)]);
+    check(json!({"minAvailable": 1}), &[], &["tell b Normal NoPods: No matching pods found", &status(0, 0, 1, 0)]);
+    let bare = [pod("p", true, json!([]))];
+    check(
+        json!({"maxUnavailable": 1}),
+        &bare,
+        &[
+            r#"tell b Warning UnmanagedPods: Pods selected by this PodDisruptionBudget (selector: &LabelSelector{MatchLabels:map[string]string{app: x,},MatchExpressions:[]LabelSelectorRequirement{},}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value."#,
+            &status(0, 1, 0, 0),
+        ],
+    );
+    let lost = [pod("p", true, owner("StatefulSet", "gone"))];
+    check(
+        json!({"maxUnavailable": 1}),
+        &lost,
+        &[
+            r#"tell b Warning CalculateExpectedPodCountFailed: Failed to calculate the number of expected pods: found no controllers for pod "p""#,
+            "again after 30 s",
+            r#"replace poddisruptionbudgets b status {"disruptionsAllowed":0,"conditions":[{"type":"DisruptionAllowed","status":"False","lastTransitionTime":"2026-01-01T00:01:00Z","reason":"SyncFailed","message":"found no controllers for pod \"p\""}]}"#,
+        ],
+    );
+    let custom = [pod("p", true, owner("Widget", "w"))];
+    let asked = check_ask(&custom[0]);
+    check(json!({"maxUnavailable": 1}), &custom, &[&asked]);
+}
+
+fn check_ask(pod: &Value) -> String {
+    let owner = &pod["metadata"]["ownerReferences"][0];
+    let owner = format!("{owner:?}");
+    format!(
+        "count b: 1 healthy of 1, Scale {{ known: {{}}, ask: [({owner}, \"p\")], unmanaged: false, failure: None }}"
+    )
+}
+
+#[test]
+fn ranges_stay_as_long_as_their_addresses() {
+    let finalizer = json!(["networking.k8s.io/service-cidr-finalizer"]);
+    let range = |name: &str, cidr: &str, more: Value| {
+        let mut range = named("", name, json!({"metadata": {"finalizers": finalizer}, "spec": {"cidrs": [cidr]}}));
+        merge(&mut range, more);
+        range
+    };
+    let going = || json!({"metadata": {"deletionTimestamp": "T"}});
+    let address = named("", "10.1.0.7", json!({}));
+    let ready = |name: &str| {
+        format!(
+            r#"replace servicecidrs {name} status {{"conditions":[{{"type":"Ready","status":"True","lastTransitionTime":"1970-01-01T00:00:00Z","reason":"","message":"Kubernetes Service CIDR is ready"}}]}}"#
+        )
+    };
+    let ranges = crate::service_cidrs::ServiceCidrs;
+    check(&ranges, &[&[range("a", "10.1.0.0/24", json!({}))], &[]], &[&ready("a")]);
+    let stays =
+        "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
+    let still = format!(
+        r#"replace servicecidrs a status {{"conditions":[{{"type":"Ready","status":"False","lastTransitionTime":"1970-01-01T00:00:00Z","reason":"Terminating","message":"{stays}"}}]}}"#
+    );
+    check(&ranges, &[&[range("a", "10.1.0.0/24", going())], &[address.clone()]], &[&still]);
+    let mut free = range("a", "10.1.0.0/24", going());
+    free["metadata"]["finalizers"] = json!([]);
+    let freed = format!("replace servicecidrs {free}");
+    check(&ranges, &[&[range("a", "10.1.0.0/24", going())], &[]], &[&freed]);
+    let both = [range("a", "10.1.0.0/24", going()), range("b", "10.0.0.0/8", json!({}))];
+    check(&ranges, &[&both, &[address]], &[&freed, &ready("b")]);
 }

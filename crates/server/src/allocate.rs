@@ -356,7 +356,7 @@ impl Taking<'_> {
 fn keep_ports(spec: &mut Value, old: &Value) {
     let before: HashMap<String, u16> = meta::items_at(old, &["ports"])
         .iter()
-        .map(|port| (meta::text(port, "name").to_string(), node_port(port)))
+        .map(|port| (meta::text_at(port, &["name"]).to_string(), node_port(port)))
         .collect();
     let own: HashSet<u16> = before.values().copied().collect();
     let mut used: HashSet<u16> =
@@ -475,5 +475,57 @@ mod tests {
         }
         // All but the first address, which is the cluster's own Service's.
         assert_eq!(seen.len(), 13);
+    }
+
+    /// What ports become, with the numbers that others have taken: `name port/protocol node-port`, or why not.
+    #[track_caller]
+    fn check(taken: &[u16], old: Value, new: Value, want: &str) {
+        let allocator = Allocator::new(Range::parse("10.96.0.0/16").unwrap());
+        taken.iter().for_each(|port| drop(lock(&allocator.taken).ports.insert(*port, 1)));
+        let mut held = Held { taken: allocator.taken.clone(), addresses: Vec::new(), ports: Vec::new() };
+        let service = |spec: Value| json!({"spec": spec});
+        let (mut new, old) = (service(new), Some(old).filter(Value::is_object).map(service));
+        let got = match allocator.fill_ports(&mut new, old.as_ref(), &mut held) {
+            Err(cause) => cause.to_string(),
+            Ok(()) => {
+                let all = meta::items_at(&new, &["spec", "ports"]).iter();
+                let shown = |port: &Value| match node_port(port) {
+                    0 => "-".to_string(),
+                    number if held.ports.contains(&number) && number != 30001 && number != 30002 => "new".to_string(),
+                    number => number.to_string(),
+                };
+                all.map(shown).collect::<Vec<_>>().join(" ")
+            }
+        };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn node_ports_are_given_once_and_kept_by_name() {
+        let port = |name: &str, number: u16, protocol: &str, node: u16| json!({"name": name, "port": number, "protocol": protocol, "nodePort": node});
+        let nodes = |ports: Value| json!({"type": "NodePort", "ports": ports});
+        let none = || Value::Null;
+        let taken = "Invalid value: 30001: provided port is already allocated";
+        check(&[], none(), nodes(json!([port("a", 80, "TCP", 0)])), "new");
+        check(&[], none(), nodes(json!([port("a", 80, "TCP", 30001)])), "30001");
+        check(
+            &[30001],
+            none(),
+            nodes(json!([port("a", 80, "UDP", 30001)])),
+            &format!("spec.ports[0].nodePort: {taken}"),
+        );
+        let twice = json!([port("a", 80, "TCP", 30001), port("b", 81, "TCP", 30001)]);
+        check(&[], none(), nodes(twice), &format!("spec.ports[1].nodePort: {taken}"));
+        // A number in two protocols has one node port, whichever of them asks for it.
+        check(&[], none(), nodes(json!([port("t", 53, "TCP", 0), port("u", 53, "UDP", 30002)])), "30002 30002");
+        check(&[], none(), json!({"type": "ClusterIP", "ports": [port("a", 80, "TCP", 0)]}), "-");
+        let small = "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767";
+        check(&[], none(), nodes(json!([port("a", 80, "TCP", 80)])), small);
+        let old = nodes(json!([port("a", 80, "TCP", 30001), port("b", 81, "TCP", 30002)]));
+        let new = nodes(json!([port("b", 90, "TCP", 0), port("c", 91, "TCP", 0), port("a", 80, "TCP", 0)]));
+        check(&[30001, 30002], old.clone(), new, "30002 new 30001");
+        // One whose number goes to another gets a new one.
+        let new = nodes(json!([port("a", 80, "TCP", 0), port("c", 82, "TCP", 30001)]));
+        check(&[30001, 30002], old, new, "new 30001");
     }
 }

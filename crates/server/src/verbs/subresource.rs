@@ -211,25 +211,69 @@ async fn evict(
     let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"])?;
     delete.dry_run |= options.dry_run;
     let over = matches!(meta::text_at(&pod, &["status", "phase"]), "Succeeded" | "Failed" | "Pending");
-    if !over && !meta::is_deleting(&pod) {
-        disrupt(cx, at, &pod, delete.dry_run).await?;
+    if !over && !meta::is_deleting(&pod) && disrupt(cx, at, &pod, delete.dry_run).await? == Guard::Unhealthy {
+        // It goes as it is now, which is unhealthy.
+        let version = meta::resource_version(&pod).to_string();
+        delete.preconditions.resource_version.get_or_insert(version);
     }
     if delete.preconditions == Preconditions::default() {
         delete.preconditions.uid = Some(meta::uid(&pod).to_string());
+    }
+    if !delete.dry_run {
+        super::write::check_preconditions(at, &pod, &delete.preconditions)?;
+        let marked = mark_evicted(cx, at).await?;
+        if delete.preconditions.resource_version.is_some() {
+            delete.preconditions.resource_version = Some(meta::resource_version(&marked).to_string());
+        }
     }
     let (Gone::Now(_) | Gone::Later(_)) = delete_object(cx, at, &delete).await?;
     Ok(success())
 }
 
+/// Tells in the conditions of a pod why it is going to be deleted.
+async fn mark_evicted(cx: &Cx<'_>, at: &At<'_>) -> Result<Value, Status> {
+    const TYPE: &str = "DisruptionTarget";
+    let change = |pod: &Value| {
+        let mut pod = pod.clone();
+        let mut conditions = meta::items_at(&pod, &["status", "conditions"]).to_vec();
+        let old = conditions.iter().position(|condition| condition["type"] == TYPE);
+        let since = match old.map(|at| conditions.remove(at)) {
+            Some(old) if old["status"] == "True" => old["lastTransitionTime"].clone(),
+            _ => json!(super::write::timestamp(cx.now)),
+        };
+        conditions.push(json!({
+            "type": TYPE, "status": "True", "lastProbeTime": null, "lastTransitionTime": since,
+            "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        }));
+        pod["status"]["conditions"] = json!(conditions);
+        Ok(pod)
+    };
+    let part = Part::Other("eviction");
+    let stored = change_object(cx, at, part, &WriteOptions::default(), &mut Vec::new(), false, change).await?;
+    Ok(stored.object)
+}
+
+/// What a budget has to do with an eviction.
+#[derive(Debug, PartialEq, Eq)]
+enum Guard {
+    /// None covers the pod, or one disruption was taken out of it.
+    Passed,
+    /// The pod is not among the healthy ones that the budget counts.
+    Unhealthy,
+}
+
+/// Evicted pods that a budget waits for at most.
+const DISRUPTED_PODS_MAX: usize = 2000;
+
 /// Takes one disruption out of the budget that covers a pod, if there is one.
-async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result<(), Status> {
+async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result<Guard, Status> {
     let budgets = cx.state.list("policy", "poddisruptionbudgets");
     let covering: Vec<Value> = budgets
         .into_iter()
         .filter(|budget| meta::namespace(budget) == at.namespace() && selects(&budget["spec"]["selector"], pod))
         .collect();
     let budget = match covering.as_slice() {
-        [] => return Ok(()),
+        [] => return Ok(Guard::Passed),
         [budget] => budget,
         _ => {
             let text =
@@ -237,27 +281,21 @@ async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result
             return Err(Status::unexplained(text));
         }
     };
-    let status = &budget["status"];
-    let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
-    if allowed < 1 {
-        let (desired, current) =
-            (status["desiredHealthy"].as_i64().unwrap_or(0), status["currentHealthy"].as_i64().unwrap_or(0));
-        let cause = api::Cause {
-            reason: "DisruptionBudget".into(),
-            message: format!(
-                "The disruption budget {} needs {desired} healthy pods and has {current} currently",
-                meta::name(budget)
-            ),
-            ..api::Cause::default()
-        };
-        let text = "Cannot evict pod as it would violate the pod's disruption budget.";
-        return Err(Status::disrupted(text, cause));
+    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    if !meta::items_at(pod, &["status", "conditions"]).iter().any(ready) {
+        let status = &budget["status"];
+        let count = |field: &str| status[field].as_i64().unwrap_or(0);
+        let satisfied = count("desiredHealthy") > 0 && count("currentHealthy") >= count("desiredHealthy");
+        if satisfied || budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" {
+            return Ok(Guard::Unhealthy);
+        }
     }
+    may_disrupt(budget)?;
     if dry_run {
-        return Ok(());
+        return Ok(Guard::Passed);
     }
     let Some(kind) = cx.state.registry.load().preferred("policy", "poddisruptionbudgets").cloned() else {
-        return Ok(());
+        return Ok(Guard::Passed);
     };
     let target = api::Target {
         group: "policy".into(),
@@ -267,16 +305,62 @@ async fn disrupt(cx: &Cx<'_>, at: &At<'_>, pod: &Value, dry_run: bool) -> Result
         name: meta::name(budget).into(),
         ..api::Target::default()
     };
+    let now = super::write::timestamp(cx.now);
     let change = |budget: &Value| {
+        // Another may have taken the last one meanwhile.
+        may_disrupt(budget)?;
         let mut budget = budget.clone();
-        let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
-        budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
-        budget["status"]["disruptedPods"][meta::name(pod)] = json!(super::write::timestamp(cx.now));
+        let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) - 1;
+        budget["status"]["disruptionsAllowed"] = json!(allowed);
+        if allowed == 0 {
+            for condition in budget["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                if condition["type"] == "DisruptionAllowed" && condition["status"] == "True" {
+                    condition["status"] = json!("False");
+                    condition["reason"] = json!("InsufficientPods");
+                    condition["lastTransitionTime"] = json!(now);
+                }
+            }
+        }
+        budget["status"]["disruptedPods"][meta::name(pod)] = json!(now);
         Ok(budget)
     };
     let at = At { kind: &kind, target: &target };
     change_object(cx, &at, Part::Status, &WriteOptions::default(), &mut Vec::new(), false, change).await?;
-    Ok(())
+    Ok(Guard::Passed)
+}
+
+/// Whether a budget has a disruption left.
+fn may_disrupt(budget: &Value) -> Result<(), Status> {
+    let (status, name) = (&budget["status"], meta::name(budget));
+    let count = |field: &str| status[field].as_i64().unwrap_or(0);
+    let refused = |message: String| {
+        let cause = api::Cause { reason: "DisruptionBudget".into(), message, ..api::Cause::default() };
+        Status::disrupted("Cannot evict pod as it would violate the pod's disruption budget.", cause)
+    };
+    let forbidden = |why: &str| {
+        let of = api::status::GroupResource { group: "policy", resource: "poddisruptionbudget" };
+        Err(Status::forbidden(of, name, why))
+    };
+    if count("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
+        const RETRY_SECONDS: u32 = 10;
+        let mut status = refused(format!("The disruption budget {name} is still being processed by the server."));
+        if let Some(details) = &mut status.details {
+            details.retry_after_seconds = RETRY_SECONDS;
+        }
+        return Err(status);
+    }
+    match count("disruptionsAllowed") {
+        ..0 => forbidden("pdb disruptions allowed is negative"),
+        _ if status["disruptedPods"].as_object().is_some_and(|pods| pods.len() > DISRUPTED_PODS_MAX) => {
+            forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller")
+        }
+        0 => Err(refused(format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            count("desiredHealthy"),
+            count("currentHealthy")
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a `LabelSelector` object selects an object.

@@ -258,7 +258,7 @@ fn prepare(
     at.kind.stamp(new, &timestamp(cx.now));
     keep_metadata(new, old);
     // What a client asked for is its own, even where the kind does not give it.
-    if part != Part::Other("binding") {
+    if !matches!(part, Part::Other("binding" | "eviction")) {
         own_fields(cx, Typed::of(at.kind), part.subresource(), Some(old), new, options);
     }
     let with_old_status = at.kind.has_status() && part == Part::Object;
