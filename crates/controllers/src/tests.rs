@@ -480,10 +480,16 @@ fn a_claim_and_a_volume_find_each_other_step_by_step() {
     let claim_ref = json!({"spec": {"claimRef": {"name": "c", "namespace": "a", "uid": "c-uid"}}});
     let (small, big) = (volume("small", "2Gi", json!({})), volume("big", "9Gi", json!({})));
     let claim = wants("c", "1Gi", json!({}));
-    check_binding(&[claim.clone()], &[big.clone(), small.clone()], &[], &[], &[&format!("small has c c-uid {by}")]);
+    check_binding(
+        std::slice::from_ref(&claim),
+        &[big.clone(), small.clone()],
+        &[],
+        &[],
+        &[&format!("small has c c-uid {by}")],
+    );
     let taken = volume("small", "2Gi", claim_ref.clone());
     check_binding(
-        &[claim.clone()],
+        std::slice::from_ref(&claim),
         &[big.clone(), taken],
         &[],
         &[],
@@ -501,7 +507,7 @@ fn a_claim_and_a_volume_find_each_other_step_by_step() {
     let notes = json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "small"}});
     let mut claim = wants("c", "1Gi", notes);
     check_binding(
-        &[claim.clone()],
+        std::slice::from_ref(&claim),
         &[big.clone(), taken.clone()],
         &[],
         &[],
@@ -510,7 +516,7 @@ fn a_claim_and_a_volume_find_each_other_step_by_step() {
         ],
     );
     claim["status"] = json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "2Gi"}});
-    check_binding(&[claim.clone()], &[big.clone(), taken.clone()], &[], &[], &[]);
+    check_binding(std::slice::from_ref(&claim), &[big.clone(), taken.clone()], &[], &[], &[]);
     check_binding(&[], &[taken], &[], &[], &[r#"replace persistentvolumes small status {"phase":"Released"}"#]);
     check_binding(
         &[claim],
@@ -562,8 +568,8 @@ fn claims_without_a_volume_say_why() {
     let free = volume("v", "1Gi", json!({}));
     check_binding(
         &[claim("k")],
-        &[free.clone()],
-        &[late.clone()],
+        std::slice::from_ref(&free),
+        std::slice::from_ref(&late),
         none,
         &["tell c Normal WaitForFirstConsumer: waiting for first consumer to be created before binding"],
     );
@@ -733,7 +739,7 @@ fn ranges_stay_as_long_as_their_addresses() {
     let still = format!(
         r#"replace servicecidrs a status {{"conditions":[{{"type":"Ready","status":"False","lastTransitionTime":"1970-01-01T00:00:00Z","reason":"Terminating","message":"{stays}"}}]}}"#
     );
-    check(&ranges, &[&[range("a", "10.1.0.0/24", going())], &[address.clone()]], &[&still]);
+    check(&ranges, &[&[range("a", "10.1.0.0/24", going())], std::slice::from_ref(&address)], &[&still]);
     let mut free = range("a", "10.1.0.0/24", going());
     free["metadata"]["finalizers"] = json!([]);
     let freed = format!("replace servicecidrs {free}");
