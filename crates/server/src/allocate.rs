@@ -481,7 +481,7 @@ mod tests {
     #[track_caller]
     fn check(taken: &[u16], old: Value, new: Value, want: &str) {
         let allocator = Allocator::new(Range::parse("10.96.0.0/16").unwrap());
-        taken.iter().for_each(|port| drop(lock(&allocator.taken).ports.insert(*port, 1)));
+        lock(&allocator.taken).ports.extend(taken.iter().map(|port| (*port, 1)));
         let mut held = Held { taken: allocator.taken.clone(), addresses: Vec::new(), ports: Vec::new() };
         let service = |spec: Value| json!({"spec": spec});
         let (mut new, old) = (service(new), Some(old).filter(Value::is_object).map(service));
