@@ -42,6 +42,21 @@ pub fn javascript_pods() -> PathBuf {
     tool("javascript/pods.js")
 }
 
+/// A Go program that makes client-go's calls (`clients/go/calls`).
+pub fn go_calls() -> PathBuf {
+    tool("bin/calls")
+}
+
+/// A Python program that makes the official client's calls (`clients/python/calls.py`).
+pub fn python_calls() -> PathBuf {
+    workspace().join("crates/testkit/clients/python/calls.py")
+}
+
+/// A JavaScript program that makes the official client's calls (`clients/javascript/calls.js`).
+pub fn javascript_calls() -> PathBuf {
+    tool("javascript/calls.js")
+}
+
 /// `curl` of the machine, quiet but for errors.
 pub fn curl() -> Command {
     let mut curl = Command::new("curl");

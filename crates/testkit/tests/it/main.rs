@@ -4,6 +4,7 @@ mod tour;
 mod tutorial;
 
 mod bad_input;
+mod clients;
 mod crash;
 mod golden;
 mod tidy;

@@ -1,0 +1,54 @@
+//! Real clients, unmodified, against the built binary: one program a language under `testkit/clients/`, whose steps each
+//! print `ok NAME` or `FAIL NAME: why`. Never runs a pod; `tutorial` has the clients inside of pods.
+
+use std::path::Path;
+use std::time::Duration;
+
+use testkit::Server;
+use testkit::clients::{go_calls, javascript_calls, python, python_calls, skipped};
+use testkit::command::run;
+
+/// How long one program may take for all its steps.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
+
+#[test]
+fn client_go() {
+    check(
+        || vec![go_calls()],
+        "MakeNamespace Informers DynamicInformer MetadataInformer Pager PatchJSON PatchMerge PatchStrategic Apply \
+         TypedErrors Discovery Evict LeaderElection",
+    );
+}
+
+#[test]
+fn the_python_client() {
+    check(
+        || vec![python(), python_calls()],
+        "make_namespace create_and_read list_in_chunks select watch_from_version watch_ends_in_time watch_meets_410 \
+         patch_json patch_merge patch_strategic server_side_apply replace_with_old_version scale_and_status evict \
+         errors_are_parsed dynamic_client threads delete",
+    );
+}
+
+#[test]
+fn the_javascript_client() {
+    check(
+        || vec!["node".into(), javascript_calls()],
+        "makeNamespace listInChunks watch informer patchJson patchMerge patchStrategic serverSideApply objectApi \
+         errorsAreParsed",
+    );
+}
+
+/// Runs a program against a server of its own; each of these steps, and no other, must be ok.
+#[track_caller]
+fn check(program: impl Fn() -> Vec<std::path::PathBuf>, steps: &str) {
+    if skipped() {
+        return;
+    }
+    let program = program();
+    let server = Server::start(&["--node", "none"]);
+    let mut command = server.client(Path::new(&program[0]));
+    let ran = run(command.args(&program[1..]), "", PROGRAM_LIMIT);
+    let want: String = steps.split_whitespace().map(|step| format!("ok {step}\n")).collect();
+    assert_eq!(ran.stdout, want, "{}\n{}\n{}", ran.line, ran.stderr, server.trouble());
+}
