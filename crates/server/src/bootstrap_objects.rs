@@ -22,7 +22,12 @@ use crate::verbs::{At, write};
 
 /// Who makes these objects.
 const API_SERVER: &str = "system:apiserver";
-const USER_AGENT: &str = "kube-apiserver/v1.37.2";
+pub const USER_AGENT: &str = "kube-apiserver/v1.37.2";
+
+/// The server itself, as it writes objects.
+pub fn api_server() -> Arc<User> {
+    Arc::new(User::new(API_SERVER, [MASTERS, AUTHENTICATED]))
+}
 
 /// Puts in place what is missing. Quick where nothing is.
 pub async fn ensure(state: &Arc<State>) -> Result<(), Status> {
@@ -257,7 +262,7 @@ async fn replace(state: &Arc<State>, kind: &Arc<Kind>, object: Value) -> Result<
 
 /// The request that a write of this module would have come with.
 struct Context {
-    user: User,
+    user: Arc<User>,
     ask: Ask,
     headers: HeaderMap,
     now: Timestamp,
@@ -275,12 +280,7 @@ impl Context {
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        Context {
-            user: User::new(API_SERVER, [MASTERS, AUTHENTICATED]),
-            ask: Ask::of(verb, target, Query::default()),
-            headers,
-            now: Timestamp::now(),
-        }
+        Context { user: api_server(), ask: Ask::of(verb, target, Query::default()), headers, now: Timestamp::now() }
     }
 
     fn cx<'a>(&'a self, state: &'a Arc<State>) -> Cx<'a> {

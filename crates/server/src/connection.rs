@@ -72,6 +72,11 @@ impl Front {
     pub fn listen(&self, listener: TcpListener) {
         let front = self.clone();
         self.tasks.spawn(async move {
+            // What tells requests apart is made while other things start: the first request from outside finds it there.
+            tokio::select! {
+                () = front.state.stopping.cancelled() => return,
+                () = front.state.flow.made.cancelled() => {}
+            }
             loop {
                 let accepted = tokio::select! {
                     () = front.state.stopping.cancelled() => return,

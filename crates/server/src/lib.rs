@@ -13,6 +13,7 @@ pub mod authn;
 pub mod authorize;
 pub mod authz;
 pub mod documents;
+pub mod flow;
 pub mod impersonate;
 mod kind_of;
 pub mod objects;
@@ -94,6 +95,7 @@ impl Server {
         tracing::debug!(us = clock.elapsed().as_micros(), "objects");
         let tasks = TaskTracker::new();
         let front = Front::new(state.clone(), tasks.clone())?;
+        tasks.spawn(flow::bootstrap::run(state.clone()));
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
         let compacting = state.clone();

@@ -1,15 +1,21 @@
 //! Answers: what a verb made, in the form the client takes. The one place with HTTP codes and headers of answers.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use api::{Status, codec};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::accept::{Accept, Media};
+use crate::flow::Seat;
 
 /// Answers of this size and above are compressed for clients that take gzip, in bytes.
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
@@ -117,6 +123,51 @@ pub fn failure(status: &Status, accept: Accept) -> Response<Body> {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
+}
+
+/// A refusal for want of a seat, as text.
+pub fn too_many_requests(retry_after_seconds: u32) -> Response<Body> {
+    let mut response = raw(429, "text/plain; charset=utf-8", "Too many requests, please try again later.\n");
+    response.headers_mut().insert(header::RETRY_AFTER, retry_after_seconds.into());
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A response whose body, where it is made while it is sent, breaks off at a deadline, and holds a request's seat until
+/// it has ended.
+pub fn until(response: Response<Body>, deadline: Instant, seat: Option<Seat>) -> Response<Body> {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    let over = Box::pin(tokio::time::sleep_until(deadline));
+    response.map(|body| Timed { body, over, _seat: seat }.boxed_unsync())
+}
+
+/// A body with a deadline.
+struct Timed {
+    body: Body,
+    over: Pin<Box<tokio::time::Sleep>>,
+    _seat: Option<Seat>,
+}
+
+impl http_body::Body for Timed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err("the request took too long".into())));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// `Warning` headers of a text, as RFC 7234 has them.

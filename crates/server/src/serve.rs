@@ -5,14 +5,21 @@ use std::sync::Arc;
 
 use api::{Ask, Status, Verb};
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderName, HeaderValue, Request, Response, header};
 use jiff::Timestamp;
+use tokio::time::{Duration, Instant};
 
 use crate::accept::{self, Accept};
 use crate::authn::User;
 use crate::respond::{self, Answer, Body, BodyError};
 use crate::state::State;
-use crate::{authorize, connection, documents, impersonate, kind_of, verbs};
+use crate::{authorize, connection, documents, flow, impersonate, kind_of, verbs};
+
+/// The longest that a request may take that is to end, whatever it asks for: `--request-timeout` of the API server.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+
+const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// The body of a request, read only after it is known who asks and that they may.
 pub type RequestBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BodyError>;
@@ -51,8 +58,16 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
         return respond::raw(400, "text/plain; charset=utf-8", "400 Bad Request");
     };
     let lenient = accept::lenient(&head.headers, &ask.query);
-    let mut warnings = Vec::new();
-    let result = steps(state, peer, &ask, &head.headers, body, &mut warnings).await;
+    let mut passed = Passed::default();
+    let deadline = match deadline(&ask) {
+        Ok(deadline) => deadline,
+        Err(status) => return respond::failure(&status, lenient),
+    };
+    let steps = steps(state, peer, &ask, &head.headers, body, deadline, &mut passed);
+    let result = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, steps).await.unwrap_or_else(|_| Err(too_late(&ask))),
+        None => steps.await,
+    };
     let mut response = match result {
         Ok((answer, accept)) => respond::respond(answer, accept),
         Err(status) => {
@@ -63,9 +78,27 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
             response
         }
     };
-    respond::add_warnings(response.headers_mut(), &warnings);
+    let Passed { warnings, schema, seat } = passed;
+    let headers = response.headers_mut();
+    respond::add_warnings(headers, &warnings);
+    if let Some(schema) = schema.filter(|schema| !schema.uid.is_empty()) {
+        headers.insert(SCHEMA_UID, schema.uid.clone());
+        headers.insert(LEVEL_UID, schema.level_uid.clone());
+    }
     state.metrics.count(&ask.verb, &ask.method, response.status().as_u16());
-    response
+    match deadline {
+        // What is still being sent holds its seat, and has its time.
+        Some(deadline) => respond::until(response, deadline, seat),
+        None => response,
+    }
+}
+
+/// What is learned of a request on its way.
+#[derive(Default)]
+struct Passed {
+    warnings: Vec<String>,
+    schema: Option<Arc<flow::Schema>>,
+    seat: Option<flow::Seat>,
 }
 
 /// The steps themselves, in order.
@@ -75,14 +108,19 @@ async fn steps(
     ask: &Ask,
     headers: &http::HeaderMap,
     body: RequestBody,
-    warnings: &mut Vec<String>,
+    deadline: Option<Instant>,
+    passed: &mut Passed,
 ) -> Result<(Answer, Accept), Status> {
-    check_timeout(ask)?;
     let now = Timestamp::now();
-    let user = state.authenticate(peer, headers, now, warnings)?;
-    let user = impersonate::impersonate(&state.authorizer, user, ask, headers)?;
-    authorize::authorize(state, &user, ask)?;
     let lenient = accept::lenient(headers, &ask.query);
+    let user = state.authenticate(peer, headers, now, &mut passed.warnings)?;
+    let user = impersonate::impersonate(&state.authorizer, user, ask, headers)?;
+    if let Err(why) = seat(state, &user, ask, deadline, passed).await {
+        tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
+        return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));
+    }
+    let warnings = &mut passed.warnings;
+    authorize::authorize(state, &user, ask)?;
     let Some(target) = &ask.target else {
         let cx = Cx { state, user: &user, ask, headers, accept: lenient, now };
         return Ok((documents::answer(&cx)?, lenient));
@@ -102,17 +140,51 @@ async fn steps(
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }
 
-/// `timeout=` must be a duration, but for requests that live long; how long it may take is the server's own limit.
-fn check_timeout(ask: &Ask) -> Result<(), Status> {
-    let long = ask.target.as_ref().is_some_and(|target| {
-        matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+/// Waits for a seat where all are taken.
+async fn seat(
+    state: &State,
+    user: &User,
+    ask: &Ask,
+    deadline: Option<Instant>,
+    passed: &mut Passed,
+) -> Result<(), flow::Refused> {
+    if flow::is_exempt_by_nature(ask) {
+        return Ok(());
+    }
+    let Some(schema) = state.flow.classify(user, ask) else { return Ok(()) };
+    passed.schema = Some(schema.clone());
+    let seats = flow::seats(ask, &schema.level, || {
+        let target = ask.target.as_ref()?;
+        let kind = state.registry.load().kind(&target.group, &target.version, &target.resource).cloned()?;
+        state.collection(&kind).ok().map(|collection| collection.snapshot())
     });
-    let given = ask.query.get("timeout").filter(|text| !text.is_empty() && !long && ask.verb != Verb::Watch);
-    given.map_or(Ok(()), |text| {
-        api::go::parse_duration(text)
-            .map(drop)
-            .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))
-    })
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + REQUEST_TIME_MAX);
+    passed.seat = Some(flow::sit(&schema, user, ask, seats, deadline).await?);
+    Ok(())
+}
+
+/// When a request must have its answer: in [`REQUEST_TIME_MAX`], or as soon as its `timeout=` says. None for requests that
+/// live long.
+fn deadline(ask: &Ask) -> Result<Option<Instant>, Status> {
+    if ask.verb == Verb::Watch || flow::is_exempt_by_nature(ask) {
+        return Ok(None);
+    }
+    let given = ask.query.get("timeout").filter(|text| !text.is_empty());
+    let given = given
+        .map_or(Ok(0.0), api::go::parse_duration)
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    let time = Duration::try_from_secs_f64(given).ok().filter(|time| !time.is_zero());
+    Ok(Some(Instant::now() + time.map_or(REQUEST_TIME_MAX, |time| time.min(REQUEST_TIME_MAX))))
+}
+
+/// The answer to a request that took too long. What it was to write may have been written.
+fn too_late(ask: &Ask) -> Status {
+    match ask.verb {
+        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {
+            Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded", 0)
+        }
+        _ => Status::timeout("Timeout: request did not complete within the allotted timeout", 0),
+    }
 }
 
 /// The request's own id where it is sound, else a new one.

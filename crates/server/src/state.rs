@@ -18,6 +18,7 @@ use crate::allocate::{Allocator, Range};
 use crate::authn::{Authenticator, Credentials, User};
 use crate::authz::{Authorizer, rbac};
 use crate::connection::Peer;
+use crate::flow::{self, Flow};
 use crate::lookup::{Identity, Lookup};
 use crate::objects::{self, Changed, Collection, Objects, Shape};
 use crate::pki::Pki;
@@ -91,6 +92,7 @@ pub struct State {
     pub documents: crate::documents::Documents,
     pub usage: crate::usage::Recorder,
     pub metrics: crate::metrics::Metrics,
+    pub flow: Flow,
 }
 
 /// A node's own API (logs, later exec), in the shape of the kubelet's.
@@ -122,22 +124,39 @@ impl State {
             documents: crate::documents::Documents::default(),
             usage: crate::usage::Recorder::default(),
             metrics: crate::metrics::Metrics::default(),
+            flow: Flow::default(),
         });
         for resource in rbac::RESOURCES {
-            let Some(kind) = state.registry.load().preferred(rbac::GROUP, resource).cloned() else { continue };
-            // The collection lives in the state, which must not keep itself alive.
-            let weak = Arc::downgrade(&state);
-            state.collection(&kind)?.observe(Box::new(move |change: &Changed| {
-                let Some(state) = weak.upgrade() else { return };
-                let value = |entry: &Option<Arc<objects::Entry>>| entry.as_ref().map(|entry| entry.value());
-                let (old, new) = (value(&change.old), value(&change.new));
-                state.authorizer.rbac.on_change(resource, old.as_ref(), new.as_ref());
-            }));
+            state.observe(rbac::GROUP, resource, move |state, old, new| {
+                state.authorizer.rbac.on_change(resource, old, new);
+            })?;
+        }
+        for resource in [flow::LEVELS, flow::SCHEMAS] {
+            state.observe(flow::GROUP, resource, move |state, old, new| state.flow.on_change(resource, old, new))?;
         }
         if let Some(services) = state.registry.load().kind("", "v1", "services") {
             state.allocator.follow(&*state.collection(services)?);
         }
         Ok(state)
+    }
+
+    /// Keeps something of the state in step with a resource.
+    fn observe(
+        self: &Arc<State>,
+        group: &str,
+        resource: &str,
+        take: impl Fn(&State, Option<&Value>, Option<&Value>) + Send + Sync + 'static,
+    ) -> Result<(), Status> {
+        let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return Ok(()) };
+        // The collection lives in the state, which must not keep itself alive.
+        let weak = Arc::downgrade(self);
+        self.collection(&kind)?.observe(Box::new(move |change: &Changed| {
+            let Some(state) = weak.upgrade() else { return };
+            let value = |entry: &Option<Arc<objects::Entry>>| entry.as_ref().map(|entry| entry.value());
+            let (old, new) = (value(&change.old), value(&change.new));
+            take(&state, old.as_ref(), new.as_ref());
+        }));
+        Ok(())
     }
 
     /// Who sent a request.

@@ -19,7 +19,7 @@ pub const VERIFIED_TOKENS_MAX: usize = 4096;
 /// How far clocks may be apart, and how long a deleted object still vouches for a token, in seconds.
 const LEEWAY_SECONDS: i64 = 60;
 
-const USER_PREFIX: &str = "system:serviceaccount:";
+pub const USER_PREFIX: &str = "system:serviceaccount:";
 const INVALIDATED: &str = "service account token has been invalidated";
 
 /// Issues and checks the tokens of service accounts.

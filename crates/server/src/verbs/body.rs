@@ -18,16 +18,8 @@ use crate::serve::RequestBody;
 /// Most bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
 
-/// How long a client may take to send it.
-const BODY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// Reads a body to its end, or refuses it when it is too large.
-pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
-    let late = || Status::timeout("request did not complete within requested timeout - context deadline exceeded", 0);
-    tokio::time::timeout(BODY_TIME_MAX, read_all(body)).await.map_err(|_| late())?
-}
-
-async fn read_all(mut body: RequestBody) -> Result<Bytes, Status> {
+/// Reads a body to its end, or refuses it when it is too large. How long that may take is the request's deadline.
+pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|why| Status::bad_request(format!("the body could not be read: {why}")))?;
