@@ -10,6 +10,7 @@ use crate::state::State;
 pub fn authorize(state: &State, user: &User, ask: &Ask) -> Result<(), Status> {
     let attributes = attributes(user, ask);
     let decided = state.authorizer.require(&attributes);
+    state.metrics.authorized(decided.is_ok());
     state.usage.note(&attributes, decided.is_ok());
     decided.map(|_| ())
 }

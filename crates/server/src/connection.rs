@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -127,7 +128,11 @@ impl Front {
         if first[0] != HANDSHAKE {
             return refuse_plain(stream).await;
         }
-        let stream = tokio::time::timeout(HANDSHAKE_TIME_MAX, self.acceptor.accept(stream)).await??;
+        let accepted = tokio::time::timeout(HANDSHAKE_TIME_MAX, self.acceptor.accept(stream)).await;
+        if !matches!(accepted, Ok(Ok(_))) {
+            self.state.metrics.tls_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let stream = accepted??;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let now = jiff::Timestamp::now().as_second();
         let certificate = self.clients.identify(certificates, now);

@@ -195,6 +195,12 @@ impl Objects {
         Ok(opened)
     }
 
+    /// How many objects each resource has that anybody asked for, by table.
+    pub fn counts(&self) -> std::collections::BTreeMap<Arc<str>, usize> {
+        let collections = self.collections.load();
+        collections.iter().map(|(table, collection)| (table.clone(), collection.snapshot().entries.len())).collect()
+    }
+
     /// Resolves when the store has made a revision.
     pub async fn reach(&self, revision: Revision) {
         let mut reached = self.reached.subscribe();

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::accept::{Accept, Media};
 use crate::flow::Seat;
+use crate::metrics::Living;
 
 /// Answers of this size and above are compressed for clients that take gzip, in bytes.
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
@@ -133,21 +134,24 @@ pub fn too_many_requests(retry_after_seconds: u32) -> Response<Body> {
     response
 }
 
-/// A response whose body, where it is made while it is sent, breaks off at a deadline, and holds a request's seat until
-/// it has ended.
-pub fn until(response: Response<Body>, deadline: Instant, seat: Option<Seat>) -> Response<Body> {
+/// What a request holds until its answer has been sent.
+pub type Held = (Option<Seat>, Option<Living>);
+
+/// A response whose body, where it is made while it is sent, breaks off at a deadline, if there is one, and holds on to
+/// something until it has ended.
+pub fn held(response: Response<Body>, deadline: Option<Instant>, held: Held) -> Response<Body> {
     if response.body().size_hint().exact().is_some() {
         return response;
     }
-    let over = Box::pin(tokio::time::sleep_until(deadline));
-    response.map(|body| Timed { body, over, _seat: seat }.boxed_unsync())
+    let over = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+    response.map(|body| Timed { body, over, _held: held }.boxed_unsync())
 }
 
 /// A body with a deadline.
 struct Timed {
     body: Body,
-    over: Pin<Box<tokio::time::Sleep>>,
-    _seat: Option<Seat>,
+    over: Option<Pin<Box<tokio::time::Sleep>>>,
+    _held: Held,
 }
 
 impl http_body::Body for Timed {
@@ -155,7 +159,7 @@ impl http_body::Body for Timed {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.over.as_mut().poll(cx).is_ready() {
+        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Some(Err("the request took too long".into())));
         }
         Pin::new(&mut self.body).poll_frame(cx)

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use api::{Ask, Status, Verb};
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body::Body as _;
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
 use crate::accept::{self, Accept};
 use crate::authn::User;
+use crate::metrics::Answered;
 use crate::respond::{self, Answer, Body, BodyError};
 use crate::state::State;
 use crate::{authorize, connection, documents, flow, impersonate, kind_of, verbs};
@@ -58,16 +60,21 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
         return respond::raw(400, "text/plain; charset=utf-8", "400 Bad Request");
     };
     let lenient = accept::lenient(&head.headers, &ask.query);
+    let began = Instant::now();
+    let running = state.metrics.begin(&ask);
     let mut passed = Passed::default();
-    let deadline = match deadline(&ask) {
-        Ok(deadline) => deadline,
-        Err(status) => return respond::failure(&status, lenient),
+    let deadline = deadline(&ask, began);
+    let result = match deadline.clone() {
+        Err(status) => Err(status),
+        Ok(until) => {
+            let steps = steps(state, peer, &ask, &head.headers, body, until, &mut passed);
+            match until {
+                Some(until) => tokio::time::timeout_at(until, steps).await.unwrap_or_else(|_| Err(too_late(&ask))),
+                None => steps.await,
+            }
+        }
     };
-    let steps = steps(state, peer, &ask, &head.headers, body, deadline, &mut passed);
-    let result = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, steps).await.unwrap_or_else(|_| Err(too_late(&ask))),
-        None => steps.await,
-    };
+    drop(running);
     let mut response = match result {
         Ok((answer, accept)) => respond::respond(answer, accept),
         Err(status) => {
@@ -78,19 +85,24 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
             response
         }
     };
-    let Passed { warnings, schema, seat } = passed;
+    let Passed { warnings, schema, seat, known } = passed;
     let headers = response.headers_mut();
     respond::add_warnings(headers, &warnings);
     if let Some(schema) = schema.filter(|schema| !schema.uid.is_empty()) {
         headers.insert(SCHEMA_UID, schema.uid.clone());
         headers.insert(LEVEL_UID, schema.level_uid.clone());
     }
-    state.metrics.count(&ask.verb, &ask.method, response.status().as_u16());
-    match deadline {
-        // What is still being sent holds its seat, and has its time.
-        Some(deadline) => respond::until(response, deadline, seat),
-        None => response,
-    }
+    let answered = Answered {
+        code: response.status().as_u16(),
+        took: began.elapsed(),
+        bytes: response.body().size_hint().exact(),
+        known,
+        lives_long: deadline.as_ref().is_ok_and(Option::is_none) && response.status().is_success(),
+    };
+    let living = state.metrics.count(&ask, &answered);
+    // What is still being sent holds its seat, unless it lives long, and has its time.
+    let until = deadline.ok().flatten();
+    respond::held(response, until, (seat.filter(|_| until.is_some()), living))
 }
 
 /// What is learned of a request on its way.
@@ -99,6 +111,8 @@ struct Passed {
     warnings: Vec<String>,
     schema: Option<Arc<flow::Schema>>,
     seat: Option<flow::Seat>,
+    /// The kind that is asked for is served, or none is asked for.
+    known: bool,
 }
 
 /// The steps themselves, in order.
@@ -119,8 +133,8 @@ async fn steps(
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
         return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));
     }
-    let warnings = &mut passed.warnings;
     authorize::authorize(state, &user, ask)?;
+    passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
         let cx = Cx { state, user: &user, ask, headers, accept: lenient, now };
         return Ok((documents::answer(&cx)?, lenient));
@@ -131,10 +145,12 @@ async fn steps(
         kind_of::Found::NoSuchPath => return Err(Status::no_such_path()),
         kind_of::Found::NoSuchMethod => return Err(Status::method_not_allowed()),
     };
+    passed.known = true;
     let accept = match verbs::forms(&found, ask, target) {
         Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
         None => lenient,
     };
+    let warnings = &mut passed.warnings;
     warnings.extend((!found.behaviour.deprecated.is_empty()).then(|| found.behaviour.deprecated.to_string()));
     let cx = Cx { state, user: &user, ask, headers, accept, now };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
@@ -165,7 +181,7 @@ async fn seat(
 
 /// When a request must have its answer: in [`REQUEST_TIME_MAX`], or as soon as its `timeout=` says. None for requests that
 /// live long.
-fn deadline(ask: &Ask) -> Result<Option<Instant>, Status> {
+fn deadline(ask: &Ask, began: Instant) -> Result<Option<Instant>, Status> {
     if ask.verb == Verb::Watch || flow::is_exempt_by_nature(ask) {
         return Ok(None);
     }
@@ -174,7 +190,7 @@ fn deadline(ask: &Ask) -> Result<Option<Instant>, Status> {
         .map_or(Ok(0.0), api::go::parse_duration)
         .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
     let time = Duration::try_from_secs_f64(given).ok().filter(|time| !time.is_zero());
-    Ok(Some(Instant::now() + time.map_or(REQUEST_TIME_MAX, |time| time.min(REQUEST_TIME_MAX))))
+    Ok(Some(began + time.map_or(REQUEST_TIME_MAX, |time| time.min(REQUEST_TIME_MAX))))
 }
 
 /// The answer to a request that took too long. What it was to write may have been written.

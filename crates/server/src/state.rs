@@ -168,15 +168,18 @@ impl State {
         warnings: &mut Vec<String>,
     ) -> Result<Arc<User>, Status> {
         if let Some(user) = &peer.internal {
+            self.metrics.authenticated(Some(user));
             return Ok(user.clone());
         }
         let credentials = Credentials { headers, peer: Some(&peer.certificate) };
         match self.authenticator.authenticate(credentials, self, now.as_second()) {
             Ok(found) => {
+                self.metrics.authenticated(Some(&found.user));
                 warnings.extend(found.warning.map(str::to_string));
                 Ok(found.user)
             }
             Err(why) => {
+                self.metrics.authenticated(None);
                 tracing::debug!(%why, "a request could not be authenticated");
                 Err(Status::unauthorized())
             }

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::schema::Schema;
+use crate::metrics::WAITS;
 
 /// What a request is thought to take until it is known, in seconds per seat.
 const ESTIMATE_SECONDS: f64 = 0.003;
@@ -165,11 +166,13 @@ pub async fn sit(
         why
     };
     if level.exempt {
+        schema.statistics.waits.add(&WAITS, 0.0);
         return Ok(Seat::new(schema.clone(), seats, (0, 0), None));
     }
     if level.waiting.load(Ordering::SeqCst) == 0
         && let Some(taken) = level.take(seats)
     {
+        schema.statistics.waits.add(&WAITS, 0.0);
         return Ok(Seat::new(schema.clone(), seats, taken, None));
     }
     let began = Instant::now();
@@ -183,10 +186,9 @@ pub async fn sit(
             told.try_recv().ok()
         }
     };
-    let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    schema.statistics.waited_us.fetch_add(waited, Ordering::Relaxed);
-    schema.statistics.waited.fetch_add(1, Ordering::Relaxed);
-    seat.ok_or_else(|| refused(Refused::TimeOut))
+    let seat = seat.ok_or_else(|| refused(Refused::TimeOut))?;
+    schema.statistics.waits.add(&WAITS, began.elapsed().as_secs_f64());
+    Ok(seat)
 }
 
 impl Level {
@@ -234,6 +236,11 @@ impl Level {
 
     pub fn nominal(&self) -> u32 {
         self.nominal.load(Ordering::Relaxed)
+    }
+
+    /// Seats that it lends to nobody.
+    pub fn least(&self) -> u32 {
+        self.own_max.load(Ordering::Relaxed)
     }
 
     /// Most seats that it may hold while nobody else wants them.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::level::{Level, REFUSED_COUNT};
 use crate::authn::{User, service_account};
+use crate::metrics::{Histogram, WAITS};
 
 /// A schema in use, with the level it leads to.
 pub struct Schema {
@@ -32,9 +33,8 @@ pub struct Statistics {
     pub dispatched: AtomicU64,
     /// In the order of [`super::Refused::ALL`].
     pub refused: [AtomicU64; REFUSED_COUNT],
-    /// How long those who had to wait did, in microseconds.
-    pub waited_us: AtomicU64,
-    pub waited: AtomicU64,
+    /// How long those who got seats had waited.
+    pub waits: Histogram<{ WAITS.len() }>,
 }
 
 /// What a FlowSchema says, read.

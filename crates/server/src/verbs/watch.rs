@@ -2,6 +2,7 @@
 //! or learns that history has moved past it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::{Details, EventType, ListOptions, Reason, Status, go};
@@ -81,6 +82,7 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         bookmarks,
         columns_sent: false,
         over: false,
+        sent: cx.state.metrics.watched(at.kind),
     };
     let frames = stream::unfold(watcher, |mut watcher| async move {
         let piece = watcher.next().await?;
@@ -118,6 +120,8 @@ struct Watcher {
     /// A watch of Tables sends the columns with the first one only.
     columns_sent: bool,
     over: bool,
+    /// Counts events for those who look at metrics.
+    sent: Arc<AtomicU64>,
 }
 
 impl Watcher {
@@ -220,6 +224,7 @@ impl Watcher {
     }
 
     fn event(&mut self, out: &mut Vec<u8>, event: EventType, json: &[u8]) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let transformed;
         let converted;
         // Bookmarks and errors are made for the kind as it is.
