@@ -114,8 +114,14 @@ impl Cluster {
         &self.server
     }
 
+    /// Says at `/readyz` that it is about to stop; everything goes on.
+    pub fn drain(&self) {
+        self.server.drain();
+    }
+
     /// Ends pods, controllers, watches and connections, in this order, and closes the store.
     pub async fn stop(mut self) -> Result<(), String> {
+        self.drain();
         if let Some(node) = self.node.take() {
             node.stop().await;
         }

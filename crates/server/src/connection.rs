@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::{User, x509};
+use crate::patient::Patient;
 use crate::respond::BodyError;
 use crate::serve::serve;
 use crate::state::State;
@@ -168,7 +169,7 @@ impl Front {
             .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
             .max_frame_size(HTTP2_WINDOW_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return ended,
@@ -191,4 +192,67 @@ async fn refuse_plain(mut stream: TcpStream) -> Result<(), BodyError> {
     stream.write_all(TEXT).await?;
     stream.shutdown().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    use super::*;
+    use crate::{Options, Server};
+
+    /// What becomes of a connection on which a client sends this and then nothing: what it was answered, and after how
+    /// many seconds it was let go. The clock is the test's: it moves on when everybody waits for it.
+    async fn check(sent: &[u8], read_all: bool, want: &str, want_seconds: std::ops::RangeInclusive<u64>) {
+        let server = Server::start(Options::default()).await.unwrap();
+        let body = "x".repeat(1 << 20);
+        let map = serde_json::json!({"metadata": {"name": "large"}, "data": {"x": body}});
+        let request = http::Request::post("/api/v1/namespaces/default/configmaps")
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::from(map.to_string()).map_err(|never| match never {}).boxed_unsync());
+        let admin = Arc::new(User::new("admin", [crate::authn::MASTERS]));
+        assert_eq!(Server::call(server.state(), admin.clone(), request.unwrap()).await.status(), 201);
+        let (mut client, stream): (DuplexStream, DuplexStream) = tokio::io::duplex(4096);
+        client.write_all(sent).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let peer = Peer { internal: Some(admin), ..Peer::default() };
+        let front = server.front();
+        let serving = tokio::spawn(async move { front.serve_http(stream, peer).await });
+        let mut answer = Vec::new();
+        if read_all {
+            let _ = client.read_to_end(&mut answer).await;
+        }
+        let _ = serving.await.unwrap();
+        let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_string();
+        assert_eq!(line, want);
+        let seconds = began.elapsed().as_secs();
+        assert!(want_seconds.contains(&seconds), "after {seconds} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_nothing_is_let_go() {
+        check(b"", true, "", 31..=33).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_a_head_is_let_go() {
+        check(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: ", true, "", 31..=33).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_a_body_is_told_that_it_is_late() {
+        let sent = b"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{";
+        check(sent, true, "HTTP/1.1 504 Gateway Timeout", 59..=61).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_how_long_it_waits_is_answered_by_then() {
+        let sent = b"POST /api/v1/namespaces/default/configmaps?timeout=5s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{";
+        check(sent, true, "HTTP/1.1 504 Gateway Timeout", 4..=6).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_let_go() {
+        check(b"GET /api/v1/configmaps HTTP/1.1\r\nHost: a\r\n\r\n", false, "", 59..=61).await;
+    }
 }

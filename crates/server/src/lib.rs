@@ -4,6 +4,7 @@
 //! calls the store.
 
 pub mod connection;
+mod patient;
 pub mod serve;
 
 mod accept;
@@ -123,8 +124,14 @@ impl Server {
         serve::serve(state, &peer, request).await
     }
 
+    /// Begins to stop: from now on `/readyz` says so. Everything is still answered.
+    pub fn drain(&self) {
+        self.state.draining.cancel();
+    }
+
     /// Ends watches and connections, then closes the store. Everything acknowledged is kept.
     pub async fn stop(self) -> Result<(), Status> {
+        self.drain();
         self.state.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;

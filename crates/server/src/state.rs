@@ -86,7 +86,9 @@ pub struct State {
     pub allocator: Allocator,
     pub pki: Pki,
     pub nodes: ArcSwap<HashMap<String, Arc<dyn NodeApi>>>,
-    /// Cancelled when the server begins to stop.
+    /// Cancelled when the server is told to stop: nobody should start to rely on it.
+    pub draining: CancellationToken,
+    /// Cancelled when it does: watches end, and no connection is taken any more.
     pub stopping: CancellationToken,
     pub started: Timestamp,
     pub documents: crate::documents::Documents,
@@ -119,6 +121,7 @@ impl State {
             allocator: Allocator::new(range),
             pki,
             nodes: ArcSwap::default(),
+            draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             started: Timestamp::now(),
             documents: crate::documents::Documents::default(),

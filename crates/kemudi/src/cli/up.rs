@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use kemudi::local_node::NodeOptions;
@@ -63,6 +63,9 @@ pub struct Up {
     /// Audiences of the API server, comma separated [default: the issuer]
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     pub api_audiences: Vec<String>,
+    /// How long to go on after SIGTERM while /readyz says that the end is near, as 10s or 1m
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub shutdown_delay_duration: Duration,
 }
 
 impl Up {
@@ -109,6 +112,13 @@ impl Up {
         let _ = std::io::stdout().write_all(line.as_bytes());
         let _ = std::io::stdout().flush();
         tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cluster.drain();
+        // Load balancers look at /readyz in their own time. Who asks twice means it.
+        tokio::select! {
+            () = tokio::time::sleep(self.shutdown_delay_duration) => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
@@ -160,6 +170,12 @@ fn advertised(listened: IpAddr, service_address: IpAddr) -> IpAddr {
         // A machine without a network: pods reach the server under this one all the same.
         _ => service_address,
     }
+}
+
+/// A duration as Go writes it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = api::go::parse_duration(text)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time that can be waited"))
 }
 
 /// `$XDG_STATE_HOME/kemudi`, else `~/.local/state/kemudi`.

@@ -35,7 +35,7 @@ pub fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
     if let Some(document) = oidc::Document::at(ask.path).filter(|_| oidc::is_served(&cx.state.options.issuer)) {
         return token_issuer(&ask, cx.state, document);
     }
-    let signs = health::Signs { store: cx.state.objects.failure(), stopping: cx.state.is_stopping() };
+    let signs = health::Signs { store: cx.state.objects.failure(), stopping: cx.state.draining.is_cancelled() };
     let registry = cx.state.registry.load_full();
     route(&ask, &cx.state.documents.of(&registry), cx.state.options.advertise, &signs)
 }

@@ -273,8 +273,9 @@ impl Level {
             return Some((mine, 0));
         }
         let borrowed = self.borrowed.fetch_add(rest, Ordering::SeqCst);
-        // A request that is wider than the level is let in when it is alone.
-        let fits = before + borrowed + seats <= self.max.load(Ordering::SeqCst).max(1) || before + borrowed == 0;
+        let max = self.max.load(Ordering::SeqCst);
+        // A request that is wider than the level has become is let in when it is alone.
+        let fits = before + borrowed + seats <= max || (before + borrowed == 0 && max > 0);
         let allowed = self.retired.load(Ordering::SeqCst) || fits;
         if allowed && self.pool.take(rest, self.retired.load(Ordering::SeqCst)) {
             return Some((mine, rest));

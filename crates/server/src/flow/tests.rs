@@ -1,3 +1,5 @@
+//! Which schema takes a request, and who gets a seat when.
+
 use serde_json::json;
 
 use super::*;

@@ -6,5 +6,7 @@ mod tutorial;
 mod bad_input;
 mod clients;
 mod crash;
+mod ending;
+mod flood;
 mod golden;
 mod tidy;
