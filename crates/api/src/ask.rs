@@ -35,6 +35,8 @@ pub struct Target {
     pub subresource: String,
     /// What follows the subresource, as in `proxy/some/path`.
     pub rest: String,
+    /// The name as it was sent, where that is not UTF-8; else empty.
+    pub odd_name: Vec<u8>,
 }
 
 /// The verb that authorization asks about.
@@ -122,13 +124,17 @@ impl Ask {
         if !escapes_are_sound(path) {
             return Err(BadEscape);
         }
-        let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
+        let sent: Cow<[u8]> = percent_decode_str(path).into();
+        let path = String::from_utf8_lossy(&sent).into_owned();
         let query = Query::parse(query);
         let method = known_method(method);
-        let (verb, target) = match resource(&method, &path, &query) {
+        let (verb, mut target) = match resource(&method, &path, &query) {
             Some((verb, target)) => (verb, Some(target)),
             None => (Verb::Other(method.to_ascii_lowercase()), None),
         };
+        if let Some(target) = target.as_mut().filter(|_| path.len() != sent.len()) {
+            target.odd_name = odd_part(&sent, &target.name);
+        }
         Ok(Ask { method, verb, path, query, target })
     }
 
@@ -260,8 +266,15 @@ fn resource(method: &str, path: &str, query: &Query) -> Option<(Verb, Target)> {
         name,
         subresource: subresource.to_string(),
         rest,
+        odd_name: Vec::new(),
     };
     Some((verb, target))
+}
+
+/// The part of a path that was read as `name` and is not UTF-8; empty where there is none.
+fn odd_part(path: &[u8], name: &str) -> Vec<u8> {
+    let odd = |part: &&[u8]| String::from_utf8_lossy(part) == name && std::str::from_utf8(part).is_err();
+    path.split(|byte| *byte == b'/').find(odd).unwrap_or_default().to_vec()
 }
 
 #[cfg(test)]
@@ -303,6 +316,15 @@ mod tests {
         check("GET /apis/apps/v1", "get path /apis/apps/v1");
         check("GET /version", "get path /version");
         check("GET /api/v1/watch/namespaces/a/pods", "watch /v1 pods ns=a name=");
+        check("GET /api/v1/namespaces/a/pods/%ff", "get /v1 pods ns=a name=\u{fffd}");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_kept_as_sent() {
+        let odd = |path: &str| Ask::parse("GET", path).unwrap().target.unwrap().odd_name;
+        assert_eq!(odd("/api/v1/namespaces/a/pods/x%ff"), b"x\xff");
+        assert_eq!(odd("/api/v1/namespaces/%ff/pods/x"), b"");
+        assert_eq!(odd("/api/v1/namespaces/a/pods/%c3%a9"), b"");
     }
 
     #[test]

@@ -4,27 +4,55 @@ use std::fmt::Write;
 
 /// `fmt.Sprintf("%q", text)`.
 pub fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
+    quote_bytes(text.as_bytes())
+}
+
+/// The same of bytes that need not be UTF-8: `\xff` stands for what is not.
+pub fn quote_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\x07' => out.push_str("\\a"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x0b' => out.push_str("\\v"),
-            c if (c as u32) < 0x20 || c == '\x7f' => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
-            c => out.push(c),
+    for chunk in bytes.utf8_chunks() {
+        chunk.valid().chars().for_each(|c| push_quoted(&mut out, c));
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
         }
     }
     out.push('"');
     out
+}
+
+fn push_quoted(out: &mut String, c: char) {
+    match c {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\x07' => out.push_str("\\a"),
+        '\x08' => out.push_str("\\b"),
+        '\x0c' => out.push_str("\\f"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\x0b' => out.push_str("\\v"),
+        c if is_printable(c) => out.push(c),
+        c => {
+            let _ = match c as u32 {
+                code @ (..0x20 | 0x7f) => write!(out, "\\x{code:02x}"),
+                code @ ..0x1_0000 => write!(out, "\\u{code:04x}"),
+                code => write!(out, "\\U{code:08x}"),
+            };
+        }
+    }
+}
+
+/// `strconv.IsPrint`: letters, marks, numbers, punctuation, symbols and the ASCII space.
+fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        return matches!(c, ' '..='~');
+    }
+    // The standard library escapes by the same Unicode classes, but for a mark that nothing stands before.
+    let mut bytes = [0; 5];
+    bytes[0] = b'-';
+    let length = 1 + c.encode_utf8(&mut bytes[1..]).len();
+    std::str::from_utf8(&bytes[..length]).is_ok_and(|pair| pair.escape_debug().count() == 2)
 }
 
 /// Why a number could not be read, as `strconv` says it.
@@ -96,6 +124,11 @@ mod tests {
     #[test]
     fn words_of_go() {
         assert_eq!(quote("a\"b\0"), r#""a\"b\x00""#);
+        assert_eq!(
+            quote("é日\u{301}😀 \u{a0}\u{ad}\u{85}\u{200b}\u{feff}\u{e0001}"),
+            r#""é日\u{301}😀 \u00a0\u00ad\u0085\u200b\ufeff\U000e0001""#.replace("\\u{301}", "\u{301}")
+        );
+        assert_eq!(quote_bytes(b"a\xff\xc3b\xc3\xa9"), r#""a\xff\xc3b\u{e9}""#.replace("\\u{e9}", "é"));
         assert_eq!(parse_i64("abc").unwrap_err(), r#"strconv.ParseInt: parsing "abc": invalid syntax"#);
         assert_eq!(parse_u64("-1").unwrap_err(), r#"strconv.ParseUint: parsing "-1": invalid syntax"#);
         assert!(parse_i64("99999999999999999999").unwrap_err().ends_with("value out of range"));

@@ -20,7 +20,16 @@ const TOLERATION_SECONDS: i64 = 300;
 
 impl Plugin for Priority {
     fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
-        if !is_new_pod(request) {
+        if !is_pod(request) {
+            return Ok(());
+        }
+        if let Some(old) = request.old {
+            // A client need not know what was computed when the pod was made.
+            for field in ["priority", "preemptionPolicy"] {
+                if object["spec"][field].is_null() && !old["spec"][field].is_null() {
+                    object["spec"][field] = old["spec"][field].clone();
+                }
+            }
             return Ok(());
         }
         let asked = meta::text_at(object, &["spec", "priorityClassName"]).to_string();
@@ -81,7 +90,7 @@ impl Plugin for Priority {
 
 impl Plugin for DefaultTolerationSeconds {
     fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
-        if !is_new_pod(request) {
+        if !is_pod(request) {
             return Ok(());
         }
         let tolerations = meta::items_at(object, &["spec", "tolerations"]).to_vec();
@@ -108,8 +117,9 @@ impl Plugin for DefaultTolerationSeconds {
     }
 }
 
-fn is_new_pod(request: &Request) -> bool {
-    request.operation == Operation::Create && request.is("", "pods") && request.subresource.is_empty()
+/// A pod that is made or changed.
+fn is_pod(request: &Request) -> bool {
+    request.operation != Operation::Delete && request.is("", "pods") && request.subresource.is_empty()
 }
 
 fn default_class(request: &Request) -> Option<Value> {

@@ -6,6 +6,7 @@ mod json_patch;
 mod list;
 mod patch;
 mod read;
+mod scale;
 mod subresource;
 mod watch;
 pub mod write;
@@ -108,6 +109,13 @@ impl<'a> At<'a> {
     }
 
     pub fn not_found(&self) -> Status {
-        Status::not_found(self.group_resource(), &self.target.name)
+        let status = Status::not_found(self.group_resource(), &self.target.name);
+        match self.target.odd_name.as_slice() {
+            [] => status,
+            sent => {
+                let text = format!("{} {} not found", self.group_resource(), api::go::quote_bytes(sent));
+                Status { message: text, ..status }
+            }
+        }
     }
 }

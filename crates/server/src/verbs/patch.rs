@@ -1,5 +1,6 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply, each as a change of the present object.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::options::FieldValidation;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use super::At;
 use super::body::{self, Wanted};
 use super::json_patch::{COPIED_BYTES_MAX, Failure};
-use super::write::{APPLIED, Part, change_object, create_object, place, timestamp, written};
+use super::write::{APPLIED, Part, Stored, change_object, create_object, place, timestamp, written};
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
 
@@ -36,7 +37,7 @@ pub async fn patch(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut V
     patch_part(cx, at, Part::Object, body, warnings).await
 }
 
-/// PATCH of an object or of its status.
+/// PATCH of an object or of a part of it.
 pub async fn patch_part(
     cx: &Cx<'_>,
     at: &At<'_>,
@@ -44,12 +45,64 @@ pub async fn patch_part(
     body: RequestBody,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Status> {
+    let registry = cx.state.registry.load();
+    let subject = Subject { part, wanted: Wanted::object_of(&registry, at.kind), view: &Whole };
+    let (code, stored) = patch_subject(cx, at, subject, body, warnings).await?;
+    written(cx, at.kind, code, stored)
+}
+
+/// What is patched: an object of the kind, or a smaller one that stands for a part of it, as `Scale` does.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub part: Part<'a>,
+    pub wanted: Wanted<'a>,
+    pub view: &'a (dyn View + Sync),
+}
+
+/// How an object is seen by a patch of a part of it.
+pub trait View {
+    /// The subject in the object, `metadata.managedFields` as its own managers see it.
+    fn of<'o>(&self, object: &'o Value) -> Result<Cow<'o, Value>, Status>;
+
+    /// The object with the changed subject in it. The managers are right already where `applied`, else the view sees to
+    /// them, or leaves it to `change_object` as [`View::owns`] says.
+    fn put(&self, object: &Value, subject: Value, applied: bool) -> Result<Value, Status>;
+
+    /// Whether the view keeps the managers of fields itself.
+    fn owns(&self) -> bool;
+}
+
+/// The object as it is.
+struct Whole;
+
+impl View for Whole {
+    fn of<'o>(&self, object: &'o Value) -> Result<Cow<'o, Value>, Status> {
+        Ok(Cow::Borrowed(object))
+    }
+
+    fn put(&self, _: &Value, subject: Value, _: bool) -> Result<Value, Status> {
+        Ok(subject)
+    }
+
+    fn owns(&self) -> bool {
+        false
+    }
+}
+
+/// PATCH of a subject. Answers the code and the object in which the subject is.
+pub async fn patch_subject(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    subject: Subject<'_>,
+    body: RequestBody,
+    warnings: &mut Vec<String>,
+) -> Result<(u16, Stored), Status> {
     let form = form(cx, at)?;
     at.check_name()?;
     let options = WriteOptions::patch(&cx.ask.query, form == Form::Apply)?;
     let bytes = body::read(body).await?;
     if form == Form::Apply {
-        return apply(cx, at, part, &bytes, options, warnings).await;
+        return apply(cx, at, subject, &bytes, options, warnings).await;
     }
     check_syntax(&bytes)?;
     let parsed = parse(form, &bytes);
@@ -58,19 +111,19 @@ pub async fn patch_part(
         _ => decode::duplicate_fields(&bytes),
     };
     let mut noticed = Vec::new();
-    let registry = cx.state.registry.load();
-    let wanted = Wanted::object_of(&registry, at.kind);
+    let Subject { part, wanted, view } = subject;
+    let (schema, root) = (&*at.kind.schema, wanted.root);
     // The patch is read only once there is something to patch, so that a missing object is said first.
     let change = |old: &Value| {
         let patch = parsed.clone()?;
-        let patched = patched(form, &at.kind.schema, at.kind.root, old, &patch)?;
+        let patched = patched(form, schema, root, &*view.of(old)?, &patch)?;
         // The text of an error shows a strategic patch as Go prints it, else the object that came of the patch.
         let shown = match form {
             Form::Strategic => strategic::go_print(&patch),
             _ => patched.to_string(),
         };
         let converted = match form {
-            Form::Strategic => strategic::conversion_error(&at.kind.schema, at.kind.root, &patched),
+            Form::Strategic => strategic::conversion_error(schema, root, &patched),
             _ => other_kind(wanted, &patched),
         };
         if let Some(why) = converted {
@@ -91,28 +144,17 @@ pub async fn patch_part(
             FieldValidation::Warn => noticed = strict,
             _ => {}
         }
-        place(at, object, Some(&at.target.name))
+        view.put(old, place(at, object, Some(&at.target.name))?, false)
     };
-    let stored = change_object(cx, at, part, &options, warnings, false, change).await?;
+    let done = if view.owns() { owned(&options) } else { options.clone() };
+    let stored = change_object(cx, at, part, &done, warnings, false, change).await?;
     warnings.append(&mut noticed);
-    written(cx, at.kind, respond::OK, stored)
+    Ok((respond::OK, stored))
 }
 
-/// What the patch in a body makes of a small object that stands for a part of a bigger one, as `scale` does.
-pub fn part_of(
-    cx: &Cx<'_>,
-    at: &At<'_>,
-    root: TypeId,
-    bytes: &[u8],
-) -> Result<impl Fn(&Value) -> Result<Value, Status>, Status> {
-    let form = form(cx, at)?;
-    if form == Form::Apply {
-        return Err(Status::not_implemented(format!("applying to {}", at.target.resource_and_subresource())));
-    }
-    check_syntax(bytes)?;
-    let parsed = parse(form, bytes);
-    let schema = at.kind.schema.clone();
-    Ok(move |old: &Value| patched(form, &schema, root, old, &parsed.clone()?))
+/// The options of a write of which it is already settled who owns what: nothing that follows may count the fields again.
+pub fn owned(options: &WriteOptions) -> WriteOptions {
+    WriteOptions { field_manager: format!("{APPLIED}{}", options.field_manager), ..options.clone() }
 }
 
 fn check_syntax(bytes: &[u8]) -> Result<(), Status> {
@@ -299,11 +341,11 @@ fn unusable(shown: &str, why: &str) -> Status {
 async fn apply(
     cx: &Cx<'_>,
     at: &At<'_>,
-    part: Part<'_>,
+    subject: Subject<'_>,
     bytes: &[u8],
     options: WriteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Answer, Status> {
+) -> Result<(u16, Stored), Status> {
     let read = yaml::read(bytes).map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
     let config = read.value;
     if !config.is_object() && !config.is_null() {
@@ -322,37 +364,45 @@ async fn apply(
             return Err(Status::bad_request(text));
         }
     }
-    let registry = cx.state.registry.load();
-    let wanted = Wanted::object_of(&registry, at.kind);
-    let api_version = at.kind.api_version();
-    let subresource = if part == Part::Status { "status" } else { "" };
+    let Subject { part, wanted, view } = subject;
+    let (schema, root) = (&*at.kind.schema, wanted.root);
+    let api_version = wanted.api_version();
+    // What a part that is of another kind lets own is not the business of the object's own rules.
+    let has_status = at.kind.has_status() && root == at.kind.root;
+    let owned_fields = managed::resets(&api_version, wanted.kind_name, part.subresource(), has_status);
     let now = timestamp(cx.now);
-    let owned = managed::resets(&api_version, &at.kind.kind, subresource, at.kind.has_status());
     let write = Write {
         manager: &options.field_manager,
         api_version: &api_version,
-        kind: &at.kind.kind,
-        subresource,
+        kind: wanted.kind_name,
+        subresource: part.subresource(),
         now: &now,
-        owned: &owned,
-        convert: &|object, version| at.kind.in_version(&registry, object, version),
+        owned: &owned_fields,
+        convert: &|object, version| at.kind.in_version(wanted.registry, object, version),
     };
-    // What follows must not count the fields again: apply says who owns what.
-    let done = WriteOptions { field_manager: format!("{APPLIED}{}", options.field_manager), ..options.clone() };
     let merged = |live: Option<&Value>| -> Result<Option<Value>, Status> {
-        let merged = apply::apply(&at.kind.schema, at.kind.root, live, &config, options.force, &write);
+        let merged = apply::apply(schema, root, live, &config, options.force, &write);
         let Some(merged) = merged.map_err(apply_error)? else { return Ok(None) };
-        let converted = strategic::conversion_error(&at.kind.schema, at.kind.root, &merged);
+        if at.kind.is_custom() && root != at.kind.root && live.is_none_or(|live| !same_content(live, &merged)) {
+            // Upstream converts it as if it were the custom resource itself.
+            let group = format!("request to convert CR to an invalid group/version: {api_version}");
+            return Err(not_convertible(at, wanted, &config, &group));
+        }
+        let unable = |why: &str| {
+            let kind = kind_text(wanted);
+            not_convertible(at, wanted, &config, &format!("unable to convert unstructured object to {kind}: {why}"))
+        };
+        let converted = strategic::conversion_error(schema, root, &merged);
         let (object, strict) = match converted {
-            Some(why) => Err(not_convertible(at, &config, &why)),
-            None => body::patched(wanted, merged.clone())
-                .map_err(|why| not_convertible(at, &config, &format!("error decoding from json: {why}"))),
+            Some(why) => Err(unable(&why)),
+            None => body::patched(wanted, merged).map_err(|why| unable(&format!("error decoding from json: {why}"))),
         }?;
         if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(Status::bad_request(format!("strict decoding error: {}", strict.join(", "))));
         }
         place(at, object, Some(&at.target.name)).map(Some)
     };
+    let done = owned(&options);
     let exists = cx.state.collection(at.kind)?.get(&at.key()).is_some();
     if !exists {
         if part != Part::Object {
@@ -374,20 +424,35 @@ async fn apply(
         cx.state.authorizer.require(&create)?;
         let Some(object) = merged(None)? else { return Err(at.not_found()) };
         let created = create_object(cx, at, object, &done, warnings).await?;
-        return written(cx, at.kind, respond::CREATED, created);
+        return Ok((respond::CREATED, created));
     }
-    let change = |old: &Value| Ok(merged(Some(old))?.unwrap_or_else(|| old.clone()));
+    let change = |old: &Value| match merged(Some(&*view.of(old)?))? {
+        Some(new) => view.put(old, new, true),
+        None => Ok(old.clone()),
+    };
     let stored = change_object(cx, at, part, &done, warnings, false, change).await?;
-    written(cx, at.kind, respond::OK, stored)
+    Ok((respond::OK, stored))
+}
+
+/// Are two objects the same but for who owns what?
+fn same_content(a: &Value, b: &Value) -> bool {
+    let content = |object: &Value| {
+        let mut object = object.clone();
+        meta::metadata_mut(&mut object).shift_remove("managedFields");
+        object
+    };
+    content(a) == content(b)
+}
+
+/// `apps/v1, Kind=Deployment`.
+fn kind_text(wanted: Wanted) -> String {
+    format!("{}/{}, Kind={}", wanted.group, wanted.version, wanted.kind_name)
 }
 
 /// What was applied is no object of the kind, though every field is one of its own.
-fn not_convertible(at: &At<'_>, config: &Value, why: &str) -> Status {
+fn not_convertible(at: &At<'_>, wanted: Wanted, config: &Value, why: &str) -> Status {
     let place = format!("{}/{}", meta::namespace(config), at.target.name);
-    let kind = format!("{}/{}, Kind={}", at.kind.group, at.kind.version, at.kind.kind);
-    let text = format!(
-        "failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object to {kind}: {why}"
-    );
+    let text = format!("failed to convert new object ({place}; {}) to proper version: {why}", kind_text(wanted));
     Status { details: None, ..Status::failure(500, Reason::Unknown, text) }
 }
 

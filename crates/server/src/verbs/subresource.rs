@@ -1,4 +1,4 @@
-//! Subresources: the generic ones (`status`, `scale`), and the table of those that are code of their own.
+//! Subresources: parts of an object (`status`, ..), and the table of those that are code of their own.
 
 use api::options::{FieldValidation, Preconditions};
 use api::status::GroupResource;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
-use super::write::{Part, Stored, Typed, change_object, invalid, own_fields, place, written};
-use super::{At, patch, read};
+use super::write::{Part, Typed, change_object, invalid, own_fields, place, written};
+use super::{At, patch, read, scale};
 use crate::admission::pod_topology_labels;
 use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
-use crate::{token_request, transform};
+use crate::token_request;
 
 /// Answers a request for a subresource whose path and method exist.
 pub async fn answer(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
@@ -35,7 +35,7 @@ pub async fn answer(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
             part(cx, at, Part::Other(name), body, warnings).await
         }
         (_, "status") => part(cx, at, Part::Status, body, warnings).await,
-        (_, "scale") => scale(cx, at, sub, body, warnings).await,
+        (_, "scale") => scale::answer(cx, at, sub, body, warnings).await,
         (plural, name) => Err(Status::not_implemented(format!("the subresource {plural}/{name}"))),
     }
 }
@@ -67,7 +67,7 @@ async fn part(
 }
 
 /// The body of a subresource that has a kind of its own.
-async fn own_body(
+pub async fn own_body(
     cx: &Cx<'_>,
     at: &At<'_>,
     sub: &Subresource,
@@ -422,107 +422,6 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
     };
     let stored = change_object(cx, at, Part::Other("finalize"), &options, warnings, false, change).await?;
     written(cx, at.kind, respond::OK, stored)
-}
-
-/// GET, PUT and PATCH of `Scale`: a small object that stands for the replicas of a bigger one.
-async fn scale(
-    cx: &Cx<'_>,
-    at: &At<'_>,
-    sub: &Subresource,
-    body: RequestBody,
-    warnings: &mut Vec<String>,
-) -> Result<Answer, Status> {
-    at.check_name()?;
-    let shown = |object: &Value| -> Result<Answer, Status> {
-        Ok(Answer::ok(transform::object(cx, at.kind, scale_of(object), cx.accept)?))
-    };
-    if cx.ask.method == "GET" {
-        let entry = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?;
-        return shown(&at.value(&entry));
-    }
-    let Stored { object, .. } = match cx.ask.method.as_ref() {
-        "PUT" => {
-            let options = WriteOptions::update(&cx.ask.query)?;
-            let wanted = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
-            let wanted = place(at, wanted, Some(&at.target.name))?;
-            change_object(cx, at, Part::Other("scale"), &options, warnings, false, |old| scaled(old, &wanted)).await?
-        }
-        _ => {
-            let options = WriteOptions::patch(&cx.ask.query, false)?;
-            let bytes = body::read(body).await?;
-            let patch = patch::part_of(cx, at, sub.root, &bytes)?;
-            let change = |old: &Value| scaled(old, &patch(&scale_of(old))?);
-            change_object(cx, at, Part::Other("scale"), &options, warnings, false, change).await?
-        }
-    };
-    shown(&object)
-}
-
-fn scale_of(object: &Value) -> Value {
-    let metadata = &object["metadata"];
-    let mut shown = json!({});
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        if !metadata[field].is_null() {
-            shown[field] = metadata[field].clone();
-        }
-    }
-    let mut scale =
-        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": shown, "spec": {}, "status": {}});
-    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas != 0 {
-        scale["spec"]["replicas"] = json!(replicas);
-    }
-    scale["status"]["replicas"] = json!(object["status"]["replicas"].as_i64().unwrap_or(0));
-    let selector = selector_text(&object["spec"]["selector"]);
-    if !selector.is_empty() {
-        scale["status"]["selector"] = json!(selector);
-    }
-    scale
-}
-
-fn selector_text(selector: &Value) -> String {
-    let labels = match selector["matchLabels"].as_object() {
-        Some(labels) => Some(labels),
-        // A ReplicationController selects by a plain map.
-        None => selector.as_object().filter(|map| map.values().all(Value::is_string)),
-    };
-    let mut terms: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    for term in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = term["key"].as_str().unwrap_or_default();
-        let mut values: Vec<&str> = term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        terms.push(match term["operator"].as_str() {
-            Some("In") => format!("{key} in ({})", values.join(",")),
-            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
-            Some("DoesNotExist") => format!("!{key}"),
-            _ => key.to_string(),
-        });
-    }
-    terms.sort();
-    terms.join(",")
-}
-
-fn scaled(old: &Value, wanted: &Value) -> Result<Value, Status> {
-    let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas < 0 {
-        let cause = kinds::Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
-        return Err(invalid("autoscaling", "Scale", meta::name(old), vec![cause]));
-    }
-    let mut new = old.clone();
-    new["spec"]["replicas"] = json!(replicas);
-    if let Some(version) = wanted["metadata"]["resourceVersion"].as_str() {
-        new["metadata"]["resourceVersion"] = json!(version);
-    }
-    if let (Some(generation), true) =
-        (old["metadata"]["generation"].as_i64(), old["spec"]["replicas"] != new["spec"]["replicas"])
-    {
-        new["metadata"]["generation"] = json!(generation + 1);
-    }
-    Ok(new)
 }
 
 /// The container that a connection is about.

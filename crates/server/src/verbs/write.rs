@@ -22,8 +22,9 @@ use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
 use crate::{quota, reviews, transform};
 
-/// Tries of a write that nobody fixed to a revision, when others write the same object.
-pub const TRIES_MAX: usize = 10;
+/// Tries of a write that nobody fixed to a revision, when others write the same object. Of many who write at once one
+/// succeeds in each round, so that this is also how many may.
+pub const TRIES_MAX: usize = 1000;
 /// Characters behind a `generateName`, and the longest stem.
 const GENERATED_CHARACTERS: usize = 5;
 /// Names that are tried where others have them already.
@@ -177,7 +178,7 @@ pub enum Part<'a> {
 }
 
 impl Part<'_> {
-    fn subresource(&self) -> &str {
+    pub fn subresource(&self) -> &str {
         match self {
             Part::Object => "",
             Part::Status => "status",
@@ -336,7 +337,8 @@ fn check_versions(
         }
         given => match api::go::parse_u64(given) {
             Err(why) => Err(Status::unexplained(why)),
-            Ok(given) if given == revision => Ok(true),
+            // What a patch makes carries the revision it was made of, and is made anew of the next.
+            Ok(given) if given == revision => Ok(whole),
             Ok(_) => Err(modified(at)),
         },
     }
