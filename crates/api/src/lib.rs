@@ -4,6 +4,7 @@
 pub mod ask;
 pub mod codec;
 pub mod go;
+pub mod jsonpath;
 pub mod meta;
 pub mod options;
 pub mod selector;

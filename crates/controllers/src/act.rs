@@ -69,6 +69,11 @@ pub enum Action {
         resources: Resources,
         working: Arc<Semaphore>,
     },
+    /// Deletes all that a definition defined, and then lets it go.
+    CleanUp {
+        name: String,
+        uid: String,
+    },
     /// Puts a pod on a node, and says so in an Event.
     Bind {
         pod: Value,
@@ -120,6 +125,7 @@ impl std::fmt::Debug for Action {
             }
             Action::Apply { resource, object, .. } => write!(f, "apply {} {object}", resource.plural),
             Action::EmptyNamespace { name, .. } => write!(f, "empty namespace {name}"),
+            Action::CleanUp { name, .. } => write!(f, "clean up after {name}"),
             Action::Bind { pod, node } => write!(f, "bind {} to {node}", api::meta::name(pod)),
             Action::Taint { node, keep, add, .. } => {
                 let keys =
@@ -157,6 +163,7 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
         Action::EmptyNamespace { name, uid, resources, working } => {
             crate::empty_namespace::run(client, &name, &uid, &resources, &working).await
         }
+        Action::CleanUp { name, uid } => crate::definitions::clean_up(client, &name, &uid).await,
         Action::Bind { pod, node } => bind(client, &pod, &node).await,
         Action::Taint { node, resource_version, keep, add } => taint(client, &node, &resource_version, keep, add).await,
         Action::Unschedulable { pod, message } => unschedulable(client, &pod, &message).await,

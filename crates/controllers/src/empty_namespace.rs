@@ -92,7 +92,11 @@ async fn pass(client: &Client, namespace: &str, resources: &[ApiResource]) -> Re
 }
 
 /// Deletes a namespace's objects of one resource; gives those that are still there.
-async fn delete_all(client: &Client, namespace: &str, resource: &ApiResource) -> Result<ObjectList<Metadata>, Error> {
+pub async fn delete_all(
+    client: &Client,
+    namespace: &str,
+    resource: &ApiResource,
+) -> Result<ObjectList<Metadata>, Error> {
     let api: Api<Metadata> = Api::of(client.clone(), resource, namespace);
     let list = match api.list().await {
         // The resource, or its group, went meanwhile.
@@ -240,15 +244,27 @@ async fn wait(client: &Client, namespace: &str, remaining: &Remaining) -> Result
     let Some((resource, count, resource_version)) = &remaining.watch else {
         return Err(Error::Request(remaining.failures.join(", ")));
     };
+    wait_for_deletions(client, namespace, resource, *count, *resource_version, WAIT_MAX).await
+}
+
+/// Returns when so many objects were deleted after a revision, or some and then nothing more, or after a while.
+pub async fn wait_for_deletions(
+    client: &Client,
+    namespace: &str,
+    resource: &ApiResource,
+    count: usize,
+    resource_version: Option<u64>,
+    wait_max: Duration,
+) -> Result<(), Error> {
     let api: Api<Metadata> = Api::of(client.clone(), resource, namespace);
-    let options = ListOptions { resource_version: *resource_version, ..ListOptions::default() };
+    let options = ListOptions { resource_version, ..ListOptions::default() };
     let mut watch = match api.watch(&options).await {
         Err(error) if error.is_expired() => return Ok(()),
         other => other?,
     };
-    let mut left = *count;
+    let mut left = count;
     let gone = async {
-        let mut pause = WAIT_MAX;
+        let mut pause = wait_max;
         while let Ok(Some(Ok(event))) = timeout(pause, watch.next()).await {
             if let WatchEvent::Deleted(_) = event {
                 left = left.saturating_sub(1);
@@ -259,7 +275,7 @@ async fn wait(client: &Client, namespace: &str, remaining: &Remaining) -> Result
             }
         }
     };
-    let _ = timeout(WAIT_MAX, gone).await;
+    let _ = timeout(wait_max, gone).await;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod act;
 mod aggregation;
 mod control;
 mod default_account;
+mod definitions;
 mod disruption;
 mod empty_namespace;
 mod endpoint_mirror;
@@ -100,6 +101,8 @@ impl Controllers {
         start(&mut tasks, client("persistentvolume-binder"), Box::new(volume_binder::VolumeBinder));
         start(&mut tasks, client("service-cidr-controller"), Box::new(service_cidrs::ServiceCidrs));
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
+        let server = client("").with_user_agent("kube-apiserver").unwrap_or_else(|_| client(""));
+        start(&mut tasks, server, Box::new(definitions::Definitions));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));
         Controllers { tasks, stop }

@@ -64,6 +64,19 @@ pub fn normalize(schema: &Schema, root: TypeId, value: Value) -> Result<Decoded,
     })
 }
 
+/// Reads JSON text of which nothing is known.
+pub fn any(json: &[u8]) -> Result<Value, DecodeError> {
+    let text = String::from_utf8_lossy(json);
+    let mut source = Bytes::new(&text);
+    match source.value(1) {
+        Ok(value) if source.at_end() => Ok(value),
+        _ => {
+            let why = syntax::check(&text, DEPTH_MAX).unwrap_or_else(|| "invalid JSON".to_owned());
+            Err(DecodeError::Syntax(why))
+        }
+    }
+}
+
 /// The `apiVersion` and `kind` of a body, `""` where it has none. Go reads them before anything else, so that a body that
 /// is no JSON fails here, with these words.
 pub fn type_meta(json: &[u8]) -> Result<(String, String), DecodeError> {
@@ -177,7 +190,8 @@ pub fn zero(schema: &Schema, shape: &Shape) -> Value {
             let fields = schema.get(*id).fields.iter();
             Value::Object(fields.filter_map(|f| Some((f.name.to_string(), absent(schema, f)?))).collect())
         }
-        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Any | Shape::StructOr(..) => Value::Null,
+        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::StructOr(..) => Value::Null,
+        Shape::Any | Shape::Deduced | Shape::Scalar => Value::Null,
         Shape::List(..) | Shape::Map(_) => Value::Null,
     }
 }
@@ -308,7 +322,9 @@ impl<'s> Reader<'s> {
     ) -> Result<Option<Value>, Stop> {
         // These read themselves.
         match shape {
-            Shape::Any => return source.value(self.depth).map(|value| Some(value).filter(|v| !v.is_null())),
+            Shape::Any | Shape::Deduced | Shape::Scalar => {
+                return source.value(self.depth).map(|value| Some(value).filter(|v| !v.is_null()));
+            }
             Shape::Quantity => return self.read_quantity(source, false),
             Shape::IntOrString => return self.read_int_or_string(source),
             Shape::StructOr(id, other) => return self.read_struct_or(*id, *other, source),
@@ -655,7 +671,7 @@ fn go_type(schema: &Schema, shape: &Shape) -> String {
         Shape::Duration => "v1.Duration".to_owned(),
         Shape::Quantity => "resource.Quantity".to_owned(),
         Shape::IntOrString => "intstr.IntOrString".to_owned(),
-        Shape::Any => "runtime.RawExtension".to_owned(),
+        Shape::Any | Shape::Deduced | Shape::Scalar => "runtime.RawExtension".to_owned(),
         Shape::Struct(id) | Shape::StructOr(id, _) => {
             let name = &*schema.get(*id).name;
             let package = name.rsplit('.').nth(1).unwrap_or_default();

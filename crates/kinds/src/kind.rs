@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::builtin::read::Write;
+use crate::custom::Custom;
 use crate::decode::{self, DecodeError, Decoded};
 use crate::defaults;
 use crate::schema::{Schema, TypeId};
@@ -37,6 +38,8 @@ pub struct Kind {
     /// In discovery's order.
     pub subresources: Vec<Subresource>,
     pub behaviour: &'static Behaviour,
+    /// What a CustomResourceDefinition says of the kind, where one made it.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// `status`, `scale`, `log`, `token`, ...
@@ -121,6 +124,8 @@ pub struct Behaviour {
     pub stamped: &'static [&'static str],
     /// A bad name is told of after everything else.
     pub name_last: bool,
+    /// Finalizers need no domain.
+    pub any_finalizer: bool,
 }
 
 impl Behaviour {
@@ -157,6 +162,7 @@ impl Behaviour {
         stored_preconditions: false,
         stamped: &[],
         name_last: false,
+        any_finalizer: false,
     };
 }
 
@@ -322,12 +328,22 @@ impl Kind {
     }
 
     /// Whether objects are of no Go type: their lists repeat kind and version in every item, and they take no strategic
-    /// merge patch. The types of built-in kinds are named by their Go package.
+    /// merge patch.
     pub fn is_custom(&self) -> bool {
-        !self.schema.get(self.root).name.contains('.')
+        self.custom.is_some()
     }
 
-    /// How objects are kept, where that is not as this kind has them.
+    /// Whether what was stored at a revision is, byte for byte, what this kind shows.
+    pub fn shows_stored(&self, revision: u64) -> bool {
+        self.custom.as_ref().map_or(self.kept().is_none(), |custom| custom.shows_stored(revision))
+    }
+
+    /// What every answer about the kind warns of: `v1 Endpoints is deprecated in v1.33+; use ..`. `""` where it is not.
+    pub fn deprecated(&self) -> &str {
+        self.custom.as_ref().map_or(self.behaviour.deprecated, |custom| &custom.deprecated)
+    }
+
+    /// How objects of a built-in kind are kept, where that is not as this kind has them.
     pub fn kept(&self) -> Option<&'static Kept> {
         let behaviour: &'static Behaviour = self.behaviour;
         behaviour.kept.as_ref().filter(|kept| (kept.group, kept.version) != (&*self.group, &*self.version))
@@ -336,6 +352,9 @@ impl Kind {
     /// An object in the form in which it is kept.
     #[must_use]
     pub fn to_kept(&self, mut object: Value) -> Value {
+        if let Some(custom) = &self.custom {
+            return custom.to_kept(self, object);
+        }
         let Some(kept) = self.kept() else { return object };
         (kept.into)(&mut object);
         let version = match kept.group {
@@ -354,6 +373,9 @@ impl Kind {
     /// An object out of the form in which it is kept.
     #[must_use]
     pub fn from_kept(&self, mut object: Value) -> Value {
+        if let Some(custom) = &self.custom {
+            return custom.shown(self, object);
+        }
         let Some(kept) = self.kept() else { return object };
         (kept.from)(&mut object);
         object["apiVersion"] = self.api_version().into();
@@ -369,6 +391,9 @@ impl Kind {
     ) -> Option<(Arc<Schema>, TypeId, Value)> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let other = registry.by_kind(group, version, &self.kind)?;
+        if let Some(custom) = other.custom.as_ref().filter(|_| self.is_custom()) {
+            return Some((other.schema.clone(), other.root, custom.as_version(other, object.clone())));
+        }
         // Managers of fields do not reach over to another group, though objects do.
         let same = other.group == self.group && (self.kept().is_some() || other.kept().is_some());
         // The object itself may be in neither of the two.
@@ -401,17 +426,36 @@ impl Kind {
 
     /// A body as the server works with it: read, with its `apiVersion` and `kind`.
     pub fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        decode::decode(&self.schema, self.root, json).map(|decoded| self.typed(decoded))
+        self.decode_as(self.root, json).map(|decoded| self.typed(decoded))
     }
 
     /// The same for a value that is there already: after a patch, from YAML.
     pub fn normalize(&self, value: Value) -> Result<Decoded, DecodeError> {
-        decode::normalize(&self.schema, self.root, value).map(|decoded| self.typed(decoded))
+        self.normalize_as(self.root, value).map(|decoded| self.typed(decoded))
+    }
+
+    /// A body of this kind, or of one of its subresources.
+    pub fn decode_as(&self, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
+        match self.custom.as_ref().filter(|_| root == self.root) {
+            Some(custom) => custom.decode(self, json),
+            None => decode::decode(&self.schema, root, json),
+        }
+    }
+
+    /// The same for a value that is there already.
+    pub fn normalize_as(&self, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
+        match self.custom.as_ref().filter(|_| root == self.root) {
+            Some(custom) => custom.normalize(self, value),
+            None => decode::normalize(&self.schema, root, value),
+        }
     }
 
     /// Brings an object that code has changed into the form in which it is written: fields in order, nothing that Go
     /// leaves out. The last step before it is encoded.
     pub fn tidy(&self, mut object: Value) -> Result<Value, DecodeError> {
+        if let Some(custom) = &self.custom {
+            return custom.tidy(object);
+        }
         if crate::tidy::tidy(&self.schema, self.root, &mut object).is_ok() {
             return Ok(object);
         }
@@ -423,6 +467,9 @@ impl Kind {
 
     /// Fills in what nobody set: the defaults that OpenAPI states, then those that are code upstream.
     pub fn default(&self, object: &mut Value) {
+        if let Some(custom) = &self.custom {
+            return custom.default(object);
+        }
         defaults::apply(&self.schema, self.root, object);
         (self.behaviour.default)(object);
     }
@@ -472,7 +519,7 @@ impl Kind {
         (self.behaviour.prepare_update)(new, old);
         let before = old.pointer("/metadata/generation").and_then(Value::as_i64);
         let after = match self.behaviour.has_generation {
-            true if content_differs(new, old) => Some(before.unwrap_or(0) + 1),
+            true if content_differs(new, old, self.has_status()) => Some(before.unwrap_or(0) + 1),
             _ => before,
         };
         // A kind whose generation also counts other things (an annotation) has already set it higher than the old one.
@@ -485,6 +532,9 @@ impl Kind {
 
     /// Before a write of the status subresource is validated: everything but `status` and metadata is the old object's.
     pub fn prepare_status(&self, new: &mut Value, old: &Value) {
+        if self.is_custom() {
+            return keep_all_but_status(new, old);
+        }
         let before = old.pointer("/metadata/generation").and_then(Value::as_i64);
         let (Some(target), Some(source)) = (new.as_object_mut(), old.as_object()) else { return };
         target.retain(|key, _| matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"));
@@ -522,11 +572,35 @@ fn keep(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-fn content_differs(new: &Value, old: &Value) -> bool {
+/// A status that anybody may write is content like the rest.
+fn content_differs(new: &Value, old: &Value, has_status: bool) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
-    let content = |key: &str| !matches!(key, "apiVersion" | "kind" | "metadata" | "status");
+    let content = |key: &str| match key {
+        "apiVersion" | "kind" | "metadata" => false,
+        "status" => !has_status,
+        _ => true,
+    };
     new.iter().any(|(key, value)| content(key) && old.get(key) != Some(value))
         || old.keys().any(|key| content(key) && !new.contains_key(key))
+}
+
+/// The status of a custom resource is all that a write of it changes, and who owns it.
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    let mut kept = old.clone();
+    let (Some(from), Some(to)) = (new.as_object_mut(), kept.as_object_mut()) else { return };
+    match from.shift_remove("status") {
+        Some(status) => to.insert("status".to_owned(), status),
+        None => to.shift_remove("status"),
+    };
+    let own = from.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = to.get_mut("metadata").and_then(Value::as_object_mut);
+    if let (Some(own), Some(metadata)) = (own, metadata) {
+        match own.shift_remove("managedFields") {
+            Some(entries) => metadata.insert("managedFields".to_owned(), entries),
+            None => metadata.shift_remove("managedFields"),
+        };
+    }
+    *new = kept;
 }
 
 /// All kinds served, in discovery's order. A value: adding or removing a kind gives another registry, which shares
@@ -713,7 +787,7 @@ impl Registry {
 }
 
 /// Kubernetes' order of versions, greatest first: GA over beta over alpha, higher numbers first, anything else by name.
-fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<&str>) {
+pub(crate) fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<&str>) {
     let other = (0, 0, 0, std::cmp::Reverse(version));
     let Some(rest) = version.strip_prefix('v') else { return other };
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -750,6 +824,7 @@ mod tests {
             root: TypeId(0),
             subresources: Vec::new(),
             behaviour: &Behaviour::PLAIN,
+            custom: None,
         }
     }
 

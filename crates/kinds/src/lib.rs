@@ -3,6 +3,7 @@
 pub mod kind;
 
 pub mod builtin;
+pub mod custom;
 pub mod decode;
 pub mod defaults;
 pub mod openapi;
@@ -20,6 +21,7 @@ pub mod strategic;
 pub mod typed;
 pub mod validate;
 
+pub use custom::Custom;
 pub use kind::{
     Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kept, Kind, NameRule, Registry, Subresource,
 };

@@ -834,6 +834,8 @@ impl Schemas<'_> {
                 Some("v1.JSON") => self.reference("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"),
                 _ => json!({ "x-kubernetes-preserve-unknown-fields": true }),
             },
+            // Custom resources are published as their definitions have them.
+            Shape::Deduced | Shape::Scalar => json!({ "x-kubernetes-preserve-unknown-fields": true }),
             Shape::Struct(id) => {
                 let name = format!("io.k8s.{}", self.schema.get(*id).name);
                 self.reference(&name)

@@ -208,7 +208,7 @@ impl Writer<'_> {
                     put_bytes(inner, 3, text(value).as_bytes());
                 }),
             ),
-            Shape::Any => put_bytes(
+            Shape::Any | Shape::Deduced | Shape::Scalar => put_bytes(
                 out,
                 number,
                 &message_of(|inner| {

@@ -33,7 +33,7 @@ impl Schema {
 }
 
 /// A struct: its name as Go has it (`v1.PodSpec` in error texts) and its fields in order of declaration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Type {
     /// The full name of the type table, e.g. `api.core.v1.PodSpec`.
     pub name: Arc<str>,
@@ -41,12 +41,12 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// `x-kubernetes-map-type: atomic`: apply replaces it as a whole.
     pub atomic: bool,
-    /// Unknown fields are kept (custom resources only).
+    /// Unknown fields are kept, and owned key by key (custom resources only).
     pub preserve_unknown: bool,
 }
 
 /// One field of a struct.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Field {
     /// The JSON name.
     pub name: Arc<str>,
@@ -94,6 +94,10 @@ pub enum Shape {
     IntOrString,
     /// `metav1.FieldsV1`, `RawExtension`, `JSON`: any JSON, kept as it is.
     Any,
+    /// Any JSON whose objects are owned key by key: what a custom resource says nothing of.
+    Deduced,
+    /// Text, number or truth: a string of a custom resource with a format.
+    Scalar,
     Struct(TypeId),
     /// An object of this type or something simpler (`JSONSchemaPropsOrBool`, `..OrArray`, `..OrStringArray`).
     StructOr(TypeId, Alternative),

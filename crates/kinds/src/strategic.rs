@@ -364,7 +364,7 @@ fn go_kind(shape: &Shape) -> &'static str {
         Shape::Bytes | Shape::List(..) => "slice",
         Shape::Map(_) => "map",
         Shape::Time | Shape::MicroTime | Shape::Quantity | Shape::IntOrString => "struct",
-        Shape::Any | Shape::Struct(_) | Shape::StructOr(..) => "struct",
+        Shape::Any | Shape::Deduced | Shape::Scalar | Shape::Struct(_) | Shape::StructOr(..) => "struct",
     }
 }
 

@@ -221,6 +221,7 @@ fn read_kinds(table: &'static str, schema: &Arc<Schema>) -> Vec<Kind> {
             root,
             subresources: Vec::new(),
             behaviour: crate::builtin::behaviour(&group, kind),
+            custom: None,
         };
         for fact in words {
             match fact.split_once('=').unwrap_or((fact, "")) {

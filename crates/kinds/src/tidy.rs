@@ -90,7 +90,7 @@ fn tidy_value(schema: &Schema, shape: &Shape, value: &mut Value) -> Result<(), U
             }
             map.values_mut().try_for_each(|value| tidy_value(schema, shape, value))
         }
-        (Shape::Any | Shape::StructOr(..), _) => Ok(()),
+        (Shape::Any | Shape::Deduced | Shape::StructOr(..), _) => Ok(()),
         (Shape::Bool, Value::Bool(_)) => Ok(()),
         (Shape::Int32 | Shape::Int64, Value::Number(n)) if n.is_i64() => Ok(()),
         (Shape::Float | Shape::IntOrString, Value::Number(_)) => Ok(()),

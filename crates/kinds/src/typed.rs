@@ -56,7 +56,7 @@ enum Form {
 
 impl<'a> Ref<'a> {
     fn is_open(self) -> bool {
-        matches!(self, Ref::Untyped | Ref::Deduced | Ref::Shape(Shape::Any | Shape::StructOr(..), _))
+        matches!(self, Ref::Untyped | Ref::Deduced | Ref::Shape(Shape::Any | Shape::Deduced | Shape::StructOr(..), _))
     }
 
     fn form(self, value: Option<&Value>) -> Form {
@@ -74,7 +74,9 @@ impl<'a> Ref<'a> {
             Ref::Type(id) => struct_atom(schema, id, None),
             Ref::Shape(Shape::Any, _) | Ref::Untyped => Ref::open_atom(form, Ref::Untyped, true),
             // Kubernetes publishes these without a type.
-            Ref::Deduced | Ref::Shape(Shape::StructOr(..), _) => Ref::open_atom(form, Ref::Deduced, false),
+            Ref::Deduced | Ref::Shape(Shape::Deduced | Shape::StructOr(..), _) => {
+                Ref::open_atom(form, Ref::Deduced, false)
+            }
             Ref::Shape(shape, own) => match shape {
                 Shape::String | Shape::Bytes => Atom::Scalar(Scalar::String),
                 Shape::Bool => Atom::Scalar(Scalar::Boolean),

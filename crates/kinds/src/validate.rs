@@ -14,8 +14,17 @@ const FIELD_IMMUTABLE: &str = "field is immutable";
 
 /// Everything wrong with an object that is to be created. The name has been generated already.
 pub fn create(kind: &Kind, object: &Value) -> Vec<Cause> {
+    if let Some(custom) = &kind.custom {
+        let of_type = custom.check_type(kind, object);
+        if !of_type.is_empty() {
+            return of_type;
+        }
+        let mut causes = metadata(object, kind.namespaced, kind.behaviour.name);
+        causes.extend(custom.check(object, None));
+        return causes;
+    }
     let mut causes = metadata(object, kind.namespaced, kind.behaviour.name);
-    causes.extend(standard_finalizers(object));
+    causes.extend(standard_finalizers(kind, object));
     causes.extend((kind.behaviour.validate_create)(object));
     if kind.behaviour.name_last {
         let (names, others): (Vec<Cause>, Vec<Cause>) =
@@ -28,22 +37,39 @@ pub fn create(kind: &Kind, object: &Value) -> Vec<Cause> {
 
 /// Everything wrong with what is to take the place of `old`.
 pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
+    if let Some(custom) = &kind.custom {
+        let of_type = custom.check_type(kind, new);
+        if !of_type.is_empty() {
+            return of_type;
+        }
+        let mut causes = metadata_update(new, old);
+        causes.extend(custom.check(new, Some(old)));
+        return causes;
+    }
     let mut causes = metadata_update(new, old);
-    causes.extend(standard_finalizers(new));
+    causes.extend(standard_finalizers(kind, new));
     causes.extend((kind.behaviour.validate_update)(new, old));
     once(causes)
 }
 
 /// Everything wrong with a write of the status subresource.
 pub fn status(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
+    if let Some(custom) = &kind.custom {
+        let mut causes = metadata_update(new, old);
+        causes.extend(custom.check_status(new, old));
+        return causes;
+    }
     let mut causes = metadata_update(new, old);
-    causes.extend(standard_finalizers(new));
+    causes.extend(standard_finalizers(kind, new));
     causes.extend((kind.behaviour.validate_status)(new, old));
     once(causes)
 }
 
 /// Everything wrong with a write of any other subresource.
 pub fn part(kind: &Kind, part: &str, new: &Value, old: &Value) -> Vec<Cause> {
+    if kind.is_custom() {
+        return update(kind, new, old);
+    }
     let mut causes = metadata_update(new, old);
     causes.extend((kind.behaviour.validate_part)(part, new, old));
     once(causes)
@@ -218,9 +244,12 @@ fn finalizers(finalizers: &Value) -> Vec<Cause> {
 }
 
 /// A finalizer without a domain is one of Kubernetes' own.
-fn standard_finalizers(object: &Value) -> Vec<Cause> {
+fn standard_finalizers(kind: &Kind, object: &Value) -> Vec<Cause> {
     const STANDARD: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
     let mut causes = Vec::new();
+    if kind.behaviour.any_finalizer {
+        return causes;
+    }
     for (at, finalizer) in object.list("metadata.finalizers").iter().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
         if !text.contains('/') && !STANDARD.contains(&text) {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use api::{Ask, Target, Verb};
+use api::status::GroupResource;
+use api::{Ask, Details, Reason, Status, Target, Verb};
 use kinds::{Kind, Registry};
 
 /// Where a path leads.
@@ -12,10 +13,35 @@ pub enum Found {
     NoSuchGroup,
     NoSuchPath,
     NoSuchMethod,
+    /// A custom resource has its own words for what it has not.
+    Refused(Box<Status>),
 }
 
 /// Finds the kind of a resource path and checks that path and method exist for it.
 pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
+    let found = find_in(registry, ask, target);
+    if registry.group(&target.group).is_none_or(|group| !group.custom) {
+        return found;
+    }
+    let of = GroupResource { group: &target.group, resource: &target.resource };
+    let custom = registry.kind(&target.group, &target.version, &target.resource);
+    match found {
+        Found::NoSuchPath if !target.subresource.is_empty() && custom.is_some() => {
+            Found::Refused(Box::new(Status::not_found(of, &target.name)))
+        }
+        Found::NoSuchPath => Found::NoSuchGroup,
+        Found::NoSuchMethod => {
+            let text =
+                format!("{} is not supported on resources of kind {}", ask.verb, api::go::quote(&of.to_string()));
+            let details = Details { group: target.group.clone(), kind: target.resource.clone(), ..Details::default() };
+            let status = Status::failure(405, Reason::MethodNotAllowed, text);
+            Found::Refused(Box::new(Status { details: Some(details), ..status }))
+        }
+        other => other,
+    }
+}
+
+fn find_in(registry: &Registry, ask: &Ask, target: &Target) -> Found {
     if ask.path.starts_with("//") || ask.path.starts_with("/./") {
         return Found::NoSuchGroup;
     }

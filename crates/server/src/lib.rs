@@ -30,6 +30,7 @@ mod verbs;
 mod as_controller;
 pub mod bootstrap_objects;
 mod certificates;
+mod definitions;
 mod issue;
 pub mod lookup;
 pub mod metrics;
@@ -100,7 +101,9 @@ impl Server {
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
         let compacting = state.clone();
-        tasks.spawn(async move { compacting.objects.compact_in_time(&compacting.stopping).await });
+        tasks.spawn(async move {
+            compacting.objects.compact_in_time(&compacting.stopping, || definitions::forget(&compacting)).await
+        });
         Ok(Server { state, front, tasks })
     }
 

@@ -61,6 +61,10 @@ pub struct Shape {
     pub table: Arc<str>,
     /// JSON pointers of the fields that selectors may ask for, without the metadata ones.
     pub selectable: Vec<Arc<str>>,
+    /// The revision since which the resource is what it is: a newer shape takes the place of an older one.
+    pub since: Revision,
+    /// Objects are written with their keys in order, as Go writes maps.
+    pub sorted: bool,
 }
 
 /// The objects of one resource: the present as a snapshot, the recent past as a ring.
@@ -97,6 +101,8 @@ pub struct Entry {
     pub uid: Box<str>,
     /// `metadata.deletionTimestamp` in seconds since 1970.
     pub deleted_at: Option<i64>,
+    /// Where in the JSON the resource version is.
+    version_at: Option<u32>,
     labels: Box<[(Box<str>, Box<str>)]>,
     /// In the order of [`Shape::selectable`].
     fields: Box<[Box<str>]>,
@@ -152,9 +158,9 @@ impl Objects {
         }
     }
 
-    /// Forgets what is past its time, until the server stops. A watch that is further behind, and a list that goes on at
+    /// Forgets what is past its time, and what else the caller has to forget, until the server stops. A watch that is further behind, and a list that goes on at
     /// an older revision, are told that it is gone.
-    pub async fn compact_in_time(&self, stopping: &CancellationToken) {
+    pub async fn compact_in_time(&self, stopping: &CancellationToken, also: impl Fn()) {
         let mut ticks = tokio::time::interval(self.limits.time);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut mark = 0;
@@ -164,6 +170,7 @@ impl Objects {
                 _ = ticks.tick() => {}
             }
             self.compact(std::mem::replace(&mut mark, self.revision()));
+            also();
         }
     }
 
@@ -181,18 +188,29 @@ impl Objects {
 
     /// The collection of a resource; the first call reads it from the store.
     pub fn collection(&self, shape: &Shape) -> Result<Arc<Collection>, store::Error> {
-        if let Some(found) = self.collections.load().get(&shape.table) {
-            return Ok(found.clone());
+        let found =
+            || self.collections.load().get(&shape.table).filter(|found| found.shape.since >= shape.since).cloned();
+        if let Some(found) = found() {
+            return Ok(found);
         }
         let _one_at_a_time = lock(&self.opening);
-        if let Some(found) = self.collections.load().get(&shape.table) {
-            return Ok(found.clone());
+        if let Some(found) = found() {
+            return Ok(found);
         }
         let opened = Collection::open(self, shape.clone())?;
         let mut collections = HashMap::clone(&self.collections.load());
-        collections.insert(shape.table.clone(), opened.clone());
+        let outdated = collections.insert(shape.table.clone(), opened.clone());
         self.collections.store(Arc::new(collections));
+        if let Some(outdated) = outdated {
+            let follower: Arc<dyn Follower> = outdated;
+            self.store.unfollow(&shape.table, &follower);
+        }
         Ok(opened)
+    }
+
+    /// The tables of all collections.
+    pub fn tables(&self) -> Vec<Arc<str>> {
+        self.collections.load().keys().cloned().collect()
     }
 
     /// How many objects each resource has that anybody asked for, by table.
@@ -249,7 +267,7 @@ impl Objects {
     async fn put(&self, shape: &Shape, key: &str, expect: Expect, object: &mut Value) -> Result<Written, WriteError> {
         // The collection must follow before the write: it is what the writer's next read sees.
         self.collection(shape).map_err(WriteError::Store)?;
-        let (head, tail) = encode(object);
+        let (head, tail) = encode(object, shape.sorted);
         let change = Change::Put(store::Value::Stamped { head: head.clone(), tail: tail.clone() });
         let write = Write { table: shape.table.clone(), key: key.to_string(), expect, change };
         let revision = self.commit(write).await?;
@@ -376,6 +394,7 @@ impl Collection {
     fn entry(&self, key: Arc<str>, revision: Revision, json: Bytes) -> Arc<Entry> {
         let mut pointers: Vec<&str> = vec!["/metadata/uid", "/metadata/labels", "/metadata/deletionTimestamp"];
         pointers.extend(self.shape.selectable.iter().map(|pointer| &**pointer));
+        let version_at = version_starts(&json, self.shape.sorted).and_then(|at| u32::try_from(at).ok());
         let picked = pick(&json, &pointers);
         let labels = match &picked[1] {
             Value::Object(map) => {
@@ -389,6 +408,7 @@ impl Collection {
             key,
             revision,
             json,
+            version_at,
             uid: picked[0].as_str().unwrap_or_default().into(),
             deleted_at: deleted_at.map(|at| at.as_second()),
             labels,
@@ -493,7 +513,7 @@ impl Entry {
 
     /// The JSON with another revision in it, as a deletion shows the last state.
     pub fn json_at(&self, revision: Revision) -> Bytes {
-        let Some(at) = version_starts(&self.json) else { return self.json.clone() };
+        let Some(at) = self.version_at.map(|at| at as usize) else { return self.json.clone() };
         let end = at + memchr::memchr(b'"', &self.json[at..]).unwrap_or(0);
         [&self.json[..at], revision.to_string().as_bytes(), &self.json[end..]].concat().into()
     }
@@ -512,18 +532,46 @@ pub fn set_resource_version(object: &mut Value, revision: Revision) {
 
 const VERSION_FIELD: &[u8] = b"\"resourceVersion\":\"";
 
-/// The JSON around the place of the resource version. Names before it in `metadata` were validated and hold no quotes,
-/// so the first occurrence is the object's own.
-fn encode(object: &mut Value) -> (Bytes, Bytes) {
-    order_metadata(object);
+/// The JSON around the place of the resource version.
+fn encode(object: &mut Value, sorted: bool) -> (Bytes, Bytes) {
+    match sorted {
+        false => order_metadata(object),
+        true => {
+            set_resource_version(object, 0);
+            object.sort_all_objects();
+        }
+    }
     let json = Bytes::from(api::codec::to_json(object));
-    let at = version_starts(&json).unwrap_or(json.len());
+    let at = version_starts(&json, sorted).unwrap_or(json.len());
     let end = at + memchr::memchr(b'"', &json[at..]).unwrap_or(0);
     (json.slice(..at), json.slice(end..))
 }
 
-fn version_starts(json: &[u8]) -> Option<usize> {
-    memchr::memmem::find(json, VERSION_FIELD).map(|at| at + VERSION_FIELD.len())
+fn version_starts(json: &[u8], sorted: bool) -> Option<usize> {
+    match sorted {
+        // Names before it in `metadata` were validated and hold no quotes: the first occurrence is the object's own.
+        false => memchr::memmem::find(json, VERSION_FIELD).map(|at| at + VERSION_FIELD.len()),
+        // Anything may be before it, labels and a user's own fields of that name among others.
+        true => place_of_version(json),
+    }
+}
+
+fn place_of_version(json: &[u8]) -> Option<usize> {
+    #[derive(serde::Deserialize)]
+    struct Root<'a> {
+        #[serde(borrow)]
+        metadata: Metadata<'a>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        resource_version: &'a serde_json::value::RawValue,
+    }
+    let root: Root = serde_json::from_slice(json).ok()?;
+    let raw = root.metadata.resource_version.get();
+    // The text is a part of the document; it begins behind its quote.
+    Some(raw.as_ptr() as usize - json.as_ptr() as usize + 1)
 }
 
 /// Metadata in Go's order, with a resource version (of whatever value) in its place.

@@ -50,10 +50,15 @@ fn compile(kind: &Kind, collection: &Collection, selector: &FieldSelector) -> Re
         let of = match term.field.as_str() {
             "metadata.name" => Of::Name,
             // Kinds of the cluster that say what can be selected do not say the namespace.
-            "metadata.namespace" if kind.namespaced || kind.behaviour.selectable.is_empty() => Of::Namespace,
+            "metadata.namespace" if kind.namespaced || (!kind.is_custom() && kind.behaviour.selectable.is_empty()) => {
+                Of::Namespace
+            }
             field => {
-                let known = kind.behaviour.selectable.iter().find(|(label, _)| *label == field);
-                let index = known.and_then(|(_, pointer)| collection.field_index(pointer));
+                let known = match &kind.custom {
+                    None => kind.behaviour.selectable.iter().find(|(label, _)| *label == field).map(|(_, at)| *at),
+                    Some(custom) => custom.selectable.iter().find(|(label, _)| **label == *field).map(|(_, at)| &**at),
+                };
+                let index = known.and_then(|pointer| collection.field_index(pointer));
                 Of::Field(index.ok_or_else(|| unknown_field(kind, field))?)
             }
         };
@@ -64,7 +69,7 @@ fn compile(kind: &Kind, collection: &Collection, selector: &FieldSelector) -> Re
 
 fn unknown_field(kind: &Kind, field: &str) -> Status {
     Status::bad_request(match kind.behaviour.selectable {
-        [] => {
+        [] if !kind.is_custom() => {
             format!(r#"{} is not a known field selector: only "metadata.name", "metadata.namespace""#, go::quote(field))
         }
         _ => (kind.behaviour.not_selectable)(field),

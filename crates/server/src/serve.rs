@@ -144,6 +144,7 @@ async fn steps(
         kind_of::Found::NoSuchGroup => return Ok((documents::not_found_text(), lenient)),
         kind_of::Found::NoSuchPath => return Err(Status::no_such_path()),
         kind_of::Found::NoSuchMethod => return Err(Status::method_not_allowed()),
+        kind_of::Found::Refused(status) => return Err(*status),
     };
     passed.known = true;
     let accept = match verbs::forms(&found, ask, target) {
@@ -151,7 +152,7 @@ async fn steps(
         None => lenient,
     };
     let warnings = &mut passed.warnings;
-    warnings.extend((!found.behaviour.deprecated.is_empty()).then(|| found.behaviour.deprecated.to_string()));
+    warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
     let cx = Cx { state, user: &user, ask, headers, accept, now };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }

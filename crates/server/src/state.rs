@@ -81,6 +81,8 @@ pub struct State {
     pub options: Options,
     pub objects: Objects,
     pub registry: ArcSwap<Registry>,
+    /// Told whenever the registry is another: watches of custom resources end with what they watch.
+    pub registry_changed: tokio::sync::watch::Sender<()>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub allocator: Allocator,
@@ -116,6 +118,7 @@ impl State {
             options,
             objects,
             registry: ArcSwap::from_pointee(registry),
+            registry_changed: tokio::sync::watch::Sender::new(()),
             authenticator,
             authorizer: Authorizer::default(),
             allocator: Allocator::new(range),
@@ -137,6 +140,7 @@ impl State {
         for resource in [flow::LEVELS, flow::SCHEMAS] {
             state.observe(flow::GROUP, resource, move |state, old, new| state.flow.on_change(resource, old, new))?;
         }
+        crate::definitions::follow(&state)?;
         if let Some(services) = state.registry.load().kind("", "v1", "services") {
             state.allocator.follow(&*state.collection(services)?);
         }
@@ -191,6 +195,15 @@ impl State {
 
     /// How the objects of a kind are kept.
     pub fn shape(&self, kind: &Kind) -> Shape {
+        if let Some(custom) = &kind.custom {
+            let table = format!("{}/{}", kind.group, kind.plural).into();
+            return Shape {
+                table,
+                selectable: custom.selectable_anywhere.clone(),
+                since: custom.since(),
+                sorted: true,
+            };
+        }
         // Kinds that are kept as another share its table, and what it selects by.
         let (group, behaviour) = match kind.kept() {
             Some(kept) => (kept.group, kinds::builtin::behaviour(kept.group, &kind.kind)),
@@ -198,7 +211,7 @@ impl State {
         };
         let table = if group.is_empty() { kind.plural.clone() } else { format!("{group}/{}", kind.plural).into() };
         let selectable = behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
-        Shape { table, selectable }
+        Shape { table, selectable, since: 0, sorted: false }
     }
 
     /// The objects of a kind.

@@ -1,8 +1,10 @@
 //! Objects in another form: Tables and partial metadata. Pure; the columns and rows are the kind's.
 
+use std::sync::Arc;
+
 use api::Status;
 use jiff::Timestamp;
-use kinds::{Behaviour, Column, Kind};
+use kinds::{Behaviour, Column, Custom, Kind};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Include, MetaVersion, Transform};
@@ -59,13 +61,24 @@ pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept
 
 /// The list document of a kind.
 pub fn plain_list(kind: &Kind, mut items: Vec<Value>, metadata: Value) -> Value {
-    if !kind.is_custom() {
-        for item in items.iter_mut().filter_map(Value::as_object_mut) {
-            item.shift_remove("kind");
-            item.shift_remove("apiVersion");
-        }
+    if kind.is_custom() {
+        let metadata = custom_metadata(metadata);
+        return json!({"apiVersion": kind.api_version(), "items": items, "kind": &*kind.list_kind, "metadata": metadata});
+    }
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        item.shift_remove("kind");
+        item.shift_remove("apiVersion");
     }
     json!({"kind": &*kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+}
+
+/// `ListMeta` of a list of custom resources: Go writes a map, which always says how the list goes on.
+pub fn custom_metadata(mut metadata: Value) -> Value {
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.entry("continue").or_insert_with(|| "".into());
+    }
+    metadata.sort_all_objects();
+    metadata
 }
 
 /// `PartialObjectMetadata` of an object.
@@ -94,6 +107,9 @@ pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) 
 
 /// An object of a kind with nothing in it, as Go encodes its zero value.
 pub fn empty(kind: &Kind) -> Value {
+    if kind.is_custom() {
+        return json!({"apiVersion": kind.api_version(), "kind": &*kind.kind});
+    }
     let mut out = kind.zero();
     let root = match &mut out {
         Value::Object(root) => root,
@@ -165,10 +181,12 @@ fn table(
     let own = behaviour.columns;
     let default = [NAME, CREATED_AT];
     let columns: &[Column] = if own.is_empty() { &default } else { own };
-    let definitions: Vec<Value> = columns
-        .iter()
-        .map(|c| json!({"name": c.name, "type": c.type_, "format": c.format, "description": c.description, "priority": c.priority}))
-        .collect();
+    // What stands for a part of a custom resource has no columns of it.
+    let custom = kind.custom.as_ref().filter(|_| objects.iter().all(|object| object["kind"] == json!(&*kind.kind)));
+    let definitions = match custom {
+        None => columns.iter().map(definition).collect(),
+        Some(custom) => custom_definitions(custom),
+    };
     let rows: Vec<Value> = objects
         .into_iter()
         .map(|mut object| {
@@ -184,6 +202,7 @@ fn table(
             }
             let shaped = kept.as_ref().unwrap_or(&object);
             let cells = match own {
+                _ if custom.is_some() => custom_cells(custom, &object, now),
                 [] => vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()],
                 _ => (behaviour.row)(shaped, now),
             };
@@ -210,8 +229,25 @@ fn table(
         "metadata": metadata,
         "columnDefinitions": definitions,
         // The general conversion makes rows one by one, and none of nothing.
-        "rows": if rows.is_empty() && own.is_empty() { Value::Null } else { rows.into() },
+        "rows": if rows.is_empty() && own.is_empty() && custom.is_none() { Value::Null } else { rows.into() },
     })
+}
+
+fn definition(c: &Column) -> Value {
+    json!({"name": c.name, "type": c.type_, "format": c.format, "description": c.description, "priority": c.priority})
+}
+
+fn custom_definitions(custom: &Custom) -> Vec<Value> {
+    let own = custom.columns.iter().map(|c| {
+        json!({"name": &*c.name, "type": &*c.type_, "format": &*c.format, "description": &*c.description, "priority": c.priority})
+    });
+    std::iter::once(definition(&NAME)).chain(own).collect()
+}
+
+fn custom_cells(custom: Option<&Arc<Custom>>, object: &Value, now: Timestamp) -> Vec<Value> {
+    let columns = custom.map(|custom| custom.columns.as_slice()).unwrap_or_default();
+    let name = object["metadata"]["name"].clone();
+    std::iter::once(name).chain(columns.iter().map(|column| column.cell(object, now))).collect()
 }
 
 /// The Go type that an error text names: `*core.ConfigMap`.

@@ -18,7 +18,6 @@ mod version;
 mod whoami;
 
 mod files;
-mod jsonpath;
 mod output;
 mod resolve;
 mod rights;

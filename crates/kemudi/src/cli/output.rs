@@ -1,10 +1,10 @@
 //! How objects are printed: the formats of `-o`. Takes values, gives text; asks nobody.
 
+use api::jsonpath::JsonPath;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Value, json};
 
-use super::jsonpath::JsonPath;
 use super::{Failure, Outcome};
 
 /// What `-o` asked for.

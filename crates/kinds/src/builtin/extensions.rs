@@ -57,13 +57,39 @@ pub static CUSTOM_RESOURCE_DEFINITION: Behaviour = Behaviour {
         names(&mut out, new.at("status.acceptedNames"), "status.acceptedNames");
         out
     },
+    begin_delete,
     columns: columns::CUSTOM_RESOURCE_DEFINITION,
     row: rows::custom_resource_definition,
     has_status: true,
     has_generation: true,
     unconditional_update: false,
+    any_finalizer: true,
     ..Behaviour::PLAIN
 };
+
+/// A definition stays until what it defined is gone, whatever the request says of dependents; its deletion is no change
+/// that is counted.
+fn begin_delete(definition: &mut Value) {
+    const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+    let own = |finalizer: &&Value| !["orphan", "foregroundDeletion", FINALIZER].iter().any(|other| *finalizer == other);
+    let mut finalizers: Vec<Value> = definition.list("metadata.finalizers").iter().filter(own).cloned().collect();
+    finalizers.push(FINALIZER.into());
+    let generation = definition.int("metadata.generation");
+    let since = definition.at("metadata.deletionTimestamp").clone();
+    definition.set("metadata.finalizers", finalizers);
+    definition.set("metadata.generation", generation - 1);
+    definition.remove("metadata.deletionGracePeriodSeconds");
+    let mut conditions = definition.list("status.conditions").to_vec();
+    conditions.retain(|condition| condition.text("type") != "Terminating");
+    conditions.push(json!({
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": since,
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }));
+    definition.set("status.conditions", conditions);
+}
 
 pub static API_SERVICE: Behaviour = Behaviour {
     default: |service| default_service(service, "spec.service"),
@@ -87,6 +113,7 @@ pub static API_SERVICE: Behaviour = Behaviour {
     name: NameRule::PathSegment,
     has_status: true,
     unconditional_update: false,
+    any_finalizer: true,
     ..Behaviour::PLAIN
 };
 

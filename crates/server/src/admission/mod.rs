@@ -1,6 +1,7 @@
 //! Admission: what changes or refuses a write after it was decoded. One plugin a file; the lists below are the run order.
 
 mod certificates;
+mod custom_resources;
 mod default_ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -66,6 +67,7 @@ pub trait Plugin: Sync {
 }
 
 const ALL: &[&dyn Plugin] = &[
+    &custom_resources::CustomResourcesOfTerminating,
     &namespace_lifecycle::NamespaceLifecycle,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,

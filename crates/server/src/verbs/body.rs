@@ -77,6 +77,11 @@ impl<'a> Wanted<'a> {
     pub fn api_version(&self) -> String {
         meta::api_version(self.group, self.version)
     }
+
+    /// A custom resource itself, not the scale of one.
+    pub fn is_custom(&self) -> bool {
+        self.kind.is_custom() && self.root == self.kind.root
+    }
 }
 
 /// The object that a body holds, its `kind` and `apiVersion` filled in, and what strict clients want to know.
@@ -89,10 +94,14 @@ pub fn object(
 ) -> Result<Value, Status> {
     let unrecognized = |why: String| unrecognized(wanted, &why, bytes);
     let Read { api_version, kind, content, duplicates } = parse(bytes, encoding).map_err(unrecognized)?;
-    check_kind(wanted, &api_version, &kind).map_err(|why| why.unwrap_or_else(unrecognized))?;
+    let checked = match wanted.is_custom() {
+        true => check_custom_kind(wanted, &api_version, &kind, &content),
+        false => check_kind(wanted, &api_version, &kind),
+    };
+    checked.map_err(|why| why.unwrap_or_else(unrecognized))?;
     let (decoded, resets) = match &content {
         Content::Json(json) => {
-            let decoded = decode::decode(&wanted.kind.schema, wanted.root, json).map_err(|why| why.to_string());
+            let decoded = wanted.kind.decode_as(wanted.root, json).map_err(|why| why.to_string());
             (decoded, managed::body_asks_reset(json))
         }
         Content::Message(raw) => (message(wanted, raw), false),
@@ -148,7 +157,7 @@ pub fn options(wanted: Wanted, bytes: &[u8], encoding: Encoding) -> Result<Value
         )));
     }
     let decoded = match &content {
-        Content::Json(json) => decode::decode(&wanted.kind.schema, wanted.root, json).map_err(|why| why.to_string()),
+        Content::Json(json) => wanted.kind.decode_as(wanted.root, json).map_err(|why| why.to_string()),
         Content::Message(raw) => message(wanted, raw),
     };
     decoded.map(|decoded| decoded.object).map_err(Status::bad_request)
@@ -196,7 +205,7 @@ fn message(wanted: Wanted, raw: &[u8]) -> Result<Decoded, String> {
 /// An object that came out of a patch, decoded again. Answers it and what strict clients want to know.
 pub fn patched(wanted: Wanted, value: Value) -> Result<(Value, Vec<String>), String> {
     let resets = managed::asks_reset(&value);
-    let decoded = decode::normalize(&wanted.kind.schema, wanted.root, value).map_err(|why| why.to_string())?;
+    let decoded = wanted.kind.normalize_as(wanted.root, value).map_err(|why| why.to_string())?;
     let mut object = with_type(wanted, decoded.object);
     if resets {
         managed::mark_reset(&mut object);
@@ -205,6 +214,11 @@ pub fn patched(wanted: Wanted, value: Value) -> Result<(Value, Vec<String>), Str
 }
 
 fn with_type(wanted: Wanted, mut object: Value) -> Value {
+    if wanted.is_custom() {
+        // What a custom object says it is, right or wrong, it keeps saying until it is validated.
+        meta::metadata_mut(&mut object);
+        return object;
+    }
     let old = object.as_object_mut().map(std::mem::take).unwrap_or_default();
     let mut root = api::Object::new();
     root.insert("kind".into(), wanted.kind_name.into());
@@ -258,6 +272,24 @@ fn check_kind(wanted: Wanted, api_version: &str, kind: &str) -> Result<(), Refus
         go::quote(given_version),
         wanted.kind_name
     )))))
+}
+
+/// A custom object says its kind, which is looked at with the rest of it, and the version of the path.
+fn check_custom_kind(wanted: Wanted, api_version: &str, kind: &str, content: &Content) -> Result<(), Refusal> {
+    if let (true, Content::Json(json)) = (kind.is_empty(), content) {
+        return Err(Refusal::Unrecognized(kind_is_missing(&String::from_utf8_lossy(json))));
+    }
+    if api_version != wanted.api_version() {
+        return Err(Refusal::Status(Box::new(Status::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            wanted.api_version()
+        )))));
+    }
+    Ok(())
+}
+
+pub fn kind_is_missing(body: &str) -> String {
+    format!("Object 'Kind' is missing in '{body}'")
 }
 
 /// Why a body is not of the kind that was wanted.

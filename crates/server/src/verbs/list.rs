@@ -44,7 +44,7 @@ pub async fn list(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     }
     let page = page(cx, at, &options).await?;
     match cx.accept {
-        Accept { media: Media::Json, transform: None, pretty: false, .. } if at.kind.kept().is_none() => {
+        Accept { media: Media::Json, transform: None, pretty: false, .. } if page.shows_stored(at.kind) => {
             Ok(Answer::Raw(stream_list(cx, at.kind, page)))
         }
         accept => {
@@ -63,6 +63,14 @@ pub struct Page {
 }
 
 impl Page {
+    /// Whether the stored bytes are what is shown.
+    fn shows_stored(&self, kind: &Kind) -> bool {
+        match kind.is_custom() {
+            false => kind.kept().is_none(),
+            true => self.entries.iter().all(|entry| kind.shows_stored(entry.revision)),
+        }
+    }
+
     /// `ListMeta`.
     pub fn metadata(&self) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
@@ -224,23 +232,29 @@ fn read_token(token: &str) -> Result<(i64, String), String> {
 
 /// The list as it goes over the wire: stored bytes, spliced.
 fn stream_list(cx: &Cx<'_>, kind: &Kind, page: Page) -> http::Response<Body> {
-    let head = format!(
-        r#"{{"kind":"{}","apiVersion":"{}","metadata":{},"items":["#,
-        kind.list_kind,
-        kind.api_version(),
-        page.metadata()
-    );
-    let custom = kind.is_custom();
-    let skip = if custom { 0 } else { type_prefix_bytes(kind) };
+    let (head, tail) = match kind.is_custom() {
+        false => {
+            let (kind, api_version) = (&kind.list_kind, kind.api_version());
+            let head =
+                format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{},"items":["#, page.metadata());
+            (head, "]}\n".to_owned())
+        }
+        true => {
+            let metadata = transform::custom_metadata(page.metadata());
+            let tail = format!("],\"kind\":\"{}\",\"metadata\":{metadata}}}\n", kind.list_kind);
+            (format!(r#"{{"apiVersion":"{}","items":["#, kind.api_version()), tail)
+        }
+    };
+    let skip = if kind.is_custom() { 0 } else { type_prefix_bytes(kind) };
     let total: usize =
-        head.len() + 3 + page.entries.iter().map(|e| e.json.len() + 2 - skip.min(e.json.len())).sum::<usize>();
+        head.len() + tail.len() + page.entries.iter().map(|e| e.json.len() + 2 - skip.min(e.json.len())).sum::<usize>();
     let zip = total >= respond::GZIP_BYTES_MIN && respond::takes_gzip(cx.headers);
     if total <= PIECE_BYTES {
-        let mut pieces = Pieces { head: Some(head), entries: page.entries.into_iter(), skip, first: true, done: false };
+        let mut pieces = Pieces { head, tail, entries: page.entries.into_iter(), skip, first: true, done: false };
         let bytes = pieces.next().unwrap_or_default();
         return respond::raw(200, Media::Json.content_type(), bytes);
     }
-    let pieces = Pieces { head: Some(head), entries: page.entries.into_iter(), skip, first: true, done: false };
+    let pieces = Pieces { head, tail, entries: page.entries.into_iter(), skip, first: true, done: false };
     let mut response = respond::raw(200, Media::Json.content_type(), Bytes::new());
     *response.body_mut() = match zip {
         false => StreamBody::new(stream::iter(pieces.map(|piece| Ok(Frame::data(piece))))).boxed_unsync(),
@@ -260,7 +274,9 @@ fn type_prefix_bytes(kind: &Kind) -> usize {
 
 /// The pieces of a list's body, about [`PIECE_BYTES`] each.
 struct Pieces {
-    head: Option<String>,
+    /// What is before the items and behind them; empty once it is sent.
+    head: String,
+    tail: String,
     entries: std::vec::IntoIter<Arc<Entry>>,
     skip: usize,
     first: bool,
@@ -275,12 +291,10 @@ impl Iterator for Pieces {
             return None;
         }
         let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
-        if let Some(head) = self.head.take() {
-            piece.extend_from_slice(head.as_bytes());
-        }
+        piece.extend_from_slice(std::mem::take(&mut self.head).as_bytes());
         while piece.len() < PIECE_BYTES {
             let Some(entry) = self.entries.next() else {
-                piece.extend_from_slice(b"]}\n");
+                piece.extend_from_slice(std::mem::take(&mut self.tail).as_bytes());
                 self.done = true;
                 break;
             };

@@ -96,14 +96,17 @@ impl<'a> At<'a> {
 
     /// An object out of its collection, as this kind has it.
     pub fn value(&self, entry: &Entry) -> Value {
-        self.kind.from_kept(entry.value())
+        match self.kind.shows_stored(entry.revision) {
+            true => entry.value(),
+            false => self.kind.from_kept(entry.value()),
+        }
     }
 
     /// An object as [`transform`](crate::transform) wants it: rows are made of what is kept, which another version may
     /// not tell as it is.
     pub fn shown(&self, entry: &Entry, accept: Accept) -> Value {
         match accept.transform {
-            Some(Transform::Table(_)) => entry.value(),
+            Some(Transform::Table(_)) if !self.kind.is_custom() => entry.value(),
             _ => self.value(entry),
         }
     }

@@ -176,6 +176,10 @@ fn patched(form: Form, schema: &Schema, root: TypeId, old: &Value, patch: &Value
 fn other_kind(wanted: Wanted, patched: &Value) -> Option<String> {
     let text = |field: &str| patched.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if wanted.is_custom() {
+        // What kind it is is looked at with the rest of it.
+        return kind.is_empty().then(|| body::kind_is_missing(&patched.to_string()));
+    }
     let same = (api_version.is_empty() || api_version == wanted.api_version())
         && (kind.is_empty() || kind == wanted.kind_name);
     (!same).then(|| {
@@ -199,8 +203,8 @@ fn form(cx: &Cx<'_>, at: &At<'_>) -> Result<Form, Status> {
     if let Some(form) = form_of(text) {
         return Ok(form);
     }
-    // The router takes a list of types, the handler behind it does not.
-    if text.split(',').any(|media| form_of(media).is_some()) {
+    // The router takes a list of types, the handler behind it does not; before custom resources there is no router.
+    if at.kind.is_custom() || text.split(',').any(|media| form_of(media).is_some()) {
         let known = match at.kind.is_custom() {
             true => "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             false => {
@@ -243,9 +247,16 @@ fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
 }
 
 /// RFC 7386. Go takes the maps that it changes apart and writes them with their keys sorted, which shows in the order of
-/// warnings.
+/// warnings; and a null means nothing to it in a list's objects either.
 fn merge(old: Value, patch: Value) -> Value {
-    let Value::Object(patch) = patch else { return patch };
+    let patch = match patch {
+        Value::Object(patch) => patch,
+        Value::Array(items) => {
+            let without = |item: Value| if item.is_null() { item } else { merge(Value::Null, item) };
+            return Value::Array(items.into_iter().map(without).collect());
+        }
+        other => return other,
+    };
     let mut sorted: BTreeMap<String, Value> = match old {
         Value::Object(old) => old.into_iter().collect(),
         _ => BTreeMap::new(),
@@ -392,7 +403,10 @@ async fn apply(
             let kind = kind_text(wanted);
             not_convertible(at, wanted, &config, &format!("unable to convert unstructured object to {kind}: {why}"))
         };
-        let converted = strategic::conversion_error(schema, root, &merged);
+        let converted = match wanted.is_custom() {
+            true => None,
+            false => strategic::conversion_error(schema, root, &merged),
+        };
         let (object, strict) = match converted {
             Some(why) => Err(unable(&why)),
             None => body::patched(wanted, merged).map_err(|why| unable(&format!("error decoding from json: {why}"))),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use api::status::GroupResource;
-use api::{Status, WriteOptions, meta};
+use api::{Status, WriteOptions, go, meta};
 use http::header;
 use kinds::fieldset::{Element, Filter};
 use kinds::managed::{self, Write};
@@ -35,7 +35,14 @@ pub async fn answer(
     };
     if cx.ask.method == "GET" {
         let entry = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?;
-        return shown(&at.value(&entry));
+        let object = at.value(&entry);
+        if let Some(scale) = at.kind.custom.as_ref().and_then(|custom| custom.scale.as_ref())
+            && object.pointer(&scale.spec_replicas).is_none()
+        {
+            let path = go::quote(&scale.spec_replicas.replace('/', "."));
+            return Err(Status::internal(format!("the spec replicas field {path} does not exist")));
+        }
+        return shown(&object);
     }
     let registry = cx.state.registry.load();
     let part = Part::Other("scale");
@@ -86,7 +93,7 @@ impl<'a> Scale<'a> {
         let agent = cx.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let versions = registry.group(&at.kind.group).map(|group| group.versions.as_slice()).unwrap_or_default();
         let kinds = versions.iter().filter_map(|version| version.kind(&at.kind.plural));
-        let path = |kind: &Kind| kind.subresource("scale").map(|_| elements(&spec_replicas(kind)));
+        let path = |kind: &Kind| kind.subresource("scale").map(|_| elements(spec_replicas(kind)));
         Scale {
             at,
             sub,
@@ -141,7 +148,7 @@ impl View for Scale<'_> {
         }
         let mut new = object.clone();
         let pointer = spec_replicas(kind);
-        set(&mut new, &pointer, json!(replicas));
+        set(&mut new, pointer, json!(replicas));
         let (before, after) = (&object["metadata"]["managedFields"], &scale["metadata"]["managedFields"]);
         let entries = managed::from_scale(before, after, &kind.api_version(), &self.paths());
         let metadata = meta::metadata_mut(&mut new);
@@ -154,7 +161,7 @@ impl View for Scale<'_> {
             version => metadata.insert("resourceVersion".into(), json!(version)),
         };
         if let Some(generation) = object["metadata"]["generation"].as_i64()
-            && object.pointer(&pointer) != new.pointer(&pointer)
+            && object.pointer(pointer) != new.pointer(pointer)
         {
             new["metadata"]["generation"] = json!(generation + 1);
         }
@@ -167,13 +174,17 @@ impl View for Scale<'_> {
 }
 
 /// Where the wanted replicas are, as a JSON pointer.
-fn spec_replicas(_kind: &Kind) -> String {
-    "/spec/replicas".to_string()
+fn spec_replicas(kind: &Kind) -> &str {
+    custom(kind).map_or("/spec/replicas", |scale| &scale.spec_replicas)
+}
+
+fn custom(kind: &Kind) -> Option<&kinds::custom::Scale> {
+    kind.custom.as_ref()?.scale.as_ref()
 }
 
 /// Where the replicas that are there are told.
-fn status_replicas(_kind: &Kind) -> String {
-    "/status/replicas".to_string()
+fn status_replicas(kind: &Kind) -> &str {
+    custom(kind).map_or("/status/replicas", |scale| &scale.status_replicas)
 }
 
 fn elements(pointer: &str) -> Vec<Element> {
@@ -202,12 +213,18 @@ fn scale_of(kind: &Kind, object: &Value) -> Value {
     }
     let mut scale = json!({"kind": "Scale", "apiVersion": API_VERSION, "metadata": shown, "spec": {}, "status": {}});
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let replicas = number(&spec_replicas(kind));
+    let replicas = number(spec_replicas(kind));
     if replicas != 0 {
         scale["spec"]["replicas"] = json!(replicas);
     }
-    scale["status"]["replicas"] = json!(number(&status_replicas(kind)));
-    let selector = selector_text(&object["spec"]["selector"]);
+    scale["status"]["replicas"] = json!(number(status_replicas(kind)));
+    let selector = match custom(kind) {
+        None => selector_text(&object["spec"]["selector"]),
+        Some(scale) => {
+            let text = scale.selector.as_ref().and_then(|pointer| object.pointer(pointer)).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        }
+    };
     if !selector.is_empty() {
         scale["status"]["selector"] = json!(selector);
     }

@@ -71,6 +71,7 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         kind: at.kind.clone(),
         namespace: at.namespace().to_string(),
         changed: collection.subscribe(),
+        registry: cx.state.registry_changed.subscribe(),
         collection,
         selection,
         accept: cx.accept,
@@ -106,6 +107,7 @@ struct Watcher {
     namespace: String,
     collection: Arc<Collection>,
     changed: tokio::sync::watch::Receiver<Revision>,
+    registry: tokio::sync::watch::Receiver<()>,
     selection: Selection,
     accept: Accept,
     wants_bookmarks: bool,
@@ -154,11 +156,13 @@ impl Watcher {
                     }
                     continue;
                 }
+                Ok(_) if !self.is_served() => return None,
                 Ok(_) => {}
             }
             let stopping = self.state.stopping.clone();
             tokio::select! {
                 changed = self.changed.changed() => changed.ok()?,
+                _ = self.registry.changed(), if self.kind.is_custom() => {}
                 () = tokio::time::sleep_until(self.ends) => return None,
                 () = stopping.cancelled() => return None,
                 _ = self.bookmarks.tick(), if self.wants_bookmarks => {
@@ -187,7 +191,7 @@ impl Watcher {
         self.cursor = now;
         for entry in snapshot.range(&self.namespace, None) {
             if self.selection.takes(entry) {
-                self.event(&mut out, EventType::Added, &entry.json);
+                self.object(&mut out, EventType::Added, entry.revision, &entry.json);
             }
         }
         if self.ends_initial {
@@ -203,11 +207,20 @@ impl Watcher {
             entry.as_ref().filter(|entry| self.is_here(entry) && self.selection.takes(entry)).cloned()
         };
         match (taken(&change.old), taken(&change.new)) {
-            (None, Some(new)) => self.event(out, EventType::Added, &new.json),
-            (Some(_), Some(new)) => self.event(out, EventType::Modified, &new.json),
-            (Some(old), None) => self.event(out, EventType::Deleted, &old.json_at(change.revision)),
+            (None, Some(new)) => self.object(out, EventType::Added, new.revision, &new.json),
+            (Some(_), Some(new)) => self.object(out, EventType::Modified, new.revision, &new.json),
+            (Some(old), None) => self.object(out, EventType::Deleted, old.revision, &old.json_at(change.revision)),
             (None, None) => {}
         }
+    }
+
+    /// A custom resource may go, or become something else.
+    fn is_served(&mut self) -> bool {
+        let Some(custom) = &self.kind.custom else { return true };
+        self.registry.borrow_and_update();
+        let registry = self.state.registry.load();
+        let now = registry.kind(&self.kind.group, &self.kind.version, &self.kind.plural);
+        now.and_then(|kind| kind.custom.as_ref()).is_some_and(|now| now.since() == custom.since())
     }
 
     fn is_here(&self, entry: &Entry) -> bool {
@@ -223,21 +236,21 @@ impl Watcher {
         self.event(out, EventType::Bookmark, &api::codec::to_json(&object));
     }
 
+    /// The event of an object that was stored at a revision.
+    fn object(&mut self, out: &mut Vec<u8>, event: EventType, revision: Revision, json: &[u8]) {
+        // Rows of built-in kinds are made of what is kept.
+        let of_kept = matches!(self.accept.transform, Some(Transform::Table(_))) && !self.kind.is_custom();
+        if of_kept || self.kind.shows_stored(revision) {
+            return self.event(out, event, json);
+        }
+        let object = serde_json::from_slice(json).unwrap_or_default();
+        let shown = api::codec::to_json(&self.kind.from_kept(object));
+        self.event(out, event, &shown);
+    }
+
     fn event(&mut self, out: &mut Vec<u8>, event: EventType, json: &[u8]) {
         self.sent.fetch_add(1, Ordering::Relaxed);
         let transformed;
-        let converted;
-        // Bookmarks and errors are made for the kind as it is.
-        let json = match self.kind.kept() {
-            // Rows are made of what is kept.
-            Some(_) if matches!(self.accept.transform, Some(Transform::Table(_))) => json,
-            Some(_) if !matches!(event, EventType::Bookmark | EventType::Error) => {
-                let object = serde_json::from_slice(json).unwrap_or_default();
-                converted = api::codec::to_json(&self.kind.from_kept(object));
-                &converted
-            }
-            _ => json,
-        };
         let json = match self.accept {
             Accept { transform: Some(form), .. } if event != EventType::Error => {
                 let value = serde_json::from_slice(json).unwrap_or_default();

@@ -66,9 +66,9 @@ pub struct Stored {
 impl Stored {
     /// What was stored, as the kind has it.
     pub fn of(kind: &Kind, kept: Value, written: Written) -> Stored {
-        match kind.kept() {
-            None => Stored { object: kept, json: Some(written.json) },
-            Some(_) => Stored { object: kind.from_kept(kept), json: None },
+        match kind.shows_stored(written.revision) {
+            true => Stored { object: kept, json: Some(written.json) },
+            false => Stored { object: kind.from_kept(kept), json: None },
         }
     }
 }
@@ -99,7 +99,7 @@ pub async fn create_object(
     at.kind.prepare_create(&mut object);
     let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     let causes = kinds::validate::create(at.kind, &object);
-    refuse(at.kind, meta::name(&object), causes)?;
+    refuse(at.kind, &object, meta::name(&object), causes)?;
     warnings.extend((at.kind.behaviour.warnings)(&object, None));
     let name = meta::name(&object).to_string();
     let request = admission::Request { name: &name, ..request };
@@ -211,7 +211,7 @@ pub async fn change_object(
         tidy(at.kind, &mut new)?;
         managed::keep_times_of_no_op(&old, &mut new);
         if new == old {
-            let json = at.kind.kept().is_none().then(|| entry.json.clone());
+            let json = at.kind.shows_stored(entry.revision).then(|| entry.json.clone());
             return Ok(Stored { object: old, json });
         }
         if matches!(part, Part::Object | Part::Other("resize")) {
@@ -272,6 +272,10 @@ fn prepare(
     }
     if let Part::Other(name) = part {
         (at.kind.behaviour.prepare_part)(name, new, old);
+        if at.kind.is_custom() {
+            // What its scale changes is counted as any other change.
+            at.kind.prepare_update(new, old);
+        }
     }
     let told = Mutex::default();
     let request = admission::Request {
@@ -293,7 +297,7 @@ fn prepare(
         }
         Part::Other(name) => kinds::validate::part(at.kind, name, new, old),
     };
-    refuse(at.kind, &at.target.name, causes)?;
+    refuse(at.kind, new, &at.target.name, causes)?;
     if part == Part::Object {
         warnings.extend((at.kind.behaviour.warnings)(new, Some(old)));
     }
@@ -548,10 +552,15 @@ fn generate_name(object: &mut Value, taken: impl Fn(&str) -> bool) -> bool {
     true
 }
 
-/// 422 where there are causes. An object is of the group in which it is kept, whatever the client calls it.
-pub fn refuse(kind: &Kind, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
+/// 422 where there are causes. An object is of the group in which it is kept, whatever the client calls it; a custom one
+/// is of the kind it says.
+pub fn refuse(kind: &Kind, object: &Value, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
+    if causes.is_empty() {
+        return Ok(());
+    }
     let group = kind.kept().map_or(&*kind.group, |kept| kept.group);
-    if causes.is_empty() { Ok(()) } else { Err(invalid(group, &kind.kind, name, causes)) }
+    let own = object["kind"].as_str().filter(|_| kind.is_custom());
+    Err(invalid(group, own.unwrap_or(&kind.kind), name, causes))
 }
 
 pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Status {

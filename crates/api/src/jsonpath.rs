@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::output::compact;
+use crate::codec;
 
 /// Deepest nesting of `range`.
 const RANGE_DEPTH_MAX: usize = 32;
@@ -44,6 +44,10 @@ enum Operand {
 }
 
 impl JsonPath {
+    /// Reads a template, or a bare path.
+    ///
+    /// # Errors
+    /// What is wrong with it, in Kubernetes' words.
     pub fn parse(text: &str) -> Result<JsonPath, String> {
         // A bare path means the path in braces.
         let text = if text.contains('{') || text.is_empty() {
@@ -56,10 +60,23 @@ impl JsonPath {
         Ok(JsonPath(nodes))
     }
 
+    /// What the template is of a value.
+    ///
+    /// # Errors
+    /// An index behind the end of a list, in Kubernetes' words.
     pub fn print(&self, value: &Value) -> Result<String, String> {
         let mut out = String::new();
         print_nodes(&self.0, value, &mut out)?;
         Ok(out)
+    }
+
+    /// The values that the first path of the template leads to; none where it leads nowhere.
+    pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+        let path = self.0.iter().find_map(|node| match node {
+            Node::Path(path) => Some(path),
+            _ => None,
+        });
+        path.and_then(|path| select(path, value).ok()).unwrap_or_default()
     }
 }
 
@@ -277,7 +294,12 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        other => compact(other),
+        other => {
+            // Go prints maps with their keys in order.
+            let mut sorted = other.clone();
+            sorted.sort_all_objects();
+            String::from_utf8(codec::to_json(&sorted)).unwrap_or_default()
+        }
     }
 }
 
