@@ -557,15 +557,95 @@ pub fn percent(text: &str) -> Vec<String> {
     vec![regex_text(message, "[0-9]+%", &["1%", "93%"])]
 }
 
-/// An IPv4 or IPv6 address.
+/// An IPv4 or IPv6 address, and no odd way of writing one.
 pub fn ip(text: &str, field: &str) -> Vec<Cause> {
-    match text.parse::<std::net::IpAddr>() {
-        Ok(_) => Vec::new(),
-        Err(_) => {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            vec![Cause::invalid(field, &Value::from(text), detail)]
+    let detail = match text.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        Ok(_) => return Vec::new(),
+        Err(_) if without_leading_zeros(text).parse::<std::net::IpAddr>().is_ok() => "must not have leading 0s",
+        Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+    };
+    vec![Cause::invalid(field, &Value::from(text), detail)]
+}
+
+/// An address range: `10.0.0.0/8`.
+pub fn cidr(text: &str, field: &str) -> Vec<Cause> {
+    let parse = |text: &str| {
+        let (address, bits) = text.split_once('/')?;
+        let address: std::net::IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let plain = bits == "0" || (!bits.starts_with('0') && bits.bytes().all(|b| b.is_ascii_digit()));
+        let bits: u32 = Some(bits).filter(|_| plain)?.parse().ok()?;
+        (bits <= most).then_some((address, bits))
+    };
+    let set_beyond = |address: std::net::IpAddr, bits: u32| match address {
+        std::net::IpAddr::V4(ip) => ip.to_bits().checked_shl(bits).unwrap_or_default() != 0,
+        std::net::IpAddr::V6(ip) => ip.to_bits().checked_shl(bits).unwrap_or_default() != 0,
+    };
+    let detail = match parse(text) {
+        Some((std::net::IpAddr::V6(ip), _)) if ip.to_ipv4_mapped().is_some() => {
+            "must not have an IPv4-mapped IPv6 address"
         }
+        Some((address, bits)) if set_beyond(address, bits) => "must not have bits set beyond the prefix length",
+        Some(_) => return Vec::new(),
+        None if parse(&without_leading_zeros(text)).is_some() => "must not have leading 0s in IP or prefix length",
+        None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+    };
+    vec![Cause::invalid(field, &Value::from(text), detail)]
+}
+
+/// Numbers without the zeros that some put before them, which others take for octal.
+fn without_leading_zeros(text: &str) -> String {
+    let plain = |part: &str| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let (head, dotted) = address.rsplit_once(':').map_or(("", address), |(head, dotted)| (head, dotted));
+    let mut out = if head.is_empty() && !address.contains(':') { String::new() } else { format!("{head}:") };
+    match dotted.contains('.') {
+        true => out.push_str(&dotted.split('.').map(plain).collect::<Vec<_>>().join(".")),
+        false => out.push_str(dotted),
     }
+    if let Some(bits) = bits {
+        out.push('/');
+        out.push_str(&plain(bits));
+    }
+    out
+}
+
+/// What a client is warned of who writes an IPv6 address in other than its shortest form.
+pub fn ip_warning(text: &str, field: &str) -> Option<String> {
+    let quote = crate::kind::go_quote;
+    let odd = |plain: String| {
+        format!(
+            "{field}: non-standard IP address {} will be considered invalid in a future Kubernetes release: use {}",
+            quote(text),
+            quote(&plain)
+        )
+    };
+    match text.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V6(ip)) => match ip.to_ipv4_mapped() {
+            Some(ip) => Some(odd(ip.to_string())),
+            None => (ip.to_string() != text).then(|| {
+                let (text, plain) = (quote(text), quote(&ip.to_string()));
+                format!("{field}: IPv6 address {text} should be in RFC 5952 canonical format ({plain})")
+            }),
+        },
+        Ok(_) => None,
+        Err(_) => without_leading_zeros(text).parse::<std::net::IpAddr>().ok().map(|ip| odd(ip.to_string())),
+    }
+}
+
+/// The same for a range.
+pub fn cidr_warning(text: &str, field: &str) -> Option<String> {
+    let (address, bits) = text.split_once('/')?;
+    let std::net::IpAddr::V6(ip) = address.parse().ok()? else { return None };
+    let plain = format!("{ip}/{bits}");
+    (plain != text).then(|| {
+        let (text, plain) = (crate::kind::go_quote(text), crate::kind::go_quote(&plain));
+        format!("{field}: IPv6 CIDR value {text} should be in RFC 5952 canonical format ({plain})")
+    })
 }
 
 #[cfg(test)]
@@ -593,6 +673,32 @@ mod tests {
         check(
             percent("5"),
             "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+        );
+    }
+
+    #[test]
+    fn addresses_are_written_in_one_way() {
+        let ip = |text: &str| ip(text, "ip").iter().map(Cause::to_string).collect();
+        check(ip("10.0.0.1"), "");
+        check(ip("2001:DB8::1"), "");
+        check(ip("010.0.0.1"), "ip: Invalid value: \"010.0.0.1\": must not have leading 0s");
+        check(ip("::ffff:1.2.3.4"), "ip: Invalid value: \"::ffff:1.2.3.4\": must not be an IPv4-mapped IPv6 address");
+        check(ip("x"), "ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        let cidr = |text: &str| cidr(text, "c").iter().map(Cause::to_string).collect();
+        check(cidr("10.0.0.0/8"), "");
+        check(cidr("0.0.0.0/0"), "");
+        check(cidr("10.0.0.1/8"), "c: Invalid value: \"10.0.0.1/8\": must not have bits set beyond the prefix length");
+        check(
+            cidr("10.0.0.0/08"),
+            "c: Invalid value: \"10.0.0.0/08\": must not have leading 0s in IP or prefix length",
+        );
+        check(
+            cidr("10.0.0.0/33"),
+            "c: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        );
+        check(
+            ip_warning("2001:db8:0:0::1", "f").into_iter().collect(),
+            "f: IPv6 address \"2001:db8:0:0::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")",
         );
     }
 

@@ -166,7 +166,7 @@ fn check_request(text: &str) -> Result<(), &'static str> {
 }
 
 /// A signer is named by a domain and a path.
-fn validate_signer(name: &str, field: &str) -> Vec<Cause> {
+pub fn validate_signer(name: &str, field: &str) -> Vec<Cause> {
     if name.is_empty() {
         return vec![Cause::required(field, "")];
     }
@@ -191,11 +191,11 @@ fn validate_signer(name: &str, field: &str) -> Vec<Cause> {
 }
 
 fn labels(causes: &mut Vec<Cause>, field: &str, whole: &str, check: fn(&str) -> Vec<String>) {
-    for label in whole.split('.') {
-        for why in check(label) {
-            let why = format!("validating label {}: {why}", crate::kind::go_quote(label));
-            causes.push(Cause::invalid(field, &json!(whole), &why));
-        }
+    // The first that is wrong is enough.
+    let wrong = whole.split('.').map(|label| (label, check(label))).find(|(_, wrong)| !wrong.is_empty());
+    for (label, why) in wrong.into_iter().flat_map(|(label, wrong)| wrong.into_iter().map(move |why| (label, why))) {
+        let why = format!("validating label {}: {why}", crate::kind::go_quote(label));
+        causes.push(Cause::invalid(field, &json!(whole), &why));
     }
 }
 
@@ -307,7 +307,7 @@ fn validate_bundle(object: &Value) -> Vec<Cause> {
 }
 
 /// The bundles of a signer carry its name in front.
-fn bundle_name(signer: &str, name: &str, prefix: bool) -> Vec<String> {
+pub fn bundle_name(signer: &str, name: &str, prefix: bool) -> Vec<String> {
     if signer.is_empty() && name.contains(':') {
         return vec!["ClusterTrustBundle without signer name must not have \":\" in its name".into()];
     }

@@ -289,10 +289,7 @@ pub fn domain_prefixed_path(out: &mut Causes, value: &str, path: &str) {
 
 /// An address range: `10.0.0.0/8`.
 pub fn cidr(out: &mut Causes, value: &str, path: &str) {
-    if parse_cidr(value).is_none() {
-        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        out.push(Cause::invalid(path, &value.into(), detail));
-    }
+    out.extend(validate::cidr(value, path));
 }
 
 /// The address and the length of the prefix.

@@ -4,13 +4,14 @@ use serde_json::Value;
 
 use super::check::{self, Causes, one_of, required, text};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 pub static ENDPOINTS: Behaviour = Behaviour {
+    warnings: warnings::endpoints,
     deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     default: |endpoints| {
         for subset in endpoints.list_mut("subsets") {
@@ -28,13 +29,18 @@ pub static ENDPOINTS: Behaviour = Behaviour {
 };
 
 pub static ENDPOINT_SLICE: Behaviour = Behaviour {
+    warnings: warnings::endpoint_slice,
     default: |slice| {
         for port in slice.list_mut("ports") {
             port.set_if_absent("name", "");
             port.set_if_absent("protocol", "TCP");
         }
     },
+    prepare_create: drop_topology,
     prepare_update: |new, old| {
+        if new.at("endpoints") != old.at("endpoints") {
+            drop_topology(new);
+        }
         // Labels count too: they say whose slice it is.
         if new.at("metadata.labels") != old.at("metadata.labels") {
             new.set("metadata.generation", old.int("metadata.generation") + 1);
@@ -53,6 +59,11 @@ pub static ENDPOINT_SLICE: Behaviour = Behaviour {
     has_generation: true,
     ..Behaviour::PLAIN
 };
+
+/// What an older version of the kind said of places is not taken any more.
+fn drop_topology(slice: &mut Value) {
+    slice.list_mut("endpoints").iter_mut().for_each(|endpoint| endpoint.remove("deprecatedTopology"));
+}
 
 fn endpoints(endpoints: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
@@ -118,10 +129,16 @@ pub fn reachable(out: &mut Causes, ip: &str, path: &str) {
 fn endpoint_slice(slice: &Value) -> Vec<Cause> {
     const TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
     const ADDRESSES_MAX: usize = 100;
+    const ENDPOINTS_MAX: usize = 1000;
     let mut out = Vec::new();
     let type_ = slice.text("addressType");
     let mut missing = Vec::new();
-    for (at, endpoint) in slice.list("endpoints").iter().enumerate() {
+    let endpoints = slice.list("endpoints");
+    let too_many = endpoints.len() > ENDPOINTS_MAX;
+    if too_many {
+        out.push(Cause::too_many("endpoints", endpoints.len(), ENDPOINTS_MAX));
+    }
+    for (at, endpoint) in endpoints.iter().enumerate().filter(|_| !too_many) {
         let path = format!("endpoints[{at}]");
         let addresses = endpoint.list("addresses");
         if addresses.is_empty() {
@@ -180,6 +197,7 @@ fn endpoint_rest(out: &mut Causes, endpoint: &Value, path: &str) {
     if let Some(node) = endpoint.at("nodeName").as_str() {
         text(out, node, &format!("{path}.nodeName"), validate::dns1123_subdomain);
     }
+    const HINTS_MAX: usize = 8;
     if let Some(host) = endpoint.at("hostname").as_str() {
         text(out, host, &format!("{path}.hostname"), validate::dns1123_label);
     }
@@ -187,7 +205,12 @@ fn endpoint_rest(out: &mut Causes, endpoint: &Value, path: &str) {
         [("forZones", validate::label_value as fn(&str) -> Vec<String>), ("forNodes", validate::dns1123_subdomain)]
     {
         let mut seen: Vec<&str> = Vec::new();
-        for (at, hint) in endpoint.list(&format!("hints.{list}")).iter().enumerate() {
+        let hints = endpoint.at("hints").list(list);
+        if hints.len() > HINTS_MAX {
+            out.push(Cause::too_many(format!("{path}.hints.{list}"), hints.len(), HINTS_MAX));
+            return;
+        }
+        for (at, hint) in hints.iter().enumerate() {
             let path = format!("{path}.hints.{list}[{at}].name");
             let name = hint.text("name");
             if seen.contains(&name) {
@@ -201,8 +224,13 @@ fn endpoint_rest(out: &mut Causes, endpoint: &Value, path: &str) {
 }
 
 fn slice_ports(out: &mut Causes, slice: &Value) {
+    const PORTS_MAX: usize = 20_000;
     let mut seen: Vec<&str> = Vec::new();
-    for (at, port) in slice.list("ports").iter().enumerate() {
+    let ports = slice.list("ports");
+    if ports.len() > PORTS_MAX {
+        return out.push(Cause::too_many("ports", ports.len(), PORTS_MAX));
+    }
+    for (at, port) in ports.iter().enumerate() {
         let path = format!("ports[{at}]");
         let name = port.text("name");
         if !name.is_empty() {

@@ -6,11 +6,13 @@ pub mod resources;
 pub mod table;
 pub mod usage;
 
+mod annotations;
 mod check;
 mod columns;
 mod pod_check;
 mod pod_defaults;
 mod rows;
+mod windows;
 
 mod admission;
 mod apps;

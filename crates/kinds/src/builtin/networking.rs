@@ -62,6 +62,7 @@ pub static INGRESS_CLASS: Behaviour = Behaviour {
 };
 
 pub static NETWORK_POLICY: Behaviour = Behaviour {
+    warnings: warnings::network_policy,
     default: default_policy,
     validate_create: network_policy,
     validate_update: |new, _| network_policy(new),
@@ -85,9 +86,7 @@ pub static IP_ADDRESS: Behaviour = Behaviour {
 pub static SERVICE_CIDR: Behaviour = Behaviour {
     prepare_create: |range| range.set("status", json!({})),
     validate_create: service_cidr,
-    validate_update: |new, old| {
-        validate::immutable(new.at("spec.cidrs"), old.at("spec.cidrs"), "spec.cidrs").into_iter().collect()
-    },
+    validate_update: ranges_stay,
     columns: columns::SERVICE_CIDR,
     row: rows::service_cidr,
     has_status: true,
@@ -184,8 +183,7 @@ fn backend(out: &mut Causes, backend: &Value, path: &str) {
         (true, true) => out.push(Cause::invalid(path, &"".into(), "resource or service backend is required")),
         (false, true) => {
             let path = format!("{path}.resource");
-            let group = resource.text("apiGroup");
-            if !group.is_empty() {
+            if let Some(group) = resource.at("apiGroup").as_str() {
                 text(out, group, &format!("{path}.apiGroup"), validate::dns1123_subdomain);
             }
             for field in ["kind", "name"] {
@@ -211,23 +209,28 @@ fn backend(out: &mut Causes, backend: &Value, path: &str) {
     }
 }
 
+const CONTROLLER_BYTES_MAX: usize = 250;
+
 fn ingress_class(class: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     let spec = class.at("spec");
-    if spec.text("controller").len() > 250 {
-        out.push(Cause::too_long("spec.controller", 250));
+    // What is missing or too long is told after everything else.
+    let mut missing = Vec::new();
+    let controller = spec.text("controller");
+    if controller.len() > CONTROLLER_BYTES_MAX {
+        missing.push(Cause::too_long("spec.controller", CONTROLLER_BYTES_MAX));
     }
-    check::domain_prefixed_path(&mut out, spec.text("controller"), "spec.controller");
+    let told = if controller.is_empty() { &mut missing } else { &mut out };
+    check::domain_prefixed_path(told, controller, "spec.controller");
     let parameters = spec.at("parameters");
     if parameters.is_null() {
+        out.extend(missing);
         return out;
     }
     let path = "spec.parameters";
-    let group = parameters.text("apiGroup");
-    if !group.is_empty() {
+    if let Some(group) = parameters.at("apiGroup").as_str() {
         text(&mut out, group, &format!("{path}.apiGroup"), validate::dns1123_subdomain);
     }
-    let mut missing = Vec::new();
     for field in ["kind", "name"] {
         if required(&mut missing, parameters, path, field) {
             let value = parameters.text(field);
@@ -297,25 +300,26 @@ fn network_policy(policy: &Value) -> Vec<Cause> {
 
 fn policy_port(out: &mut Causes, port: &Value, path: &str) {
     check::optional_one_of(out, port.at("protocol"), &format!("{path}.protocol"), &["TCP", "UDP", "SCTP"]);
-    let number = port.at("port");
-    if !number.is_null() {
-        check::port(out, number, &format!("{path}.port"));
-    }
-    let Some(end) = port.opt_int("endPort") else { return };
+    let (number, end) = (port.at("port"), port.opt_int("endPort"));
     let field = format!("{path}.endPort");
-    match number {
-        Value::Null => {
+    match (number, end) {
+        (Value::Null, Some(end)) => {
             out.push(Cause::invalid(&field, &end.into(), "may not be specified when `port` is not specified"));
         }
-        Value::String(_) => {
+        (Value::String(_), Some(end)) => {
             out.push(Cause::invalid(&field, &end.into(), "may not be specified when `port` is non-numeric"));
         }
-        _ => {
-            if end < number.as_i64().unwrap_or_default() {
-                out.push(Cause::invalid(&field, &end.into(), "must be greater than or equal to `port`"));
-            }
-            check::in_range(out, end, &field, 1, 65535);
+        _ => {}
+    }
+    if number.is_null() {
+        return;
+    }
+    check::port(out, number, &format!("{path}.port"));
+    if let (Some(number), Some(end)) = (number.as_i64(), end) {
+        if end < number {
+            out.push(Cause::invalid(&field, &end.into(), "must be greater than or equal to `port`"));
         }
+        check::in_range(out, end, &field, 1, 65535);
     }
 }
 
@@ -364,6 +368,9 @@ fn is_within((part, part_bits): (std::net::IpAddr, u32), (whole, bits): (std::ne
 
 fn ip_name(name: &str, _: bool) -> Vec<String> {
     match name.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
+        }
         Ok(ip) if ip.to_string() == name => Vec::new(),
         Ok(ip) => vec![format!("must be in canonical form ({})", crate::kind::go_quote(&ip.to_string()))],
         Err(_) => {
@@ -401,6 +408,18 @@ fn ip_address(address: &Value) -> Vec<Cause> {
     }
     out.extend(missing);
     out
+}
+
+/// A second range may come, for the other family; nothing else changes.
+fn ranges_stay(new: &Value, old: &Value) -> Vec<Cause> {
+    const PATH: &str = "spec.cidrs";
+    let (after, before) = (new.list(PATH), old.list(PATH));
+    let moved = |at: usize| validate::immutable(&after[at], &before[at], &format!("{PATH}[{at}]"));
+    match (before.len(), after.len()) {
+        (then, now) if then == now => (0..now).filter_map(moved).collect(),
+        (1, 2) => moved(0).into_iter().chain(service_cidr(new)).collect(),
+        _ => vec![Cause::invalid(PATH, new.at(PATH), "field is immutable")],
+    }
 }
 
 fn service_cidr(range: &Value) -> Vec<Cause> {

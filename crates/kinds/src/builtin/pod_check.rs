@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::check::{self, Causes, ID_MAX, in_range, one_of, opt_in_range, optional_one_of, required, text};
 use super::pod_row::is_sidecar;
 use super::read::Read;
-use super::{resources, volumes};
+use super::{annotations, resources, volumes, windows};
 use crate::Cause;
 use crate::validate::{self, push_all};
 
@@ -27,7 +27,9 @@ pub fn template(out: &mut Causes, template: &Value, path: &str) {
     let metadata = template.at("metadata");
     out.extend(validate::labels(metadata.at("labels"), &format!("{path}.labels")));
     out.extend(validate::annotations(metadata.at("annotations"), &format!("{path}.annotations")));
+    annotations::pod(out, template, &format!("{path}.annotations"));
     spec(out, template.at("spec"), &format!("{path}.spec"), Of::Template);
+    annotations::agree_with_fields(out, template, &format!("{path}.spec"));
     if !template.list("spec.ephemeralContainers").is_empty() {
         let path = format!("{path}.spec.ephemeralContainers");
         out.push(Cause::forbidden(path, "ephemeral containers not allowed in pod template"));
@@ -76,6 +78,7 @@ pub fn spec(out: &mut Causes, spec: &Value, path: &str, of: Of) {
     }
     scheduling_gates(out, spec, &format!("{path}.schedulingGates"));
     topology_spread(out, spec, &format!("{path}.topologySpreadConstraints"));
+    windows::host_processes(out, spec, path);
     host_users(out, spec, path);
     hostname_override(out, spec, path);
     let account = spec.text("serviceAccountName");
@@ -560,10 +563,15 @@ pub fn field_ref(out: &mut Causes, reference: &Value, path: &str, supported: &[&
         return out.push(Cause::invalid(field, &given.into(), &detail));
     }
     let subscript = given.strip_suffix("']").and_then(|rest| rest.split_once("['"));
+    let subscript = subscript.filter(|(map, _)| !map.is_empty());
     let plain = match subscript {
         Some((map @ ("metadata.annotations" | "metadata.labels"), _)) => map,
-        _ if given == "spec.host" => "spec.nodeName",
-        _ => given,
+        Some(_) => {
+            let detail = format!("error converting fieldPath: field label does not support subscript: {given}");
+            return out.push(Cause::invalid(field, &given.into(), &detail));
+        }
+        None if given == "spec.host" => "spec.nodeName",
+        None => given,
     };
     if !KNOWN.contains(&plain) && !matches!(plain, "status.hostIPs") {
         let detail = format!("error converting fieldPath: field label not supported: {given}");
@@ -881,6 +889,7 @@ fn container_security(out: &mut Causes, cx: &Cx, container: &Value, path: &str) 
             out.push(Cause::invalid(path, &shown, detail));
         }
     }
+    windows::options(out, context.at("windowsOptions"), &format!("{path}.windowsOptions"));
     app_armor(out, context.at("appArmorProfile"), &format!("{path}.appArmorProfile"));
 }
 
@@ -937,19 +946,25 @@ fn seccomp(out: &mut Causes, profile: &Value, path: &str) {
 }
 
 fn app_armor(out: &mut Causes, profile: &Value, path: &str) {
+    /// The longest path there is, without the byte that ends it.
+    const LOCAL_BYTES_MAX: usize = 4095;
     if profile.is_null() {
         return;
     }
     let field = format!("{path}.localhostProfile");
     let local = profile.at("localhostProfile");
     match profile.text("type") {
-        "Localhost" => match local.as_str() {
-            None | Some("") => out.push(Cause::required(field, "must be set when AppArmor type is Localhost")),
-            Some(name) if name.trim().is_empty() || name.trim() != name => {
-                out.push(Cause::invalid(field, local, "must not be padded with whitespace"));
+        "Localhost" => {
+            let name = local.as_str().unwrap_or_default();
+            if name.trim() != name {
+                out.push(Cause::invalid(&field, local, "must not be padded with whitespace"));
+            } else if name.is_empty() {
+                out.push(Cause::required(&field, "must be set when AppArmor type is Localhost"));
             }
-            Some(_) => {}
-        },
+            if name.len() > LOCAL_BYTES_MAX {
+                out.push(Cause::too_long(field, LOCAL_BYTES_MAX));
+            }
+        }
         "RuntimeDefault" | "Unconfined" if !local.is_null() => {
             out.push(Cause::invalid(field, local, "can only be set when AppArmor type is Localhost"));
         }
@@ -978,6 +993,7 @@ fn security_context(out: &mut Causes, spec: &Value, path: &str) {
     let field = format!("{path}.fsGroupChangePolicy");
     optional_one_of(out, context.at("fsGroupChangePolicy"), &field, &["Always", "OnRootMismatch"]);
     seccomp(out, context.at("seccompProfile"), &format!("{path}.seccompProfile"));
+    windows::options(out, context.at("windowsOptions"), &format!("{path}.windowsOptions"));
     app_armor(out, context.at("appArmorProfile"), &format!("{path}.appArmorProfile"));
     let field = format!("{path}.supplementalGroupsPolicy");
     optional_one_of(out, context.at("supplementalGroupsPolicy"), &field, &["Merge", "Strict"]);
@@ -1421,6 +1437,7 @@ fn file_key_volumes(out: &mut Causes, spec: &Value, path: &str) {
 /// Also what a pod's own write is held to that a template's is not.
 pub fn pod(out: &mut Causes, pod: &Value) {
     let specification = pod.at("spec");
+    annotations::pod(out, pod, "metadata.annotations");
     spec(out, specification, "spec", Of::Pod(pod));
     if specification.text("serviceAccountName").is_empty() {
         for (at, volume) in specification.list("volumes").iter().enumerate() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{pod_check, resources};
+use super::{annotations, pod_check, resources};
 use crate::Cause;
 
 const LISTS: [&str; 2] = ["spec.containers", "spec.initContainers"];
@@ -72,13 +72,12 @@ fn same_containers(new: &Value, old: &Value) -> bool {
 }
 
 pub fn validate(part: &str, new: &Value, old: &Value) -> Vec<Cause> {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
     let (check, refusal): (fn(&mut Causes, &Value, &Value), &str) = match part {
         "ephemeralcontainers" => (ephemeral_containers, "static pods do not support ephemeral containers"),
         "resize" => (resize, "static pods cannot be resized"),
         _ => return Vec::new(),
     };
-    if !old.at("metadata.annotations").key(MIRROR).is_null() {
+    if !old.at("metadata.annotations").key(annotations::MIRROR).is_null() {
         return vec![Cause::forbidden("", refusal)];
     }
     let mut out = Vec::new();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, pod_check, pod_defaults, pod_parts, pod_row, resources, warnings};
+use super::{annotations, columns, pod_check, pod_defaults, pod_parts, pod_row, resources, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -102,6 +102,7 @@ fn prepare_create(pod: &mut Value) {
         );
     }
     merge_label_keys(pod);
+    annotations::to_fields(pod);
     default_pod_resources(pod);
     status.set("qosClass", resources::qos_class(pod.at("spec")));
     pod.set("status", status);
@@ -181,9 +182,11 @@ fn prepare_status(new: &mut Value, old: &Value) {
             new.set_default(&path, old.at(&path).clone());
         }
     }
+    // A type may be there more than once; the first takes from the first.
+    let mut before: Vec<&Value> = old.list("status.conditions").iter().collect();
     for condition in new.list_mut("status.conditions") {
-        let before = old.list("status.conditions").iter().find(|c| c.text("type") == condition.text("type"));
-        if let Some(generation) = before.and_then(|c| c.opt_int("observedGeneration")).filter(|g| *g != 0) {
+        let Some(at) = before.iter().position(|c| c.text("type") == condition.text("type")) else { continue };
+        if let Some(generation) = before.remove(at).opt_int("observedGeneration").filter(|g| *g != 0) {
             condition.set_default("observedGeneration", generation);
         }
     }
@@ -198,12 +201,14 @@ fn validate_create(pod: &Value) -> Vec<Cause> {
     if !pod.text("spec.nodeName").is_empty() && !pod.list("spec.schedulingGates").is_empty() {
         out.push(Cause::forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"));
     }
+    annotations::agree_with_fields(&mut out, pod, "spec");
     out
 }
 
 fn validate_update(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     pod_check::pod(&mut out, new);
+    annotations::stay(&mut out, new, old);
     for list in ["containers", "initContainers"] {
         let path = format!("spec.{list}");
         if new.list(&path).len() != old.list(&path).len() {
@@ -275,7 +280,7 @@ fn only_what_may_change(out: &mut Causes, new: &Value, old: &Value) {
         if kept.iter().any(|(key, value)| after.at("nodeSelector").key(key) != *value) {
             out.push(Cause::invalid(
                 "spec.nodeSelector",
-                after.at("nodeSelector"),
+                &check::by_key(after.at("nodeSelector")),
                 "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
             ));
         }
@@ -330,6 +335,7 @@ fn node_affinity_only_narrows(out: &mut Causes, after: &Value, before: &Value) {
 
 fn validate_status(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
+    annotations::stay(&mut out, new, old);
     for (at, condition) in new.list("status.conditions").iter().enumerate() {
         let type_ = condition.text("type");
         check::text(&mut out, type_, &format!("status.conditions[{at}].Type"), validate::qualified_name);
@@ -350,9 +356,109 @@ fn validate_status(new: &Value, old: &Value) -> Vec<Cause> {
     ] {
         ended_stay_ended(&mut out, new, old, list, containers);
     }
+    claim_statuses(&mut out, new);
     addresses(&mut out, new, "podIP", "podIPs");
     addresses(&mut out, new, "hostIP", "hostIPs");
+    for list in STATUS_LISTS {
+        users(&mut out, new, list);
+    }
+    allocated_resources(&mut out, new, "containerStatuses", "containers");
+    allocated_resources(&mut out, new, "initContainerStatuses", "initContainers");
+    for (at, status) in new.list("status.ephemeralContainerStatuses").iter().enumerate() {
+        if !status.list("allocatedResourcesStatus").is_empty() {
+            let path = format!("status.ephemeralContainerStatuses[{at}].allocatedResourcesStatus");
+            out.push(Cause::forbidden(path, "must not be specified in container status"));
+        }
+    }
     out
+}
+
+const STATUS_LISTS: [&str; 3] = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+
+/// Which claims were made for the pod: each is one that the pod names.
+fn claim_statuses(out: &mut Causes, pod: &Value) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (at, status) in pod.list("status.resourceClaimStatuses").iter().enumerate() {
+        let path = format!("status.resourceClaimStatuses[{at}].name");
+        let name = status.text("name");
+        if !pod.list("spec.resourceClaims").iter().any(|claim| claim.text("name") == name) {
+            let detail = "must match the name of an entry in `spec.resourceClaims`";
+            out.push(Cause::invalid(&path, &name.into(), detail));
+        }
+        if seen.contains(&name) {
+            out.push(Cause::duplicate(&path, &name.into()));
+        }
+        seen.push(name);
+        if let Some(claim) = status.at("resourceClaimName").as_str() {
+            check::text(out, claim, &path, validate::dns1123_subdomain);
+        }
+    }
+}
+
+/// Who a container runs as is a matter of Linux.
+fn users(out: &mut Causes, pod: &Value, list: &str) {
+    for (at, status) in pod.at("status").list(list).iter().enumerate() {
+        let user = status.at("user.linux");
+        if user.is_null() {
+            continue;
+        }
+        let path = format!("status.{list}[{at}].linux");
+        match pod.text("spec.os.name") {
+            "windows" => out.push(Cause::forbidden(path, "cannot be set for a windows pod")),
+            _ => {
+                for field in ["uid", "gid"] {
+                    check::in_range(out, user.int(field), &format!("{path}.{field}"), 0, check::ID_MAX);
+                }
+                for (at, group) in user.list("supplementalGroups").iter().enumerate() {
+                    let path = format!("{path}.supplementalGroups[{at}]");
+                    check::in_range(out, group.as_i64().unwrap_or_default(), &path, 0, check::ID_MAX);
+                }
+            }
+        }
+    }
+}
+
+/// How the devices fare that a container was given: they are among what it asked for.
+fn allocated_resources(out: &mut Causes, pod: &Value, list: &str, containers: &str) {
+    const HEALTH: &[&str] = &["Healthy", "Unhealthy", "Unknown"];
+    for (at, status) in pod.at("status").list(list).iter().enumerate() {
+        let container = pod.at("spec").list(containers).iter().find(|c| c.text("name") == status.text("name"));
+        for (nth, resource) in status.list("allocatedResourcesStatus").iter().enumerate() {
+            let path = format!("status.{list}[{at}].allocatedResourcesStatus[{nth}]");
+            let name = resource.text("name");
+            if let Some(container) = container {
+                let (found, detail) = match name.strip_prefix("claim:") {
+                    Some(claim) => (
+                        container.list("resources.claims").iter().any(|each| match each.text("request") {
+                            "" => each.text("name") == claim,
+                            request => format!("{}/{request}", each.text("name")) == claim,
+                        }),
+                        "must match one of the container's resource claims in a format \
+                         'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty",
+                    ),
+                    None => (
+                        !container.at("resources.requests").key(name).is_null(),
+                        "must match one of the container's resource requests",
+                    ),
+                };
+                if !found {
+                    out.push(Cause::invalid(format!("{path}.name"), &name.into(), detail));
+                }
+            }
+            let mut seen: Vec<&str> = Vec::new();
+            for (nth, each) in resource.list("resources").iter().enumerate() {
+                let path = format!("{path}.resources[{nth}]");
+                if !HEALTH.contains(&each.text("health")) {
+                    out.push(Cause::not_supported(format!("{path}.health"), &each.text("health").into(), HEALTH));
+                }
+                let id = each.text("resourceID");
+                if seen.contains(&id) {
+                    out.push(Cause::duplicate(format!("{path}.resourceID"), &id.into()));
+                }
+                seen.push(id);
+            }
+        }
+    }
 }
 
 /// A container that has ended stays so, unless its pod or itself restarts it.
@@ -394,6 +500,14 @@ fn addresses(out: &mut Causes, pod: &Value, one: &str, list: &str) {
     for (at, ip) in all.iter().enumerate() {
         check::ip(out, ip, &format!("{path}[{at}]"));
     }
+    let twice = |out: &mut Causes| {
+        for (at, ip) in all.iter().enumerate().filter(|(at, ip)| all.len() > 1 && all[..*at].contains(ip)) {
+            out.push(Cause::duplicate(format!("{path}[{at}]"), &json!({"IP": ip})));
+        }
+    };
+    if !pod_ips {
+        twice(out);
+    }
     if all.len() > 1 {
         let families: Vec<Option<bool>> =
             all.iter().map(|ip| ip.parse::<std::net::IpAddr>().ok().map(|ip| ip.is_ipv4())).collect();
@@ -407,6 +521,9 @@ fn addresses(out: &mut Causes, pod: &Value, one: &str, list: &str) {
             let detail = "may specify no more than one IP for each IP family";
             out.push(Cause::invalid(&path, &shown.into(), detail));
         }
+    }
+    if pod_ips {
+        twice(out);
     }
     if pod_ips && single.is_empty() != all.is_empty() {
         let shown: Vec<Value> = all.iter().map(|ip| json!({"IP": ip})).collect();

@@ -20,8 +20,18 @@ pub static SERVICE: Behaviour = Behaviour {
     validate_update: |new, old| {
         let mut out = Vec::new();
         addresses_stay(&mut out, new, old);
+        families_stay(&mut out, new, old);
         class_stays(&mut out, new, old);
+        let [after, before] = [new, old].map(|service| service.int("spec.healthCheckNodePort"));
+        if needs_health_check(new.at("spec")) && needs_health_check(old.at("spec")) && after != before {
+            out.push(Cause::forbidden("spec.healthCheckNodePort", "field is immutable"));
+        }
         out.extend(service(new));
+        out
+    },
+    validate_status: |new, _| {
+        let mut out = Vec::new();
+        balancer_status(&mut out, new);
         out
     },
     columns: columns::SERVICE,
@@ -180,6 +190,7 @@ fn service(service: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (out, spec) = (&mut causes, service.at("spec"));
     let type_ = spec.text("type");
+    topology_annotations(out, service.at("metadata.annotations"));
     let ports = spec.list("ports");
     if ports.is_empty() && !headless(spec) && type_ != "ExternalName" {
         out.push(Cause::required("spec.ports", ""));
@@ -218,6 +229,14 @@ fn service(service: &Value) -> Vec<Cause> {
         for (at, range) in source_ranges.iter().filter_map(Value::as_str).enumerate() {
             check::cidr(out, range.trim(), &format!("spec.LoadBalancerSourceRanges[{at}]"));
         }
+    } else if let Some(ranges) = service.at("metadata.annotations").key(SOURCE_RANGES).as_str() {
+        let path = format!("metadata.annotations[{SOURCE_RANGES}]");
+        if type_ != "LoadBalancer" {
+            out.push(Cause::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
+        }
+        for range in ranges.trim().split(',').filter(|_| !ranges.trim().is_empty()) {
+            check::cidr(out, range.trim(), &path);
+        }
     }
     if spec.has("allocateLoadBalancerNodePorts") && type_ != "LoadBalancer" {
         let detail = "may only be used when `type` is 'LoadBalancer'";
@@ -235,13 +254,56 @@ fn service(service: &Value) -> Vec<Cause> {
     causes
 }
 
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// Two names for one thing, the old one first.
+pub const TOPOLOGY: [&str; 2] = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
+
+fn topology_annotations(out: &mut Causes, annotations: &Value) {
+    let [hints, mode] = TOPOLOGY.map(|name| annotations.key(name));
+    if !hints.is_null() && !mode.is_null() && hints != mode {
+        let detail = format!("must match annotations[{}] when both are specified", TOPOLOGY[0]);
+        out.push(Cause::invalid(format!("metadata.annotations[{}]", TOPOLOGY[1]), mode, &detail));
+    }
+}
+
+/// Where the load balancer listens.
+fn balancer_status(out: &mut Causes, service: &Value) {
+    let points = service.list("status.loadBalancer.ingress");
+    if !balances(service.at("spec")) && !points.is_empty() {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        return out.push(Cause::forbidden("status.loadBalancer.ingress", detail));
+    }
+    for (at, point) in points.iter().enumerate() {
+        let path = format!("status.loadBalancer.ingress[{at}]");
+        let (ip, host, mode) = (point.text("ip"), point.text("hostname"), point.at("ipMode"));
+        if !ip.is_empty() {
+            check::ip(out, ip, &format!("{path}.ip"));
+        }
+        let field = format!("{path}.ipMode");
+        match (mode.is_null(), ip.is_empty()) {
+            (true, false) => out.push(Cause::required(field, "must be specified when `ip` is set")),
+            (true, true) => {}
+            (false, true) => out.push(Cause::forbidden(field, "may not be specified when `ip` is not set")),
+            (false, false) => check::optional_one_of(out, mode, &field, &["Proxy", "VIP"]),
+        }
+        if !host.is_empty() {
+            let field = format!("{path}.hostname");
+            text(out, host, &field, validate::dns1123_subdomain);
+            if host.parse::<std::net::IpAddr>().is_ok() {
+                out.push(Cause::invalid(field, &host.into(), "must be a DNS name, not an IP address"));
+            }
+        }
+    }
+}
+
 fn external_name(out: &mut Causes, spec: &Value) {
     for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         if !spec.at(field).is_nothing() {
             out.push(Cause::forbidden(format!("spec.{field}"), "may not be set for ExternalName services"));
         }
     }
-    match spec.text("externalName").trim_end_matches('.') {
+    let name = spec.text("externalName");
+    match name.strip_suffix('.').unwrap_or(name) {
         "" => out.push(Cause::required("spec.externalName", "")),
         name => text(out, name, "spec.externalName", validate::dns1123_subdomain),
     }
@@ -427,9 +489,105 @@ fn addresses_stay(out: &mut Causes, new: &Value, old: &Value) {
     }
 }
 
+fn families_stay(out: &mut Causes, new: &Value, old: &Value) {
+    let (after, before) = (new.at("spec"), old.at("spec"));
+    let external = |spec: &Value| spec.text("type") == "ExternalName";
+    if external(after) || external(before) || headless(after) || headless(before) {
+        return;
+    }
+    let [shown, addresses] = ["ipFamilies", "clusterIPs"].map(|field| after.at(field));
+    let (now, then) = (after.list("ipFamilies"), before.list("ipFamilies"));
+    let mut wrong = |value: &Value, detail: &str| out.push(Cause::invalid("spec.ipFamilies[0]", value, detail));
+    if now.len() == then.len() {
+        (0..now.len()).filter(|at| now[*at] != then[*at]).for_each(|_| wrong(shown, "may not change once set"));
+        return;
+    }
+    if now.len() < then.len() && addresses.is_nothing() {
+        wrong(shown, "primary ipFamily can not be unset");
+    }
+    if let (Some(now), Some(then)) = (now.first(), then.first())
+        && now != then
+    {
+        wrong(addresses, "may not change once set");
+    }
+    if now.len() == 1 && then.len() > 1 && after.text("ipFamilyPolicy") != "SingleStack" {
+        let detail = "must be set to 'SingleStack' when releasing the secondary ipFamily";
+        out.push(Cause::invalid("spec.ipFamilyPolicy", after.at("ipFamilyPolicy"), detail));
+    }
+}
+
 fn class_stays(out: &mut Causes, new: &Value, old: &Value) {
     let (after, before) = (new.at("spec.loadBalancerClass"), old.at("spec.loadBalancerClass"));
     if balances(new.at("spec")) && balances(old.at("spec")) && after != before {
         out.push(Cause::invalid("spec.loadBalancerClass", after, "may not change once set"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(causes: &[Cause], want: &str) {
+        let texts: Vec<String> = causes.iter().map(Cause::to_string).collect();
+        assert_eq!(texts.join(" & "), want);
+    }
+
+    #[test]
+    fn a_status_of_a_balancer_says_where_it_listens() {
+        let told = |type_: &str, point: Value, want: &str| {
+            let mut out = Causes::new();
+            let service = json!({"spec": {"type": type_}, "status": {"loadBalancer": {"ingress": [point]}}});
+            balancer_status(&mut out, &service);
+            check(&out, want);
+        };
+        told("LoadBalancer", json!({"ip": "192.0.2.1", "ipMode": "VIP"}), "");
+        told(
+            "ClusterIP",
+            json!({"ip": "192.0.2.1"}),
+            "status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'",
+        );
+        told(
+            "LoadBalancer",
+            json!({"ip": "192.0.2.1", "ipMode": "Odd"}),
+            "status.loadBalancer.ingress[0].ipMode: Unsupported value: \"Odd\": supported values: \"Proxy\", \"VIP\"",
+        );
+        told(
+            "LoadBalancer",
+            json!({"hostname": "a.b", "ipMode": "VIP"}),
+            "status.loadBalancer.ingress[0].ipMode: Forbidden: may not be specified when `ip` is not set",
+        );
+    }
+
+    #[test]
+    fn annotations_stand_for_fields() {
+        let mut service_ = json!({"spec": {"ports": [{"port": 80}]}});
+        default(&mut service_);
+        service_["metadata"] = json!({"annotations": {
+            SOURCE_RANGES: "10.0.0.0/8, x", TOPOLOGY[0]: "Auto", TOPOLOGY[1]: "Disabled",
+        }});
+        check(
+            &service(&service_),
+            "metadata.annotations[service.kubernetes.io/topology-mode]: Invalid value: \"Disabled\": must match annotations[service.kubernetes.io/topology-aware-hints] when both are specified & \
+             metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]: Forbidden: may only be used when `type` is 'LoadBalancer' & \
+             metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        );
+    }
+
+    #[test]
+    fn families_change_only_at_the_end_of_the_list() {
+        let with = |families: Value, policy: Value| json!({"spec": {"type": "ClusterIP", "ipFamilies": families, "ipFamilyPolicy": policy, "clusterIPs": ["10.0.0.1"]}});
+        let mut out = Causes::new();
+        families_stay(&mut out, &with(json!(["IPv6"]), Value::Null), &with(json!(["IPv4"]), Value::Null));
+        families_stay(
+            &mut out,
+            &with(json!(["IPv4"]), json!("PreferDualStack")),
+            &with(json!(["IPv4", "IPv6"]), Value::Null),
+        );
+        check(
+            &out,
+            "spec.ipFamilies[0]: Invalid value: [\"IPv6\"]: may not change once set & \
+             spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": must be set to 'SingleStack' when releasing the secondary ipFamily",
+        );
     }
 }

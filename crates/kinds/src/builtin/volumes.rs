@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::{self, Causes, in_range, one_of, optional_one_of, required, text};
 use super::pod_check::{field_ref, node_selector, resource_field_ref};
 use super::read::{Read, Write};
-use super::{columns, pod_defaults, rows, warnings};
+use super::{certificates, columns, pod_defaults, resources, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -65,6 +65,7 @@ pub static PERSISTENT_VOLUME_CLAIM: Behaviour = Behaviour {
         out
     },
     validate_update: validate_claim_update,
+    validate_status: validate_claim_status,
     columns: columns::PERSISTENT_VOLUME_CLAIM,
     row: rows::persistent_volume_claim,
     returns_deleted: true,
@@ -117,6 +118,7 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
             continue;
         }
         found = true;
+        let of = path;
         let (source, path) = (volume.at(name), format!("{path}.{shown}"));
         match name {
             "emptyDir" => {
@@ -172,12 +174,29 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
                 let policies = &["Always", "IfNotPresent", "Never"];
                 one_of(out, source.at("pullPolicy"), &format!("{path}.pullPolicy"), policies);
             }
-            _ => shared(out, name, source, &path),
+            _ => shared(out, name, source, &path, Owner::Pod),
+        }
+        let portal = source.text("targetPortal");
+        if name == "iscsi" && source.has("initiatorName") && long_portal(volume.text("name"), portal) {
+            out.push(Cause::invalid(format!("{of}.name"), &volume.text("name").into(), LONG_PORTAL));
         }
     }
     if !found {
         out.push(Cause::required(path, "must specify a volume type"));
     }
+}
+
+const LONG_PORTAL: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+fn long_portal(volume: &str, portal: &str) -> bool {
+    volume.len() + 1 + portal.len() > 64
+}
+
+/// Whose source it is: secrets of a persistent volume may be in another namespace than its claim, and it names itself.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    Pod,
+    Volume(&'a str),
 }
 
 fn ephemeral_name(out: &mut Causes, volume: &Value, pod: &str, path: &str) {
@@ -194,14 +213,15 @@ fn ephemeral_name(out: &mut Causes, volume: &Value, pod: &str, path: &str) {
 }
 
 /// The sources that pods and persistent volumes have in common.
-fn shared(out: &mut Causes, name: &str, source: &Value, path: &str) {
+fn shared(out: &mut Causes, name: &str, source: &Value, path: &str, owner: Owner) {
     let partition = |out: &mut Causes| {
         if !(0..=255).contains(&source.int("partition")) {
-            let detail = "must be between 0 and 255, inclusive";
+            // What is refused is not what is told: upstream takes 0 and names 1.
+            let detail = "must be between 1 and 255, inclusive";
             out.push(Cause::invalid(format!("{path}.partition"), source.at("partition"), detail));
         }
     };
-    let mut need = |fields: &[&str]| {
+    let need = |out: &mut Causes, fields: &[&str]| {
         for field in fields {
             let missing = match source.at(field) {
                 Value::Array(items) => items.is_empty(),
@@ -212,61 +232,160 @@ fn shared(out: &mut Causes, name: &str, source: &Value, path: &str) {
             }
         }
     };
+    let of_volume = matches!(owner, Owner::Volume(_));
+    let secret = |out: &mut Causes| {
+        let secret = source.at("secretRef");
+        for field in ["name", "namespace"].into_iter().take(if of_volume { 2 } else { 1 }) {
+            if !secret.is_null() && secret.text(field).is_empty() {
+                out.push(Cause::required(format!("{path}.secretRef.{field}"), ""));
+            }
+        }
+    };
     match name {
         "hostPath" => host_path(out, source, path),
         "nfs" => {
-            need(&["server", "path"]);
+            need(out, &["server", "path"]);
             if !source.text("path").starts_with('/') {
                 let value = Value::from(source.text("path"));
                 out.push(Cause::invalid(format!("{path}.path"), &value, "must be an absolute path"));
             }
         }
         "gcePersistentDisk" => {
-            need(&["pdName"]);
+            need(out, &["pdName"]);
             partition(out);
         }
         "awsElasticBlockStore" => {
-            need(&["volumeID"]);
+            need(out, &["volumeID"]);
             partition(out);
         }
-        "iscsi" => iscsi(out, source, path),
-        "fc" => {
-            let (names, ids) = (source.list("targetWWNs"), source.list("wwids"));
-            let field = format!("{path}.targetWWNs");
-            if names.is_empty() && ids.is_empty() {
-                let detail = "must specify either targetWWNs or wwids, but not both";
-                out.push(Cause::required(&field, detail));
+        "iscsi" => iscsi(out, source, path, owner),
+        "fc" => fibre_channel(out, source, path),
+        "glusterfs" => {
+            need(out, &["endpoints", "path"]);
+            let namespace = source.at("endpointsNamespace");
+            let field = format!("{path}.endpointsNamespace");
+            match namespace.as_str() {
+                Some("") => {
+                    let detail = "if the endpointnamespace is set, it must be a valid namespace name";
+                    out.push(Cause::invalid(field, namespace, detail));
+                }
+                Some(name) => text(out, name, &field, validate::dns1123_label),
+                None => {}
             }
-            if !names.is_empty() && !ids.is_empty() {
-                let detail = "targetWWNs and wwids can not be specified simultaneously";
-                out.push(Cause::invalid(&field, source.at("targetWWNs"), detail));
+        }
+        "rbd" => need(out, &["monitors", "image"]),
+        "cinder" => {
+            need(out, &["volumeID"]);
+            secret(out);
+        }
+        "cephfs" => need(out, &["monitors"]),
+        "quobyte" => {
+            const PAIRS: &str = "must be a host:port pair or multiple pairs separated by commas";
+            let registry = source.text("registry");
+            let field = format!("{path}.registry");
+            if registry.is_empty() {
+                out.push(Cause::required(field, PAIRS));
+            } else if source.text("tenant").len() >= 65 {
+                let detail = "must be a UUID and may not exceed a length of 64 characters";
+                out.push(Cause::required(format!("{path}.tenant"), detail));
+            } else {
+                for _ in registry.split(',').filter(|pair| !is_host_port(pair)) {
+                    out.push(Cause::invalid(&field, source.at("registry"), PAIRS));
+                }
             }
-            if !names.is_empty() {
-                match source.opt_int("lun") {
-                    None => {
-                        out.push(Cause::required(format!("{path}.lun"), "lun is required if targetWWNs is specified"))
-                    }
-                    Some(lun) => in_range(out, lun, &format!("{path}.lun"), 0, 255),
+            need(out, &["volume"]);
+        }
+        "flexVolume" => {
+            need(out, &["driver"]);
+            for (key, _) in source.at("options").entries() {
+                let namespace = key.split_once('/').map_or(key.as_str(), |(namespace, _)| namespace);
+                let dotted = format!(".{}", namespace.to_lowercase());
+                if dotted.ends_with(".kubernetes.io") || dotted.ends_with(".k8s.io") {
+                    let detail = "kubernetes.io and k8s.io namespaces are reserved";
+                    out.push(Cause::invalid(format!("{path}.options[{key}]"), &key.as_str().into(), detail));
                 }
             }
         }
-        "glusterfs" => need(&["endpoints", "path"]),
-        "rbd" => need(&["monitors", "image"]),
-        "cinder" => need(&["volumeID"]),
-        "cephfs" => need(&["monitors"]),
-        "quobyte" => need(&["registry", "volume"]),
-        "flexVolume" => need(&["driver"]),
-        "azureFile" => need(&["secretName", "shareName"]),
-        "vsphereVolume" => need(&["volumePath"]),
-        "photonPersistentDisk" => need(&["pdID"]),
-        "portworxVolume" => need(&["volumeID"]),
-        "azureDisk" => need(&["diskName", "diskURI"]),
-        "scaleIO" => need(&["gateway", "system", "volumeName"]),
-        "storageos" => need(&["volumeName"]),
-        "flocker" if source.text("datasetName").is_empty() && source.text("datasetUUID").is_empty() => {
-            out.push(Cause::required(path, "one of datasetName and datasetUUID is required"));
+        "azureFile" => {
+            need(out, &["secretName", "shareName"]);
+            if source.at("secretNamespace") == "" {
+                out.push(Cause::required(format!("{path}.secretNamespace"), ""));
+            }
+        }
+        "vsphereVolume" => need(out, &["volumePath"]),
+        "photonPersistentDisk" => need(out, &["pdID"]),
+        "portworxVolume" => need(out, &["volumeID"]),
+        "azureDisk" => {
+            need(out, &["diskName", "diskURI"]);
+            azure_disk(out, source, path);
+        }
+        "scaleIO" => need(out, &["gateway", "system", "volumeName"]),
+        "storageos" => {
+            if required(out, source, path, "volumeName") {
+                text(out, source.text("volumeName"), &format!("{path}.volumeName"), validate::dns1123_label);
+            }
+            if !source.text("volumeNamespace").is_empty() {
+                text(out, source.text("volumeNamespace"), &format!("{path}.volumeNamespace"), validate::dns1123_label);
+            }
+            secret(out);
+        }
+        "flocker" => {
+            let [name, id] = ["datasetName", "datasetUUID"].map(|field| source.text(field));
+            if name.is_empty() && id.is_empty() {
+                out.push(Cause::required(path, "one of datasetName and datasetUUID is required"));
+            }
+            if !name.is_empty() && !id.is_empty() {
+                let detail = "datasetName and datasetUUID can not be specified simultaneously";
+                out.push(Cause::invalid(path, &"resource".into(), detail));
+            }
+            if name.contains('/') {
+                out.push(Cause::invalid(format!("{path}.datasetName"), &name.into(), "must not contain '/'"));
+            }
         }
         _ => {}
+    }
+}
+
+/// As Go splits an address: one colon, or brackets around a host that has more.
+fn is_host_port(pair: &str) -> bool {
+    match pair.rsplit_once(':') {
+        Some((host, port)) if host.starts_with('[') => host.ends_with(']') && !port.contains([']', '[']),
+        Some((host, _)) => !host.contains([':', '[', ']']),
+        None => false,
+    }
+}
+
+fn fibre_channel(out: &mut Causes, source: &Value, path: &str) {
+    let (names, ids) = (source.list("targetWWNs"), source.list("wwids"));
+    let field = format!("{path}.targetWWNs");
+    if names.is_empty() && ids.is_empty() {
+        out.push(Cause::required(&field, "must specify either targetWWNs or wwids, but not both"));
+    }
+    if !names.is_empty() && !ids.is_empty() {
+        let detail = "targetWWNs and wwids can not be specified simultaneously";
+        out.push(Cause::invalid(&field, source.at("targetWWNs"), detail));
+    }
+    if !names.is_empty() {
+        match source.opt_int("lun") {
+            None => out.push(Cause::required(format!("{path}.lun"), "lun is required if targetWWNs is specified")),
+            Some(lun) => in_range(out, lun, &format!("{path}.lun"), 0, 255),
+        }
+    }
+}
+
+fn azure_disk(out: &mut Causes, source: &Value, path: &str) {
+    const MANAGED: &str =
+        "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
+    const BLOB: &str = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
+    let field = format!("{path}.cachingMode");
+    optional_one_of(out, source.at("cachingMode"), &field, &["None", "ReadOnly", "ReadWrite"]);
+    let kind = source.at("kind");
+    optional_one_of(out, kind, &format!("{path}.kind"), &["Dedicated", "Managed", "Shared"]);
+    let Some(kind) = kind.as_str() else { return };
+    let (uri, field) = (source.text("diskURI"), format!("{path}.diskURI"));
+    let (prefix, form) = if kind == "Managed" { ("/subscriptions/", MANAGED) } else { ("https://", BLOB) };
+    if !uri.starts_with(prefix) {
+        out.push(Cause::not_supported(field, &uri.into(), &[form]));
     }
 }
 
@@ -279,18 +398,64 @@ fn host_path(out: &mut Causes, source: &Value, path: &str) {
     }
 }
 
-fn iscsi(out: &mut Causes, source: &Value, path: &str) {
+fn iscsi(out: &mut Causes, source: &Value, path: &str, owner: Owner) {
     required(out, source, path, "targetPortal");
-    if required(out, source, path, "iqn") {
-        let iqn = source.text("iqn");
-        if !["iqn", "eui", "naa"].iter().any(|prefix| iqn.starts_with(prefix)) {
-            out.push(Cause::invalid(format!("{path}.iqn"), source.at("iqn"), "must be valid format"));
+    let portal = source.text("targetPortal");
+    if let Owner::Volume(name) = owner
+        && source.has("initiatorName")
+        && long_portal(name, portal)
+    {
+        out.push(Cause::invalid(format!("{path}.targetportal"), &portal.into(), LONG_PORTAL));
+    }
+    let name = |out: &mut Causes, name: &Value, field: String| {
+        let text = name.as_str().unwrap_or_default();
+        let known = ["iqn", "eui", "naa"].iter().any(|prefix| text.starts_with(prefix));
+        if !known && matches!(owner, Owner::Pod) {
+            out.push(Cause::invalid(field, name, "must be valid format starting with iqn, eui, or naa"));
+        } else if !is_iscsi_name(text) {
+            out.push(Cause::invalid(field, name, "must be valid format"));
         }
+    };
+    if required(out, source, path, "iqn") {
+        name(out, source.at("iqn"), format!("{path}.iqn"));
     }
     in_range(out, source.int("lun"), &format!("{path}.lun"), 0, 255);
-    if (source.flag("chapAuthDiscovery") || source.flag("chapAuthSession")) && !source.has("secretRef") {
+    let secret = source.at("secretRef");
+    if (source.flag("chapAuthDiscovery") || source.flag("chapAuthSession")) && secret.is_null() {
         out.push(Cause::required(format!("{path}.secretRef"), ""));
     }
+    if matches!(owner, Owner::Volume(_)) && !secret.is_null() && secret.text("name").is_empty() {
+        out.push(Cause::required(format!("{path}.secretRef.name"), ""));
+    }
+    if source.has("initiatorName") {
+        name(out, source.at("initiatorName"), format!("{path}.initiatorname"));
+    }
+}
+
+/// `iqn.YYYY-MM.domain:name`, or `eui.` or `naa.` with so many letters and digits.
+fn is_iscsi_name(name: &str) -> bool {
+    let coded = |prefix: &str, length: usize| {
+        name.strip_prefix(prefix).is_some_and(|rest| {
+            let mut characters = rest.chars();
+            characters.next().is_some()
+                && characters.as_str().len() == length
+                && characters.all(|c| c.is_ascii_alphanumeric())
+        })
+    };
+    let digits = |text: &str, many: usize| text.len() == many && text.bytes().all(|b| b.is_ascii_digit());
+    let qualified = || {
+        let (year, rest) = name.strip_prefix("iqn.")?.split_once('-')?;
+        let (month, rest) = rest.split_once('.')?;
+        let (domain, own) = rest.split_once(':')?;
+        let right = digits(year, 4)
+            && digits(month, 2)
+            && !domain.is_empty()
+            && domain.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+            && !own.is_empty()
+            && !own.contains(|c: char| c.is_ascii_whitespace() || ",;*&$|".contains(c));
+        Some(right)
+    };
+    coded("eui", 16) || coded("naa", 32) || qualified() == Some(true)
 }
 
 fn keys_to_paths(out: &mut Causes, source: &Value, path: &str) {
@@ -372,13 +537,7 @@ fn projected(out: &mut Causes, source: &Value, path: &str) {
         if each.has("clusterTrustBundle") {
             count += 1;
             let (bundle, path) = (each.at("clusterTrustBundle"), format!("{each_path}.clusterTrustBundle"));
-            match (bundle.has("name"), bundle.has("signerName")) {
-                (true, true) => {
-                    out.push(Cause::invalid(&path, bundle, "only one of name and signerName may be used"));
-                }
-                (false, false) => out.push(Cause::required(&path, "either name or signerName must be specified")),
-                _ => {}
-            }
+            trust_bundle(out, bundle, &path);
             required(out, bundle, &path, "path");
             check::local_free_path(out, bundle.text("path"), &format!("{path}.path"));
             take(out, bundle.text("path"), bundle.text("path"));
@@ -390,6 +549,45 @@ fn projected(out: &mut Causes, source: &Value, path: &str) {
         if count > 1 {
             out.push(Cause::forbidden(&each_path, "may not specify more than 1 volume type per source"));
         }
+    }
+}
+
+fn trust_bundle(out: &mut Causes, bundle: &Value, path: &str) {
+    let selector = bundle.at("labelSelector");
+    let field = format!("{path}.labelSelector");
+    match (bundle.at("name").as_str(), bundle.at("signerName").as_str()) {
+        (Some(_), Some(_)) => {
+            let shown = json!({
+                "Name": bundle.at("name"), "SignerName": bundle.at("signerName"), "LabelSelector": selector,
+                "Optional": bundle.at("optional"), "Path": bundle.text("path"),
+            });
+            out.push(Cause::invalid(path, &shown, "only one of name and signerName may be used"));
+        }
+        (Some(name), None) => {
+            let field = format!("{path}.name");
+            if name.is_empty() {
+                out.push(Cause::required(&field, "must be a valid object name"));
+            }
+            // The bundles of a signer are named after it.
+            let signer = name.rsplit_once(':').map_or(String::new(), |(signer, _)| signer.replace(':', "/"));
+            for why in certificates::bundle_name(&signer, name, false) {
+                let detail = format!("not a valid clustertrustbundlename: {why}");
+                out.push(Cause::invalid(&field, &name.into(), &detail));
+            }
+            if !selector.is_null() {
+                let detail = "labelSelector must be unset if name is specified";
+                out.push(Cause::invalid(format!("{path}.labelSelector"), selector, detail));
+            }
+        }
+        (None, Some(signer)) => {
+            let signer_field = format!("{path}.signerName");
+            if signer.is_empty() {
+                out.push(Cause::required(&signer_field, "must be a valid signer name"));
+            }
+            out.extend(certificates::validate_signer(signer, &signer_field));
+            check::label_selector(out, selector, &field);
+        }
+        (None, None) => out.push(Cause::required(path, "either name or signerName must be specified")),
     }
 }
 
@@ -417,6 +615,7 @@ fn token_projection(out: &mut Causes, token: &Value, volume_path: &str, path: &s
 }
 
 fn pod_certificate(out: &mut Causes, of: &Value, path: &str, take: &mut dyn FnMut(&mut Causes, &str, &str)) {
+    out.extend(certificates::validate_signer(of.text("signerName"), &format!("{path}.signerName")));
     const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
     let type_ = of.text("keyType");
     if !KEY_TYPES.contains(&type_) {
@@ -655,13 +854,14 @@ fn validate_volume(volume: &Value) -> Vec<Cause> {
                     }
                 }
             }
-            _ => shared(out, name, source, &path),
+            _ => shared(out, name, source, &path, Owner::Volume(volume.text("metadata.name"))),
         }
     }
     if !found {
         out.push(Cause::required("spec", "must specify a volume type"));
     }
-    let root = spec.has("hostPath.path") && spec.text("hostPath.path").trim_matches('/').is_empty();
+    let root = spec.text("hostPath.path").starts_with('/')
+        && spec.text("hostPath.path").split('/').all(|part| matches!(part, "" | "." | ".."));
     if root && policy == "Recycle" {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
         out.push(Cause::forbidden("spec.persistentVolumeReclaimPolicy", detail));
@@ -715,7 +915,7 @@ fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {
     }
     out.extend(validate::immutable(new.at("spec.volumeMode"), old.at("spec.volumeMode"), "volumeMode"));
     let (before, after) = (old.at("spec.nodeAffinity"), new.at("spec.nodeAffinity"));
-    if !before.is_null() && before != after {
+    if !before.is_null() && !same_but_for_label_names(after, before) {
         let detail = "field is immutable, except for updating from beta label to GA";
         out.push(Cause::invalid("nodeAffinity", &internal_affinity(after), detail));
     }
@@ -724,6 +924,29 @@ fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {
         out.push(Cause::forbidden("spec.volumeAttributesClassName", detail));
     }
     out
+}
+
+/// Labels of nodes may be given their present names.
+fn same_but_for_label_names(after: &Value, before: &Value) -> bool {
+    const RENAMED: [(&str, &str); 5] = [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ];
+    let mut before = before.clone();
+    for (at, term) in before.list_mut("required.nodeSelectorTerms").iter_mut().enumerate() {
+        let new = after.list("required.nodeSelectorTerms").get(at).unwrap_or(&Value::Null);
+        for list in ["matchExpressions", "matchFields"] {
+            for (expression, new) in term.list_mut(list).iter_mut().zip(new.list(list)) {
+                if RENAMED.contains(&(expression.text("key"), new.text("key"))) {
+                    expression.set("key", new.text("key"));
+                }
+            }
+        }
+    }
+    before == *after
 }
 
 /// The value as error texts show it: upstream's own struct, whose fields have no JSON names.
@@ -755,12 +978,14 @@ fn validate_claim_update(new: &Value, old: &Value) -> Vec<Cause> {
     if before.text("volumeName").is_empty() {
         set_same(&mut before, &after, "volumeName");
     }
-    if !before.has("storageClassName") {
-        set_same(&mut after, &before, "storageClassName");
-    }
+    class_of_annotation(&mut out, &mut after, new, old);
     if new.text("status.phase") == "Bound" {
-        set_same(&mut after, &before, "resources.requests.storage");
-        set_same(&mut after, &before, "volumeAttributesClassName");
+        if after.has("resources.requests") {
+            set_same(&mut after, &before, "resources.requests.storage");
+        }
+        if after.has("volumeAttributesClassName") {
+            set_same(&mut after, &before, "volumeAttributesClassName");
+        }
     }
     if before != after {
         let detail = format!(
@@ -787,6 +1012,72 @@ fn validate_claim_update(new: &Value, old: &Value) -> Vec<Cause> {
         out.push(Cause::forbidden("spec.volumeAttributesClassName", &detail));
     }
     out
+}
+
+/// The class may move from the annotation that was there before the field into it, and a claim without one may get one.
+fn class_of_annotation(out: &mut Causes, after: &mut Value, new: &Value, old: &Value) {
+    const ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+    let [now, was] = [new, old].map(|claim| claim.at("metadata.annotations").key(ANNOTATION));
+    let [class, before] = [new, old].map(|claim| claim.at("spec.storageClassName"));
+    if !was.is_null() && before.is_null() && class == was && (now.is_null() || now == was) {
+        return after.remove("storageClassName");
+    }
+    let [now_text, was_text] = [now, was].map(|class| class.as_str().unwrap_or_default());
+    if now_text != was_text {
+        let path = format!("metadata.annotations.{ANNOTATION}");
+        out.push(Cause::invalid(path, &now_text.into(), "field is immutable"));
+    }
+    if !class.is_null() && before.is_null() && (was.is_null() || class == was) {
+        after.remove("storageClassName");
+    }
+}
+
+fn validate_claim_status(new: &Value, _: &Value) -> Vec<Cause> {
+    const RESIZES: &[&str] = &[
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    let mut out = Vec::new();
+    let basic = |out: &mut Causes, value: &Value, path: &str| {
+        let whole = check::quantity(value).value();
+        if whole < 0 {
+            out.push(Cause::invalid(path, &whole.into(), "must be a valid resource quantity"));
+        }
+        whole >= 0
+    };
+    for (name, amount) in new.at("status.capacity").entries() {
+        basic(&mut out, amount, &format!("status.capacity[{name}]"));
+    }
+    for (name, status) in new.at("status.allocatedResourceStatuses").entries() {
+        let path = "status.allocatedResourceStatus";
+        claim_resource(&mut out, name, path);
+        if !RESIZES.contains(&status.as_str().unwrap_or_default()) {
+            let mut sorted = RESIZES.to_vec();
+            sorted.sort_unstable();
+            out.push(Cause::not_supported(path, &name.as_str().into(), &sorted));
+        }
+    }
+    for (name, amount) in new.at("status.allocatedResources").entries() {
+        let path = "status.allocatedResources";
+        let at = format!("{path}[{name}]");
+        if claim_resource(&mut out, name, path) && basic(&mut out, amount, &at) {
+            resources::amount(&mut out, "storage", amount, &at);
+        }
+    }
+    out
+}
+
+/// Of Kubernetes' own resources a claim has storage only.
+fn claim_resource(out: &mut Causes, name: &str, path: &str) -> bool {
+    let before = out.len();
+    text(out, name, path, validate::qualified_name);
+    if out.len() == before && resources::is_native(name) && name != "storage" {
+        out.push(Cause::not_supported(path, &name.into(), &["storage"]));
+    }
+    out.len() == before
 }
 
 fn set_same(target: &mut Value, source: &Value, path: &str) {

@@ -5,9 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use x509_parser::prelude::Pem;
 
-use super::check;
+use super::annotations::{self, SECCOMP_CONTAINER, SECCOMP_POD};
 use super::read::Read;
+use super::{check, services};
 use crate::kind::go_quote;
+use crate::validate;
 
 /// Labels of nodes that have another name now.
 const OLD_LABELS: &[(&str, &str, &str)] = &[
@@ -33,19 +35,38 @@ const OLD_VOLUMES: &[(&str, &str)] = &[
     ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
 ];
 
-const CRITICAL_POD: &str = "scheduler.alpha.kubernetes.io/critical-pod";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+/// Annotations that are no longer read, and the fields that are.
+const OLD_ANNOTATIONS: &[(&str, &str)] = &[
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "non-functional in v1.16+; use the \"priorityClassName\" field instead",
+    ),
+    ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+    ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+];
+const OLD_SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
 const OLD_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 const ENFORCE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
 
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
+/// Pods are changed by programs, who are not warned.
 pub fn pod(new: &Value, old: Option<&Value>) -> Vec<String> {
-    match old {
-        Some(old) if old.at("spec") == new.at("spec") && old.at("metadata") == new.at("metadata") => Vec::new(),
-        _ => pod_spec(new, ""),
+    if old.is_some() {
+        return Vec::new();
     }
+    let name = validate::dns1123_label(new.text("metadata.name"));
+    let mut out = Vec::new();
+    if !name.is_empty() {
+        out.push(format!(
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
+            name.join(" ")
+        ));
+    }
+    out.extend(pod_spec(new, ""));
+    out
 }
 
 pub fn pod_template(new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -72,25 +93,94 @@ fn template(new: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
 pub fn service(new: &Value, _: Option<&Value>) -> Vec<String> {
     let spec = new.at("spec");
     let mut out = Vec::new();
-    let mut warn = |wrong: bool, text: &str| {
+    let [hints, mode] = services::TOPOLOGY;
+    if new.at("metadata.annotations").key(hints).is_string() {
+        out.push(format!("annotation {hints} is deprecated, please use {mode} instead"));
+    }
+    let ips = |list: &str| -> Vec<String> {
+        let each = spec.list(list).iter().filter_map(Value::as_str).enumerate();
+        each.filter_map(|(at, ip)| validate::ip_warning(ip, &format!("spec.{list}[{at}]"))).collect()
+    };
+    if !matches!(spec.text("clusterIP"), "" | "None") {
+        out.extend(ips("clusterIPs"));
+    }
+    let external_name = spec.text("type") == "ExternalName";
+    let headless = spec.text("clusterIP") == "None" && spec.text("type") == "ClusterIP";
+    let has_external = !spec.list("externalIPs").is_empty();
+    let warn = |out: &mut Vec<String>, wrong: bool, text: &str| {
         if wrong {
             out.push(text.to_owned());
         }
     };
-    let headless = spec.text("clusterIP") == "None";
-    let has_external = !spec.list("externalIPs").is_empty();
-    let spare_name = spec.text("type") != "ExternalName" && !spec.text("externalName").is_empty();
-    warn(has_external && !headless, "spec.externalIPs is deprecated and may no longer be implemented in some clusters");
-    warn(has_external && headless, "spec.externalIPs is ignored for headless services");
+    let balancer = spec.text("loadBalancerIP");
+    if headless {
+        warn(&mut out, !balancer.is_empty(), "spec.loadBalancerIP is ignored for headless services");
+        warn(&mut out, has_external, "spec.externalIPs is ignored for headless services");
+        let sticky = spec.text("sessionAffinity") != "None";
+        warn(&mut out, sticky, "spec.SessionAffinity is ignored for headless services");
+    }
+    out.extend(ips("externalIPs"));
     warn(
-        headless && spec.text("sessionAffinity") == "ClientIP",
-        "spec.SessionAffinity is ignored for headless services",
+        &mut out,
+        has_external && !headless && !external_name,
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
     );
-    warn(spare_name, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    if !balancer.is_empty() {
+        out.extend(validate::ip_warning(balancer, "spec.loadBalancerIP"));
+    }
+    for (at, range) in spec.list("loadBalancerSourceRanges").iter().filter_map(Value::as_str).enumerate() {
+        out.extend(validate::cidr_warning(range, &format!("spec.loadBalancerSourceRanges[{at}]")));
+    }
+    warn(&mut out, external_name && has_external, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    let spare_name = !external_name && !spec.text("externalName").is_empty();
+    warn(&mut out, spare_name, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
     warn(
+        &mut out,
         spec.text("trafficDistribution") == "PreferClose",
         "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
     );
+    out
+}
+
+pub fn endpoints(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    for (nth, subset) in new.list("subsets").iter().enumerate() {
+        for list in ["addresses", "notReadyAddresses"] {
+            for (at, address) in subset.list(list).iter().enumerate() {
+                let path = format!("subsets[{nth}].{list}[{at}].ip");
+                out.extend(validate::ip_warning(address.text("ip"), &path));
+            }
+        }
+    }
+    out
+}
+
+pub fn endpoint_slice(new: &Value, _: Option<&Value>) -> Vec<String> {
+    if new.text("addressType") == "FQDN" {
+        return vec!["spec.addressType: FQDN endpoints are deprecated".into()];
+    }
+    let mut out = Vec::new();
+    for (nth, endpoint) in new.list("endpoints").iter().enumerate() {
+        for (at, address) in endpoint.list("addresses").iter().filter_map(Value::as_str).enumerate() {
+            out.extend(validate::ip_warning(address, &format!("endpoints[{nth}].addresses[{at}]")));
+        }
+    }
+    out
+}
+
+pub fn network_policy(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (nth, rule) in new.at("spec").list(list).iter().enumerate() {
+            for (at, peer) in rule.list(peers).iter().enumerate() {
+                let path = format!("spec.{list}[{nth}].{peers}[{at}].ipBlock");
+                out.extend(validate::cidr_warning(peer.text("ipBlock.cidr"), &format!("{path}.cidr")));
+                for (at, range) in peer.list("ipBlock.except").iter().filter_map(Value::as_str).enumerate() {
+                    out.extend(validate::cidr_warning(range, &format!("{path}.except[{at}]")));
+                }
+            }
+        }
+    }
     out
 }
 
@@ -181,11 +271,18 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
         }
     }
     let annotations = pod.at("metadata.annotations");
-    if annotations.key(CRITICAL_POD).is_string() {
-        out.push(format!("{path}metadata.annotations[{CRITICAL_POD}]: non-functional in v1.16+; use the \"priorityClassName\" field instead"));
+    for (key, why) in OLD_ANNOTATIONS.iter().filter(|(key, _)| annotations.key(key).is_string()) {
+        out.push(format!("{path}metadata.annotations[{key}]: {why}"));
     }
-    if annotations.key(SECCOMP_POD).is_string() && !spec.has("securityContext.seccompProfile") {
-        out.push(format!("{path}metadata.annotations[{SECCOMP_POD}]: non-functional in v1.27+; use the \"seccompProfile\" field instead"));
+    for (nth, volume) in spec.list("volumes").iter().enumerate() {
+        let at = format!("{path}spec.volumes[{nth}]");
+        out.extend(old_volume(volume, &at));
+        let claim = volume.at("ephemeral.volumeClaimTemplate.spec.resources");
+        let at = format!("{at}.ephemeral.volumeClaimTemplate.spec.resources");
+        fractional_bytes(&mut out, claim, &at, &["storage"]);
+    }
+    for volume in spec.list("volumes") {
+        overlaps(&mut out, volume);
     }
     for (nth, alias) in spec.list("hostAliases").iter().enumerate() {
         let ip = alias.text("ip");
@@ -193,25 +290,37 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
             out.push(format!("{path}spec.hostAliases[{nth}].ip: duplicate ip {}", go_quote(ip)));
         }
     }
-    for (nth, volume) in spec.list("volumes").iter().enumerate() {
-        out.extend(old_volume(volume, &format!("{path}spec.volumes[{nth}]")));
-    }
-    for volume in spec.list("volumes") {
-        overlaps(&mut out, volume);
-    }
     let secrets = spec.list("imagePullSecrets");
     for (nth, secret) in secrets.iter().enumerate() {
         let name = secret.text("name");
-        if name.is_empty() {
-            out.push(format!("{path}spec.imagePullSecrets[{nth}].name: invalid empty name \"\""));
-        } else if secrets[..nth].iter().any(|earlier| earlier.text("name") == name) {
+        if secrets[..nth].iter().any(|earlier| earlier.text("name") == name) {
             out.push(format!("{path}spec.imagePullSecrets[{nth}].name: duplicate name {}", go_quote(name)));
         }
     }
-    for list in ["initContainers", "containers"] {
-        for (nth, container) in spec.list(list).iter().enumerate() {
-            container_of(&mut out, container, &format!("{path}spec.{list}[{nth}]"));
-        }
+    for (nth, _) in secrets.iter().enumerate().filter(|(_, secret)| secret.text("name").is_empty()) {
+        out.push(format!("{path}spec.imagePullSecrets[{nth}].name: invalid empty name \"\""));
+    }
+    for name in ["memory", "ephemeral-storage"] {
+        fractional(&mut out, spec.at("overhead").key(name), &format!("{path}spec.overhead[{name}]"));
+    }
+    if annotations.key(SECCOMP_POD).is_string() && !spec.has("securityContext.seccompProfile") {
+        out.push(format!("{path}metadata.annotations[{SECCOMP_POD}]: {OLD_SECCOMP}"));
+    }
+    for (at, container) in annotations::containers(spec) {
+        of_annotations(&mut out, pod, container, path);
+        container_of(&mut out, container, &format!("{path}spec.{at}"));
+    }
+    ports(&mut out, spec, &format!("{path}spec."));
+    if spec.opt_int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        out.push(format!(
+            "{path}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
+    for (nth, server) in spec.list("dnsConfig.nameservers").iter().filter_map(Value::as_str).enumerate() {
+        out.extend(validate::ip_warning(server, &format!("{path}spec.dnsConfig.nameservers[{nth}]")));
+    }
+    for (nth, alias) in spec.list("hostAliases").iter().enumerate() {
+        out.extend(validate::ip_warning(alias.text("ip"), &format!("{path}spec.hostAliases[{nth}].ip")));
     }
     for affinity in ["podAffinity", "podAntiAffinity"] {
         pod_affinity(&mut out, spec.at("affinity").key(affinity), &format!("{path}spec.affinity.{affinity}"));
@@ -264,41 +373,93 @@ fn pod_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
     }
 }
 
+/// Profiles of a container that are named in annotations and not in fields.
+fn of_annotations(out: &mut Vec<String>, pod: &Value, container: &Value, path: &str) {
+    let all = pod.at("metadata.annotations");
+    let seccomp = format!("{SECCOMP_CONTAINER}{}", container.text("name"));
+    if all.key(&seccomp).is_string() && !container.has("securityContext.seccompProfile") {
+        out.push(format!("{path}metadata.annotations[{seccomp}]: {OLD_SECCOMP}"));
+    }
+    let armor = format!("{}{}", annotations::APP_ARMOR, container.text("name"));
+    // A pod's annotation has become a field by now; a template's has not.
+    let has_field = !path.is_empty()
+        && (pod.has("spec.securityContext.appArmorProfile") || container.has("securityContext.appArmorProfile"));
+    if all.key(&armor).is_string() && !has_field {
+        out.push(format!(
+            "{path}metadata.annotations[{armor}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+        ));
+    }
+}
+
 fn container_of(out: &mut Vec<String>, container: &Value, path: &str) {
     let resources = format!("{path}.resources");
     fractional_bytes(out, container.at("resources"), &resources, &["memory", "ephemeral-storage"]);
     let env = container.list("env");
     for (nth, one) in env.iter().enumerate() {
         let name = one.text("name");
-        if env[..nth].iter().any(|earlier| earlier.text("name") == name) {
+        if !env[..nth].iter().any(|earlier| earlier.text("name") == name) {
+            continue;
+        }
+        // A value that is made of the earlier one needs it.
+        let (reference, value) = (format!("$({name})"), one.text("value"));
+        if one.has("valueFrom") || value == reference || !value.contains(&reference) {
             let name = go_quote(name);
             out.push(format!(
                 "{path}.env[{nth}]: hides previous definition of {name}, which may be dropped when using apply"
             ));
         }
     }
-    let ports = container.list("ports");
-    let same = |a: &Value, b: &Value| {
-        ["containerPort", "hostPort"].iter().all(|field| a.int(field) == b.int(field))
-            && ["protocol", "hostIP", "name"].iter().all(|field| a.text(field) == b.text(field))
-    };
-    for (nth, port) in ports.iter().enumerate() {
-        if let Some(first) = ports[..nth].iter().position(|earlier| same(earlier, port)) {
-            out.push(format!("{path}.ports[{nth}]: duplicate port definition with {path}.ports[{first}]"));
+}
+
+/// Ports of all containers that are the same or may be.
+fn ports(out: &mut Vec<String>, spec: &Value, path: &str) {
+    let mut before: Vec<(String, &Value)> = Vec::new();
+    for (at, container) in annotations::containers(spec) {
+        for (nth, port) in container.list("ports").iter().enumerate() {
+            let field = format!("{path}{at}.ports[{nth}]");
+            let (host, ip) = (port.int("hostPort"), port.text("hostIP"));
+            if !ip.is_empty() && host == 0 {
+                let (name, number, protocol) = (port.text("name"), port.int("containerPort"), port.text("protocol"));
+                out.push(format!(
+                    "{field}: hostIP set without hostPort: {{Name:{name} HostPort:0 ContainerPort:{number} \
+                     Protocol:{protocol} HostIP:{ip}}}"
+                ));
+            }
+            let same = |other: &Value| {
+                other.int("containerPort") == port.int("containerPort")
+                    && other.text("protocol") == port.text("protocol")
+            };
+            for (earlier, other) in before.iter().filter(|(_, other)| same(other)) {
+                let (other_host, other_ip) = (other.int("hostPort"), other.text("hostIP"));
+                let what = if (ip, host) == (other_ip, other_host) {
+                    "duplicate"
+                } else if host == 0 || other_host == 0 {
+                    "overlapping"
+                } else if host == other_host && ip.is_empty() != other_ip.is_empty() {
+                    "dangerously ambiguous"
+                } else {
+                    continue;
+                };
+                out.push(format!("{field}: {what} port definition with {earlier}"));
+            }
+            before.push((field, port));
         }
     }
 }
 
 /// Bytes come whole.
 fn fractional_bytes(out: &mut Vec<String>, resources: &Value, path: &str, names: &[&str]) {
-    for list in ["limits", "requests"] {
-        for name in names {
-            let value = resources.at(list).key(name);
-            if !value.is_null() && !check::quantity(value).is_multiple_of(0) {
-                let text = go_quote(value.as_str().unwrap_or_default());
-                out.push(format!("{path}.{list}[{name}]: fractional byte value {text} is invalid, must be an integer"));
-            }
+    for name in names {
+        for list in ["limits", "requests"] {
+            fractional(out, resources.at(list).key(name), &format!("{path}.{list}[{name}]"));
         }
+    }
+}
+
+fn fractional(out: &mut Vec<String>, value: &Value, path: &str) {
+    if !value.is_null() && !check::quantity(value).is_multiple_of(0) {
+        let text = go_quote(value.as_str().unwrap_or_default());
+        out.push(format!("{path}: fractional byte value {text} is invalid, must be an integer"));
     }
 }
 
