@@ -147,7 +147,7 @@ pub static DAEMON_SET: Behaviour = Behaviour {
         out.extend(daemon_set(new));
         out
     },
-    validate_status: |new, _| {
+    validate_status: |new, old| {
         let mut out = Vec::new();
         const COUNTS: &[&str] = &[
             "currentNumberScheduled",
@@ -161,6 +161,7 @@ pub static DAEMON_SET: Behaviour = Behaviour {
             "collisionCount",
         ];
         check::non_negative(&mut out, new.at("status"), "status", COUNTS);
+        collisions(&mut out, new, old);
         out
     },
     columns: columns::DAEMON_SET,
@@ -211,6 +212,7 @@ pub static POD_DISRUPTION_BUDGET: Behaviour = Behaviour {
     validate_status: |new, _| {
         let mut out = Vec::new();
         const COUNTS: &[&str] = &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+        check::conditions(&mut out, new.list("status.conditions"), "status.conditions");
         check::non_negative(&mut out, new.at("status"), "status", COUNTS);
         out
     },

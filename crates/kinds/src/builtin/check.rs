@@ -300,3 +300,53 @@ pub fn parse_cidr(value: &str) -> Option<(std::net::IpAddr, u32)> {
     let bits: u32 = Some(bits).filter(|bits| bits.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
     (bits <= most).then_some((address, bits))
 }
+
+/// `ValidateConditions`: the conditions that all newer kinds have in their status.
+pub fn conditions(out: &mut Causes, conditions: &[Value], path: &str) {
+    const REASON_BYTES_MAX: usize = 1024;
+    const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+    for (at, condition) in conditions.iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        let type_ = condition.text("type");
+        if conditions[..at].iter().any(|other| other.text("type") == type_) {
+            out.push(Cause::duplicate(format!("{path}.type"), &type_.into()));
+        }
+        text(out, type_, &format!("{path}.type"), validate::qualified_name);
+        if !["False", "True", "Unknown"].contains(&condition.text("status")) {
+            let supported = &["False", "True", "Unknown"];
+            out.push(Cause::not_supported(format!("{path}.status"), &condition.text("status").into(), supported));
+        }
+        if condition.int("observedGeneration") < 0 {
+            let value = condition.at("observedGeneration");
+            let detail = "must be greater than or equal to zero";
+            out.push(Cause::invalid(format!("{path}.observedGeneration"), value, detail));
+        }
+        if !condition.has("lastTransitionTime") {
+            out.push(Cause::required(format!("{path}.lastTransitionTime"), "must be set"));
+        }
+        let (reason, field) = (condition.text("reason"), format!("{path}.reason"));
+        if reason.is_empty() {
+            out.push(Cause::required(&field, "must be set"));
+        } else {
+            text(out, reason, &field, condition_reason);
+            if reason.len() > REASON_BYTES_MAX {
+                out.push(Cause::too_long(field, REASON_BYTES_MAX));
+            }
+        }
+        if condition.text("message").len() > MESSAGE_BYTES_MAX {
+            out.push(Cause::too_long(format!("{path}.message"), MESSAGE_BYTES_MAX));
+        }
+    }
+}
+
+fn condition_reason(reason: &str) -> Vec<String> {
+    const PATTERN: &str = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?";
+    const EXAMPLES: &[&str] = &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    let last = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let right = reason.starts_with(|c: char| c.is_ascii_alphabetic())
+        && reason.ends_with(last)
+        && reason.chars().all(|c| last(c) || matches!(c, ',' | ':'));
+    let message = "a condition reason must start with alphabetic character, optionally followed by a string of \
+                   alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    if right { Vec::new() } else { vec![validate::regex_text(message, PATTERN, EXAMPLES)] }
+}

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::check::{self, Causes};
+use super::pod_row::is_sidecar;
 use super::read::{Read, Write};
 use super::{annotations, pod_check, resources};
 use crate::Cause;
@@ -126,18 +127,22 @@ fn resize(out: &mut Causes, new: &Value, old: &Value) {
     if running.is_some_and(|status| !status.has("resources")) {
         out.push(Cause::forbidden("spec", "Pod running on node without support for resize"));
     }
+    pod_level(out, new, old);
+    let told = out.len();
     for list in LISTS {
         let what = if list == LISTS[0] { "containers" } else { "initContainers" };
         let (after, before) = (new.list(list), old.list(list));
         if after.len() != before.len() {
-            return out.push(Cause::forbidden(list, &format!("{what} may not be added or removed on resize")));
+            out.push(Cause::forbidden(list, &format!("{what} may not be added or removed on resize")));
+            continue;
         }
-        for (at, (after, before)) in after.iter().zip(before).enumerate() {
-            if after.at("name") != before.at("name") {
-                let detail = format!("{what} may not be renamed or reordered on resize");
-                return out.push(Cause::forbidden(format!("{list}[{at}].name"), &detail));
-            }
+        for (at, _) in after.iter().zip(before).enumerate().filter(|(_, (a, b))| a.at("name") != b.at("name")) {
+            let detail = format!("{what} may not be renamed or reordered on resize");
+            out.push(Cause::forbidden(format!("{list}[{at}].name"), &detail));
         }
+    }
+    if out.len() > told {
+        return;
     }
     for list in [LISTS[1], LISTS[0]] {
         for (at, (after, before)) in new.list(list).iter().zip(old.list(list)).enumerate() {
@@ -152,14 +157,22 @@ fn resize(out: &mut Causes, new: &Value, old: &Value) {
     }
     for list in LISTS {
         for (at, (after, before)) in new.list(list).iter().zip(old.list(list)).enumerate() {
-            if without_sizes(after) == without_sizes(before) {
+            let same = without_sizes(after) == without_sizes(before);
+            if list == LISTS[0] {
+                out.extend((!same).then(|| Cause::forbidden("spec", ONLY)));
                 continue;
             }
-            match list == LISTS[0] {
-                true => out.push(Cause::forbidden("spec", ONLY)),
-                false => {
-                    let detail = "only cpu and memory resources for init or sidecar containers are mutable";
-                    out.push(Cause::forbidden(format!("{list}[{at}]"), detail));
+            let path = format!("{list}[{at}]");
+            if !same {
+                let detail = "only cpu and memory resources for init or sidecar containers are mutable";
+                out.push(Cause::forbidden(&path, detail));
+            }
+            if after != before && !is_sidecar(after) {
+                let restarts = |policy: &&Value| policy.text("restartPolicy") == "RestartContainer";
+                for _ in after.list("resizePolicy").iter().filter(restarts) {
+                    let detail =
+                        "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+                    out.push(Cause::forbidden(&path, detail));
                 }
             }
         }
@@ -174,6 +187,28 @@ fn resize(out: &mut Causes, new: &Value, old: &Value) {
     };
     if out.len() == before && rest(new) != rest(old) {
         out.push(Cause::forbidden("spec", ONLY));
+    }
+}
+
+/// What the pod itself asks for may get more or less, never none.
+fn pod_level(out: &mut Causes, new: &Value, old: &Value) {
+    let [after, before] = [new, old].map(|pod| pod.at("spec.resources"));
+    let given = |resources: &Value| ["requests", "limits"].iter().any(|field| !resources.at(field).is_nothing());
+    if !given(after) && !given(before) {
+        return;
+    }
+    if after.is_null() {
+        return out.push(Cause::forbidden("spec.resources", "pod-level resources cannot be removed"));
+    }
+    for field in ["requests", "limits"] {
+        if before.at(field).entries().iter().any(|(name, _)| after.at(field).key(name).is_null()) {
+            let detail = format!("pod-level resource {field} cannot be removed");
+            out.push(Cause::forbidden(format!("spec.resources.{field}"), &detail));
+        }
+    }
+    let rest = |resources: &Value| without_sizes(&serde_json::json!({"resources": resources}));
+    if rest(after) != rest(before) {
+        out.push(Cause::forbidden("spec", "only cpu and memory resources are mutable at pod-level"));
     }
 }
 

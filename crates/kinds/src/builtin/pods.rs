@@ -337,12 +337,20 @@ fn validate_status(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     annotations::stay(&mut out, new, old);
     for (at, condition) in new.list("status.conditions").iter().enumerate() {
-        let type_ = condition.text("type");
-        check::text(&mut out, type_, &format!("status.conditions[{at}].Type"), validate::qualified_name);
+        let (type_, path) = (condition.text("type"), format!("status.conditions[{at}]"));
+        if condition.int("observedGeneration") < 0 {
+            let value = condition.at("observedGeneration");
+            out.push(Cause::invalid(format!("{path}.observedGeneration"), value, "must be a non-negative integer"));
+        }
+        check::text(&mut out, type_, &format!("{path}.Type"), validate::qualified_name);
     }
     let nominated = new.text("status.nominatedNodeName");
     if !nominated.is_empty() && nominated != old.text("status.nominatedNodeName") {
         check::text(&mut out, nominated, "status.nominatedNodeName", validate::dns1123_subdomain);
+        if !old.text("spec.nodeName").is_empty() {
+            let detail = "may not be set on pods that are already bound to a node";
+            out.push(Cause::forbidden("status.nominatedNodeName", detail));
+        }
     }
     if new.int("status.observedGeneration") < 0 {
         let value = new.at("status.observedGeneration");
@@ -357,6 +365,7 @@ fn validate_status(new: &Value, old: &Value) -> Vec<Cause> {
         ended_stay_ended(&mut out, new, old, list, containers);
     }
     claim_statuses(&mut out, new);
+    extended_claim(&mut out, new);
     addresses(&mut out, new, "podIP", "podIPs");
     addresses(&mut out, new, "hostIP", "hostIPs");
     for list in STATUS_LISTS {
@@ -390,8 +399,50 @@ fn claim_statuses(out: &mut Causes, pod: &Value) {
         }
         seen.push(name);
         if let Some(claim) = status.at("resourceClaimName").as_str() {
+            let path = format!("status.resourceClaimStatuses[{at}].resourceClaimName");
             check::text(out, claim, &path, validate::dns1123_subdomain);
         }
+    }
+}
+
+/// Which devices stand for the resources by name that containers ask for.
+fn extended_claim(out: &mut Causes, pod: &Value) {
+    const PATH: &str = "status.extendedResourceClaimStatus";
+    let status = pod.at(PATH);
+    if status.is_null() {
+        return;
+    }
+    let mappings = status.list("requestMappings");
+    if mappings.is_empty() {
+        out.push(Cause::required(format!("{PATH}.requestMappings"), "at least one request mapping is required"));
+    }
+    for (at, mapping) in mappings.iter().enumerate() {
+        let path = format!("{PATH}.requestMappings[{at}]");
+        let [container, resource, request] =
+            ["containerName", "resourceName", "requestName"].map(|field| mapping.text(field));
+        let mut all = pod.list("spec.containers").iter().chain(pod.list("spec.initContainers"));
+        match all.find(|each| each.text("name") == container) {
+            None => {
+                let detail = "must match the name of an entry in spec.initContainers.name or spec.containers.name";
+                out.push(Cause::invalid(format!("{path}.containerName"), &container.into(), detail));
+            }
+            Some(each) if each.at("resources.requests").key(resource).is_null() => {
+                let detail = "must match the extended resource name of an entry in \
+                              spec.initContainers.resources.requests or spec.containers.resources.requests";
+                out.push(Cause::invalid(format!("{path}.resourceName"), &resource.into(), detail));
+            }
+            Some(_) => {}
+        }
+        check::text(out, request, &format!("{PATH}.requestName"), validate::dns1123_label);
+        if mappings[..at].contains(mapping) {
+            for field in ["containerName", "resourceName", "requestName"] {
+                out.push(Cause::duplicate(format!("{path}.{field}"), mapping.at(field)));
+            }
+        }
+    }
+    if check::required(out, status, PATH, "resourceClaimName") {
+        let path = format!("{PATH}.resourceClaimName");
+        check::text(out, status.text("resourceClaimName"), &path, validate::dns1123_subdomain);
     }
 }
 
@@ -402,7 +453,7 @@ fn users(out: &mut Causes, pod: &Value, list: &str) {
         if user.is_null() {
             continue;
         }
-        let path = format!("status.{list}[{at}].linux");
+        let path = format!("status.{list}[{at}].user.linux");
         match pod.text("spec.os.name") {
             "windows" => out.push(Cause::forbidden(path, "cannot be set for a windows pod")),
             _ => {
@@ -464,14 +515,19 @@ fn allocated_resources(out: &mut Causes, pod: &Value, list: &str, containers: &s
 /// A container that has ended stays so, unless its pod or itself restarts it.
 fn ended_stay_ended(out: &mut Causes, new: &Value, old: &Value, list: &str, containers: &str) {
     let spec = old.at("spec");
+    let rules = |container: &Value| container.list("restartPolicyRules").to_vec();
+    let all = spec.list("containers").iter().chain(spec.list("initContainers"));
+    let ephemeral = containers == "ephemeralContainers";
+    // Where one can make all start again, each may.
+    if !ephemeral && all.flat_map(rules).any(|rule| rule.text("action") == "RestartAllContainers") {
+        return;
+    }
     let restarts = |name: &str, code: i64| {
-        let container = spec.list(containers).iter().find(|c| c.text("name") == name).unwrap_or(&Value::Null);
-        if containers == "ephemeralContainers" {
-            return false;
-        }
+        let container = spec.list(containers).iter().find(|c| c.text("name") == name);
+        let Some(container) = container.filter(|_| !ephemeral) else { return false };
         let own = container.text("restartPolicy");
         let policy = if own.is_empty() { spec.text("restartPolicy") } else { own };
-        let by_rule = container.list("restartPolicyRules").iter().any(|rule| {
+        let by_rule = rules(container).iter().any(|rule| {
             let listed = rule.list("exitCodes.values").iter().any(|value| value.as_i64() == Some(code));
             listed == (rule.text("exitCodes.operator") == "In")
         });
@@ -500,14 +556,6 @@ fn addresses(out: &mut Causes, pod: &Value, one: &str, list: &str) {
     for (at, ip) in all.iter().enumerate() {
         check::ip(out, ip, &format!("{path}[{at}]"));
     }
-    let twice = |out: &mut Causes| {
-        for (at, ip) in all.iter().enumerate().filter(|(at, ip)| all.len() > 1 && all[..*at].contains(ip)) {
-            out.push(Cause::duplicate(format!("{path}[{at}]"), &json!({"IP": ip})));
-        }
-    };
-    if !pod_ips {
-        twice(out);
-    }
     if all.len() > 1 {
         let families: Vec<Option<bool>> =
             all.iter().map(|ip| ip.parse::<std::net::IpAddr>().ok().map(|ip| ip.is_ipv4())).collect();
@@ -521,9 +569,6 @@ fn addresses(out: &mut Causes, pod: &Value, one: &str, list: &str) {
             let detail = "may specify no more than one IP for each IP family";
             out.push(Cause::invalid(&path, &shown.into(), detail));
         }
-    }
-    if pod_ips {
-        twice(out);
     }
     if pod_ips && single.is_empty() != all.is_empty() {
         let shown: Vec<Value> = all.iter().map(|ip| json!({"IP": ip})).collect();

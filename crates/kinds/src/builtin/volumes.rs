@@ -621,9 +621,17 @@ fn pod_certificate(out: &mut Causes, of: &Value, path: &str, take: &mut dyn FnMu
     if !KEY_TYPES.contains(&type_) {
         out.push(Cause::not_supported(format!("{path}.keyType"), &type_.into(), KEY_TYPES));
     }
-    if let Some(seconds) = of.opt_int("maxExpirationSeconds").filter(|seconds| *seconds < 3600) {
-        let detail = "if provided, maxExpirationSeconds must be >= 3600";
-        out.push(Cause::invalid(format!("{path}.maxExpirationSeconds"), &seconds.into(), detail));
+    if let Some(seconds) = of.opt_int("maxExpirationSeconds") {
+        let (least, most) = (3600, certificates::pod_certificate_seconds_max(of.text("signerName")));
+        let field = format!("{path}.maxExpirationSeconds");
+        if seconds < least {
+            let detail = format!("if provided, maxExpirationSeconds must be >= {least}");
+            out.push(Cause::invalid(&field, &seconds.into(), &detail));
+        }
+        if seconds > most {
+            let detail = format!("if provided, maxExpirationSeconds must be <= {most}");
+            out.push(Cause::invalid(&field, &seconds.into(), &detail));
+        }
     }
     let mut paths = 0;
     for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
@@ -983,9 +991,7 @@ fn validate_claim_update(new: &Value, old: &Value) -> Vec<Cause> {
         if after.has("resources.requests") {
             set_same(&mut after, &before, "resources.requests.storage");
         }
-        if after.has("volumeAttributesClassName") {
-            set_same(&mut after, &before, "volumeAttributesClassName");
-        }
+        set_same(&mut after, &before, "volumeAttributesClassName");
     }
     if before != after {
         let detail = format!(
