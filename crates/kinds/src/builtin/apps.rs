@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, pod_check, pod_defaults, rows, volumes, warnings};
+use super::{columns, internal, pod_check, pod_defaults, rows, volumes, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
@@ -429,8 +429,8 @@ fn strategy(out: &mut Causes, strategy: &Value) {
             }
             check::at_most_100_percent(out, unavailable, &format!("{path}.maxUnavailable"));
         }
-        type_ => {
-            let shown = json!({"Type": type_, "RollingUpdate": rolling});
+        _ => {
+            let shown = internal::shown("api.apps.v1.StatefulSetUpdateStrategy", strategy);
             out.push(Cause::not_supported("spec.strategy", &shown, &["Recreate", "RollingUpdate"]));
         }
     }
@@ -535,8 +535,7 @@ fn stateful_strategy(out: &mut Causes, strategy: &Value) {
         "" => out.push(Cause::required("spec.updateStrategy", "")),
         "OnDelete" => {
             if !rolling.is_null() {
-                let shown =
-                    json!({"Partition": rolling.int("partition"), "MaxUnavailable": rolling.at("maxUnavailable")});
+                let shown = internal::shown("api.apps.v1.RollingUpdateStatefulSetStrategy", rolling);
                 out.push(Cause::invalid(path, &shown, "only allowed for updateStrategy 'RollingUpdate'"));
             }
         }
@@ -552,8 +551,8 @@ fn stateful_strategy(out: &mut Causes, strategy: &Value) {
                 check::at_most_100_percent(out, unavailable, &path);
             }
         }
-        type_ => {
-            let shown = json!({"Type": type_, "RollingUpdate": rolling});
+        _ => {
+            let shown = internal::shown("api.apps.v1.StatefulSetUpdateStrategy", strategy);
             out.push(Cause::invalid("spec.updateStrategy", &shown, "must be 'RollingUpdate' or 'OnDelete'"));
         }
     }
@@ -620,8 +619,8 @@ fn daemon_strategy(out: &mut Causes, strategy: &Value) {
                 _ => {}
             }
         }
-        type_ => {
-            let shown = json!({"Type": type_, "RollingUpdate": rolling});
+        _ => {
+            let shown = internal::shown("api.apps.v1.StatefulSetUpdateStrategy", strategy);
             out.push(Cause::not_supported("spec.updateStrategy", &shown, &["RollingUpdate", "OnDelete"]));
         }
     }
@@ -632,10 +631,7 @@ fn budget(object: &Value) -> Vec<Cause> {
     let spec = object.at("spec");
     let (least, most) = (spec.at("minAvailable"), spec.at("maxUnavailable"));
     if !least.is_null() && !most.is_null() {
-        let shown = json!({
-            "MinAvailable": least, "Selector": spec.at("selector"), "MaxUnavailable": most,
-            "UnhealthyPodEvictionPolicy": spec.at("unhealthyPodEvictionPolicy"),
-        });
+        let shown = internal::shown("api.policy.v1.PodDisruptionBudgetSpec", spec);
         out.push(Cause::invalid("spec", &shown, "minAvailable and maxUnavailable cannot be both set"));
     }
     for field in ["minAvailable", "maxUnavailable"] {

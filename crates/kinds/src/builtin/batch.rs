@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, invalid_unshown};
 use super::read::{Read, Write};
-use super::{columns, cron, pod_check, pod_defaults, rows, warnings};
+use super::{columns, cron, internal, pod_check, pod_defaults, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -101,10 +101,10 @@ fn default_job_spec(spec: &mut Value) {
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 const OWNER_LABELS: [(&str, &str); 4] = [
-    ("job-name", "metadata.name"),
-    ("batch.kubernetes.io/job-name", "metadata.name"),
     ("controller-uid", "metadata.uid"),
+    ("job-name", "metadata.name"),
     (UID_LABEL, "metadata.uid"),
+    ("batch.kubernetes.io/job-name", "metadata.name"),
 ];
 
 /// Pods of a job carry its name and uid, so that its selector finds no others.
@@ -140,10 +140,13 @@ fn validate_job(job: &Value) -> Vec<Cause> {
         let mut expected = serde_json::Map::new();
         for (label, path) in OWNER_LABELS {
             let value = Value::from(job.text(path));
-            if template.at("metadata.labels").key(label) != &value {
-                let path = "spec.template.metadata.labels";
-                let detail = format!("must be '{}'", value.as_str().unwrap_or_default());
-                out.push(Cause::invalid(path, &check::by_key(template.at("metadata.labels")), &detail));
+            let labels = template.at("metadata.labels");
+            let path = format!("spec.template.metadata.labels[{label}]");
+            let detail = format!("must be '{}'", value.as_str().unwrap_or_default());
+            match labels.key(label) {
+                Value::Null => out.push(Cause::required(path, &detail)),
+                given if *given != value => out.push(Cause::invalid(path, &check::by_key(labels), &detail)),
+                _ => {}
             }
             expected.insert(label.to_owned(), value);
         }
@@ -178,6 +181,9 @@ fn validate_job(job: &Value) -> Vec<Cause> {
 /// What jobs and the templates of cron jobs have in common.
 fn job_spec(out: &mut Causes, spec: &Value, path: &str) {
     const PARALLELISM_MAX: i64 = 100_000;
+    const FAILED_INDEXES_MAX: i64 = 100_000;
+    const MANY_COMPLETIONS: i64 = 100_000;
+    const MAX_OF_MANY: i64 = 10_000;
     const COUNTS: &[&str] = &[
         "parallelism",
         "completions",
@@ -189,6 +195,10 @@ fn job_spec(out: &mut Causes, spec: &Value, path: &str) {
     ];
     const MODES: &[&str] = &["NonIndexed", "Indexed"];
     check::non_negative(out, spec, path, COUNTS);
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        let detail = "when maxFailedIndexes is specified";
+        out.push(Cause::required(format!("{path}.backoffLimitPerIndex"), detail));
+    }
     if let Some(manager) = spec.at("managedBy").as_str() {
         check::domain_prefixed_path(out, manager, &format!("{path}.managedBy"));
         if manager.len() > 63 {
@@ -208,6 +218,25 @@ fn job_spec(out: &mut Causes, spec: &Value, path: &str) {
         if spec.has("completions") && spec.int("maxFailedIndexes") > spec.int("completions") {
             let detail = "must be less than or equal to completions";
             out.push(Cause::invalid(format!("{path}.maxFailedIndexes"), spec.at("maxFailedIndexes"), detail));
+        }
+        if spec.int("maxFailedIndexes") > FAILED_INDEXES_MAX {
+            let detail = format!("must be less than or equal to {FAILED_INDEXES_MAX}");
+            out.push(Cause::invalid(format!("{path}.maxFailedIndexes"), spec.at("maxFailedIndexes"), &detail));
+        }
+        if spec.int("completions") > MANY_COMPLETIONS && spec.has("backoffLimitPerIndex") {
+            if !spec.has("maxFailedIndexes") {
+                let detail = format!("must be specified when completions is above {MANY_COMPLETIONS}");
+                out.push(Cause::required(format!("{path}.maxFailedIndexes"), &detail));
+            }
+            for field in ["parallelism", "maxFailedIndexes"] {
+                if spec.int(field) > MAX_OF_MANY {
+                    let detail = format!(
+                        "must be less than or equal to {MAX_OF_MANY} when completions are above {MANY_COMPLETIONS} \
+                         and used with backoff limit per index"
+                    );
+                    out.push(Cause::invalid(format!("{path}.{field}"), spec.at(field), &detail));
+                }
+            }
         }
     } else if matches!(spec.text("completionMode"), "" | "NonIndexed") {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
@@ -239,15 +268,11 @@ fn job_spec(out: &mut Causes, spec: &Value, path: &str) {
         "OnFailure" | "Never" => {}
         _ => out.push(Cause::not_supported(path, policy, &["OnFailure", "Never"])),
     }
-    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") && indexed {
-        let path = template.trim_end_matches(".template");
-        let detail = "when maxFailedIndexes is specified";
-        out.push(Cause::required(format!("{path}.backoffLimitPerIndex"), detail));
-    }
 }
 
 fn failure_policy(out: &mut Causes, spec: &Value, path: &str) {
     const RULES_MAX: usize = 20;
+    const PATTERNS_MAX: usize = 20;
     const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
     let rules = spec.list("podFailurePolicy.rules");
     if rules.len() > RULES_MAX {
@@ -257,10 +282,7 @@ fn failure_policy(out: &mut Causes, spec: &Value, path: &str) {
         let path = format!("{path}.rules[{at}]");
         let field = format!("{path}.action");
         match rule.text("action") {
-            "" => {
-                let listed: Vec<String> = ACTIONS.iter().map(|action| format!("{action:?}")).collect();
-                out.push(Cause::required(field, &format!("valid values: [{}]", listed.join(" "))));
-            }
+            "" => out.push(one_required(field, ACTIONS)),
             "FailIndex" if !spec.has("backoffLimitPerIndex") => {
                 out.push(Cause::invalid(field, rule.at("action"), "requires the backoffLimitPerIndex to be set"));
             }
@@ -270,10 +292,14 @@ fn failure_policy(out: &mut Causes, spec: &Value, path: &str) {
         if rule.has("onExitCodes") {
             exit_codes(out, spec, rule.at("onExitCodes"), &format!("{path}.onExitCodes"));
         }
-        for (at, pattern) in rule.list("onPodConditions").iter().enumerate() {
+        let patterns = rule.list("onPodConditions");
+        if patterns.len() > PATTERNS_MAX {
+            out.push(Cause::too_many(format!("{path}.onPodConditions"), patterns.len(), PATTERNS_MAX));
+        }
+        for (at, pattern) in patterns.iter().enumerate() {
             let path = format!("{path}.onPodConditions[{at}]");
             check::text(out, pattern.text("type"), &format!("{path}.type"), validate::qualified_name);
-            check::one_of(out, pattern.at("status"), &format!("{path}.status"), &["False", "True", "Unknown"]);
+            one_named(out, pattern.at("status"), format!("{path}.status"), &["False", "True", "Unknown"]);
         }
         match (rule.has("onExitCodes"), rule.list("onPodConditions").is_empty()) {
             (true, false) => {
@@ -287,9 +313,23 @@ fn failure_policy(out: &mut Causes, spec: &Value, path: &str) {
     }
 }
 
+fn one_named(out: &mut Causes, value: &Value, path: String, supported: &[&str]) {
+    match value.as_str().unwrap_or_default() {
+        "" => out.push(one_required(path, supported)),
+        given if !supported.contains(&given) => out.push(Cause::not_supported(path, value, supported)),
+        _ => {}
+    }
+}
+
+/// Told with what there is to choose from.
+fn one_required(path: String, supported: &[&str]) -> Cause {
+    let listed: Vec<String> = supported.iter().map(|each| crate::kind::go_quote(each)).collect();
+    Cause::required(path, &format!("valid values: [{}]", listed.join(" ")))
+}
+
 fn exit_codes(out: &mut Causes, spec: &Value, codes: &Value, path: &str) {
     const VALUES_MAX: usize = 255;
-    check::one_of(out, codes.at("operator"), &format!("{path}.operator"), &["In", "NotIn"]);
+    one_named(out, codes.at("operator"), format!("{path}.operator"), &["In", "NotIn"]);
     if let Some(name) = codes.at("containerName").as_str() {
         let mut all = spec.list("template.spec.containers").iter().chain(spec.list("template.spec.initContainers"));
         if !all.any(|container| container.text("name") == name) {
@@ -319,13 +359,11 @@ fn exit_codes(out: &mut Causes, spec: &Value, codes: &Value, path: &str) {
 
 fn success_policy(out: &mut Causes, spec: &Value, indexed: bool, path: &str) {
     const RULES_MAX: usize = 20;
+    const INDEXES_MAX: usize = 64 * 1024;
     let rules = spec.list("successPolicy.rules");
     if !indexed {
-        let shown: Vec<Value> = rules
-            .iter()
-            .map(|r| json!({"SucceededIndexes": r.at("succeededIndexes"), "SucceededCount": r.at("succeededCount")}))
-            .collect();
-        return out.push(Cause::invalid(path, &json!({"Rules": shown}), "requires indexed completion mode"));
+        let shown = internal::shown("api.batch.v1.SuccessPolicy", spec.at("successPolicy"));
+        return out.push(Cause::invalid(path, &shown, "requires indexed completion mode"));
     }
     if rules.is_empty() {
         let detail = "at least one rules must be specified when the successPolicy is specified";
@@ -344,6 +382,9 @@ fn success_policy(out: &mut Causes, spec: &Value, indexed: bool, path: &str) {
         }
         let mut total = 0;
         if let Some(indexes) = indexes {
+            if indexes.len() > INDEXES_MAX {
+                out.push(Cause::too_long(format!("{path}.succeededIndexes"), INDEXES_MAX));
+            }
             match count_indexes(indexes, completions) {
                 Ok(all) => total = all,
                 Err(wrong) => {
@@ -370,149 +411,281 @@ fn success_policy(out: &mut Causes, spec: &Value, indexed: bool, path: &str) {
 
 /// How many indexes `0,2-4` names.
 fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+    Ok(indexes(text, completions)?.iter().map(|(first, last)| last - first + 1).sum())
+}
+
+/// The runs of indexes `0,2-4` names, first and last.
+fn indexes(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
+    let mut runs: Vec<(i64, i64)> = Vec::new();
+    if text.is_empty() {
+        return Ok(runs);
+    }
+    for part in text.split(',') {
+        let (first, last) = index_run(part, completions)?;
+        if let Some((_, before)) = runs.last().filter(|(_, before)| *before >= first) {
+            return Err(format!("non-increasing order, previous: {before}, current: {first}"));
+        }
+        runs.push((first, last));
+    }
+    Ok(runs)
+}
+
+fn index_run(text: &str, completions: i64) -> Result<(i64, i64), String> {
     let quote = |text: &str| crate::kind::go_quote(text);
     let number = |text: &str| -> Result<i64, String> {
         let value: i64 =
             text.parse().map_err(|_| format!("cannot convert string to integer for index: {}", quote(text)))?;
         if value >= completions { Err(format!("too large index: {}", quote(text))) } else { Ok(value) }
     };
-    let (mut total, mut last) = (0, None);
-    if text.is_empty() {
-        return Ok(0);
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    if to.contains('-') {
+        return Err(format!(
+            "the fragment {} violates the requirement that an index interval can have at most two parts separated by '-'",
+            quote(text)
+        ));
     }
-    for part in text.split(',') {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        if to.contains('-') {
-            return Err(format!(
-                "the fragment {} violates the requirement that an index interval can have at most two parts separated by '-'",
-                quote(part)
-            ));
-        }
-        let first = number(from)?;
-        if let Some(last) = last.filter(|last| *last >= first) {
-            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
-        }
-        let end = number(to)?;
-        if part.contains('-') && first >= end {
-            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
-        }
-        total += end - first + 1;
-        last = Some(end);
+    let (first, last) = (number(from)?, number(to)?);
+    if text.contains('-') && first >= last {
+        return Err(format!("non-increasing order, previous: {first}, current: {last}"));
     }
-    Ok(total)
+    Ok((first, last))
 }
 
 fn validate_job_update(new: &Value, old: &Value) -> Vec<Cause> {
-    let mut out = Vec::new();
+    let mut out = validate_job(new);
     let (after, before) = (new.at("spec"), old.at("spec"));
-    let mut checked = Vec::new();
-    job_spec(&mut checked, after, "spec");
-    out.extend(checked);
     if after.at("completions") != before.at("completions") {
         let indexed = after.text("completionMode") == "Indexed";
         let shown = after.at("completions");
-        if !indexed || shown.is_null() {
+        if !indexed {
             out.push(Cause::invalid("spec.completions", shown, "field is immutable"));
-        } else if after.at("completions") != after.at("parallelism") {
+        } else if !shown.is_null() && shown != after.at("parallelism") {
             let detail = "can only be modified in tandem with spec.parallelism";
             out.push(Cause::invalid("spec.completions", shown, detail));
         }
     }
-    for field in
-        ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
-    {
-        let path = format!("spec.{field}");
-        out.extend(validate::immutable(after.at(field), before.at(field), &path));
-    }
+    let fixed = |out: &mut Causes, field: &str, type_: &str| {
+        let shown = match after.at(field) {
+            Value::Object(_) => internal::shown(type_, after.at(field)),
+            plain => plain.clone(),
+        };
+        if after.at(field) != before.at(field) {
+            out.push(Cause::invalid(format!("spec.{field}"), &shown, "field is immutable"));
+        }
+    };
+    fixed(&mut out, "selector", "");
     template_stays(&mut out, new, old);
+    fixed(&mut out, "completionMode", "");
+    fixed(&mut out, "podFailurePolicy", "api.batch.v1.PodFailurePolicy");
+    fixed(&mut out, "backoffLimitPerIndex", "");
+    fixed(&mut out, "managedBy", "");
+    fixed(&mut out, "successPolicy", "api.batch.v1.SuccessPolicy");
     out
 }
 
 /// The template changes only while the job is suspended, and then only where its pods may run and what they ask for.
 fn template_stays(out: &mut Causes, new: &Value, old: &Value) {
-    let (mut template, before) = (new.at("spec.template").clone(), old.at("spec.template"));
+    let (template, mut before) = (new.at("spec.template"), old.at("spec.template").clone());
+    let mut set = |path: &str| match template.at(path) {
+        Value::Null => before.remove(path),
+        value => before.set(path, value.clone()),
+    };
     let suspended = old.flag("spec.suspend");
-    let stopped =
-        old.list("status.conditions").iter().any(|c| c.text("type") == "Suspended" && c.text("status") == "True");
-    if suspended && (!old.has("status.startTime") || stopped) && old.int("status.active") == 0 {
+    let stopped = has_condition(old, "Suspended");
+    let idle = suspended && (!old.has("status.startTime") || stopped) && old.int("status.active") == 0;
+    if idle {
         let directives = [
             "metadata.labels",
             "metadata.annotations",
             "spec.nodeSelector",
-            "spec.affinity.nodeAffinity",
             "spec.tolerations",
             "spec.schedulingGates",
         ];
-        for path in directives {
-            match before.at(path) {
-                Value::Null => template.remove(path),
-                value => template.set(path, value.clone()),
-            }
+        directives.iter().for_each(|path| set(path));
+        let node_affinity = "spec.affinity.nodeAffinity";
+        if template.has("spec.affinity") || old.has("spec.template.spec.affinity.nodeAffinity") {
+            set(node_affinity);
+        }
+        if !template.has("spec.affinity") && before.at("spec.affinity").is_nothing() {
+            before.remove("spec.affinity");
         }
         for list in ["spec.containers", "spec.initContainers"] {
-            for (container, old) in template.list_mut(list).iter_mut().zip(before.list(list)) {
-                match old.at("resources") {
+            let after = template.list(list);
+            if after.len() != before.list(list).len() {
+                continue;
+            }
+            for (container, new) in before.list_mut(list).iter_mut().zip(after) {
+                match new.at("resources") {
+                    _ if container.text("name") != new.text("name") => {}
                     Value::Null => container.remove("resources"),
                     value => container.set("resources", value.clone()),
                 }
             }
         }
     }
-    out.extend(validate::immutable(&template, before, "spec.template"));
+    if idle && template.at("spec") != before.at("spec") {
+        let shown = internal::shown("api.core.v1.PodSpec", template.at("spec"));
+        out.push(Cause::invalid("spec.template.spec", &shown, "field is immutable"));
+    } else if !idle && *template != before {
+        let shown = internal::shown("api.core.v1.PodTemplateSpec", template);
+        out.push(Cause::invalid("spec.template", &shown, "field is immutable"));
+    }
 }
 
+fn has_condition(job: &Value, type_: &str) -> bool {
+    job.list("status.conditions").iter().any(|c| c.text("type") == type_ && c.text("status") == "True")
+}
+
+fn uncounted(out: &mut Causes, pods: &Value) {
+    let mut seen: Vec<&str> = Vec::new();
+    for list in ["succeeded", "failed"] {
+        for (at, uid) in pods.list(list).iter().enumerate() {
+            let path = format!("status.uncountedTerminatedPods.{list}[{at}]");
+            match uid.as_str().unwrap_or_default() {
+                "" => out.push(Cause::invalid(path, uid, "must not be empty")),
+                text if seen.contains(&text) => out.push(Cause::duplicate(path, uid)),
+                text => seen.push(text),
+            }
+        }
+    }
+}
+
+/// Most is only looked at where it changes: a job may be in a state that its controller has yet to mend.
 fn validate_job_status(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
-    let status = new.at("status");
-    let has = |object: &Value, type_: &str| {
-        let mut conditions = object.list("status.conditions").iter();
-        conditions.any(|c| c.text("type") == type_ && c.text("status") == "True")
-    };
-    check::non_negative(&mut out, status, "status", &["active", "succeeded", "failed", "ready", "terminating"]);
-    let (complete, failed) = (has(new, "Complete"), has(new, "Failed"));
-    let (met, target) = (has(new, "SuccessCriteriaMet"), has(new, "FailureTarget"));
+    let (spec, status, before) = (new.at("spec"), new.at("status"), old.at("status"));
     let conditions = |out: &mut Causes, wrong: bool, detail: &str| {
         if wrong {
             out.push(invalid_unshown("status.conditions", detail));
         }
     };
-    conditions(&mut out, complete && failed, "cannot set Complete=True and Failed=true conditions");
-    conditions(&mut out, complete && target, "cannot set Complete=True and FailureTarget=true conditions");
-    if status.has("completionTime") && !complete {
-        let detail = "cannot set completionTime when there is no Complete=True condition";
-        out.push(Cause::invalid("status.completionTime", status.at("completionTime"), detail));
-    }
-    if !status.has("completionTime") && complete {
-        out.push(Cause::required("status.completionTime", "completionTime is required for Complete jobs"));
-    }
-    let without = "cannot set Failed=True condition without the FailureTarget=true condition";
-    conditions(&mut out, failed && !target, without);
-    let without = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
-    conditions(&mut out, complete && !met, without);
+    let wrong = |out: &mut Causes, wrong: bool, field: &str, detail: &str| {
+        if wrong {
+            out.push(Cause::invalid(format!("status.{field}"), status.at(field), detail));
+        }
+    };
+    let moved = |field: &str| status.at(field) != before.at(field);
+    let turned = |type_: &str| has_condition(new, type_) != has_condition(old, type_);
+    let number_moved = |field: &str| status.int(field) != before.int(field);
+    let (complete, failed) = (has_condition(new, "Complete"), has_condition(new, "Failed"));
+    let (met, target) = (has_condition(new, "SuccessCriteriaMet"), has_condition(new, "FailureTarget"));
     let finished = complete || failed;
-    if finished && status.int("active") > 0 {
-        out.push(Cause::invalid("status.active", status.at("active"), "active>0 is invalid for finished job"));
+    let finish_turned = finished != (has_condition(old, "Complete") || has_condition(old, "Failed"));
+    check::non_negative(&mut out, status, "status", &["active", "succeeded", "failed", "ready", "terminating"]);
+    uncounted(&mut out, status.at("uncountedTerminatedPods"));
+    let both = complete && failed && (turned("Complete") || turned("Failed"));
+    conditions(&mut out, both, "cannot set Complete=True and Failed=true conditions");
+    let both = complete && target && (turned("Complete") || turned("FailureTarget"));
+    conditions(&mut out, both, "cannot set Complete=True and FailureTarget=true conditions");
+    if turned("Complete") || moved("completionTime") {
+        let done = status.has("completionTime");
+        let without = "cannot set completionTime when there is no Complete=True condition";
+        wrong(&mut out, done && !complete, "completionTime", without);
+        if !done && complete {
+            out.push(Cause::required("status.completionTime", "completionTime is required for Complete jobs"));
+        }
     }
-    if finished && !status.has("startTime") {
+    // Times are all of one form, so that their texts are in their order.
+    let early = status.has("startTime")
+        && status.has("completionTime")
+        && status.text("completionTime") < status.text("startTime")
+        && (moved("startTime") || moved("completionTime"));
+    wrong(&mut out, early, "completionTime", "must be equal to or after `startTime`");
+    let without = "cannot set Failed=True condition without the FailureTarget=true condition";
+    conditions(&mut out, failed && !target && (turned("Failed") || moved("failedIndexes")), without);
+    let without = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
+    conditions(&mut out, complete && !met && (turned("Complete") || turned("SuccessCriteriaMet")), without);
+    let active = finished && status.int("active") > 0 && (finish_turned || number_moved("active"));
+    wrong(&mut out, active, "active", "active>0 is invalid for finished job");
+    if finished && !status.has("startTime") && (finish_turned || moved("startTime")) {
         out.push(Cause::required("status.startTime", "startTime is required for finished job"));
     }
-    if finished && status.int("terminating") > 0 {
-        let detail = "terminating>0 is invalid for finished job";
-        out.push(Cause::invalid("status.terminating", status.at("terminating"), detail));
+    let pods = status.at("uncountedTerminatedPods");
+    let some = !pods.list("succeeded").is_empty() || !pods.list("failed").is_empty();
+    if finished && some && (finish_turned || moved("uncountedTerminatedPods")) {
+        let shown = internal::shown("api.batch.v1.UncountedTerminatedPods", pods);
+        out.push(Cause::invalid("status.uncountedTerminatedPods", &shown, "must be empty for finished job"));
     }
+    status_indexes(&mut out, spec, status, before);
+    let terminating = finished && status.int("terminating") > 0 && (finish_turned || moved("terminating"));
+    wrong(&mut out, terminating, "terminating", "terminating>0 is invalid for finished job");
     // A job that tells of no ready pods has none.
-    if status.int("ready") > status.int("active") {
+    if status.int("ready") > status.int("active") && (moved("ready") || number_moved("active")) {
         out.push(Cause::invalid("status.ready", &status.int("ready").into(), "cannot set more ready pods than active"));
     }
     conditions(&mut out, met && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions");
     conditions(&mut out, met && target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions");
+    let without = "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True";
+    conditions(&mut out, spec.has("successPolicy") && !met && complete, without);
+    status_steps(&mut out, new, old);
+    out
+}
+
+fn status_indexes(out: &mut Causes, spec: &Value, status: &Value, before: &Value) {
+    let moved = |field: &str| status.text(field) != before.text(field) || status.has(field) != before.has(field);
+    let mut wrong = |field: &str, detail: &str| {
+        out.push(Cause::invalid(format!("status.{field}"), &status.text(field).into(), detail));
+    };
+    let (completed, failed) = (status.text("completedIndexes"), status.text("failedIndexes"));
+    let (completed_moved, failed_moved) = (moved("completedIndexes"), moved("failedIndexes"));
+    let completions = spec.opt_int("completions");
+    let parse = |text: &str| completions.and_then(|all| indexes(text, all).err());
+    if let Some(error) = parse(completed).filter(|_| completed_moved) {
+        wrong("completedIndexes", &format!("error parsing completedIndexes: {error}"));
+    }
+    if let Some(error) = parse(failed).filter(|_| failed_moved && spec.has("backoffLimitPerIndex")) {
+        wrong("failedIndexes", &format!("error parsing failedIndexes: {error}"));
+    }
+    if completed_moved && !completed.is_empty() && spec.text("completionMode") != "Indexed" {
+        wrong("completedIndexes", "cannot set non-empty completedIndexes when non-indexed completion mode");
+    }
+    if failed_moved && status.has("failedIndexes") && !spec.has("backoffLimitPerIndex") {
+        wrong("failedIndexes", "cannot set non-null failedIndexes when backoffLimitPerIndex is null");
+    }
+    if let Some(all) = completions.filter(|_| completed_moved || failed_moved) {
+        let runs =
+            |text: &str| -> Vec<(i64, i64)> { text.split(',').filter_map(|part| index_run(part, all).ok()).collect() };
+        let both = runs(completed).into_iter().flat_map(|a| runs(failed).into_iter().map(move |b| (a, b)));
+        let overlap = both.filter(|(a, b)| a.0 <= b.1 && b.0 <= a.1).map(|(a, b)| a.0.max(b.0)).min();
+        if let Some(index) = overlap {
+            wrong("failedIndexes", &format!("failedIndexes and completedIndexes overlap at index: {index}"));
+        }
+    }
+}
+
+/// What does not follow upon the status before.
+fn status_steps(out: &mut Causes, new: &Value, old: &Value) {
+    let (spec, status, before) = (new.at("spec"), new.at("status"), old.at("status"));
+    for type_ in ["Failed", "Complete", "FailureTarget"] {
+        if has_condition(old, type_) && !has_condition(new, type_) {
+            let detail = format!("cannot disable the terminal {type_}=True condition");
+            out.push(invalid_unshown("status.conditions", &detail));
+        }
+    }
+    let scales = spec.text("completionMode") == "Indexed" && spec.at("completions") == spec.at("parallelism");
     for field in ["failed", "succeeded"] {
-        if status.int(field) < old.at("status").int(field) {
+        if status.int(field) < before.int(field) && !(scales && field == "succeeded") {
             let detail = format!("cannot decrease the {field} counter");
             out.push(Cause::invalid(format!("status.{field}"), &status.int(field).into(), &detail));
         }
     }
-    out
+    let (after, was) = (status.at("completionTime"), before.at("completionTime"));
+    if !after.is_null() && !was.is_null() {
+        out.extend(validate::immutable(after, was, "status.completionTime"));
+    }
+    let started_again = before.has("startTime") && before.at("startTime") != status.at("startTime");
+    if started_again && !spec.flag("suspend") {
+        out.push(Cause::required("status.startTime", "startTime cannot be removed for unsuspended job"));
+    }
+    let (met, was_met) = (has_condition(new, "SuccessCriteriaMet"), has_condition(old, "SuccessCriteriaMet"));
+    if was_met && !met {
+        let detail = "cannot disable the SuccessCriteriaMet=True condition";
+        out.push(invalid_unshown("status.conditions", detail));
+    }
+    if has_condition(old, "Complete") && !was_met && met {
+        let detail = "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions";
+        out.push(invalid_unshown("status.conditions", detail));
+    }
 }
 
 /// What is missing is told of last, by the caller.
@@ -555,4 +728,99 @@ fn cron_job_spec(out: &mut Causes, cron_job: &Value, old: Option<&Value>) -> Cau
     }
     check::non_negative(out, spec, "spec", &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]);
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(causes: Vec<Cause>) -> Vec<String> {
+        causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    }
+
+    fn check_status(spec: Value, old: Value, new: Value, expected: &[&str]) {
+        let job = |status: Value| json!({"spec": spec, "status": status});
+        assert_eq!(told(validate_job_status(&job(new), &job(old))), expected);
+    }
+
+    fn check_spec(spec: Value, expected: &[&str]) {
+        let mut out = Vec::new();
+        job_spec(&mut out, &spec, "spec");
+        let about = |line: &String| !line.starts_with("spec.template");
+        assert_eq!(told(out).into_iter().filter(about).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn many_completions_want_fewer_at_a_time() {
+        check_spec(
+            json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001, "backoffLimitPerIndex": 1}),
+            &[
+                "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000",
+                "spec.parallelism: Invalid value: 10001: must be less than or equal to 10000 when completions are above \
+                 100000 and used with backoff limit per index",
+            ],
+        );
+        check_spec(
+            json!({"completionMode": "Indexed", "completions": 3, "maxFailedIndexes": 4}),
+            &[
+                "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+                "spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions",
+            ],
+        );
+    }
+
+    #[test]
+    fn rules_name_what_they_look_for() {
+        check_spec(
+            json!({"podFailurePolicy": {"rules": [
+                {"action": "FailJob", "onExitCodes": {"values": [1]}},
+                {"action": "FailJob", "onPodConditions": [{"type": "A", "status": ""}]},
+            ]}}),
+            &[
+                "spec.podFailurePolicy.rules[0].onExitCodes.operator: Required value: valid values: [\"In\" \"NotIn\"]",
+                "spec.podFailurePolicy.rules[1].onPodConditions[0].status: Required value: valid values: [\"False\" \
+                 \"True\" \"Unknown\"]",
+            ],
+        );
+    }
+
+    #[test]
+    fn indexes_are_told_once() {
+        let spec = json!({"completionMode": "Indexed", "completions": 5, "backoffLimitPerIndex": 1});
+        check_status(
+            spec.clone(),
+            json!({}),
+            json!({"completedIndexes": "0-2", "failedIndexes": "2,4"}),
+            &["status.failedIndexes: Invalid value: \"2,4\": failedIndexes and completedIndexes overlap at index: 2"],
+        );
+        check_status(
+            spec,
+            json!({}),
+            json!({"completedIndexes": "1,a", "uncountedTerminatedPods": {"succeeded": ["", "u"], "failed": ["u"]}}),
+            &[
+                "status.uncountedTerminatedPods.succeeded[0]: Invalid value: \"\": must not be empty",
+                "status.uncountedTerminatedPods.failed[0]: Duplicate value: \"u\"",
+                "status.completedIndexes: Invalid value: \"1,a\": error parsing completedIndexes: cannot convert string \
+                 to integer for index: \"a\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_over_stays_over() {
+        let done = json!({
+            "startTime": "2024-01-01T00:00:00Z", "completionTime": "2024-01-01T00:01:00Z",
+            "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}],
+        });
+        check_status(
+            json!({}),
+            done,
+            json!({"startTime": "2024-01-01T00:02:00Z"}),
+            &[
+                "status.conditions: Invalid value: cannot disable the terminal Complete=True condition",
+                "status.startTime: Required value: startTime cannot be removed for unsuspended job",
+                "status.conditions: Invalid value: cannot disable the SuccessCriteriaMet=True condition",
+            ],
+        );
+    }
 }

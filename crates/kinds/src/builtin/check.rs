@@ -190,40 +190,6 @@ pub fn internal(path: impl Into<String>, detail: &str) -> Cause {
     Cause { reason: CauseReason::Internal, field: path.into(), message: format!("Internal error: {detail}") }
 }
 
-/// The differing lines of two values, printed with an indent of one, as a unified diff with three lines of context.
-pub fn diff(old: &Value, new: &Value) -> String {
-    const CONTEXT: usize = 3;
-    let print = |value: &Value| {
-        let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
-        let mut bytes = Vec::new();
-        let mut writer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
-        let _ = serde::Serialize::serialize(value, &mut writer);
-        String::from_utf8(bytes).unwrap_or_default()
-    };
-    let (old, new) = (print(old), print(new));
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let same = |a: &[&str], b: &[&str]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
-    let head = same(&old, &new);
-    let reversed = |lines: &[&str]| -> usize { lines.len() - head };
-    let most = reversed(&old).min(reversed(&new));
-    let tail = old.iter().rev().zip(new.iter().rev()).take(most).take_while(|(a, b)| a == b).count();
-    let from = head.saturating_sub(CONTEXT);
-    let after = tail.min(CONTEXT);
-    let mut text = format!(
-        "@@ -{},{} +{},{} @@\n",
-        from + 1,
-        old.len() - tail + after - from,
-        from + 1,
-        new.len() - tail + after - from
-    );
-    let mut push = |mark: char, lines: &[&str]| lines.iter().for_each(|line| text.push_str(&format!("{mark}{line}\n")));
-    push(' ', &old[from..head]);
-    push('-', &old[head..old.len() - tail]);
-    push('+', &new[head..new.len() - tail]);
-    push(' ', &old[old.len() - tail..old.len() - tail + after]);
-    text
-}
-
 /// `Invalid value: detail`, for a value that is too much to show.
 pub fn invalid_unshown(path: impl Into<String>, detail: &str) -> Cause {
     Cause { reason: CauseReason::Invalid, field: path.into(), message: format!("Invalid value: {detail}") }

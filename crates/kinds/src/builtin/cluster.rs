@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, text};
 use super::read::{Read, Write};
-use super::{columns, pod_check, pod_defaults, resources, rows};
+use super::{columns, internal, pod_check, pod_defaults, resources, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -25,7 +25,7 @@ pub static NODE: Behaviour = Behaviour {
         let addresses = new.list("status.addresses");
         for (at, address) in addresses.iter().enumerate() {
             if addresses[..at].contains(address) {
-                let shown = json!({"Type": address.text("type"), "Address": address.text("address")});
+                let shown = internal::shown("api.core.v1.NodeAddress", address);
                 out.push(Cause::duplicate(format!("status.addresses[{at}]"), &shown));
             }
         }
@@ -144,11 +144,7 @@ pub fn taints(out: &mut Causes, taints: &Value, path: &str) {
         let same =
             |other: &Value| (other.text("key"), other.text("effect")) == (taint.text("key"), taint.text("effect"));
         if list[..at].iter().any(same) {
-            let shown = json!({
-                "Key": taint.text("key"), "Value": taint.text("value"), "Effect": taint.text("effect"),
-                "TimeAdded": taint.at("timeAdded"),
-            });
-            let mut cause = Cause::duplicate(&path, &shown);
+            let mut cause = Cause::duplicate(&path, &internal::shown("api.core.v1.Taint", taint));
             cause.message.push_str(": taints must be unique by key and effect pair");
             out.push(cause);
         }
@@ -194,11 +190,7 @@ fn runtime_class(class: &Value) -> Vec<Cause> {
     pod_check::tolerations(&mut out, scheduling.at("tolerations"), "scheduling.tolerations");
     for (at, toleration) in list.iter().enumerate() {
         if list[..at].contains(toleration) {
-            let shown = json!({
-                "Key": toleration.text("key"), "Operator": toleration.text("operator"),
-                "Value": toleration.text("value"), "Effect": toleration.text("effect"),
-                "TolerationSeconds": toleration.at("tolerationSeconds"),
-            });
+            let shown = internal::shown("api.core.v1.Toleration", toleration);
             out.push(Cause::duplicate(format!("scheduling.tolerations[{at}]"), &shown));
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::admission::{client, default_service};
 use super::check::{self, Causes, required, text};
 use super::read::{Read, Write};
-use super::{columns, crd_schema, rows};
+use super::{columns, crd_schema, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
@@ -150,22 +150,15 @@ impl<'a> Versions<'a> {
 
     /// The versions as refusals show them.
     fn internal(&self) -> Value {
+        const VERSION: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion";
         let shown = |version: &Value| {
-            let own = |field: &str| match self.common(field) {
-                Some(_) => Value::Null,
-                None => version.at(field).clone(),
-            };
-            json!({
-                "Name": version.at("name"),
-                "Served": version.flag("served"),
-                "Storage": version.flag("storage"),
-                "Deprecated": version.flag("deprecated"),
-                "DeprecationWarning": version.at("deprecationWarning"),
-                "Schema": own("schema"),
-                "Subresources": own("subresources"),
-                "AdditionalPrinterColumns": own("additionalPrinterColumns"),
-                "SelectableFields": own("selectableFields"),
-            })
+            let mut version = version.clone();
+            for field in ["schema", "subresources", "additionalPrinterColumns", "selectableFields"] {
+                if self.common(field).is_some() {
+                    version.remove(field);
+                }
+            }
+            internal::shown(VERSION, &version)
         };
         self.versions.iter().map(shown).collect()
     }

@@ -9,6 +9,8 @@ pub mod usage;
 mod annotations;
 mod check;
 mod columns;
+mod diff;
+mod internal;
 mod pod_check;
 mod pod_defaults;
 mod rows;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::check::{self, Causes, ID_MAX, in_range, one_of, opt_in_range, optional_one_of, required, text};
 use super::pod_row::is_sidecar;
 use super::read::Read;
-use super::{annotations, resources, volumes, windows};
+use super::{annotations, internal, resources, volumes, windows};
 use crate::Cause;
 use crate::validate::{self, push_all};
 
@@ -946,7 +946,7 @@ fn container_security(out: &mut Causes, cx: &Cx, container: &Value, path: &str) 
     }
     seccomp(out, context.at("seccompProfile"), &format!("{path}.seccompProfile"));
     if context.at("allowPrivilegeEscalation") == &Value::Bool(false) {
-        let shown = internal_security_context(context);
+        let shown = internal::shown("api.core.v1.SecurityContext", context);
         if context.flag("privileged") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             out.push(Cause::invalid(path, &shown, detail));
@@ -958,32 +958,6 @@ fn container_security(out: &mut Causes, cx: &Cx, container: &Value, path: &str) 
     }
     windows::options(out, context.at("windowsOptions"), &format!("{path}.windowsOptions"));
     app_armor(out, context.at("appArmorProfile"), &format!("{path}.appArmorProfile"));
-}
-
-/// The value as error texts show it: upstream's own struct, whose fields have no JSON names.
-fn internal_security_context(context: &Value) -> Value {
-    const FIELDS: [(&str, &str); 12] = [
-        ("Capabilities", "capabilities"),
-        ("Privileged", "privileged"),
-        ("SELinuxOptions", "seLinuxOptions"),
-        ("WindowsOptions", "windowsOptions"),
-        ("RunAsUser", "runAsUser"),
-        ("RunAsGroup", "runAsGroup"),
-        ("RunAsNonRoot", "runAsNonRoot"),
-        ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
-        ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"),
-        ("ProcMount", "procMount"),
-        ("SeccompProfile", "seccompProfile"),
-        ("AppArmorProfile", "appArmorProfile"),
-    ];
-    let mut shown: serde_json::Map<String, Value> =
-        FIELDS.iter().map(|(go, json)| ((*go).to_owned(), context.at(json).clone())).collect();
-    if context.has("capabilities") {
-        let capabilities = context.at("capabilities");
-        let value = serde_json::json!({"Add": capabilities.at("add"), "Drop": capabilities.at("drop")});
-        shown.insert("Capabilities".to_owned(), value);
-    }
-    Value::Object(shown)
 }
 
 fn seccomp(out: &mut Causes, profile: &Value, path: &str) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::check::{self, Causes};
 use super::pod_row::is_sidecar;
 use super::read::{Read, Write};
-use super::{annotations, pod_check, resources};
+use super::{annotations, internal, pod_check, resources};
 use crate::Cause;
 
 const LISTS: [&str; 2] = ["spec.containers", "spec.initContainers"];
@@ -99,7 +99,7 @@ fn ephemeral_containers(out: &mut Causes, new: &Value, old: &Value) {
                 out.push(Cause::forbidden(LIST, &detail));
             }
             Some(after) if after != before => {
-                let diff = check::diff(before, after);
+                let diff = internal::diff("api.core.v1.EphemeralContainer", before, after);
                 let detail = format!("existing ephemeral containers {quoted} may not be changed\n{diff}");
                 out.push(Cause::forbidden(LIST, &detail));
             }

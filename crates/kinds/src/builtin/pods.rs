@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{annotations, columns, pod_check, pod_defaults, pod_parts, pod_row, resources, warnings};
+use super::{annotations, columns, internal, pod_check, pod_defaults, pod_parts, pod_row, resources, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -301,7 +301,10 @@ fn only_what_may_change(out: &mut Causes, new: &Value, old: &Value) {
         }
     }
     if after != *before {
-        let detail = format!("pod updates may not change fields other than {ALLOWED}\n{}", check::diff(before, &after));
+        let detail = format!(
+            "pod updates may not change fields other than {ALLOWED}\n{}",
+            internal::diff("api.core.v1.PodSpec", before, &after)
+        );
         out.push(Cause::forbidden("spec", &detail));
     }
 }

@@ -1,10 +1,10 @@
 //! Roles and their bindings. Who may give away what is the authorizer's matter.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
@@ -164,8 +164,7 @@ fn subject_causes(out: &mut Causes, missing: &mut Causes, subject: &Value, names
 fn binding_update(new: &Value, old: &Value, namespaced: bool) -> Vec<Cause> {
     let mut out = binding(new, namespaced);
     if new.at("roleRef") != old.at("roleRef") {
-        let role = new.at("roleRef");
-        let shown = json!({"APIGroup": role.text("apiGroup"), "Kind": role.text("kind"), "Name": role.text("name")});
+        let shown = internal::shown("api.rbac.v1.RoleRef", new.at("roleRef"));
         out.push(Cause::invalid("roleRef", &shown, "field is immutable"));
     }
     out

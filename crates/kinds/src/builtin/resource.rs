@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -277,17 +277,11 @@ fn identifier(name: &str) -> Vec<String> {
 
 /// A template's spec as refusals show it.
 fn internal_template(spec: &Value) -> Value {
-    let mut shown = spec.at("metadata").as_object().cloned().unwrap_or_default();
-    let devices = spec.at("spec.devices");
-    shown.insert(
-        "Spec".to_owned(),
-        json!({"Devices": {
-            "Requests": devices.list("requests"),
-            "Constraints": devices.at("constraints"),
-            "Config": devices.at("config"),
-        }}),
-    );
-    Value::Object(shown)
+    let mut shown = internal::shown("api.resource.v1.ResourceClaimTemplateSpec", spec);
+    if shown.at("Spec.Devices.Requests").is_null() {
+        shown.set("Spec.Devices.Requests", Value::Array(Vec::new()));
+    }
+    shown
 }
 
 fn slice(slice: &Value) -> Vec<Cause> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, one_of, text};
 use super::read::{Read, Write};
-use super::{columns, discovery, rows, warnings};
+use super::{columns, discovery, internal, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
@@ -434,10 +434,10 @@ fn ports_once(out: &mut Causes, spec: &Value, ports: &[Value]) {
     }
     for (at, port) in ports.iter().enumerate() {
         if before(at, "port") {
-            let shown = json!({
-                "Name": "", "Protocol": port.text("protocol"), "AppProtocol": null,
-                "Port": port.int("port"), "TargetPort": 0, "NodePort": 0,
-            });
+            let shown = internal::shown(
+                "api.core.v1.ServicePort",
+                &json!({"protocol": port.at("protocol"), "port": port.at("port")}),
+            );
             out.push(Cause::duplicate(format!("spec.ports[{at}]"), &shown));
         }
     }

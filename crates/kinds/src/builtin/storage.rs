@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::{self, Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
 use super::volumes::csi_driver_name;
-use super::{columns, rows, warnings};
+use super::{columns, internal, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -106,7 +106,7 @@ pub static CSI_NODE: Behaviour = Behaviour {
         let mut out = csi_node(new);
         for before in old.list("spec.drivers") {
             for after in new.list("spec.drivers").iter().filter(|after| after.at("name") == before.at("name")) {
-                let [before, after] = [before, after].map(internal_driver);
+                let [before, after] = [before, after].map(fixed_part);
                 out.extend(validate::immutable(&after, &before, "spec.drivers"));
             }
         }
@@ -354,13 +354,10 @@ fn csi_node(node: &Value) -> Vec<Cause> {
 }
 
 /// A driver of a node as refusals show it, without what may change.
-fn internal_driver(driver: &Value) -> Value {
-    json!({
-        "Name": driver.at("name"),
-        "NodeID": driver.at("nodeID"),
-        "TopologyKeys": driver.at("topologyKeys"),
-        "Allocatable": null,
-    })
+fn fixed_part(driver: &Value) -> Value {
+    let mut driver = driver.clone();
+    driver.remove("allocatable");
+    internal::shown("api.storage.v1.CSINodeDriver", &driver)
 }
 
 fn migration(migration: &Value) -> Vec<Cause> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::{self, Causes, in_range, one_of, optional_one_of, required, text};
 use super::pod_check::{field_ref, node_selector, resource_field_ref};
 use super::read::{Read, Write};
-use super::{certificates, columns, pod_defaults, resources, rows, warnings};
+use super::{certificates, columns, internal, pod_defaults, resources, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -557,10 +557,7 @@ fn trust_bundle(out: &mut Causes, bundle: &Value, path: &str) {
     let field = format!("{path}.labelSelector");
     match (bundle.at("name").as_str(), bundle.at("signerName").as_str()) {
         (Some(_), Some(_)) => {
-            let shown = json!({
-                "Name": bundle.at("name"), "SignerName": bundle.at("signerName"), "LabelSelector": selector,
-                "Optional": bundle.at("optional"), "Path": bundle.text("path"),
-            });
+            let shown = internal::shown("api.core.v1.ClusterTrustBundleProjection", bundle);
             out.push(Cause::invalid(path, &shown, "only one of name and signerName may be used"));
         }
         (Some(name), None) => {
@@ -917,15 +914,18 @@ fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {
     };
     let (before, after) = (source(old), source(new));
     if before != after {
-        let detail =
-            format!("spec.persistentvolumesource is immutable after creation\n{}", check::diff(&before, &after));
+        const SOURCE: &str = "api.core.v1.PersistentVolumeSource";
+        let detail = format!(
+            "spec.persistentvolumesource is immutable after creation\n{}",
+            internal::diff(SOURCE, &before, &after)
+        );
         out.push(Cause::forbidden("spec.persistentvolumesource", &detail));
     }
     out.extend(validate::immutable(new.at("spec.volumeMode"), old.at("spec.volumeMode"), "volumeMode"));
     let (before, after) = (old.at("spec.nodeAffinity"), new.at("spec.nodeAffinity"));
     if !before.is_null() && !same_but_for_label_names(after, before) {
         let detail = "field is immutable, except for updating from beta label to GA";
-        out.push(Cause::invalid("nodeAffinity", &internal_affinity(after), detail));
+        out.push(Cause::invalid("nodeAffinity", &internal::shown("api.core.v1.VolumeNodeAffinity", after), detail));
     }
     if old.has("spec.volumeAttributesClassName") && !new.has("spec.volumeAttributesClassName") {
         let detail = "update from non-nil value to nil is forbidden";
@@ -957,28 +957,6 @@ fn same_but_for_label_names(after: &Value, before: &Value) -> bool {
     before == *after
 }
 
-/// The value as error texts show it: upstream's own struct, whose fields have no JSON names.
-fn internal_affinity(affinity: &Value) -> Value {
-    let expressions = |list: &Value| match list.items() {
-        [] => Value::Null,
-        items => items
-            .iter()
-            .map(|e| json!({"Key": e.text("key"), "Operator": e.text("operator"), "Values": e.at("values")}))
-            .collect(),
-    };
-    let terms: Vec<Value> = affinity
-        .list("required.nodeSelectorTerms")
-        .iter()
-        .map(|term| {
-            json!({
-                "MatchExpressions": expressions(term.at("matchExpressions")),
-                "MatchFields": expressions(term.at("matchFields")),
-            })
-        })
-        .collect();
-    json!({"Required": {"NodeSelectorTerms": terms}})
-}
-
 fn validate_claim_update(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     claim_spec(&mut out, new.at("spec"), "spec");
@@ -997,7 +975,7 @@ fn validate_claim_update(new: &Value, old: &Value) -> Vec<Cause> {
         let detail = format!(
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
              claims\n{}",
-            check::diff(&before, &after)
+            internal::diff("api.core.v1.PersistentVolumeClaimSpec", &before, &after)
         );
         out.push(Cause::forbidden("spec", &detail));
     }
