@@ -19,23 +19,15 @@ pub static NODE: Behaviour = Behaviour {
     default: default_node,
     validate_create: validate_node,
     validate_update: validate_node_update,
-    validate_status: |new, _| {
-        let mut out = Vec::new();
-        node_resources(&mut out, new);
-        let addresses = new.list("status.addresses");
-        for (at, address) in addresses.iter().enumerate() {
-            if addresses[..at].contains(address) {
-                let shown = internal::shown("api.core.v1.NodeAddress", address);
-                out.push(Cause::duplicate(format!("status.addresses[{at}]"), &shown));
-            }
-        }
-        out
-    },
+    validate_status: node_changes,
+    // What once configured kubelets is kept where it is, and nowhere else.
+    prepare_update: |new, old| keep_only_used(new, old, "spec.configSource"),
+    prepare_status: |new, old| keep_only_used(new, old, "status.config"),
     columns: columns::NODE,
     row: rows::node,
     selectable: &[("spec.unschedulable", "/spec/unschedulable")],
     // A node may bring its status along.
-    prepare_create: |_| {},
+    prepare_create: |node| node.remove("spec.configSource"),
     has_status: true,
     ..Behaviour::PLAIN
 };
@@ -104,21 +96,90 @@ fn default_node(node: &mut Value) {
 
 fn validate_node(node: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
-    preferred_avoidance(&mut out, node);
+    node_annotations(&mut out, node);
     taints(&mut out, node.at("spec.taints"), "metadata.taints");
     node_resources(&mut out, node);
+    if let Some(swap) = node.opt_int("status.nodeInfo.swap.capacity").filter(|swap| *swap < 0) {
+        let path = "metadata.nodeSwapStatus.capacity";
+        out.push(Cause::invalid(path, &swap.into(), "cannot be a negative value"));
+    }
+    declared_features(&mut out, node.list("status.declaredFeatures"));
     let ranges: Vec<&str> = node.list("spec.podCIDRs").iter().filter_map(Value::as_str).collect();
     for (at, range) in ranges.iter().enumerate() {
         check::cidr(&mut out, range, &format!("spec.podCIDRs[{at}]"));
     }
     if ranges.len() > 1 {
-        let v6: Vec<bool> = ranges.iter().map(|range| range.contains(':')).collect();
-        if ranges.len() > 2 || v6[0] == v6[1] {
+        let parsed: Vec<_> = ranges.iter().map(|range| check::parse_cidr(range)).collect();
+        if let Some(at) = parsed.iter().position(Option::is_none) {
+            let detail = format!(
+                "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{at}]: <nil> (invalid CIDR \
+                 address: {})",
+                ranges[at]
+            );
+            out.push(check::internal("spec.podCIDRs", &detail));
+        }
+        let families: Vec<bool> = parsed.iter().flatten().map(|(ip, _)| ip.is_ipv4()).collect();
+        let dual = families.len() == ranges.len() && families.contains(&true) && families.contains(&false);
+        if ranges.len() > 2 || !dual {
             let detail = "may specify no more than one CIDR for each IP family";
             out.push(Cause::invalid("spec.podCIDRs", node.at("spec.podCIDRs"), detail));
         }
     }
     out
+}
+
+fn keep_only_used(new: &mut Value, old: &Value, path: &str) {
+    if !old.has(path) {
+        new.remove(path);
+    }
+}
+
+fn node_annotations(out: &mut Causes, node: &Value) {
+    const TAINTS: &str = "scheduler.alpha.kubernetes.io/taints";
+    let given = node.at("metadata.annotations").key(TAINTS).as_str().unwrap_or_default();
+    if !given.is_empty() {
+        match crate::decode::syntax_error(given.as_bytes()) {
+            Some(wrong) => out.push(Cause::invalid("metadata.annotations", &TAINTS.into(), &wrong)),
+            None => {
+                let list = serde_json::from_str(given).unwrap_or_default();
+                taints(out, &list, &format!("metadata.annotations.{TAINTS}"));
+            }
+        }
+    }
+    preferred_avoidance(out, node);
+}
+
+/// In order, each once, and named as features of Kubernetes are.
+fn declared_features(out: &mut Causes, features: &[Value]) {
+    const NAME_MAX: usize = 253;
+    let path = |at: usize| format!("status.declaredFeatures[{at}]");
+    let segment = |part: &str, first: bool| {
+        part.bytes().all(|b| b.is_ascii_alphanumeric())
+            && part.starts_with(|c: char| if first { c.is_ascii_uppercase() } else { c.is_ascii_alphabetic() })
+    };
+    for (at, feature) in features.iter().enumerate() {
+        let name = feature.as_str().unwrap_or_default();
+        let quoted = crate::kind::go_quote(name);
+        if name.len() > NAME_MAX {
+            let detail = format!("invalid feature name {quoted}: must be no more than {NAME_MAX} characters");
+            out.push(Cause::invalid(path(at), feature, &detail));
+        } else if !name.split('/').enumerate().all(|(nth, part)| segment(part, nth == 0)) {
+            let detail = format!(
+                "invalid feature name {quoted}: must start with an UpperCamelCase segment, with subsequent segments \
+                 separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters \
+                 and slashes"
+            );
+            out.push(Cause::invalid(path(at), feature, &detail));
+        }
+        let Some(next) = features.get(at + 1) else { continue };
+        match name.cmp(next.as_str().unwrap_or_default()) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => out.push(Cause::duplicate(path(at + 1), next)),
+            std::cmp::Ordering::Greater => {
+                out.push(Cause::invalid(path(at + 1), next, "list must be sorted alphabetically"));
+            }
+        }
+    }
 }
 
 fn preferred_avoidance(out: &mut Causes, node: &Value) {
@@ -160,20 +221,38 @@ fn node_resources(out: &mut Causes, node: &Value) {
 }
 
 fn validate_node_update(new: &Value, old: &Value) -> Vec<Cause> {
+    let mut out = validate_node(new);
+    out.extend(node_changes(new, old));
+    let (after, before) = (new.text("spec.providerID"), old.text("spec.providerID"));
+    if !before.is_empty() && after != before {
+        let what = if after.is_empty() { "cleared" } else { "modified" };
+        let detail = format!("field cannot be {what} once set");
+        out.push(Cause::invalid("spec.providerID", &Value::Null, &detail));
+    }
+    out
+}
+
+/// What changes of nodes and of their statuses are held to.
+fn node_changes(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
-    preferred_avoidance(&mut out, new);
+    node_annotations(&mut out, new);
     node_resources(&mut out, new);
+    declared_features(&mut out, new.list("status.declaredFeatures"));
+    let addresses = new.list("status.addresses");
+    for (at, address) in addresses.iter().enumerate() {
+        if addresses[..at].contains(address) {
+            let shown = internal::shown("api.core.v1.NodeAddress", address);
+            out.push(Cause::duplicate(format!("status.addresses[{at}]"), &shown));
+        }
+    }
     let before = old.list("spec.podCIDRs");
     if !before.is_empty() && before != new.list("spec.podCIDRs") {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         out.push(Cause::forbidden("spec.podCIDRs", detail));
     }
     taints(&mut out, new.at("spec.taints"), "metadata.taints");
-    let (after, before) = (new.text("spec.providerID"), old.text("spec.providerID"));
-    if !before.is_empty() && after != before {
-        let what = if after.is_empty() { "cleared" } else { "modified" };
-        let detail = format!("field cannot be {what} once set");
-        out.push(Cause::invalid("spec.providerID", &Value::Null, &detail));
+    if new.text("spec.externalID") != old.text("spec.externalID") {
+        out.push(Cause::forbidden("spec.externalID", "may not be updated"));
     }
     out
 }

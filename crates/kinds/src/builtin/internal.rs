@@ -120,7 +120,7 @@ fn of_shape(schema: &Schema, shape: &Shape, value: &Value) -> Value {
 }
 
 fn either(schema: &Schema, type_: &Type, other: Alternative, value: &Value) -> Value {
-    let own = value.is_object().then(|| object(schema, type_, value)).unwrap_or_default();
+    let own = if value.is_object() { object(schema, type_, value) } else { Value::Null };
     match other {
         Alternative::Bool => {
             let allows = value.as_bool().unwrap_or(!value.is_null());

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::check::{Causes, quantity};
 use super::read::{Read, Write};
-use super::{columns, resources, rows};
+use super::{columns, internal, resources, rows};
 use crate::quantity::Quantity;
 use crate::validate;
 use crate::{Behaviour, Cause};
@@ -158,6 +158,14 @@ fn in_order(out: &mut Causes, limit: &Value, type_: &str, name: &str, path: &str
             }
         }
     }
+    if let (Some((most, most_text)), Some((asked, asked_text))) = (&default, &request)
+        && !resources::may_overcommit(name)
+        && most != asked
+    {
+        let [most, asked] = [most_text, asked_text].map(|text| text.as_str().unwrap_or("0"));
+        let detail = format!("default value {most} must equal to defaultRequest value {asked} in {name}");
+        out.push(Cause::invalid(format!("{path}.defaultRequest[{name}]"), asked_text, &detail));
+    }
 }
 
 fn amounts(out: &mut Causes, list: &Value, path: &str) {
@@ -186,16 +194,16 @@ fn quota_spec(out: &mut Causes, quota: &Value) {
             out.push(Cause::invalid("spec.scopes", spec.at("scopes"), "unsupported scope applied to resource"));
         }
     }
-    let conflict = |has: &dyn Fn(&str) -> bool| {
-        [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")]
-            .iter()
-            .filter(|(a, b)| has(a) && has(b))
-            .count()
-    };
-    for _ in 0..conflict(&|scope| scopes.iter().any(|s| s == scope)) {
-        out.push(Cause::invalid("spec.scopes", spec.at("scopes"), "conflicting scopes"));
-    }
+    conflicts(out, spec, "spec.scopes", |scope| scopes.iter().any(|s| s == scope));
     scope_selector(out, spec, &misfits);
+}
+
+fn conflicts(out: &mut Causes, spec: &Value, path: &str, has: impl Fn(&str) -> bool) {
+    for (a, b) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
+        if has(a) && has(b) {
+            out.push(Cause::invalid(path, spec.at("scopes"), "conflicting scopes"));
+        }
+    }
 }
 
 fn scope_selector(out: &mut Causes, spec: &Value, misfits: &dyn Fn(&str) -> usize) {
@@ -209,7 +217,8 @@ fn scope_selector(out: &mut Causes, spec: &Value, misfits: &dyn Fn(&str) -> usiz
             out.push(Cause::invalid(format!("{path}.scopeName"), &scope.into(), "unsupported scope"));
         }
         for _ in 0..misfits(scope) {
-            out.push(Cause::invalid(path, spec.at("scopeSelector"), "unsupported scope applied to resource"));
+            let shown = internal::shown("api.core.v1.ScopeSelector", spec.at("scopeSelector"));
+            out.push(Cause::invalid(path, &shown, "unsupported scope applied to resource"));
         }
         if is_scope(scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
             out.push(Cause::invalid(format!("{path}.operator"), &operator.into(), EXISTS_ONLY));
@@ -231,6 +240,8 @@ fn scope_selector(out: &mut Causes, spec: &Value, misfits: &dyn Fn(&str) -> usiz
             }
         }
     }
+    let requirements = spec.list("scopeSelector.matchExpressions");
+    conflicts(out, spec, path, |scope| requirements.iter().any(|r| r.text("scopeName") == scope));
 }
 
 fn is_scope(scope: &str) -> bool {
@@ -260,5 +271,48 @@ fn fits(scope: &str, resource: &str) -> bool {
                 || resource.contains(".storageclass.")
         }
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(behaviour: &Behaviour, spec: Value, expected: &[&str]) {
+        let causes = (behaviour.validate_create)(&json!({"spec": spec}));
+        let told: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn devices_are_not_shared() {
+        check(
+            &LIMIT_RANGE,
+            json!({"limits": [{
+                "type": "Container", "default": {"example.com/gpu": "2"}, "defaultRequest": {"example.com/gpu": "1"},
+            }]}),
+            &["spec.limits[0].defaultRequest[example.com/gpu]: Invalid value: \"1\": default value 2 must equal to \
+               defaultRequest value 1 in example.com/gpu"],
+        );
+    }
+
+    #[test]
+    fn selected_scopes_agree() {
+        let expression = |scope: &str| json!({"scopeName": scope, "operator": "Exists"});
+        check(
+            &RESOURCE_QUOTA,
+            json!({"hard": {"pods": "1"}, "scopeSelector": {"matchExpressions": [
+                expression("BestEffort"), expression("NotBestEffort"),
+            ]}}),
+            &["spec.scopeSelector.matchExpressions: Invalid value: null: conflicting scopes"],
+        );
+        check(
+            &RESOURCE_QUOTA,
+            json!({"hard": {"cpu": "1"}, "scopeSelector": {"matchExpressions": [expression("BestEffort")]}}),
+            &["spec.scopeSelector.matchExpressions: Invalid value: \
+               {\"MatchExpressions\":[{\"ScopeName\":\"BestEffort\",\"Operator\":\"Exists\",\"Values\":null}]}: \
+               unsupported scope applied to resource"],
+        );
     }
 }
