@@ -1,6 +1,8 @@
 //! OpenAPI documents of whatever a registry serves, v3 per group version and v2 in one: enough for clients that
 //! validate, explain and generate. Made from the tables when somebody asks; nothing here is kept.
 
+pub mod protobuf;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};

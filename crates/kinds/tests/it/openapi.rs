@@ -129,3 +129,50 @@ fn version_2_names_what_the_recordings_name() {
     check("/definitions/io.k8s.apimachinery.pkg.util.intstr.IntOrString/format", "int-or-string");
     check("/definitions/io.k8s.apimachinery.pkg.api.resource.Quantity/type", "string");
 }
+
+/// One of each thing that documents hold, with the bytes that gnostic makes of it.
+#[test]
+fn documents_are_written_in_protobuf_as_gnostic_writes_them() {
+    let check = |written: Vec<u8>, want: &str| {
+        let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, want);
+    };
+    let v2 = json!({"swagger":"2.0","info":{"title":"t","version":"v"},"paths":{"/a/{n}":{"parameters":[{"name":"n","in":"path","required":true,"type":"string","uniqueItems":true}],"get":{"produces":["application/json"],"operationId":"g","parameters":[{"name":"q","in":"query","type":"integer","default":0},{"$ref":"#/parameters/p"},{"name":"body","in":"body","required":true,"schema":{"$ref":"#/definitions/D"}}],"responses":{"200":{"description":"OK","schema":{"type":"string"}},"401":{"description":"no"}},"x-kubernetes-action":"get","x-kubernetes-group-version-kind":{"group":"","kind":"D","version":"v1"}}}},"definitions":{"D":{"type":"object","required":["r"],"properties":{"r":{"type":"array","items":{"type":"string"},"x-kubernetes-list-map-keys":["a","b"],"x-kubernetes-patch-strategy":"merge"},"s":{"type":"object","additionalProperties":{"type":"integer","format":"int32","minimum":1.5,"maximum":0}},"e":{"type":"string","enum":["A","true"],"default":{}}}}},"parameters":{"p":{"name":"h","in":"header","type":"string","uniqueItems":true}},"securityDefinitions":{"B":{"description":"b","type":"apiKey","name":"authorization","in":"header"}},"security":[{"B":[]}]});
+    check(
+        openapi::protobuf::v2(&v2),
+        concat!(
+            "0a03322e3012060a017412017642b30212b0020a062f612f7b6e7d12a5021284022a016732106170706c69636174696f6e2f",
+            "6a736f6e421f0a1d121b1a19120571756572792201713207696e746567657252041202300a421212100a0e232f706172616d",
+            "65746572732f7042250a230a211204626f64791a04626f647920012a110a0f232f646566696e6974696f6e732f444a2d0a1c",
+            "0a0332303012150a130a024f4b120d0a0bb201080a06737472696e670a0d0a0334303112060a040a026e6f6a1d0a13782d6b",
+            "756265726e657465732d616374696f6e120612046765740a6a430a1f782d6b756265726e657465732d67726f75702d766572",
+            "73696f6e2d6b696e641220121e67726f75703a2022220a6b696e643a20440a76657273696f6e3a2076310a4a1c0a1a121822",
+            "16080112047061746822016e2a06737472696e679801014af1010aee010a014412e8019a010172b201080a066f626a656374",
+            "ca01d5010a740a0172126fb201070a056172726179ba010d0a0bb201080a06737472696e67fa01280a1a782d6b756265726e",
+            "657465732d6c6973742d6d61702d6b657973120a12082d20610a2d20620afa01270a1b782d6b756265726e657465732d7061",
+            "7463682d7374726174656779120812066d657267650a0a310a0173122caa011e0a1c1205696e74333249000000000000f83f",
+            "b201090a07696e7465676572b201080a066f626a6563740a2a0a016512252a0512037b7d0aa201041202410aa20109120722",
+            "74727565220ab201080a06737472696e6752210a1f0a0170121a12180a1612066865616465722201682a06737472696e6798",
+            "010162070a050a014212006a2b0a290a0142122412220a066170694b6579120d617574686f72697a6174696f6e1a06686561",
+            "646572220162"
+        ),
+    );
+    let v3 = json!({"openapi":"3.0.0","info":{"title":"t","version":"v"},"paths":{"/a":{"post":{"tags":["x"],"operationId":"p","parameters":[{"name":"q","in":"query","schema":{"type":"boolean","uniqueItems":true}}],"requestBody":{"content":{"*/*":{"schema":{"$ref":"#/components/schemas/D"}}},"required":true},"responses":{"default":{"description":"d"},"201":{"description":"OK","content":{"application/json":{"schema":{"type":"string"}}}}},"x-kubernetes-action":"post"}}},"components":{"schemas":{"D":{"type":"object","properties":{"a":{"allOf":[{"$ref":"#/components/schemas/E"}],"default":{}},"b":{"type":"array","items":{"type":"string","default":""}},"c":{"oneOf":[{"type":"integer"},{"type":"string"}],"default":5},"m":{"type":"object","additionalProperties":{"type":"boolean","default":false}},"n":{"type":"object","additionalProperties":true}},"x-kubernetes-group-version-kind":[{"group":"g","kind":"D","version":"v1"}]},"E":{"type":"string"}},"securitySchemes":{"B":{"type":"apiKey","in":"header","name":"authorization"}}},"security":[{"B":[]}]});
+    check(
+        openapi::protobuf::v3(&v3),
+        concat!(
+            "0a05332e302e3012060a017432017622bc010ab9010a022f6112b20132af010a01782a0170321d0a1b0a0171120571756572",
+            "79520f0a0da00101ca0107626f6f6c65616e3a2b0a2912250a230a032a2f2a121c0a1a12180a16232f636f6d706f6e656e74",
+            "732f736368656d61732f441801423b0a050a030a016412320a03323031122b0a290a024f4b1a230a210a106170706c696361",
+            "74696f6e2f6a736f6e120d0a0b0a09ca0106737472696e676a1e0a13782d6b756265726e657465732d616374696f6e120712",
+            "05706f73740a2ae3020ab6020aa1020a0144129b020a9802ca01066f626a656374fa01c0010a270a016112220a20d2011a12",
+            "180a16232f636f6d706f6e656e74732f736368656d61732f458a02000a240a0162121f0a1dca01056172726179f201120a10",
+            "0a0eca0106737472696e678a02021a000a300a0163122b0a29da010c0a0aca0107696e7465676572da010b0a09ca01067374",
+            "72696e678a02090900000000000014400a260a016d12210a1fca01066f626a6563748202130a110a0fca0107626f6f6c6561",
+            "6e8a020210000a150a016e12100a0eca01066f626a6563748202021001a202480a1f782d6b756265726e657465732d67726f",
+            "75702d76657273696f6e2d6b696e64122512232d2067726f75703a20670a20206b696e643a20440a202076657273696f6e3a",
+            "2076310a0a100a0145120b0a09ca0106737472696e673a280a260a014212210a1f0a066170694b65791a0d617574686f7269",
+            "7a6174696f6e220668656164657232070a050a01421200"
+        ),
+    );
+}

@@ -2,7 +2,7 @@
 //! come from the tables in `kinds`. Bodies are large and seldom asked for, so few are kept; their hashes always are.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use api::codec;
 use bytes::Bytes;
@@ -20,13 +20,14 @@ const KEPT_MAX: usize = 4;
 
 /// `/openapi/v2`: any method.
 pub(super) fn v2(ask: &Ask, made: &Arc<Made>) -> Answer {
-    let mut response = match takes_json(ask) {
-        false => empty(406),
-        true => {
+    let mut response = match form(ask, &V2) {
+        None => empty(406),
+        Some(form) => {
             let document = made.openapi.get_or_make("v2", || openapi::v2(&made.registry));
+            let bytes = document.bytes(form);
             let gzipped = respond::takes_gzip(ask.headers);
-            let bytes = if gzipped { gzip(&document.json) } else { document.json.clone() };
-            let mut response = content::serve(ask.headers, JSON, &document.hash, document.made, &bytes);
+            let bytes = if gzipped { gzip(&bytes) } else { bytes };
+            let mut response = content::serve(ask.headers, form.media, &document.hash, document.made, &bytes);
             if gzipped && response.status() != 304 {
                 response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
@@ -61,17 +62,17 @@ pub(super) fn v3(ask: &Ask, made: &Arc<Made>, name: &str) -> Answer {
     if Origin::of(&made.registry, name).is_none() {
         return Answer::Raw(empty(404));
     }
-    if !takes_json(ask) {
+    let Some(form) = form(ask, &V3) else {
         let mut response = empty(406);
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
         return Answer::Raw(response);
-    }
+    };
     let body = body(made, name);
     let asked_hash = ask.query.get("hash").unwrap_or_default();
     let mut response = match asked_hash.is_empty() || asked_hash == body.hash {
-        true => content::serve(ask.headers, JSON, &body.hash, body.made, &body.json),
+        true => content::serve(ask.headers, form.media, &body.hash, body.made, &body.bytes(form)),
         false => {
-            let mut response = respond::raw(301, JSON, Bytes::new());
+            let mut response = respond::raw(301, form.media, Bytes::new());
             if let Ok(location) = HeaderValue::from_str(&format!("/openapi/v3/{name}?hash={}", body.hash)) {
                 response.headers_mut().insert(header::LOCATION, location);
             }
@@ -88,11 +89,51 @@ pub(super) fn v3(ask: &Ask, made: &Arc<Made>, name: &str) -> Answer {
     Answer::Raw(response)
 }
 
-const JSON: &str = "application/json";
+/// A form that documents are made in.
+#[derive(Clone, Copy)]
+struct Form {
+    media: &'static str,
+    /// Encodes the document; `None` for JSON, in which it is made.
+    encode: Option<fn(&Value) -> Vec<u8>>,
+}
 
-fn takes_json(ask: &Ask) -> bool {
-    let takes = |media: &str| matches!(media, "application/json" | "application/*" | "*/*" | "*/json");
-    accept::clauses(ask.headers).iter().any(|clause| takes(clause.media))
+/// The forms of one version of OpenAPI: what a client may call it, and what it is. The first is what any is.
+type Forms = [(&'static str, Form); 3];
+
+const JSON: Form = Form { media: "application/json", encode: None };
+
+const V2: Forms = {
+    let protobuf = Form {
+        media: "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        encode: Some(openapi::protobuf::v2),
+    };
+    [
+        (JSON.media, JSON),
+        (protobuf.media, protobuf),
+        ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", protobuf),
+    ]
+};
+
+const V3: Forms = {
+    let protobuf = Form {
+        media: "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+        encode: Some(openapi::protobuf::v3),
+    };
+    [
+        (JSON.media, JSON),
+        (protobuf.media, protobuf),
+        ("application/com.github.proto-openapi.spec.v3@v1.0+protobuf", protobuf),
+    ]
+};
+
+/// The form that a client takes, the most wanted one first.
+fn form(ask: &Ask, forms: &Forms) -> Option<Form> {
+    let clauses = accept::clauses(ask.headers);
+    clauses.iter().find_map(|clause| {
+        let takes = |media: &str| matches!(clause.media, "*/*" | "application/*") || clause.media == media;
+        let json = clause.media == "*/json";
+        forms.iter().find(|(media, _)| takes(media) || json).map(|(_, form)| *form)
+    })
 }
 
 fn in_a_year() -> Timestamp {
@@ -153,8 +194,20 @@ pub(super) struct Kept(Mutex<VecDeque<(String, Arc<OpenApi>)>>);
 /// One OpenAPI document, encoded.
 struct OpenApi {
     json: Bytes,
+    /// The same in its other form, made when somebody first asks for it.
+    protobuf: OnceLock<Bytes>,
+    /// Of the JSON, whatever the form: clients keep the forms apart.
     hash: String,
     made: Timestamp,
+}
+
+impl OpenApi {
+    fn bytes(&self, form: Form) -> Bytes {
+        let Some(encode) = form.encode else { return self.json.clone() };
+        // What was encoded here decodes.
+        let encoded = || encode(&serde_json::from_slice(&self.json).unwrap_or_default()).into();
+        self.protobuf.get_or_init(encoded).clone()
+    }
 }
 
 impl Kept {
@@ -165,7 +218,10 @@ impl Kept {
         let entry = found.unwrap_or_else(|| {
             let json = codec::to_json(&make());
             let hash = sha512(&json);
-            (name.to_owned(), Arc::new(OpenApi { json: json.into(), hash, made: Timestamp::now() }))
+            (
+                name.to_owned(),
+                Arc::new(OpenApi { json: json.into(), protobuf: OnceLock::new(), hash, made: Timestamp::now() }),
+            )
         });
         let document = entry.1.clone();
         kept.push_back(entry);
