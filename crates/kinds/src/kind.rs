@@ -476,11 +476,11 @@ impl Kind {
 
     fn typed(&self, mut decoded: Decoded) -> Decoded {
         if let Some(root) = decoded.object.as_object_mut() {
-            if !root.contains_key("apiVersion") {
-                root.shift_insert(0, "apiVersion".to_owned(), self.api_version().into());
-            }
             if !root.contains_key("kind") {
                 root.shift_insert(0, "kind".to_owned(), (*self.kind).into());
+            }
+            if !root.contains_key("apiVersion") {
+                root.shift_insert(1, "apiVersion".to_owned(), self.api_version().into());
             }
         }
         decoded

@@ -45,6 +45,19 @@ fn fields_come_out_in_gos_order_and_empty_ones_are_left_out() {
 }
 
 #[test]
+fn what_an_object_does_not_say_of_its_kind_stands_in_front() {
+    let registry = kinds::builtin();
+    let kind = registry.kind("", "v1", "configmaps").expect("a built-in kind");
+    let check = |body: &str| {
+        let read = kind.decode(body.as_bytes()).expect("a ConfigMap");
+        assert_eq!(read.object.to_string(), r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{}}"#, "{body}");
+    };
+    check("{}");
+    check(r#"{"kind":"ConfigMap"}"#);
+    check(r#"{"apiVersion":"v1"}"#);
+}
+
+#[test]
 fn unknown_and_duplicate_fields_are_dropped_and_told_of() {
     check(
         "pods",

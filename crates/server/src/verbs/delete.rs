@@ -157,6 +157,7 @@ fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> 
         count_generation(&mut object);
         (behaviour.begin_delete)(&mut object);
     }
+    let object = at.kind.tidy(object).map_err(Status::internal)?;
     let waits = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
     let held = meta::finalizers(&object).next().is_some() || (behaviour.holds_back)(&object);
     Ok(match (waits || held, graceful.is_some()) {

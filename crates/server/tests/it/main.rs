@@ -1,5 +1,6 @@
 //! The server in one process, asked without sockets: what needs its options or its clock.
 
+mod deletion;
 mod history;
 
 use std::sync::Arc;
