@@ -53,6 +53,15 @@ pub fn merge(schema: &Schema, root: TypeId, current: &Value, patch: &Value) -> R
     Ok(Value::Object(merged))
 }
 
+/// The patch that makes `new` of `old`, as kubectl's two-way difference does: [`merge`] into `old` gives `new`, but for
+/// the nulls that Go writes where it has nothing. Where merging cannot say it (items of a list that cannot be told apart,
+/// maps and lists in maps that are no structs, nulls in free-form values) the patch replaces the whole of what holds them.
+pub fn difference(schema: &Schema, root: TypeId, old: &Value, new: &Value) -> Value {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return new.clone() };
+    let how = Differing { schema };
+    Value::Object(how.maps(&Place::Struct(root), old, new, false).unwrap_or_else(|| replacement(new)))
+}
+
 /// Why a merged value cannot become an object of the type, in the words of Go's converter, which sees maps and not JSON.
 pub fn conversion_error(schema: &Schema, root: TypeId, value: &Value) -> Option<String> {
     let Value::Object(map) = value else { return Some(format!("cannot restore struct from: {}", kind_of_json(value))) };
@@ -106,6 +115,146 @@ fn kind_of_json(value: &Value) -> &'static str {
         Value::Array(_) => "slice",
         Value::Object(_) => "map",
     }
+}
+
+/// The map as a patch that takes the place of what was there.
+fn replacement(new: &Map<String, Value>) -> Map<String, Value> {
+    let directive = (DIRECTIVE.to_owned(), Value::from("replace"));
+    std::iter::once(directive).chain(new.iter().map(|(key, value)| (key.clone(), value.clone()))).collect()
+}
+
+/// How two values of one schema differ. `None`: merging cannot say it.
+struct Differing<'s> {
+    schema: &'s Schema,
+}
+
+impl Differing<'_> {
+    fn maps(
+        &self,
+        place: &Place,
+        old: &Map<String, Value>,
+        new: &Map<String, Value>,
+        retain_keys: bool,
+    ) -> Option<Map<String, Value>> {
+        let mut patch = Map::new();
+        for (name, value) in new {
+            match (old.get(name), value) {
+                (Some(before), value) if before == value => {}
+                (Some(Value::Object(before)), Value::Object(after)) => {
+                    let (field, below) = place.field(self.schema, name, false).ok()?;
+                    let inner = match strategy(field) {
+                        Strategy::Replace => Some(after.clone()),
+                        _ => {
+                            let inner = self.maps(&below, before, after, field.patch.retain_keys);
+                            Some(inner.unwrap_or_else(|| replacement(after))).filter(|inner| !inner.is_empty())
+                        }
+                    };
+                    patch.extend(inner.map(|inner| (name.clone(), Value::Object(inner))));
+                }
+                (Some(Value::Array(before)), Value::Array(after)) => {
+                    let (field, below) = place.field(self.schema, name, true).ok()?;
+                    match (strategy(field), field.patch.merge_key.as_deref()) {
+                        (Strategy::Merge, Some(key)) => {
+                            let retain_keys = field.patch.retain_keys;
+                            patch.extend(self.keyed_lists(name, &below, key, before, after, retain_keys)?);
+                        }
+                        (Strategy::Merge, None) => patch.extend(sets(name, before, after)?),
+                        _ => drop(patch.insert(name.clone(), value.clone())),
+                    }
+                }
+                // What is new is merged without its nulls.
+                (before, value) => {
+                    if place.keeps_null(self.schema, name, value) {
+                        return None;
+                    }
+                    if before.is_some() || !value.is_null() {
+                        patch.insert(name.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        let gone = old.keys().filter(|name| !new.contains_key(*name));
+        patch.extend(gone.map(|name| (name.clone(), Value::Null)));
+        if retain_keys && !patch.is_empty() {
+            let mut kept: Vec<&String> =
+                new.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
+            kept.sort();
+            patch.insert(RETAIN_KEYS.to_owned(), kept.into_iter().cloned().collect());
+        }
+        Some(patch)
+    }
+
+    /// The items of the patch, and the order of all.
+    fn keyed_lists(
+        &self,
+        name: &str,
+        below: &Place,
+        key: &str,
+        old: &[Value],
+        new: &[Value],
+        retain_keys: bool,
+    ) -> Option<Vec<(String, Value)>> {
+        let (old_ids, new_ids) = (ids(old, key)?, ids(new, key)?);
+        let mut changes = Vec::new();
+        for (item, id) in new.iter().zip(&new_ids) {
+            let before = old_ids.iter().position(|old| old == id).and_then(|at| old[at].as_object());
+            let (Some(before), Some(after)) = (before, item.as_object()) else {
+                changes.push(item.clone());
+                continue;
+            };
+            let Some(mut change) = self.maps(below, before, after, retain_keys) else {
+                // One item cannot be replaced for itself.
+                let directive = Value::Object(replacement(&Map::new()));
+                let items = std::iter::once(directive).chain(new.iter().cloned());
+                return Some(vec![(name.to_owned(), items.collect())]);
+            };
+            if !change.is_empty() {
+                change.insert(key.to_owned(), (*id).clone());
+                changes.push(Value::Object(change));
+            }
+        }
+        let gone = old_ids.iter().filter(|id| !new_ids.contains(id));
+        changes.extend(gone.map(|id| serde_json::json!({ DIRECTIVE: "delete", key: id })));
+        if changes.is_empty() && old_ids == new_ids {
+            return Some(Vec::new());
+        }
+        let order: Vec<Value> = new_ids.iter().map(|id| serde_json::json!({ key: id })).collect();
+        let parts = [(format!("{SET_ORDER}/{name}"), order), (name.to_owned(), changes)];
+        Some(
+            parts
+                .into_iter()
+                .filter(|(_, items)| !items.is_empty())
+                .map(|(name, items)| (name, items.into()))
+                .collect(),
+        )
+    }
+}
+
+/// What tells the items of a list apart; `None` where two are the same, or one has nothing to be told by.
+fn ids<'v>(items: &'v [Value], key: &str) -> Option<Vec<&'v Value>> {
+    let ids: Vec<&Value> = items.iter().map(|item| item.as_object()?.get(key)).collect::<Option<_>>()?;
+    all_differ(&ids).then_some(ids)
+}
+
+fn all_differ(items: &[&Value]) -> bool {
+    items.iter().enumerate().all(|(at, item)| !items[..at].contains(item))
+}
+
+/// Lists of scalars that are merged.
+fn sets(name: &str, old: &[Value], new: &[Value]) -> Option<Vec<(String, Value)>> {
+    let all: Vec<&Value> = old.iter().chain(new).collect();
+    let scalars = all.iter().all(|item| go_type(item) == go_type(all[0]) && !item.is_object() && !item.is_array());
+    if !scalars || !all_differ(&all[..old.len()]) || !all_differ(&all[old.len()..]) {
+        return None;
+    }
+    let missing = |of: &[Value], here: &[Value]| of.iter().filter(|item| !here.contains(item)).cloned().collect();
+    let (added, gone): (Vec<Value>, Vec<Value>) = (missing(new, old), missing(old, new));
+    let parts = [
+        (format!("{DELETE_FROM}/{name}"), gone),
+        (format!("{SET_ORDER}/{name}"), new.to_vec()),
+        (name.to_owned(), added),
+    ];
+    Some(parts.into_iter().filter(|(_, items)| !items.is_empty()).map(|(name, items)| (name, items.into())).collect())
 }
 
 /// The Go type that holds what is being merged: only structs know about their fields.
@@ -351,6 +500,41 @@ impl Place {
                 other => Place::Other(go_kind(other)),
             },
         ))
+    }
+}
+
+impl Place {
+    /// The value of this field holds a null that means something: in a struct a null is what is not there.
+    fn keeps_null(&self, schema: &Schema, name: &str, value: &Value) -> bool {
+        match self {
+            Place::Struct(id) => {
+                let field = schema.get(*id).fields.iter().find(|field| *field.name == *name);
+                field.is_some_and(|field| keeps_null(schema, &field.shape, value))
+            }
+            Place::Other(_) | Place::Opaque => holds_null(value),
+        }
+    }
+}
+
+fn keeps_null(schema: &Schema, shape: &Shape, value: &Value) -> bool {
+    match (shape, value) {
+        (Shape::Any, Value::Object(_) | Value::Array(_)) => holds_null(value),
+        (Shape::Struct(id) | Shape::StructOr(id, _), Value::Object(map)) => {
+            map.iter().any(|(name, value)| Place::Struct(*id).keeps_null(schema, name, value))
+        }
+        (Shape::StructOr(..), Value::Array(items)) => items.iter().any(|item| keeps_null(schema, shape, item)),
+        (Shape::List(item, _), Value::Array(items)) => items.iter().any(|value| keeps_null(schema, item, value)),
+        (Shape::Map(item), Value::Object(map)) => map.values().any(|value| keeps_null(schema, item, value)),
+        _ => false,
+    }
+}
+
+fn holds_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(holds_null),
+        Value::Object(map) => map.values().any(holds_null),
+        _ => false,
     }
 }
 
@@ -865,6 +1049,70 @@ mod tests {
             volumes(json!({ "name": "v", "$retainKeys": ["name"], "secret": {} })),
             "invalid patch format of retainKeys".into(),
         );
+    }
+
+    #[test]
+    fn a_difference_is_the_patch_from_one_to_the_other() {
+        let check = |old: Value, new: Value, want: Value| {
+            let schema = crate::tables::schema();
+            let root = schema.find("api.core.v1.Pod").expect("a type");
+            let patch = difference(schema, root, &old, &new);
+            assert_eq!(patch, want);
+            assert_eq!(merge(schema, root, &old, &patch), Ok(new));
+        };
+        let labels = |labels: Value| json!({ "metadata": { "labels": labels } });
+        check(
+            labels(json!({ "a": "1", "b": "2" })),
+            labels(json!({ "a": "3" })),
+            labels(json!({ "a": "3", "b": null })),
+        );
+        check(
+            containers(json!([{ "name": "a", "image": "i" }, { "name": "b", "args": ["x"] }, { "name": "c" }])),
+            containers(json!([{ "name": "b", "args": ["y"] }, { "name": "d" }, { "name": "a" }])),
+            json!({ "spec": {
+                "$setElementOrder/containers": [{ "name": "b" }, { "name": "d" }, { "name": "a" }],
+                "containers": [
+                    { "args": ["y"], "name": "b" },
+                    { "name": "d" },
+                    { "image": null, "name": "a" },
+                    { "$patch": "delete", "name": "c" },
+                ],
+            } }),
+        );
+        let meta = |finalizers: Value| json!({ "metadata": { "finalizers": finalizers } });
+        check(
+            meta(json!(["a", "b"])),
+            meta(json!(["c", "b"])),
+            json!({ "metadata": {
+                "$deleteFromPrimitiveList/finalizers": ["a"],
+                "$setElementOrder/finalizers": ["c", "b"],
+                "finalizers": ["c"],
+            } }),
+        );
+        let volumes = |item: Value| json!({ "spec": { "volumes": [item] } });
+        check(
+            volumes(json!({ "name": "v", "emptyDir": {} })),
+            volumes(json!({ "name": "v", "secret": { "secretName": "s" } })),
+            json!({ "spec": {
+                "$setElementOrder/volumes": [{ "name": "v" }],
+                "volumes": [{
+                    "secret": { "secretName": "s" }, "emptyDir": null, "$retainKeys": ["name", "secret"], "name": "v",
+                }],
+            } }),
+        );
+    }
+
+    #[test]
+    fn what_no_merge_can_say_is_replaced() {
+        let ports = |ports: Value| containers(json!([{ "name": "a", "ports": ports }]));
+        let (tcp, udp) = (json!({ "containerPort": 53 }), json!({ "containerPort": 53, "protocol": "UDP" }));
+        let (old, new) = (ports(json!([tcp])), ports(json!([tcp, udp])));
+        let schema = crate::tables::schema();
+        let root = schema.find("api.core.v1.Pod").expect("a type");
+        let patch = difference(schema, root, &old, &new);
+        let replaced = json!([{ "$patch": "replace" }, { "name": "a", "ports": [tcp, udp] }]);
+        assert_eq!(patch, containers(replaced));
+        assert_eq!(merge(schema, root, &old, &patch), Ok(new));
     }
 
     #[test]
