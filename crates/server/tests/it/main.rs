@@ -1,5 +1,6 @@
 //! The server in one process, asked without sockets: what needs its options or its clock.
 
+mod consistency;
 mod deletion;
 mod history;
 
