@@ -124,6 +124,8 @@ pub struct Behaviour {
     pub stamped: &'static [&'static str],
     /// A bad name is told of after everything else.
     pub name_last: bool,
+    /// A table of nothing has rows that are null, not an empty list.
+    pub no_rows_are_null: bool,
     /// Finalizers need no domain.
     pub any_finalizer: bool,
 }
@@ -163,6 +165,7 @@ impl Behaviour {
         stamped: &[],
         name_last: false,
         any_finalizer: false,
+        no_rows_are_null: false,
     };
 }
 

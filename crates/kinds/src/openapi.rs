@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::custom::publish;
 use crate::schema::{Alternative, Field, ListType, MapType, Omit, Schema, Shape, TypeId};
 use crate::{Kind, Registry, Subresource, tables};
 
@@ -29,7 +30,7 @@ pub fn v3_paths(registry: &Registry) -> Vec<String> {
 /// The document at a path below `/openapi/v3/`.
 pub fn v3(registry: &Registry, path: &str) -> Option<Value> {
     let operations = operations_of(registry, path)?;
-    let mut schemas = Schemas { schema: schema_of(registry, path), v3: true, found: BTreeMap::new() };
+    let mut schemas = Schemas { registry, schema: schema_of(registry, path), v3: true, found: BTreeMap::new() };
     let paths = paths_object(&operations, &mut schemas);
     let own = path.strip_prefix("apis/").or(path.strip_prefix("api/"));
     Some(json!({
@@ -48,7 +49,7 @@ pub fn v2(registry: &Registry) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
     for path in v3_paths(registry) {
         let operations = operations_of(registry, &path).unwrap_or_default();
-        let mut schemas = Schemas { schema: schema_of(registry, &path), v3: false, found: BTreeMap::new() };
+        let mut schemas = Schemas { registry, schema: schema_of(registry, &path), v3: false, found: BTreeMap::new() };
         paths.extend(paths_object(&operations, &mut schemas));
         definitions.extend(schemas.into_object(registry, None));
     }
@@ -651,6 +652,7 @@ fn custom_name(kind: &Kind, name: &str) -> String {
 
 /// The schemas that a document refers to, with those they refer to.
 struct Schemas<'a> {
+    registry: &'a Registry,
     schema: &'a Schema,
     v3: bool,
     found: BTreeMap<String, Value>,
@@ -702,6 +704,9 @@ impl Schemas<'_> {
         if let Some(special) = self.special(name) {
             return special;
         }
+        if let Some(custom) = self.custom(name) {
+            return custom;
+        }
         let short = name.strip_prefix("io.k8s.").unwrap_or(name);
         // What is common to all groups is in the tables.
         let (schema, id) = match (self.schema.find(short), tables::schema().find(short)) {
@@ -730,6 +735,23 @@ impl Schemas<'_> {
             out["x-kubernetes-preserve-unknown-fields"] = true.into();
         }
         out
+    }
+
+    /// Objects and lists of custom resources.
+    fn custom(&mut self, name: &str) -> Option<Value> {
+        let is = |own: &Kind, what: &str| custom_name(own, what) == name;
+        let mut kinds = self.registry.kinds().filter(|kind| kind.is_custom());
+        let kind = kinds.find(|kind| is(kind, &kind.kind) || is(kind, &kind.list_kind))?.clone();
+        if is(&kind, &kind.list_kind) {
+            let item = self.reference(&custom_name(&kind, &kind.kind));
+            let metadata = self.reference(&format!("{META}ListMeta"));
+            return Some(publish::list(item, metadata));
+        }
+        let mut metadata = self.reference(&format!("{META}ObjectMeta"));
+        if self.v3 {
+            metadata = json!({ "allOf": [metadata] });
+        }
+        Some(publish::object(&kind.custom.as_ref()?.open_api, metadata, self.v3))
     }
 
     /// Types that are one value in JSON.

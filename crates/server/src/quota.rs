@@ -1,16 +1,18 @@
 //! ResourceQuota: what a namespace may use. Writes are charged to the quotas of their namespace before they are made; a task
 //! counts again what is there, because objects go without asking. What objects count for is the kinds' matter.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::{Status, WriteOptions, meta};
 use kinds::builtin::usage::{self, Usage};
 use kinds::quantity::Quantity;
 use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::as_controller;
+use crate::lookup::Lookup;
 use crate::serve::Cx;
 use crate::state::State;
 use crate::verbs::At;
@@ -22,17 +24,53 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Between a charge and the write that it is for, nothing is counted: what is charged and not there yet would be taken for
+/// free. One lock for each namespace that has quotas.
+#[derive(Default)]
+pub struct Counting(Mutex<HashMap<String, Arc<RwLock<()>>>>);
+
+/// Held from a charge until its write is made.
+pub struct Charged(#[allow(dead_code, reason = "held, never read")] OwnedRwLockReadGuard<()>);
+
+impl Counting {
+    fn lock(&self, namespace: &str) -> Arc<RwLock<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry(namespace.to_owned()).or_default().clone()
+    }
+
+    async fn charge(&self, namespace: &str) -> Charged {
+        Charged(self.lock(namespace).read_owned().await)
+    }
+
+    async fn count(&self, namespace: &str) -> OwnedRwLockWriteGuard<()> {
+        self.lock(namespace).write_owned().await
+    }
+
+    /// Forgets the namespaces that have no quotas any more; nobody holds a lock that only the map knows.
+    fn keep(&self, namespaces: &BTreeSet<String>) {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|namespace, lock| namespaces.contains(namespace) || Arc::strong_count(lock) > 1);
+    }
+}
+
 /// Charges a write to the quotas that are about it, or says which of them it would exceed. `old` is the object that is
-/// replaced.
-pub async fn charge(cx: &Cx<'_>, at: &At<'_>, new: &Value, old: Option<&Value>, dry_run: bool) -> Result<(), Status> {
+/// replaced. What it answers is to be held until the write is made.
+pub async fn charge(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    new: &Value,
+    old: Option<&Value>,
+    dry_run: bool,
+) -> Result<Option<Charged>, Status> {
     let (group, plural) = (&*at.kind.group, &*at.kind.plural);
     if at.namespace().is_empty() || (old.is_some() && !usage::may_change(group, plural)) {
-        return Ok(());
+        return Ok(None);
     }
+    if cx.state.count_in("", PLURAL, at.namespace()) == 0 {
+        return Ok(None);
+    }
+    let held = cx.state.counting.charge(at.namespace()).await;
     let quotas = cx.state.list_in("", PLURAL, at.namespace());
-    if quotas.is_empty() {
-        return Ok(());
-    }
     let forbidden = |why: String| {
         let of = at.group_resource();
         Status::forbidden(of, meta::name(new), why)
@@ -52,7 +90,7 @@ pub async fn charge(cx: &Cx<'_>, at: &At<'_>, new: &Value, old: Option<&Value>, 
     for quota in &quotas {
         charged(quota, &asked).map_err(forbidden)?;
     }
-    let Some(kind) = cx.state.registry.load().kind("", "v1", PLURAL).cloned() else { return Ok(()) };
+    let Some(kind) = cx.state.registry.load().kind("", "v1", PLURAL).cloned() else { return Ok(None) };
     for quota in quotas {
         if dry_run || charged(quota, &asked).is_ok_and(|charged| charged.is_none()) {
             continue;
@@ -84,7 +122,7 @@ pub async fn charge(cx: &Cx<'_>, at: &At<'_>, new: &Value, old: Option<&Value>, 
             Err(status) => return Err(status),
         }
     }
-    Ok(())
+    Ok(Some(held))
 }
 
 /// What a quota has used after a write, nothing where it stays as it is, or why the write is too much.
@@ -153,19 +191,26 @@ pub async fn run(state: Arc<State>) {
 /// Answers whether all that had to be written was.
 async fn count_all(state: &Arc<State>) -> bool {
     let mut well = true;
-    for quota in state.list("", PLURAL) {
+    let all: BTreeSet<(String, String)> = state
+        .list("", PLURAL)
+        .iter()
+        .map(|quota| (meta::namespace(quota).to_owned(), meta::name(quota).to_owned()))
+        .collect();
+    for (namespace, name) in &all {
+        let _nothing_is_charged = state.counting.count(namespace).await;
+        let Some(quota) = state.get("", PLURAL, namespace, name) else { continue };
         let hard = quota["spec"].get("hard").cloned().unwrap_or_else(|| json!({}));
         let used = count(state, &quota, &hard);
         let status = &quota["status"];
         if amounts(&status["used"]) == used && amounts(&status["hard"]) == amounts(&hard) {
             continue;
         }
-        let (namespace, name) = (meta::namespace(&quota), meta::name(&quota));
-        let mut counted = quota.clone();
+        let mut counted = Value::clone(&quota);
         counted["status"] = json!({"hard": hard, "used": to_value(&used)});
         let path = format!("/api/v1/namespaces/{namespace}/{PLURAL}/{name}/status");
         well &= as_controller::put(state, "resourcequota-controller", &path, &counted).await;
     }
+    state.counting.keep(&all.into_iter().map(|(namespace, _)| namespace).collect());
     well
 }
 

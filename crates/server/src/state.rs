@@ -97,6 +97,7 @@ pub struct State {
     pub usage: crate::usage::Recorder,
     pub metrics: crate::metrics::Metrics,
     pub flow: Flow,
+    pub counting: crate::quota::Counting,
 }
 
 /// A node's own API (logs, later exec), in the shape of the kubelet's.
@@ -131,6 +132,7 @@ impl State {
             usage: crate::usage::Recorder::default(),
             metrics: crate::metrics::Metrics::default(),
             flow: Flow::default(),
+            counting: crate::quota::Counting::default(),
         });
         for resource in rbac::RESOURCES {
             state.observe(rbac::GROUP, resource, move |state, old, new| {

@@ -229,7 +229,7 @@ fn table(
         "metadata": metadata,
         "columnDefinitions": definitions,
         // The general conversion makes rows one by one, and none of nothing.
-        "rows": if rows.is_empty() && own.is_empty() && custom.is_none() { Value::Null } else { rows.into() },
+        "rows": if rows.is_empty() && custom.is_none() && (own.is_empty() || behaviour.no_rows_are_null) { Value::Null } else { rows.into() },
     })
 }
 

@@ -64,6 +64,7 @@ pub static CUSTOM_RESOURCE_DEFINITION: Behaviour = Behaviour {
     has_generation: true,
     unconditional_update: false,
     any_finalizer: true,
+    no_rows_are_null: true,
     ..Behaviour::PLAIN
 };
 

@@ -7,6 +7,7 @@ mod columns;
 mod formats;
 mod node;
 mod prune;
+pub(crate) mod publish;
 mod shape;
 
 use std::collections::BTreeMap;

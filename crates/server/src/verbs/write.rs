@@ -106,7 +106,7 @@ pub async fn create_object(
     escalation(&request, &object)?;
     admission::validate(&request, Some(&object))?;
     warnings.append(&mut told.into_inner().unwrap_or_default());
-    quota::charge(cx, at, &object, None, options.dry_run).await?;
+    let _charged = quota::charge(cx, at, &object, None, options.dry_run).await?;
     tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
     let exists = || {
@@ -214,9 +214,10 @@ pub async fn change_object(
             let json = at.kind.shows_stored(entry.revision).then(|| entry.json.clone());
             return Ok(Stored { object: old, json });
         }
-        if matches!(part, Part::Object | Part::Other("resize")) {
-            quota::charge(cx, at, &new, Some(&old), options.dry_run).await?;
-        }
+        let _charged = match part {
+            Part::Object | Part::Other("resize") => quota::charge(cx, at, &new, Some(&old), options.dry_run).await?,
+            _ => None,
+        };
         if options.dry_run {
             return Ok(Stored { object: new, json: None });
         }
