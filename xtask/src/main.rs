@@ -1,7 +1,8 @@
-//! Project tasks: `cargo xtask test`, `cargo xtask bench`, `cargo xtask schema`. Never part of the product.
+//! Project tasks: `cargo xtask test`, `cargo xtask bench`, `cargo xtask fuzz`, `cargo xtask schema`. Never part of the product.
 
 mod bench;
 mod clients;
+mod fuzz;
 mod schema;
 mod test;
 
@@ -12,6 +13,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
   bench [--write]         build for release, measure, print a table; --write updates docs/benchmarks.md
+  fuzz [TARGET..] [--seconds N]
+                          let libFuzzer look for inputs that break a target, 180 seconds each
   schema [--check]        write the tables of the built-in kinds (crates/kinds/schema) from facts of a Kubernetes version";
 
 fn main() -> ExitCode {
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
     match command.as_str() {
         "test" => test::run(&args),
         "bench" => bench::run(&args),
+        "fuzz" => fuzz::run(&args),
         "schema" => schema::run(&args),
         _ => {
             eprintln!("{USAGE}");

@@ -1,0 +1,109 @@
+//! Whole documents: what decodes is written, and what was written decodes to the same.
+
+use std::sync::Arc;
+
+use kinds::fieldset::Set;
+use kinds::{Kind, Registry, decode, protobuf};
+use serde_json::{Map, Value};
+
+use crate::generate;
+use crate::tape::Tape;
+
+/// A JSON body of the kind that it names, or a Pod.
+pub fn json(bytes: &[u8]) {
+    let registry = kinds::builtin();
+    let kind = decode::type_meta(bytes).ok().and_then(|(version, kind)| kind_of(&registry, &version, &kind));
+    let kind = kind.unwrap_or_else(|| registry.kind("", "v1", "pods").expect("pods are served").clone());
+    let Ok(read) = kind.decode(bytes) else { return };
+    // What is told of duplicates stands in the text.
+    let _ = decode::duplicate_fields(bytes);
+    stays(&kind, &read.object);
+}
+
+/// A message in its envelope, of the kind that the envelope names.
+pub fn protobuf(bytes: &[u8]) {
+    let Ok(envelope) = protobuf::open(bytes) else { return };
+    let registry = kinds::builtin();
+    let Some(kind) = kind_of(&registry, &envelope.api_version, &envelope.kind) else { return };
+    let Ok(read) = protobuf::decode(&kind.schema, kind.root, envelope.raw) else { return };
+    // Not everything that is a message is an object: some numbers and texts fit into no field.
+    let Ok(read) = kind.normalize(read) else { return };
+    stays(&kind, &read.object);
+}
+
+/// An object of any kind, made from the tables.
+pub fn objects(bytes: &[u8]) {
+    let tape = &mut Tape::new(bytes);
+    let kind = generate::kind(tape, &kinds::builtin());
+    let object = generate::object(tape, &kind);
+    stays(&kind, &object);
+    stays(&kind, &generate::varied(tape, &kind, &object));
+}
+
+/// An object is the same after every way through JSON and protobuf, and once it is tidied it stays so.
+pub fn stays(kind: &Kind, object: &Value) {
+    let text = object.to_string();
+    let again = kind.decode(text.as_bytes()).expect("what is written is read");
+    assert_eq!(again.strict, Vec::<String>::new(), "{text}");
+    assert_eq!(again.object.to_string(), text);
+    let again = kind.normalize(object.clone()).expect("what is read is normal");
+    assert_eq!(again.object.to_string(), text);
+    let tidied = kind.tidy(object.clone()).expect("what is read is of its types");
+    let tidied_text = tidied.to_string();
+    assert_eq!(kind.tidy(tidied.clone()).map(|twice| twice.to_string()), Ok(tidied_text.clone()));
+    // An object may say that it is of another kind than it is: that is for the server to refuse.
+    let says = |name: &str| tidied[name].as_str().unwrap_or_default();
+    if (says("apiVersion"), says("kind")) != (&*kind.api_version(), &*kind.kind) {
+        return;
+    }
+    let Some(message) = protobuf::encode(&tidied) else { return };
+    let envelope = protobuf::open(&message).expect("what is written has an envelope");
+    assert_eq!((says("apiVersion"), says("kind")), (&*envelope.api_version, &*envelope.kind));
+    let read = protobuf::decode(&kind.schema, kind.root, envelope.raw).expect("what is written is a message");
+    let mut whole = Map::from_iter([("kind".into(), tidied["kind"].clone())]);
+    whole.insert("apiVersion".into(), tidied["apiVersion"].clone());
+    whole.extend(read.as_object().cloned().expect("a message is an object"));
+    let read = kind.normalize(whole.into()).expect("a message of an object is an object");
+    let read = kind.tidy(read.object).expect("what is read is of its types");
+    assert_eq!(read.to_string(), tidied_text);
+    assert_eq!(protobuf::encode(&read).as_deref(), Some(&*message));
+}
+
+/// One YAML document: what is written of it is read as the same value and written as the same text.
+pub fn yaml(bytes: &[u8]) {
+    let Ok(document) = api::yaml::read(bytes) else { return };
+    let written = api::yaml::write(&document.value);
+    let again = api::yaml::read(written.as_bytes()).expect("what is written is YAML");
+    assert_eq!(again.value, document.value, "{written}");
+    assert_eq!(again.duplicates, Vec::<String>::new());
+    assert_eq!(api::yaml::write(&again.value), written);
+}
+
+/// Two sets of owned fields, one JSON value after the other: both directions of the format, and the algebra of sets.
+pub fn fieldsets(bytes: &[u8]) {
+    let mut sets = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().map_while(Result::ok);
+    let mut next = || sets.next().and_then(|value| Set::parse(&value).ok());
+    let Some(a) = next() else { return };
+    let b = next().unwrap_or_default();
+    for set in [&a, &b] {
+        let printed = set.print();
+        let again = Set::parse(&printed).expect("what is printed is a set");
+        assert_eq!(&again, set, "{printed}");
+        assert_eq!(again.print(), printed);
+        assert!(set.paths().iter().all(|path| set.has(&path.0)), "{printed}");
+        let mut built = Set::default();
+        set.paths().iter().for_each(|path| built.insert(&path.0));
+        assert_eq!(built.paths(), set.paths());
+    }
+    let count = |set: &Set| set.paths().len();
+    assert_eq!(count(&a.union(&b)), count(&a) + count(&b.difference(&a)));
+    assert_eq!(count(&a), count(&a.difference(&b)) + count(&a.intersection(&b)));
+    assert_eq!(a.intersection(&b).paths(), b.intersection(&a).paths());
+    assert!(a.difference_deep(&b).paths().iter().all(|path| a.has(&path.0) && !b.has(&path.0)));
+}
+
+/// The kind whose objects say this.
+pub fn kind_of(registry: &Registry, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    registry.by_kind(group, version, kind).cloned()
+}
