@@ -524,7 +524,10 @@ fn keeps_null(schema: &Schema, shape: &Shape, value: &Value) -> bool {
         }
         (Shape::StructOr(..), Value::Array(items)) => items.iter().any(|item| keeps_null(schema, shape, item)),
         (Shape::List(item, _), Value::Array(items)) => items.iter().any(|value| keeps_null(schema, item, value)),
-        (Shape::Map(item), Value::Object(map)) => map.values().any(|value| keeps_null(schema, item, value)),
+        // In a map a null is a value: a time of which only the key is known.
+        (Shape::Map(item), Value::Object(map)) => {
+            map.values().any(|value| value.is_null() || keeps_null(schema, item, value))
+        }
         _ => false,
     }
 }
@@ -1112,6 +1115,12 @@ mod tests {
         let patch = difference(schema, root, &old, &new);
         let replaced = json!([{ "$patch": "replace" }, { "name": "a", "ports": [tcp, udp] }]);
         assert_eq!(patch, containers(replaced));
+        assert_eq!(merge(schema, root, &old, &patch), Ok(new));
+        // A null in a map is a value.
+        let root = schema.find("api.policy.v1.PodDisruptionBudget").expect("a type");
+        let (old, new) = (json!({ "status": {} }), json!({ "status": { "disruptedPods": { "a": null } } }));
+        let patch = difference(schema, root, &old, &new);
+        assert_eq!(patch, json!({ "status": { "$patch": "replace", "disruptedPods": { "a": null } } }));
         assert_eq!(merge(schema, root, &old, &patch), Ok(new));
     }
 
