@@ -507,6 +507,7 @@ mod tests {
             r#"{"f:metadata":{"f:finalizers":{".":{},"v:\"a\"":{},"v:\"b\"":{}},"f:labels":{"f:x":{}}}}"#,
             r#"{"f:l":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}"#,
             r#"{"f:l":{"i:0":{},"i:1":{"f:a":{}}}}"#,
+            r#"{"f:l":{"v:7.011111100000011e+46":{}}}"#,
         ] {
             check(&set(text), text);
         }
