@@ -101,14 +101,25 @@ fn check_pod(request: &Request, pod: &Value, is_pod: bool) -> Result<(), Status>
     Ok(())
 }
 
-/// Images and numbers of containers are what of a pod can change and matter.
+/// Images and numbers of containers, and annotations about seccomp, are what of a pod can change and matter.
 fn is_significant(new: &Value, old: &Value) -> bool {
-    ["containers", "initContainers", "ephemeralContainers"].iter().any(|list| {
-        let images = |pod: &Value| -> Vec<Value> {
-            meta::items_at(pod, &["spec", list]).iter().map(|container| container["image"].clone()).collect()
-        };
-        images(new) != images(old)
-    })
+    const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/";
+    let annotated = |pod: &Value, key: &str| meta::entry(pod, "annotations", key).map(str::to_string);
+    let noted = |key: &str| annotated(new, key) != annotated(old, key);
+    let differs = |one: &Value, other: &Value| {
+        one["image"] != other["image"] || noted(&format!("container.{SECCOMP}{}", meta::text_at(one, &["name"])))
+    };
+    let of = |pod: &'_ Value, list: &str| -> Vec<Value> { meta::items_at(pod, &["spec", list]).to_vec() };
+    let lists = ["containers", "initContainers"].iter().any(|list| {
+        let (new, old) = (of(new, list), of(old, list));
+        new.len() != old.len() || new.iter().zip(&old).any(|(new, old)| differs(new, old))
+    });
+    let before = of(old, "ephemeralContainers");
+    let ephemeral = of(new, "ephemeralContainers").iter().any(|container| {
+        let found = before.iter().find(|other| other["name"] == container["name"]);
+        found.is_none_or(|other| differs(container, other))
+    });
+    noted(&format!("{SECCOMP}pod")) || lists || ephemeral
 }
 
 /// Labels must make sense; a stricter level warns of the pods that are there.

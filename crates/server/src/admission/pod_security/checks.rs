@@ -17,41 +17,50 @@ pub struct Violation {
 
 type Check = fn(&Value, minor: u32) -> Option<Violation>;
 
-/// At the restricted level some are replaced by a stricter one.
-const BASELINE: &[(Check, bool)] = &[
-    (app_armor, false),
-    (capabilities_baseline, true),
-    (host_namespaces, false),
-    (host_path_volumes, true),
-    (host_ports, false),
-    (host_probes, false),
-    (privileged, false),
-    (proc_mount, false),
-    (selinux_options, false),
-    (seccomp_baseline, true),
-    (sysctls, false),
-    (windows_host_process, false),
+/// What a check of the baseline gives way to a stricter one of the restricted level since.
+const NEVER: u32 = u32::MAX;
+const BASELINE: &[(Check, u32)] = &[
+    (app_armor, NEVER),
+    (capabilities_baseline, CAPABILITIES_SINCE),
+    (host_namespaces, NEVER),
+    (host_path_volumes, 0),
+    (host_ports, NEVER),
+    (host_probes, NEVER),
+    (privileged, NEVER),
+    (proc_mount_baseline, USER_NAMESPACES_SINCE),
+    (selinux_options, NEVER),
+    (seccomp_baseline, SECCOMP_SINCE),
+    (sysctls, NEVER),
+    (windows_host_process, NEVER),
 ];
 
-const RESTRICTED: &[Check] = &[
-    allow_privilege_escalation,
-    capabilities_restricted,
-    restricted_volumes,
-    run_as_non_root,
-    run_as_user,
-    seccomp_restricted,
+/// Each with the minor version that it is there since.
+const RESTRICTED: &[(Check, u32)] = &[
+    (allow_privilege_escalation, 8),
+    (capabilities_restricted, CAPABILITIES_SINCE),
+    (proc_mount, USER_NAMESPACES_SINCE),
+    (restricted_volumes, 0),
+    (run_as_non_root, 0),
+    (run_as_user, 23),
+    (seccomp_restricted, SECCOMP_SINCE),
 ];
+
+const CAPABILITIES_SINCE: u32 = 22;
+/// Profiles are fields since; before they were annotations.
+const SECCOMP_SINCE: u32 = 19;
+/// What has no meaning on Windows is not asked of pods for it since.
+const WINDOWS_SINCE: u32 = 25;
+/// Pods with users of their own may do more since.
+const USER_NAMESPACES_SINCE: u32 = 35;
 
 /// Everything wrong with a pod or a template at a level.
 pub fn run(level: Level, minor: u32, pod: &Value) -> Vec<Violation> {
-    let baseline = BASELINE.iter().filter(|(_, replaced)| level == Level::Baseline || !replaced);
+    let applies = |since: u32| since != NEVER && minor >= since;
+    let baseline = BASELINE.iter().filter(|(_, replaced)| level == Level::Baseline || !applies(*replaced));
+    let restricted = RESTRICTED.iter().filter(|(_, since)| level == Level::Restricted && applies(*since));
     match level {
         Level::Privileged => Vec::new(),
-        Level::Baseline => baseline.filter_map(|(check, _)| check(pod, minor)).collect(),
-        Level::Restricted => {
-            let restricted = RESTRICTED.iter();
-            baseline.map(|(check, _)| check).chain(restricted).filter_map(|check| check(pod, minor)).collect()
-        }
+        _ => baseline.chain(restricted).filter_map(|(check, _)| check(pod, minor)).collect(),
     }
 }
 
@@ -75,7 +84,7 @@ fn plural<'a>(one: &'a str, many: &'a str, count: usize) -> &'a str {
 }
 
 fn quoted<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| go::quote(name.as_ref())).collect();
+    let names: Vec<String> = names.into_iter().map(|name| format!("\"{}\"", name.as_ref())).collect();
     names.join(", ")
 }
 
@@ -96,6 +105,12 @@ fn setters(of_pod: bool, names: &[&str]) -> Option<String> {
 
 fn app_armor(pod: &Value, _: u32) -> Option<Violation> {
     const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let of = |context: &Value| meta::text_at(context, &["appArmorProfile", "type"]).to_string();
+    let is_wrong = |context: &Value| !matches!(of(context).as_str(), "" | "RuntimeDefault" | "Localhost");
+    let names = named(pod, |container| is_wrong(&container["securityContext"]));
+    let mut who: Vec<String> = setters(is_wrong(&pod["spec"]["securityContext"]), &names).into_iter().collect();
+    let contexts = contexts(pod).filter(|context| is_wrong(context)).map(of);
+    let mut values: Vec<String> = contexts.collect::<BTreeSet<_>>().into_iter().collect();
     let annotations = meta::at(pod, &["metadata", "annotations"]).and_then(Value::as_object);
     let mut wrong: Vec<String> = annotations
         .into_iter()
@@ -107,18 +122,26 @@ fn app_armor(pod: &Value, _: u32) -> Option<Violation> {
         })
         .map(|(key, value)| format!("{key}={}", go::quote(value)))
         .collect();
-    wrong.sort();
-    let unconfined = |context: &Value| meta::text_at(context, &["appArmorProfile", "type"]) == "Unconfined";
-    let of_pod = unconfined(&pod["spec"]["securityContext"]);
-    let names = named(pod, |container| unconfined(&container["securityContext"]));
-    if let Some(setters) = setters(of_pod, &names) {
-        wrong.insert(0, format!("{setters} must not set AppArmor profile type to \"Unconfined\""));
+    if !wrong.is_empty() {
+        who.push(plural("annotation", "annotations", wrong.len()).to_string());
+        wrong.sort();
+        values.append(&mut wrong);
     }
-    if wrong.is_empty() {
+    if who.is_empty() {
         return None;
     }
-    let count = wrong.len();
-    found(plural("forbidden AppArmor profile", "forbidden AppArmor profiles", count), wrong.join(", "))
+    let reason = plural("forbidden AppArmor profile", "forbidden AppArmor profiles", values.len());
+    found(reason, format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(values)))
+}
+
+/// The security contexts of the pod and its containers.
+fn contexts(pod: &Value) -> impl Iterator<Item = &Value> {
+    std::iter::once(&pod["spec"]["securityContext"])
+        .chain(containers(pod).map(|container| &container["securityContext"]))
+}
+
+fn has_own_users(pod: &Value, minor: u32) -> bool {
+    minor >= USER_NAMESPACES_SINCE && pod["spec"]["hostUsers"] == false
 }
 
 fn added_capabilities<'a>(container: &'a Value, allowed: &[&str]) -> Vec<&'a str> {
@@ -221,6 +244,10 @@ fn privileged(pod: &Value, _: u32) -> Option<Violation> {
     found("privileged", format!("{} must not set securityContext.privileged=true", list(&names)))
 }
 
+fn proc_mount_baseline(pod: &Value, minor: u32) -> Option<Violation> {
+    if has_own_users(pod, minor) { None } else { proc_mount(pod, minor) }
+}
+
 fn proc_mount(pod: &Value, _: u32) -> Option<Violation> {
     let of = |container: &Value| meta::text_at(container, &["securityContext", "procMount"]).to_string();
     let is_wrong = |value: &String| !matches!(value.as_str(), "" | "Default");
@@ -245,18 +272,14 @@ fn selinux_options(pod: &Value, minor: u32) -> Option<Violation> {
     let of_pod = is_wrong(&pod["spec"]["securityContext"]);
     let names = named(pod, |container| is_wrong(&container["securityContext"]));
     let setters = setters(of_pod, &names)?;
-    let contexts = || {
-        std::iter::once(&pod["spec"]["securityContext"])
-            .chain(containers(pod).map(|container| &container["securityContext"]))
-    };
     let types: BTreeSet<String> =
-        contexts().map(|context| text(context, "type")).filter(|type_| !allowed(type_)).collect();
+        contexts(pod).map(|context| text(context, "type")).filter(|type_| !allowed(type_)).collect();
     let mut what = Vec::new();
     if !types.is_empty() {
         what.push(format!("{} {}", plural("type", "types", types.len()), quoted(types)));
     }
     for field in ["user", "role"] {
-        if contexts().any(|context| !text(context, field).is_empty()) {
+        if contexts(pod).any(|context| !text(context, field).is_empty()) {
             what.push(format!("{field} may not be set"));
         }
     }
@@ -273,17 +296,41 @@ fn wrong_seccomp(pod: &Value, allowed: &[&str]) -> Option<Violation> {
     let of_pod = is_wrong(&pod["spec"]["securityContext"]);
     let names = named(pod, |container| is_wrong(&container["securityContext"]));
     let setters = setters(of_pod, &names)?;
-    let contexts = std::iter::once(&pod["spec"]["securityContext"])
-        .chain(containers(pod).map(|container| &container["securityContext"]));
-    let values: BTreeSet<&str> = contexts.filter(|context| is_wrong(context)).map(seccomp_of).collect();
+    let values: BTreeSet<&str> = contexts(pod).filter(|context| is_wrong(context)).map(seccomp_of).collect();
     found("seccompProfile", format!("{setters} must not set securityContext.seccompProfile.type to {}", quoted(values)))
 }
 
-fn seccomp_baseline(pod: &Value, _: u32) -> Option<Violation> {
+fn seccomp_baseline(pod: &Value, minor: u32) -> Option<Violation> {
+    if minor < SECCOMP_SINCE {
+        return seccomp_annotations(pod);
+    }
     wrong_seccomp(pod, &["RuntimeDefault", "Localhost"])
 }
 
-fn seccomp_restricted(pod: &Value, _: u32) -> Option<Violation> {
+fn seccomp_annotations(pod: &Value) -> Option<Violation> {
+    const POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    const CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+    let keys = containers(pod).map(|container| format!("{CONTAINER}{}", meta::text_at(container, &["name"])));
+    let keys = std::iter::once(POD.to_string()).chain(keys);
+    let wrong: BTreeSet<String> = keys
+        .filter_map(|key| {
+            let value = meta::entry(pod, "annotations", &key)?;
+            let allowed = matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
+            (!allowed).then(|| format!("{key}={}", go::quote(value)))
+        })
+        .collect();
+    if wrong.is_empty() {
+        return None;
+    }
+    let word = plural("annotation", "annotations", wrong.len());
+    let listed: Vec<String> = wrong.into_iter().collect();
+    found("seccompProfile", format!("forbidden {word} {}", listed.join(", ")))
+}
+
+fn seccomp_restricted(pod: &Value, minor: u32) -> Option<Violation> {
+    if is_windows(pod, minor) {
+        return None;
+    }
     if let Some(wrong) = wrong_seccomp(pod, &["RuntimeDefault", "Localhost"]) {
         return Some(wrong);
     }
@@ -330,8 +377,8 @@ fn windows_host_process(pod: &Value, _: u32) -> Option<Violation> {
     found("hostProcess", format!("{setters} must not set securityContext.windowsOptions.hostProcess=true"))
 }
 
-fn allow_privilege_escalation(pod: &Value, _: u32) -> Option<Violation> {
-    if is_windows(pod) {
+fn allow_privilege_escalation(pod: &Value, minor: u32) -> Option<Violation> {
+    if is_windows(pod, minor) {
         return None;
     }
     let names = named(pod, |container| container["securityContext"]["allowPrivilegeEscalation"] != false);
@@ -342,12 +389,12 @@ fn allow_privilege_escalation(pod: &Value, _: u32) -> Option<Violation> {
     found("allowPrivilegeEscalation != false", format!("{} {what}", list(&names)))
 }
 
-fn is_windows(pod: &Value) -> bool {
-    pod["spec"]["os"]["name"] == "windows"
+fn is_windows(pod: &Value, minor: u32) -> bool {
+    minor >= WINDOWS_SINCE && pod["spec"]["os"]["name"] == "windows"
 }
 
-fn capabilities_restricted(pod: &Value, _: u32) -> Option<Violation> {
-    if is_windows(pod) {
+fn capabilities_restricted(pod: &Value, minor: u32) -> Option<Violation> {
+    if is_windows(pod, minor) {
         return None;
     }
     let keeps = |container: &Value| {
@@ -392,7 +439,10 @@ fn restricted_volumes(pod: &Value, _: u32) -> Option<Violation> {
     found("restricted volume types", format!("{volumes} {} {uses} {of} {}", quoted(&names), quoted(kinds)))
 }
 
-fn run_as_non_root(pod: &Value, _: u32) -> Option<Violation> {
+fn run_as_non_root(pod: &Value, minor: u32) -> Option<Violation> {
+    if has_own_users(pod, minor) {
+        return None;
+    }
     const REASON: &str = "runAsNonRoot != true";
     let of = |context: &Value| context["runAsNonRoot"].as_bool();
     let of_pod = of(&pod["spec"]["securityContext"]);
@@ -407,9 +457,73 @@ fn run_as_non_root(pod: &Value, _: u32) -> Option<Violation> {
     found(REASON, format!("pod or {} must set securityContext.runAsNonRoot=true", list(&implicit)))
 }
 
-fn run_as_user(pod: &Value, _: u32) -> Option<Violation> {
+fn run_as_user(pod: &Value, minor: u32) -> Option<Violation> {
+    if has_own_users(pod, minor) {
+        return None;
+    }
     let is_root = |context: &Value| context["runAsUser"].as_i64() == Some(0);
     let names = named(pod, |container| is_root(&container["securityContext"]));
     let setters = setters(is_root(&pod["spec"]["securityContext"]), &names)?;
     found("runAsUser=0", format!("{setters} must not set runAsUser=0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(level: Level, minor: u32, pod: Value, expected: &[&str]) {
+        let told: Vec<String> =
+            run(level, minor, &pod).iter().map(|wrong| format!("{} ({})", wrong.reason, wrong.detail)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn levels_were_laxer_once() {
+        let pod = json!({"spec": {"containers": [{"name": "a", "securityContext": {
+            "capabilities": {"add": ["SYS_TIME"]}, "runAsUser": 0,
+        }}]}});
+        let capabilities = "non-default capabilities (container \"a\" must not include \"SYS_TIME\" in \
+                            securityContext.capabilities.add)";
+        let root = "runAsNonRoot != true (pod or container \"a\" must set securityContext.runAsNonRoot=true)";
+        check(Level::Restricted, 7, pod.clone(), &[capabilities, root]);
+        let escalation = "allowPrivilegeEscalation != false (container \"a\" must set \
+                          securityContext.allowPrivilegeEscalation=false)";
+        let seccomp = "seccompProfile (pod or container \"a\" must set securityContext.seccompProfile.type to \
+                       \"RuntimeDefault\" or \"Localhost\")";
+        check(Level::Restricted, 21, pod, &[capabilities, escalation, root, seccomp]);
+    }
+
+    #[test]
+    fn pods_with_their_own_users_may_be_root() {
+        let pod = json!({"spec": {"hostUsers": false, "containers": [{"name": "a", "securityContext": {
+            "procMount": "Unmasked", "runAsUser": 0, "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "Localhost"},
+        }}]}});
+        let unmasked = "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")";
+        check(Level::Restricted, 35, pod.clone(), &[unmasked]);
+        check(Level::Baseline, 35, pod.clone(), &[]);
+        check(Level::Baseline, 34, pod, &[unmasked]);
+    }
+
+    #[test]
+    fn annotations_set_profiles_too() {
+        let key = "container.apparmor.security.beta.kubernetes.io/a";
+        let pod = json!({
+            "metadata": {"annotations": {key: "odd", "seccomp.security.alpha.kubernetes.io/pod": "unconfined"}},
+            "spec": {"securityContext": {"appArmorProfile": {"type": "Unconfined"}}, "containers": [{"name": "a"}]},
+        });
+        let profiles = "forbidden AppArmor profiles (pod and annotation must not set AppArmor profile type to \
+                        \"Unconfined\", \"container.apparmor.security.beta.kubernetes.io/a=\"odd\"\")";
+        check(Level::Baseline, 37, pod.clone(), &[profiles]);
+        let seccomp = "seccompProfile (forbidden annotation seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")";
+        check(Level::Baseline, 18, pod, &[profiles, seccomp]);
+    }
+
+    #[test]
+    fn windows_knows_no_profiles() {
+        let pod = json!({"spec": {"os": {"name": "windows"}, "containers": [{"name": "a"}],
+            "securityContext": {"runAsNonRoot": true}}});
+        check(Level::Restricted, 25, pod, &[]);
+    }
 }
