@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, resources, rows};
 use crate::validate;
 use crate::{Behaviour, Cause, Kept};
 
@@ -328,11 +328,15 @@ fn source(out: &mut Causes, source: &Value, field: &str, path: &str) {
     }
     let named = matches!(field, "resource" | "containerResource");
     if named {
-        if source.text("name").is_empty() {
-            out.push(Cause::required(format!("{path}.name"), "must specify a resource name"));
+        match source.text("name") {
+            "" => out.push(Cause::required(format!("{path}.name"), "must specify a resource name")),
+            name if field == "containerResource" => resources::container_name(out, name, &format!("{path}.name")),
+            _ => {}
         }
-        if field == "containerResource" && source.text("container").is_empty() {
-            out.push(Cause::required(format!("{path}.container"), "must specify a container"));
+        match source.text("container") {
+            _ if field == "resource" => {}
+            "" => out.push(Cause::required(format!("{path}.container"), "must specify a container")),
+            name => check::text(out, name, &format!("{path}.container"), validate::dns1123_label),
         }
     } else {
         let name = source.text("metric.name");
@@ -347,9 +351,10 @@ fn source(out: &mut Causes, source: &Value, field: &str, path: &str) {
     let path = format!("{path}.target");
     if target.text("type").is_empty() {
         out.push(Cause::required(format!("{path}.type"), "must specify a metric target type"));
-    } else if !["Utilization", "Value", "AverageValue"].contains(&target.text("type")) {
+    }
+    if !["Utilization", "Value", "AverageValue"].contains(&target.text("type")) {
         let detail = "must be either Utilization, Value, or AverageValue";
-        out.push(Cause::invalid(format!("{path}.type"), target.at("type"), detail));
+        out.push(Cause::invalid(format!("{path}.type"), &target.text("type").into(), detail));
     }
     for field in ["value", "averageValue"] {
         let value = target.at(field);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Causes, required, text};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -16,7 +16,11 @@ pub static FLOW_SCHEMA: Behaviour = Behaviour {
     },
     prepare_create: |schema| schema.set("status", json!({})),
     validate_create: flow_schema,
-    validate_update: |new, _| flow_schema(new),
+    validate_update: |new, old| {
+        let mut out = flow_schema(new);
+        fixed(&mut out, new, old.at("spec"), "api.flowcontrol.v1.FlowSchemaSpec");
+        out
+    },
     validate_status: |new, _| conditions(new),
     columns: columns::FLOW_SCHEMA,
     row: rows::flow_schema,
@@ -43,7 +47,17 @@ pub static PRIORITY_LEVEL: Behaviour = Behaviour {
     },
     prepare_create: |level| level.set("status", json!({})),
     validate_create: priority_level,
-    validate_update: |new, _| priority_level(new),
+    validate_update: |new, old| {
+        let mut out = priority_level(new);
+        let mut spec = old.at("spec").clone();
+        // How much the exempt level lends is its administrator's choice.
+        match new.at("spec.exempt") {
+            Value::Null => spec.remove("exempt"),
+            exempt => spec.set("exempt", exempt.clone()),
+        }
+        fixed(&mut out, new, &spec, "api.flowcontrol.v1.PriorityLevelConfigurationSpec");
+        out
+    },
     validate_status: |new, _| conditions(new),
     columns: columns::PRIORITY_LEVEL,
     row: rows::priority_level,
@@ -51,6 +65,16 @@ pub static PRIORITY_LEVEL: Behaviour = Behaviour {
     has_generation: true,
     ..Behaviour::PLAIN
 };
+
+/// What every cluster has is the same in every cluster.
+fn fixed(out: &mut Causes, new: &Value, spec: &Value, type_: &str) {
+    let name = new.text("metadata.name");
+    if ["catch-all", "exempt"].contains(&name) && new.at("spec") != spec {
+        let detail = format!("spec of '{name}' must equal the fixed value");
+        let at = out.iter().position(|cause| cause.field.starts_with("status.")).unwrap_or(out.len());
+        out.insert(at, Cause::invalid("spec", &internal::shown(type_, new.at("spec")), &detail));
+    }
+}
 
 fn conditions(object: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
@@ -80,7 +104,7 @@ fn flow_schema(schema: &Value) -> Vec<Cause> {
     }
     let method = spec.text("distinguisherMethod.type");
     if spec.has("distinguisherMethod") && !["ByNamespace", "ByUser"].contains(&method) {
-        let shown = json!({"Type": method});
+        let shown = internal::shown("api.flowcontrol.v1.FlowDistinguisherMethod", spec.at("distinguisherMethod"));
         out.push(Cause::not_supported("spec.distinguisherMethod.type", &shown, &["ByNamespace", "ByUser"]));
     }
     let level = spec.text("priorityLevelConfiguration.name");

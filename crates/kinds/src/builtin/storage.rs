@@ -47,6 +47,7 @@ pub static VOLUME_ATTRIBUTES_CLASS: Behaviour = Behaviour {
 pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
     prepare_create: |attachment| attachment.set("status", json!({"attached": false})),
     validate_create: attachment,
+    validate_status: |new, _| attachment(new),
     validate_update: |new, old| {
         let mut out = attachment(new);
         if !same(new.at("spec"), old.at("spec")) {
@@ -244,6 +245,8 @@ fn attributes_class(class: &Value) -> Vec<Cause> {
 }
 
 fn attachment(attachment: &Value) -> Vec<Cause> {
+    const METADATA_MAX: usize = 256 * 1024;
+    const MESSAGE_MAX: usize = 1024;
     let mut out = Vec::new();
     let source = attachment.at("spec.source");
     let one = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
@@ -257,10 +260,17 @@ fn attachment(attachment: &Value) -> Vec<Cause> {
         _ => {}
     }
     text(&mut out, attachment.text("spec.nodeName"), "spec.nodeName", validate::dns1123_subdomain);
+    let metadata = attachment.at("status.attachmentMetadata").entries();
+    if metadata.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum::<usize>() > METADATA_MAX
+    {
+        out.push(Cause::too_long("status.attachmentMetadata", METADATA_MAX));
+    }
     for field in ["attachError", "detachError"] {
-        if attachment.at("status").at(field).text("message").len() > 1024 {
-            out.push(Cause::too_long(format!("status.{field}.message"), 1024));
+        let error = attachment.at("status").at(field);
+        if error.text("message").len() > MESSAGE_MAX {
+            out.push(Cause::too_long(format!("status.{field}.message"), MESSAGE_MAX));
         }
+        check::non_negative(&mut out, error, &format!("status.{field}"), &["errorCode"]);
     }
     if source.has("persistentVolumeName") {
         let path = "spec.source.persistentVolumeName";

@@ -131,20 +131,43 @@ fn claim(usage: &mut Usage, claim: &Value) {
     }
 }
 
-/// Whether a quota's scopes take an object in. A quota with scopes is about pods only.
+/// Whether a quota's scopes take an object in. A quota with scopes is about pods, or about claims by their class of
+/// attributes.
 pub fn is_in_scope(quota: &Value, group: &str, plural: &str, object: &Value) -> bool {
     let scopes = quota.list("spec.scopes").iter().filter_map(Value::as_str);
     let terms = quota.list("spec.scopeSelector.matchExpressions");
     if quota.list("spec.scopes").is_empty() && terms.is_empty() {
         return true;
     }
-    if (group, plural) != ("", "pods") {
-        return false;
-    }
+    let takes_in = match (group, plural) {
+        ("", "pods") => pod_is_in_scope,
+        ("", "persistentvolumeclaims") => claim_is_in_scope,
+        _ => return false,
+    };
     scopes
         .map(|scope| (scope, "Exists", &[] as &[Value]))
         .chain(terms.iter().map(|term| (term.text("scopeName"), term.text("operator"), term.list("values"))))
-        .all(|(scope, operator, values)| pod_is_in_scope(object, scope, operator, values))
+        .all(|(scope, operator, values)| takes_in(object, scope, operator, values))
+}
+
+/// The classes of attributes that a claim has, is to have and is on the way to.
+fn claim_is_in_scope(claim: &Value, scope: &str, operator: &str, values: &[Value]) -> bool {
+    const CLASSES: [&str; 3] = [
+        "spec.volumeAttributesClassName",
+        "status.currentVolumeAttributesClassName",
+        "status.modifyVolumeStatus.targetVolumeAttributesClassName",
+    ];
+    if scope != "VolumeAttributesClass" {
+        return false;
+    }
+    let names: Vec<&str> = CLASSES.iter().map(|path| claim.text(path)).filter(|name| !name.is_empty()).collect();
+    let listed = |name: &&str| values.iter().any(|value| value == name);
+    match operator {
+        "In" => names.iter().any(listed),
+        "NotIn" => names.is_empty() || names.iter().any(|name| !listed(name)),
+        "DoesNotExist" => names.is_empty(),
+        _ => !names.is_empty(),
+    }
 }
 
 fn pod_is_in_scope(pod: &Value, scope: &str, operator: &str, values: &[Value]) -> bool {
@@ -197,4 +220,28 @@ pub fn missing(hard: &Value, pod: &Value) -> String {
         })
         .collect();
     texts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(operator: &str, values: &[&str], claim: Value, expected: bool) {
+        let term = json!({"scopeName": "VolumeAttributesClass", "operator": operator, "values": values});
+        let quota = json!({"spec": {"scopeSelector": {"matchExpressions": [term]}}});
+        assert_eq!(is_in_scope(&quota, "", "persistentvolumeclaims", &claim), expected, "{operator} {values:?}");
+        assert!(!is_in_scope(&quota, "", "secrets", &claim));
+    }
+
+    #[test]
+    fn claims_are_in_scope_by_their_class() {
+        let gold = json!({"spec": {"volumeAttributesClassName": "gold"}});
+        check("In", &["gold"], gold.clone(), true);
+        check("In", &["silver"], gold.clone(), false);
+        check("NotIn", &["silver"], gold.clone(), true);
+        check("Exists", &[], gold, true);
+        check("DoesNotExist", &[], json!({}), true);
+        check("In", &["gold"], json!({"status": {"currentVolumeAttributesClassName": "gold"}}), true);
+    }
 }

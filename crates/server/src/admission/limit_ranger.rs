@@ -18,7 +18,7 @@ type Amounts = BTreeMap<String, Quantity>;
 
 impl Plugin for LimitRanger {
     fn admit(&self, request: &Request, object: &mut Value) -> Result<(), Status> {
-        if is_new_pod(request) {
+        if sizes_pod(request) {
             ranges(request).iter().for_each(|range| set_defaults(range, object));
         }
         Ok(())
@@ -27,7 +27,7 @@ impl Plugin for LimitRanger {
     fn validate(&self, request: &Request, object: Option<&Value>) -> Result<(), Status> {
         let Some(object) = object.filter(|object| !meta::is_deleting(object)) else { return Ok(()) };
         let check = match () {
-            () if is_new_pod(request) => check_pod,
+            () if sizes_pod(request) => check_pod,
             () if request.is("", "persistentvolumeclaims") && request.subresource.is_empty() => check_claim,
             () => return Ok(()),
         };
@@ -45,8 +45,10 @@ impl Plugin for LimitRanger {
     }
 }
 
-fn is_new_pod(request: &Request) -> bool {
-    request.operation == Operation::Create && request.is("", "pods") && request.subresource.is_empty()
+/// A new pod, or one that is to have other resources.
+fn sizes_pod(request: &Request) -> bool {
+    let how = (request.operation, request.subresource);
+    request.is("", "pods") && matches!(how, (Operation::Create, "") | (Operation::Update, "resize"))
 }
 
 fn ranges(request: &Request) -> Vec<Value> {
@@ -99,8 +101,13 @@ fn check_pod(limit: &Value, pod: &Value, wrong: &mut Vec<String>) {
             }
         }
         Some("Pod") => {
-            let spec = &pod["spec"];
-            check(limit, &resources::total(spec, "requests"), &resources::total(spec, "limits"), wrong);
+            // What the pod says for all of its containers counts instead of their sum.
+            let total = |list: &str| {
+                let mut total = resources::total(&pod["spec"], list);
+                total.extend(amounts(&pod["spec"]["resources"][list]));
+                total
+            };
+            check(limit, &total("requests"), &total("limits"), wrong);
         }
         _ => {}
     }
