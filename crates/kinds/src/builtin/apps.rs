@@ -430,7 +430,7 @@ fn strategy(out: &mut Causes, strategy: &Value) {
             check::at_most_100_percent(out, unavailable, &format!("{path}.maxUnavailable"));
         }
         _ => {
-            let shown = internal::shown("api.apps.v1.StatefulSetUpdateStrategy", strategy);
+            let shown = internal::shown("api.apps.v1.DeploymentStrategy", strategy);
             out.push(Cause::not_supported("spec.strategy", &shown, &["Recreate", "RollingUpdate"]));
         }
     }
@@ -620,7 +620,7 @@ fn daemon_strategy(out: &mut Causes, strategy: &Value) {
             }
         }
         _ => {
-            let shown = internal::shown("api.apps.v1.StatefulSetUpdateStrategy", strategy);
+            let shown = internal::shown("api.apps.v1.DaemonSetUpdateStrategy", strategy);
             out.push(Cause::not_supported("spec.updateStrategy", &shown, &["RollingUpdate", "OnDelete"]));
         }
     }
