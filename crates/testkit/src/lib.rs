@@ -6,6 +6,7 @@ pub mod server;
 pub mod clients;
 pub mod command;
 pub mod golden;
+mod h2;
 pub mod load;
 pub mod pod;
 pub mod wire;

@@ -53,12 +53,19 @@ impl Endpoint {
 
     /// Opens a connection on which every single read and write fails after `timeout`.
     pub fn connect(&self, timeout: Duration) -> io::Result<Connection> {
+        let (tcp, session) = self.session(&[], timeout)?;
+        Ok(Connection { stream: BufReader::new(StreamOwned::new(session, tcp)), open: true })
+    }
+
+    /// A connection before its handshake, for these protocols.
+    pub(crate) fn session(&self, protocols: &[&str], timeout: Duration) -> io::Result<(TcpStream, ClientConnection)> {
         let tcp = TcpStream::connect_timeout(&self.address, timeout)?;
         tcp.set_read_timeout(Some(timeout))?;
         tcp.set_write_timeout(Some(timeout))?;
         tcp.set_nodelay(true)?;
-        let session = ClientConnection::new(self.tls.clone(), self.name.clone()).map_err(bad)?;
-        Ok(Connection { stream: BufReader::new(StreamOwned::new(session, tcp)), open: true })
+        let protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let session = ClientConnection::new_with_alpn(self.tls.clone(), self.name.clone(), protocols).map_err(bad)?;
+        Ok((tcp, session))
     }
 }
 

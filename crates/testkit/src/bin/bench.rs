@@ -2,7 +2,6 @@
 //! only, with a fixed number of requests. Run by `cargo xtask bench`.
 
 use std::fmt::Write as _;
-use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,19 +9,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use testkit::Server;
 use testkit::command::{RUN_LIMIT, kemudi, run, workspace};
-use testkit::load::{Report, load};
-use testkit::server::request;
+use testkit::load::{self, FanOut, Report};
+use testkit::server::{ADMIN_TOKEN, request};
+use testkit::wire::Request;
 
 const STARTS: usize = 21;
 const PODS_STARTED: usize = 51;
 const CREATES_ONE_CLIENT: usize = 2_000;
 const CREATES_MANY_CLIENTS: usize = 20_000;
 const MANY_CLIENTS: usize = 64;
-const PODS_LISTED: usize = 10_000;
-const LISTS: usize = 5;
+const CLIENTS: usize = 16;
+const PODS: usize = 10_000;
+const GETS: usize = 20_000;
+const LISTS: usize = 10;
+const FEW_WATCHERS: usize = 1_000;
+const MANY_WATCHERS: usize = 10_000;
 
 /// How long a server is left alone before its memory is read.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// What `/proc` counts CPU time in, whatever the kernel ticks in.
+const TICKS_A_SECOND: f64 = 100.0;
 
 /// The argument with which this program is the process of a pod: it prints the time it began.
 const STAMP: &str = "--stamp";
@@ -32,10 +39,11 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [STAMP] => println!("{begin}"),
-        [] => drop(measure()),
-        ["--write"] => write(&measure()),
+        [] => drop(measure(true)),
+        ["--load"] => drop(measure(false)),
+        ["--write"] => write(&measure(true)),
         _ => {
-            eprintln!("usage: bench [--write]");
+            eprintln!("usage: bench [--write | --load]");
             return ExitCode::from(2);
         }
     }
@@ -51,35 +59,159 @@ struct Row {
     there: &'static str,
 }
 
-fn measure() -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut add = |what, goal, here: String, there| {
-        println!("{what:<52} {here:<34} goal {goal:<10} kube-apiserver {there}");
-        rows.push(Row { what, goal, here, there });
-    };
-    add(
-        "start to first authenticated 200, memory store",
-        "40 ms",
-        times(start_times(&["--store", "memory://"])),
-        "900 to 1,600 ms",
-    );
-    add("start to first authenticated 200, new disk store", "", times(start_times(&[])), "");
-    add("`kemudi run -- true`, cold", "60 ms", times(run_times()), "");
-    add("pod create to its process running", "10 ms", times(pod_times()), "");
-    add("resident memory, idle", "25 MB", idle_memory(), "320 MB");
-    for (store, one, many) in [
-        ("memory", "ConfigMap creates, 1 client, memory store", "ConfigMap creates, 64 clients, memory store"),
-        ("disk", "ConfigMap creates, 1 client, disk store", "ConfigMap creates, 64 clients, disk store"),
-    ] {
-        let (first, second) = creates(store);
-        let disk = store == "disk";
-        add(one, "", rate(&first), if disk { "600 to 950/s" } else { "" });
-        add(many, "", rate(&second), if disk { "2,300 to 3,400/s" } else { "" });
+/// What was measured, printed as it comes.
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    fn add(&mut self, what: &'static str, goal: &'static str, here: String, there: &'static str) {
+        println!("{what:<52} {here:<48} goal {goal:<10} kube-apiserver {there}");
+        self.0.push(Row { what, goal, here, there });
     }
-    let (list, memory) = big_list();
-    add("list of 10,000 pods", "", list, "0.6 s (59 MB)");
-    add("resident memory with 10,000 pods, after lists", "", memory, "860 MB and 107 MB");
-    rows
+}
+
+/// All there is to measure, or only the load on a disk store.
+fn measure(all: bool) -> Vec<Row> {
+    let mut rows = Rows::default();
+    if all {
+        measure_starts(&mut rows);
+    }
+    measure_load(&mut rows);
+    rows.0
+}
+
+fn measure_starts(rows: &mut Rows) {
+    let memory = start_times(&["--store", "memory://"]);
+    rows.add("start to first authenticated 200, memory store", "40 ms", times(memory), "900 to 1,600 ms");
+    rows.add("start to first authenticated 200, new disk store", "", times(start_times(&[])), "");
+    rows.add("`kemudi run -- true`, cold", "60 ms", times(run_times()), "");
+    rows.add("pod create to its process running", "10 ms", times(pod_times()), "");
+    rows.add("resident memory, idle", "25 MB", idle_memory(), "320 MB");
+    let server = Server::start(&["--node", "none", "--store", "memory://"]);
+    rows.add("ConfigMap creates, 1 client, memory store", "", creates(&server, 1).to_string(), "");
+    rows.add("ConfigMap creates, 64 clients, memory store", "", creates(&server, MANY_CLIENTS).to_string(), "");
+}
+
+/// The load that the comparison with kube-apiserver uses: one server's life on a disk, in this order.
+fn measure_load(rows: &mut Rows) {
+    let server = Server::start(&["--node", "none"]);
+    server.json("admin", r#"POST /api/v1/namespaces {"metadata":{"name":"bench"}}"#);
+    let pods = "/api/v1/namespaces/bench/pods";
+    let made = work(&server, CLIENTS, PODS, &as_admin(&format!("POST {pods} {}", pod())));
+    rows.add("create 10,000 pods, 16 clients", "10 x", made.to_string(), "800 to 1,000/s, 1.9 to 2.3 ms of CPU");
+    rows.add("resident memory with 10,000 pods", "1/8", megabytes(resident(server.pid())), "966 MB");
+    let all = reads(&server, &as_admin(&format!("GET {pods}")));
+    rows.add("list of 10,000 pods, 1 client", "1/20", all.to_string(), "600 ms, 690 ms of CPU, 59 MB");
+    rows.add("resident memory after ten lists", "1/8, flat", megabytes(resident(server.pid())), "1,079 MB");
+    let none = reads(&server, &as_admin(&format!("GET {pods}?labelSelector=app%3Dnothing")));
+    rows.add("list with a label selector that selects none", "1/10", none.to_string(), "15 ms");
+    let gets = |request: Request| work(&server, CLIENTS, GETS, &request).to_string();
+    let reader = reader_of(&server);
+    let get = "GET /api/v1/namespaces/bench/configmaps/small";
+    rows.add("GET as an administrator, 16 clients", "", gets(as_admin(get)), "4,070/s");
+    rows.add(
+        "GET as a service account with a role, 16 clients",
+        "8 x",
+        gets(from_outside(&reader, get)),
+        "3,700 to 5,500/s",
+    );
+    rows.add("ConfigMap creates, 1 client", "3 x", creates(&server, 1).to_string(), "620 to 960/s");
+    rows.add("ConfigMap creates, 64 clients", "10 x", creates(&server, MANY_CLIENTS).to_string(), "2,300 to 3,400/s");
+    rows.add("lag of a change, 1,000 watchers", "1/4, p99", watchers(&server, FEW_WATCHERS), "p99 19 ms");
+    rows.add("lag of a change, 10,000 watchers", "1/4, p99", watchers(&server, MANY_WATCHERS), "p99 424 to 466 ms");
+}
+
+/// What a load did, and what it cost the server.
+struct Work {
+    report: Report,
+    cpu: Duration,
+}
+
+impl std::fmt::Display for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Work { report, cpu } = self;
+        let cpu_us = cpu.as_secs_f64() * 1e6 / report.good as f64;
+        let p99_ms = report.quantile(0.99).as_secs_f64() * 1000.0;
+        write!(f, "{:.0}/s, {cpu_us:.0} us of CPU each (p99 {p99_ms:.1} ms)", report.per_second())
+    }
+}
+
+/// A request again and again, each of which must succeed.
+fn work(server: &Server, clients: usize, count: usize, request: &Request) -> Work {
+    let before = cpu_time(server.pid());
+    let report = load::repeat(&server.endpoint, clients, count, request).expect("a server that stays");
+    assert_eq!(report.refused, 0, "a load that fails measures nothing");
+    Work { report, cpu: cpu_time(server.pid()) - before }
+}
+
+/// Reads of one client, each on a new connection, without the time to connect.
+struct Reads {
+    times: Vec<Duration>,
+    cpu: Duration,
+}
+
+impl std::fmt::Display for Reads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cpu_ms = self.cpu.as_secs_f64() * 1000.0 / self.times.len() as f64;
+        write!(f, "{}, {cpu_ms:.1} ms of CPU", times(self.times.clone()))
+    }
+}
+
+fn reads(server: &Server, request: &Request) -> Reads {
+    let before = cpu_time(server.pid());
+    let one = |_| load::repeat(&server.endpoint, 1, 1, request).expect("a server that stays").took;
+    let times = (0..LISTS).map(one).collect();
+    Reads { times, cpu: cpu_time(server.pid()) - before }
+}
+
+fn creates(server: &Server, clients: usize) -> Work {
+    let count = if clients == 1 { CREATES_ONE_CLIENT } else { CREATES_MANY_CLIENTS };
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}, "data": {"key": "v".repeat(1000)}});
+    work(server, clients, count, &as_admin(&format!("POST /api/v1/namespaces/default/configmaps {body}")))
+}
+
+/// A service account's token that reads ConfigMaps by a role, and a small one to read.
+fn reader_of(server: &Server) -> String {
+    let make = |path: &str, body: serde_json::Value| server.json("admin", &format!("POST {path} {body}"));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/bench";
+    make("/api/v1/namespaces/bench/configmaps", json!({"metadata": {"name": "small"}, "data": {"a": "b"}}));
+    make("/api/v1/namespaces/bench/serviceaccounts", json!({"metadata": {"name": "reader"}}));
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]});
+    make(&format!("{rbac}/roles"), json!({"metadata": {"name": "reader"}, "rules": [rule]}));
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"});
+    let account = json!({"kind": "ServiceAccount", "name": "reader", "namespace": "bench"});
+    let binding = json!({"metadata": {"name": "reader"}, "roleRef": role, "subjects": [account]});
+    make(&format!("{rbac}/rolebindings"), binding);
+    let token = make("/api/v1/namespaces/bench/serviceaccounts/reader/token", json!({}));
+    token["status"]["token"].as_str().expect("a token").to_owned()
+}
+
+fn watchers(server: &Server, count: usize) -> String {
+    let maps = "/api/v1/namespaces/bench/configmaps";
+    let now = server.json("admin", &format!("GET {maps}?limit=1"));
+    let now = now["metadata"]["resourceVersion"].as_str().expect("a list has one");
+    let watch = as_admin(&format!("GET {maps}?watch=1&timeoutSeconds=250&resourceVersion={now}"));
+    let change = |name: &str| {
+        let body = json!({"metadata": {"name": name}, "data": {"k": "v"}});
+        as_admin(&format!("POST {maps} {body}"))
+    };
+    let before = cpu_time(server.pid());
+    let fan = load::fan_out(&server.endpoint, &watch, count, change).expect("a server that stays");
+    let cpu = cpu_time(server.pid()) - before;
+    let FanOut { closed, lags, .. } = &fan;
+    let cpu_us = cpu.as_secs_f64() * 1e6 / lags.len() as f64;
+    format!("{}, {cpu_us:.1} us of CPU an event, {closed} closed", quantiles(lags))
+}
+
+/// A request as a client outside of the cluster sends it.
+fn as_admin(ask: &str) -> Request {
+    from_outside(ADMIN_TOKEN, ask)
+}
+
+fn from_outside(token: &str, ask: &str) -> Request {
+    let mut request = request(&format!("token:{token}"), ask);
+    request.headers.push(("user-agent".to_owned(), "bench/1".to_owned()));
+    request
 }
 
 fn start_times(args: &[&str]) -> Vec<Duration> {
@@ -125,43 +257,8 @@ fn idle_memory() -> String {
     megabytes(resident(server.pid()))
 }
 
-fn creates(store: &str) -> (Report, Report) {
-    let server = match store {
-        "memory" => Server::start(&["--node", "none", "--store", "memory://"]),
-        _ => Server::start(&["--node", "none"]),
-    };
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}, "data": {"key": "v".repeat(1000)}});
-    let create = request("admin", &format!("POST /api/v1/namespaces/default/configmaps {body}"));
-    let go = |clients, count| load(&server.endpoint, clients, count, |_| create.clone(), |_, _| {});
-    (go(1, CREATES_ONE_CLIENT), go(MANY_CLIENTS, CREATES_MANY_CLIENTS))
-}
-
-fn big_list() -> (String, String) {
-    let server = Server::start(&["--node", "none", "--store", "memory://"]);
-    let made = load(
-        &server.endpoint,
-        16,
-        PODS_LISTED,
-        |i| request("admin", &format!("POST /api/v1/namespaces/default/pods {}", pod(i))),
-        |_, _| {},
-    );
-    assert_eq!(made.good, PODS_LISTED, "not all pods were made: {} refused", made.refused);
-    let mut connection = server.endpoint.connect(RUN_LIMIT).expect("it listens");
-    let mut bytes = 0;
-    let one = |_| {
-        let begin = Instant::now();
-        connection.write(&request("admin", "GET /api/v1/namespaces/default/pods").encode()).expect("it reads");
-        let head = connection.head().expect("an answer");
-        assert_eq!(head.status, 200);
-        bytes = read_away(connection.body(&head, false));
-        begin.elapsed()
-    };
-    let list = times((0..LISTS).map(one).collect());
-    (format!("{list}, {} MB", bytes / 1_000_000), megabytes(resident(server.pid())))
-}
-
 /// A pod as big as those of real clusters.
-fn pod(i: usize) -> serde_json::Value {
+fn pod() -> serde_json::Value {
     let env: Vec<_> =
         (0..8).map(|k| json!({"name": format!("VAR_{k}"), "value": format!("value-{k}-of-the-environment")})).collect();
     let container = |name| {
@@ -177,7 +274,7 @@ fn pod(i: usize) -> serde_json::Value {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "generateName": "load-",
-            "labels": {"app": format!("app-{}", i % 50), "tier": "backend", "pod-template-hash": "5d8f7c9b6d"},
+            "labels": {"app": "app-0", "tier": "backend", "pod-template-hash": "5d8f7c9b6d"},
             "annotations": {"example.com/checksum": "a".repeat(64)},
         },
         "spec": {
@@ -186,18 +283,6 @@ fn pod(i: usize) -> serde_json::Value {
             "volumes": [{"name": "data", "emptyDir": {}}],
         },
     })
-}
-
-/// Reads a body to its end without keeping it; gives its size in bytes.
-fn read_away(mut body: impl Read) -> usize {
-    let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
-    loop {
-        match body.read(&mut buffer).expect("a whole answer") {
-            0 => return bytes,
-            n => bytes += n,
-        }
-    }
 }
 
 /// The resident memory of a process and its descendants in bytes.
@@ -214,15 +299,25 @@ fn resident(pid: u32) -> u64 {
     kilobytes(pid) * 1024 + children.into_iter().map(resident).sum::<u64>()
 }
 
+/// The CPU time of a process so far.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The program's name comes second, in parentheses, and may hold anything.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().filter_map(|text| text.parse::<u64>().ok()).sum();
+    Duration::from_secs_f64(ticks as f64 / TICKS_A_SECOND)
+}
+
 fn times(mut times: Vec<Duration>) -> String {
     times.sort();
     let ms = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
     format!("{:.1} ms (p95 {:.1} ms)", ms(0.5), ms(0.95))
 }
 
-fn rate(report: &Report) -> String {
-    assert_eq!((report.refused, report.broken), (0, 0), "a load that fails measures nothing");
-    format!("{:.0}/s (p99 {:.1} ms)", report.per_second(), report.quantile(0.99).as_secs_f64() * 1000.0)
+/// Of times in order.
+fn quantiles(times: &[Duration]) -> String {
+    let ms = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
+    format!("p50 {:.1} ms, p99 {:.1} ms", ms(0.5), ms(0.99))
 }
 
 fn megabytes(bytes: u64) -> String {
