@@ -160,11 +160,6 @@ impl View for Scale<'_> {
             "" => metadata.shift_remove("resourceVersion"),
             version => metadata.insert("resourceVersion".into(), json!(version)),
         };
-        if let Some(generation) = object["metadata"]["generation"].as_i64()
-            && object.pointer(pointer) != new.pointer(pointer)
-        {
-            new["metadata"]["generation"] = json!(generation + 1);
-        }
         Ok(new)
     }
 

@@ -273,8 +273,8 @@ fn prepare(
     }
     if let Part::Other(name) = part {
         (at.kind.behaviour.prepare_part)(name, new, old);
-        if at.kind.is_custom() {
-            // What its scale changes is counted as any other change.
+        if name == "scale" {
+            // What a scale changes is counted as any other change.
             at.kind.prepare_update(new, old);
         }
     }
