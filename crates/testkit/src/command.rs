@@ -44,6 +44,17 @@ impl Finished {
 /// Panics where it cannot be started or takes longer than `limit`.
 #[track_caller]
 pub fn run(command: &mut Command, stdin: &str, limit: Duration) -> Finished {
+    let (finished, in_time) = run_within(command, stdin, limit);
+    let Finished { line, stdout, stderr, .. } = &finished;
+    assert!(in_time, "no end within {limit:?}: {line}\nstdout: {stdout}\nstderr: {stderr}");
+    finished
+}
+
+/// The same for a program that may take too long: it is killed then, and the second is false.
+///
+/// Panics where it cannot be started.
+#[track_caller]
+pub fn run_within(command: &mut Command, stdin: &str, limit: Duration) -> (Finished, bool) {
     let line = show(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command);
@@ -57,16 +68,13 @@ pub fn run(command: &mut Command, stdin: &str, limit: Duration) -> Finished {
         });
         let stdout = scope.spawn(move || read_all(&mut output));
         let stderr = scope.spawn(move || read_all(&mut errors));
-        let status = wait(&mut child, limit);
-        if status.is_none() {
+        let in_time = wait(&mut child, limit);
+        let status = in_time.unwrap_or_else(|| {
             let _ = child.kill();
-            let _ = child.wait();
-        }
+            child.wait().expect("it was killed")
+        });
         let (stdout, stderr) = (stdout.join().expect("reads"), stderr.join().expect("reads"));
-        match status {
-            Some(status) => Finished { line, code: code(status), stdout, stderr },
-            None => panic!("no end within {limit:?}: {line}\nstdout: {stdout}\nstderr: {stderr}"),
-        }
+        (Finished { line, code: code(status), stdout, stderr }, in_time.is_some())
     })
 }
 

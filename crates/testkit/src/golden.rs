@@ -118,8 +118,13 @@ impl Outcome {
     /// The names of the steps that differ: `FOLDER/FILE.json step N`.
     pub fn failures(&self) -> impl Iterator<Item = (String, &StepOutcome)> {
         let failed = self.steps.iter().enumerate().filter(|(_, s)| !s.differences.is_empty());
-        failed.map(|(i, s)| (format!("{} step {i}", self.file), s))
+        failed.map(|(i, s)| (step_name(&self.file, i), s))
     }
+}
+
+/// How lists of failures name a step.
+pub(crate) fn step_name(file: &str, step: usize) -> String {
+    format!("{file} step {step}")
 }
 
 /// Runs every scenario of a folder whose `FOLDER/FILE.json` contains `only`. `token` is an administrator's.
@@ -160,7 +165,8 @@ pub fn report<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
     out
 }
 
-fn scenarios(path: &Path, folder: &str, only: &str) -> Vec<(String, PathBuf)> {
+/// The recordings of a folder whose `FOLDER/FILE.json` contains `only`, by their names.
+pub(crate) fn scenarios(path: &Path, folder: &str, only: &str) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let names = entries.map(|e| e.expect("a folder that can be read").file_name().to_string_lossy().into_owned());
     let mut files: Vec<_> = names
@@ -173,8 +179,7 @@ fn scenarios(path: &Path, folder: &str, only: &str) -> Vec<(String, PathBuf)> {
 }
 
 fn run_file(transport: &dyn Transport, token: &str, name: &str, path: &Path) -> Outcome {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let scenario: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let scenario = read(path);
     let wanted = scenario["steps"].as_array().cloned().unwrap_or_default();
     let mut steps = Vec::new();
     let broke = Run::new(transport, token).scenario(&scenario, &wanted, &mut steps).err();
@@ -184,6 +189,18 @@ fn run_file(transport: &dyn Transport, token: &str, name: &str, path: &Path) -> 
         steps.push(StepOutcome { ask: ask_line(step), differences: vec![why] });
     }
     Outcome { file: name.to_owned(), steps }
+}
+
+pub(crate) fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A namespace and a word for the names of cluster-scoped objects that no other recording has.
+pub(crate) fn own_names() -> (String, String) {
+    let mut random = rand::rng();
+    let word: String = (0..6).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
+    (format!("golden-ns-{word}"), format!("gid{}x", word.chars().rev().collect::<String>()))
 }
 
 fn ask_line(step: &Value) -> String {
@@ -202,10 +219,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(transport: &'a dyn Transport, token: &'a str) -> Self {
-        let mut random = rand::rng();
-        let word: String = (0..6).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
-        let namespace = format!("golden-ns-{word}");
-        let id = format!("gid{}x", word.chars().rev().collect::<String>());
+        let (namespace, id) = own_names();
         let mut saved = Map::new();
         saved.insert("ns".into(), namespace.clone().into());
         saved.insert("id".into(), id.clone().into());
@@ -438,7 +452,7 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a constant")
 }
 
-static VARIABLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\$\{(\w+)\}"));
+pub(crate) static VARIABLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\$\{(\w+)\}"));
 static UUID: LazyLock<Regex> =
     LazyLock::new(|| pattern("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"));
 static TIME: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"));
@@ -714,7 +728,7 @@ fn seconds(x: &Value, default: f64) -> Duration {
 }
 
 /// The server gives no sign when a controller has done its work, so a step that waits asks again.
-fn pause() {
+pub(crate) fn pause() {
     std::thread::park_timeout(RETRY);
 }
 

@@ -9,6 +9,7 @@ pub mod golden;
 mod h2;
 pub mod load;
 pub mod pod;
+pub mod transcripts;
 pub mod wire;
 
 pub use command::Finished;

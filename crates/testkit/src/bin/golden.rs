@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use testkit::clients::kubectl;
 use testkit::golden::{corpus, count, report, run_folder};
 use testkit::server::{ADMIN_TOKEN, GOLDEN_ARGS, Server};
+use testkit::transcripts::{self, Setting};
 use testkit::wire::Endpoint;
 
 const USAGE: &str = "\
 usage: golden [--folder NAME]... [--only TEXT] [--diff] [--corpus DIR] [--url U --ca FILE --token TOKEN]
-  --folder  which folder of recordings; all of them by default
+  --folder  which folder of recordings; all but kubectl by default
   --only    only files whose FOLDER/FILE.json contains this
   --diff    print every difference, not only the counts";
 
@@ -38,19 +40,26 @@ fn main() -> ExitCode {
         folders = folders_of(&root);
     }
     let server = url.is_none().then(|| Server::start(GOLDEN_ARGS));
-    let endpoint = match (&server, url) {
-        (Some(server), _) => server.endpoint.clone(),
-        (None, url) => match Endpoint::new(&url.unwrap_or_default(), &ca) {
-            Ok(endpoint) => endpoint,
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::from(2);
-            }
-        },
+    if let Some(server) = &server {
+        (url, ca) = (Some(server.url.clone()), server.ca());
+    }
+    let url = url.unwrap_or_default();
+    let endpoint = match Endpoint::new(&url, &ca) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
     };
     let (mut good, mut bad) = (0, 0);
     for folder in &folders {
-        let outcomes = run_folder(&endpoint, &token, &root, folder, &only);
+        let outcomes = if folder == transcripts::FOLDER {
+            let (kubectl, limits) = (kubectl(), |_: &str| transcripts::LIMITS);
+            let setting = Setting { kubectl: &kubectl, url: &url, ca: &ca, token: &token, limits: &limits };
+            transcripts::run_folder(&setting, &root, &only)
+        } else {
+            run_folder(&endpoint, &token, &root, folder, &only)
+        };
         let (passed, failed) = count(&outcomes);
         if diff {
             print!("{}", report(&outcomes));
@@ -66,7 +75,7 @@ fn main() -> ExitCode {
 fn folders_of(root: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok).filter(|e| e.path().is_dir());
     let mut names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| name != "kubectl");
+    names.retain(|name| name != transcripts::FOLDER);
     names.sort();
     names
 }

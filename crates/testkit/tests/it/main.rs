@@ -10,3 +10,6 @@ mod ending;
 mod flood;
 mod golden;
 mod tidy;
+mod transcripts;
+
+mod ratchet;
