@@ -10,7 +10,6 @@ pub mod texts;
 pub mod values;
 
 /// The path of the source file is the command's: it is no part of a library.
-mod cli;
 
 /// A property, held against any bytes.
 pub struct Target {

@@ -9,8 +9,8 @@ use kinds::quantity::Quantity;
 use kinds::scalar;
 use serde_json::{Value, json};
 
-use crate::cli::jsonpath::JsonPath;
 use crate::tape::Tape;
+use api::jsonpath::JsonPath;
 
 /// `METHOD TARGET`: a request line.
 pub fn paths(bytes: &[u8]) {

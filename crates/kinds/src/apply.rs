@@ -328,7 +328,7 @@ mod tests {
             self.second += 1;
             let (manager, force) = manager.strip_suffix('!').map_or((manager, false), |manager| (manager, true));
             let now = format!("2026-01-01T00:00:{:02}Z", self.second);
-            let owned = resets("v1", "ConfigMap", "", false);
+            let owned = resets("v1", "ConfigMap", "", false, false);
             let (schema, kind) = (crate::tables::schema(), "ConfigMap");
             let convert = &one_version;
             let write = Write { manager, api_version: "v1", kind, subresource: "", now: &now, owned: &owned, convert };

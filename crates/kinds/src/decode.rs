@@ -70,10 +70,11 @@ pub fn any(json: &[u8]) -> Result<Value, DecodeError> {
     let mut source = Bytes::new(&text);
     match source.value(1) {
         Ok(value) if source.at_end() => Ok(value),
-        _ => {
-            let why = syntax::check(&text, DEPTH_MAX).unwrap_or_else(|| "invalid JSON".to_owned());
-            Err(DecodeError::Syntax(why))
-        }
+        other => Err(match (syntax::check(&text, DEPTH_MAX), other) {
+            (Some(why), _) => DecodeError::Syntax(why),
+            (None, Err(Stop::Type(why))) => DecodeError::Type(why),
+            (None, _) => DecodeError::Syntax("invalid JSON".to_owned()),
+        }),
     }
 }
 

@@ -163,7 +163,11 @@ pub fn keep_times_of_no_op(old: &Value, new: &mut Value) {
 }
 
 /// Which fields a write of the kind, or of a subresource of it, may own. `has_status`: the kind has a status subresource.
-pub fn resets(api_version: &str, kind: &str, subresource: &str, has_status: bool) -> Filter {
+/// The status of a custom resource is all that a write of it may own.
+pub fn resets(api_version: &str, kind: &str, subresource: &str, has_status: bool, is_custom: bool) -> Filter {
+    if is_custom && subresource == "status" {
+        return Filter::except(&["spec", "metadata"]);
+    }
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     let own = RESETS.iter().find(|(g, k, s, _)| (*g, *k, *s) == (group, kind, subresource));
     match (own, subresource) {
@@ -578,7 +582,7 @@ mod tests {
         new["apiVersion"] = "v1".into();
         new["kind"] = "Pod".into();
         new["metadata"]["uid"] = "u".into();
-        let owned = resets("v1", "Pod", subresource, true);
+        let owned = resets("v1", "Pod", subresource, true, false);
         let now = format!("2026-01-01T00:00:{now:02}Z");
         let write = Write {
             manager,

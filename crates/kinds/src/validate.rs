@@ -42,7 +42,9 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
         if !of_type.is_empty() {
             return of_type;
         }
+        // Both the general part and the custom one look at it.
         let mut causes = metadata_update(new, old);
+        causes.extend_from_within(..);
         causes.extend(custom.check(new, Some(old)));
         return causes;
     }

@@ -149,11 +149,11 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Acc
         let pretty = pretty(headers, query, clause.parameter("pretty") == "1");
         return Ok(Accept { media, pretty, transform, include });
     }
-    Err(match (known_media, offer.protobuf) {
-        (true, true) => Status::not_acceptable(SUPPORTED),
-        (true, false) => Status::not_acceptable("application/json, application/yaml"),
-        (false, _) if offer.streams => none_of(&format!("{SUPPORTED}, {STREAMS}")),
-        (false, _) => none_of(SUPPORTED),
+    Err(match known_media {
+        // Protobuf is named even where there is none of it.
+        true => Status::not_acceptable(SUPPORTED),
+        false if offer.streams => none_of(&format!("{SUPPORTED}, {STREAMS}")),
+        false => none_of(SUPPORTED),
     })
 }
 

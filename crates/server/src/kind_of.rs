@@ -30,6 +30,10 @@ pub fn find(registry: &Registry, ask: &Ask, target: &Target) -> Found {
             Found::Refused(Box::new(Status::not_found(of, &target.name)))
         }
         Found::NoSuchPath => Found::NoSuchGroup,
+        // Across all namespaces there is only reading.
+        Found::NoSuchMethod if target.namespace.is_empty() && custom.is_some_and(|kind| kind.namespaced) => {
+            Found::NoSuchGroup
+        }
         Found::NoSuchMethod => {
             let text =
                 format!("{} is not supported on resources of kind {}", ask.verb, api::go::quote(&of.to_string()));

@@ -1,11 +1,10 @@
-//! What schemas of custom resources may say. Their rules are compiled, and their defaults checked, where custom resources
-//! are; the rest is here.
+//! What schemas of custom resources may say. Their defaults are checked where custom resources are; the rest is here.
 
 use serde_json::Value;
 
 use super::check::{Causes, optional_one_of};
 use super::read::Read;
-use crate::Cause;
+use crate::{Cause, custom};
 
 /// `schema` is the `openAPIV3Schema` of a version, `has_status` whether status has its own subresource.
 pub fn check(out: &mut Causes, schema: &Value, path: &str, has_status: bool) {
@@ -23,6 +22,9 @@ pub fn check(out: &mut Causes, schema: &Value, path: &str, has_status: bool) {
         invariants(&mut structural, schema, Level::Root, path);
         complete(&mut structural, schema, path);
         structural.sort_by_cached_key(Cause::to_string);
+        if structural.is_empty() {
+            structural = custom::check_defaults(schema, path);
+        }
         out.extend(structural);
     }
     open_api(out, schema, path, &Place { root: true, ..Place::default() });
@@ -323,6 +325,11 @@ fn open_api(out: &mut Causes, schema: &Value, path: &str, place: &Place) {
     let additional = schema.at("additionalProperties");
     if !additional.is_null() && additional != true && !schema.at("properties").is_nothing() {
         forbid(out, "additionalProperties", "additionalProperties and properties are mutual exclusive");
+    }
+    let pattern = schema.text("pattern");
+    if let Some(why) = custom::pattern_error(pattern) {
+        let detail = format!("must be a valid regular expression, but isn't: error parsing regexp: {why}");
+        out.push(Cause::invalid(format!("{path}.pattern"), &pattern.into(), &detail));
     }
     let place_is_root = place.root;
     for (step, below) in below(schema) {

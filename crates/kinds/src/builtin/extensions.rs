@@ -6,8 +6,7 @@ use super::admission::{client, default_service};
 use super::check::{self, Causes, required, text};
 use super::read::{Read, Write};
 use super::{columns, crd_schema, internal, rows};
-use crate::validate;
-use crate::{Behaviour, Cause, NameRule};
+use crate::{Behaviour, Cause, NameRule, custom, validate};
 
 pub static CUSTOM_RESOURCE_DEFINITION: Behaviour = Behaviour {
     default: |definition| {
@@ -56,6 +55,20 @@ pub static CUSTOM_RESOURCE_DEFINITION: Behaviour = Behaviour {
         let mut out = Vec::new();
         names(&mut out, new.at("status.acceptedNames"), "status.acceptedNames");
         out
+    },
+    warnings: |new, old| {
+        let of = |definition: &Value| -> Vec<String> {
+            let versions = definition.list("spec.versions").iter();
+            versions.flat_map(|version| custom::schema_warnings(version.at("schema.openAPIV3Schema"))).collect()
+        };
+        let known = old.map(of).unwrap_or_default();
+        let mut told: Vec<String> = Vec::new();
+        for warning in of(new) {
+            if !known.contains(&warning) && !told.contains(&warning) {
+                told.push(warning);
+            }
+        }
+        told
     },
     begin_delete,
     columns: columns::CUSTOM_RESOURCE_DEFINITION,

@@ -278,8 +278,10 @@ impl Walk {
         let mut found = Found { matches: 1, ..Found::default() };
         let number = value.as_f64().unwrap_or_default();
         let whole = value.as_i64();
-        // What is checked is read as the first type of two.
-        let type_ = node.types.first().copied();
+        let type_ = match node.types {
+            [one] => Some(*one),
+            _ => None,
+        };
         let range = |what: &str, number: f64, whole: Option<i64>| {
             let text = out_of_range(type_, &node.format, number, whole)?;
             Some(self.loose(format!("{what} value must be of type {text} in {}", self.path)))
@@ -435,9 +437,12 @@ fn go_float(number: f64) -> String {
 
 /// The type and format that cannot hold a number; `None` where they can.
 fn out_of_range(type_: Option<Type>, format: &str, number: f64, whole: Option<i64>) -> Option<String> {
+    const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     let fits = match type_ {
         Some(Type::Integer) => {
-            let whole = whole.or_else(|| (number.fract() == 0.0 && number.abs() < 1e19).then_some(number as i64));
+            let whole = whole.or_else(|| {
+                (number.fract() == 0.0 && (-TWO_TO_63..TWO_TO_63).contains(&number)).then_some(number as i64)
+            });
             match (format, whole) {
                 (_, None) => false,
                 ("int32", Some(whole)) => i32::try_from(whole).is_ok(),
@@ -453,6 +458,28 @@ fn out_of_range(type_: Option<Type>, format: &str, number: f64, whole: Option<i6
         "" => format!("{name} (default format)"),
         format => format!("{name} with format {format}"),
     })
+}
+
+/// The defaults of a schema and of all below it.
+pub fn defaults(node: &Node, path: &str, out: &mut Vec<Cause>) {
+    if let Some(default) = &node.default {
+        let at = format!("{path}.default");
+        let mut pruned = default.clone();
+        if !super::prune::prune_value(&mut pruned, node).is_empty() {
+            out.push(Cause::invalid(&at, default, "must not have unknown fields"));
+        }
+        let before = out.len();
+        embedded(node, default, &at, out);
+        if out.len() == before {
+            out.extend(check(node, default, None, &at));
+        }
+    }
+    if let Some(item) = &node.items {
+        defaults(item, &format!("{path}.items"), out);
+    }
+    for (name, field) in &node.properties {
+        defaults(field, &format!("{path}.properties[{name}]"), out);
+    }
 }
 
 /// Items that are there twice in a set, or in a list whose items have keys.

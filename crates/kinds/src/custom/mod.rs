@@ -218,6 +218,67 @@ fn finalizer_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     plain.map(warn).collect()
 }
 
+/// What is wrong with the defaults that a schema gives: they must be right themselves. `path` is where the schema is.
+pub fn check_defaults(schema: &Value, path: &str) -> Vec<Cause> {
+    let mut root = Node::read(schema);
+    root.embedded = true;
+    let mut out = Vec::new();
+    check::defaults(&root, path, &mut out);
+    out
+}
+
+/// Texts of warnings about a schema: formats that are not known, sets that nothing can tell apart.
+pub fn schema_warnings(schema: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    if !schema.is_object() {
+        return out;
+    }
+    let format = schema.text("format");
+    if schema.text("type") == "string" && !format.is_empty() && !formats::is_of_string(format) {
+        out.push(format!("unrecognized format {}", crate::kind::go_quote(format)));
+    }
+    let items = schema.at("items").text("type");
+    if schema.key("x-kubernetes-list-type") == "set" && matches!(items, "object" | "array") {
+        out.push(format!(
+            "x-kubernetes-list-type: set for items of type {} is not supported by server-side apply or CEL validation \
+             rules",
+            crate::kind::go_quote(items)
+        ));
+    }
+    for field in ["items", "additionalProperties"] {
+        out.extend(schema_warnings(schema.at(field)));
+    }
+    out.extend(schema.at("properties").entries().into_iter().flat_map(|(_, below)| schema_warnings(below)));
+    out
+}
+
+/// What Go says of a regular expression that is none; `None` where it is one.
+pub fn pattern_error(pattern: &str) -> Option<String> {
+    use regex_syntax::ast::ErrorKind;
+    let pattern = &*node::unquoted(pattern);
+    let error = regex_syntax::ast::parse::Parser::new().parse(pattern).err()?;
+    let at = error.span().start.offset..error.span().end.offset;
+    let part = pattern.get(at.clone()).unwrap_or_default();
+    let rest = pattern.get(at.start..).unwrap_or_default();
+    Some(match error.kind() {
+        ErrorKind::GroupUnclosed => format!("missing closing ): `{pattern}`"),
+        ErrorKind::GroupUnopened => format!("unexpected ): `{pattern}`"),
+        ErrorKind::ClassUnclosed => format!("missing closing ]: `{rest}`"),
+        ErrorKind::RepetitionMissing => format!("missing argument to repetition operator: `{part}`"),
+        ErrorKind::EscapeUnexpectedEof => "trailing backslash at end of expression: ``".to_owned(),
+        ErrorKind::EscapeUnrecognized | ErrorKind::UnsupportedBackreference => {
+            format!("invalid escape sequence: `{part}`")
+        }
+        ErrorKind::UnsupportedLookAround | ErrorKind::FlagUnrecognized => {
+            let shown: String = rest.chars().take(3).collect();
+            format!("invalid or unsupported Perl syntax: `{shown}`")
+        }
+        ErrorKind::ClassRangeInvalid => format!("invalid character class range: `{part}`"),
+        ErrorKind::RepetitionCountInvalid => format!("invalid repeat count: `{part}`"),
+        other => format!("{other}: `{part}`"),
+    })
+}
+
 impl Scale {
     fn read(scale: &Value) -> Scale {
         let pointer = |path: &str| path.replace('.', "/");
@@ -298,6 +359,7 @@ impl Custom {
 
     pub(crate) fn normalize(&self, kind: &Kind, mut object: Value) -> Result<Decoded, DecodeError> {
         let mut strict = Vec::new();
+        prune::go_numbers(&mut object);
         let metadata = Metadata::of(&object)?;
         strict.extend(metadata.iter().flat_map(|metadata| metadata.noticed("metadata")));
         let given = object.text("kind");

@@ -1,6 +1,7 @@
 //! A schema of custom resources, read once: what a value may be and what is done with it. Built from the
 //! `openAPIV3Schema` of a definition that was validated; never fails, so that whatever was accepted is served.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -225,7 +226,66 @@ impl Checks {
 
 impl Pattern {
     fn new(text: &str) -> Pattern {
-        let regex = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+        let regex = regex::RegexBuilder::new(&ascii_classes(&unquoted(text))).size_limit(PATTERN_BYTES_MAX).build();
         Pattern { text: text.into(), regex: regex.ok() }
+    }
+}
+
+/// Go's `\Q..\E` spelled out.
+pub fn unquoted(pattern: &str) -> Cow<'_, str> {
+    let mut rest = pattern;
+    let mut out = String::new();
+    while let Some((before, quoted)) = rest.split_once("\\Q") {
+        let (literal, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+        out.push_str(before);
+        out.push_str(&regex::escape(literal));
+        rest = after;
+    }
+    if out.is_empty() && rest == pattern { Cow::Borrowed(pattern) } else { Cow::Owned(out + rest) }
+}
+
+/// Go's Perl classes know ASCII only.
+fn ascii_classes(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some('s') => out.push_str("[\\t\\n\\f\\r ]"),
+            Some('S') => out.push_str("[^\\t\\n\\f\\r ]"),
+            Some('b') => out.push_str(r"(?-u:\b)"),
+            Some(other) => out.extend(['\\', other]),
+            None => out.push('\\'),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_go() {
+        #[track_caller]
+        fn check(pattern: &str, text: &str, want: bool) {
+            let pattern = Pattern::new(pattern);
+            assert_eq!(pattern.regex.map(|regex| regex.is_match(text)), Some(want), "{}", pattern.text);
+        }
+        check(r"^\d+$", "12", true);
+        check(r"^\d+$", "\u{663}", false);
+        check(r"^[\w.-]+$", "a_b.c-1", true);
+        check(r"^[\w]+$", "é", false);
+        check(r"^\Qa.b\E$", "a.b", true);
+        check(r"^\Qa.b\E$", "axb", false);
+        check(r"\bfoo\b", "a foo b", true);
+        check("^[^\\s]+$", "a b", false);
     }
 }

@@ -22,6 +22,13 @@ pub fn prune(object: &mut Value, node: &Node) -> Vec<String> {
     walk.dropped
 }
 
+/// The same for any value.
+pub fn prune_value(value: &mut Value, node: &Node) -> Vec<String> {
+    let mut walk = Prune { path: String::new(), dropped: Vec::new() };
+    walk.value(value, Some(node));
+    walk.dropped
+}
+
 struct Prune {
     path: String,
     dropped: Vec<String>,
@@ -240,6 +247,18 @@ fn embedded_meta(object: &mut Value, path: &str, unknown: &mut Vec<String>) -> R
 
 fn child(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Numbers as Go holds them: whole ones of 64 bits, and floats.
+pub fn go_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.as_i64().is_none() && number.is_u64() => {
+            *value = number.as_f64().unwrap_or_default().into();
+        }
+        Value::Array(items) => items.iter_mut().for_each(go_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(go_numbers),
+        _ => {}
+    }
 }
 
 /// Objects as Go writes maps: keys in order, all the way down.

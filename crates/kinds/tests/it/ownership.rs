@@ -191,7 +191,7 @@ impl Replay {
         let manager = managed::manager_name(query("fieldManager"), agent);
         let api_version = call.kind.api_version();
         let now = format!("2026-01-01T00:00:{:02}Z", self.seconds.get());
-        let owned = managed::resets(&api_version, &call.kind.kind, &call.subresource, call.kind.has_status());
+        let owned = managed::resets(&api_version, &call.kind.kind, &call.subresource, call.kind.has_status(), false);
         let write = Write {
             manager: &manager,
             api_version: &api_version,

@@ -380,7 +380,8 @@ async fn apply(
     let api_version = wanted.api_version();
     // What a part that is of another kind lets own is not the business of the object's own rules.
     let has_status = at.kind.has_status() && root == at.kind.root;
-    let owned_fields = managed::resets(&api_version, wanted.kind_name, part.subresource(), has_status);
+    let owned_fields =
+        managed::resets(&api_version, wanted.kind_name, part.subresource(), has_status, wanted.is_custom());
     let now = timestamp(cx.now);
     let write = Write {
         manager: &options.field_manager,

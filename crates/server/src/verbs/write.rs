@@ -329,7 +329,8 @@ fn check_versions(
     }
     match meta::resource_version(new) {
         "" | "0" => {
-            if whole && part == Part::Object && !at.kind.behaviour.unconditional_update {
+            let must = part == Part::Object || (part == Part::Status && at.kind.is_custom());
+            if whole && must && !at.kind.behaviour.unconditional_update {
                 let cause = Cause {
                     reason: CauseReason::Invalid,
                     field: "metadata.resourceVersion".into(),
@@ -423,6 +424,7 @@ pub struct Typed<'a> {
     pub schema: &'a Schema,
     pub root: TypeId,
     pub has_status: bool,
+    pub is_custom: bool,
 }
 
 impl<'a> Typed<'a> {
@@ -434,6 +436,7 @@ impl<'a> Typed<'a> {
             schema: &kind.schema,
             root: kind.root,
             has_status: kind.has_status(),
+            is_custom: kind.is_custom(),
         }
     }
 }
@@ -461,7 +464,7 @@ pub fn own_fields(
         kind: typed.kind,
         subresource,
         now: &timestamp(cx.now),
-        owned: &managed::resets(&api_version, typed.kind, subresource, typed.has_status),
+        owned: &managed::resets(&api_version, typed.kind, subresource, typed.has_status, typed.is_custom),
         convert: &|object, version| kind?.in_version(&registry, object, version),
     };
     managed::update(typed.schema, typed.root, old, new, &write);
