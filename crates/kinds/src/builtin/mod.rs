@@ -25,6 +25,7 @@ mod cluster;
 mod config;
 mod crd_schema;
 mod cron;
+mod devices;
 mod discovery;
 mod events;
 mod extensions;

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::check::{self, Causes, optional_one_of, required, text};
+use super::check::{Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
-use super::{columns, internal, rows};
+use super::volumes::csi_driver_name;
+use super::{columns, devices, internal, resources, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -27,6 +28,7 @@ pub static RESOURCE_CLAIM: Behaviour = Behaviour {
         let changed = new.at("spec") != old.at("spec");
         changed.then(|| Cause::invalid("spec", &Value::Null, "field is immutable")).into_iter().collect()
     },
+    validate_status: devices::claim_status,
     columns: columns::RESOURCE_CLAIM,
     row: rows::resource_claim,
     has_status: true,
@@ -56,10 +58,10 @@ pub static RESOURCE_CLAIM_TEMPLATE: Behaviour = Behaviour {
 
 pub static RESOURCE_SLICE: Behaviour = Behaviour {
     not_selectable: |field| format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"),
-    validate_create: slice,
+    validate_create: devices::slice,
     validate_update: |new, old| {
-        let mut out = slice(new);
-        for path in ["spec.driver", "spec.pool.name", "spec.nodeName"] {
+        let mut out = devices::slice(new);
+        for path in ["spec.pool.name", "spec.driver", "spec.nodeName"] {
             out.extend(validate::immutable(new.at(path), old.at(path), path));
         }
         out
@@ -90,6 +92,11 @@ pub static DEVICE_TAINT_RULE: Behaviour = Behaviour {
     stamped: &["spec.taint.timeAdded"],
     validate_create: taint_rule,
     validate_update: |new, _| taint_rule(new),
+    validate_status: |new, _| {
+        let mut out = Vec::new();
+        devices::conditions(&mut out, new.at("status"), "status");
+        out
+    },
     columns: columns::DEVICE_TAINT,
     row: rows::device_taint_rule,
     has_status: true,
@@ -113,102 +120,142 @@ fn default_request(request: &mut Value) {
     }
 }
 
+/// Of most lists.
+const LIST_MAX: usize = 32;
+
 fn device_class(class: &Value) -> Vec<Cause> {
-    let mut out = Vec::new();
-    selectors(&mut out, class.list("spec.selectors"), "spec.selectors");
-    for (at, config) in class.list("spec.config").iter().enumerate() {
-        opaque(&mut out, config, &format!("spec.config[{at}]"));
+    let (mut out, mut declared) = (Vec::new(), Vec::new());
+    selectors(&mut out, &mut declared, class.list("spec.selectors"), "spec.selectors");
+    let configs = class.list("spec.config");
+    if fits(&mut declared, configs, LIST_MAX, "spec.config") {
+        for (at, config) in configs.iter().enumerate() {
+            opaque(&mut out, config, &format!("spec.config[{at}]"));
+        }
     }
+    if let Some(name) = class.at("spec.extendedResourceName").as_str().filter(|name| !resources::is_extended(name)) {
+        let detail = "must be a valid extended resource name";
+        declared.push(Cause::invalid("spec.extendedResourceName", &name.into(), detail));
+    }
+    out.extend(declared);
     out
 }
 
-fn selectors(out: &mut Causes, selectors: &[Value], path: &str) {
+/// Lists that are too long are not looked at any closer.
+fn fits(declared: &mut Causes, list: &[Value], most: usize, path: &str) -> bool {
+    if list.len() > most {
+        declared.push(Cause::too_many(path, list.len(), most));
+    }
+    list.len() <= most
+}
+
+/// Items of declared lists are told apart by a field.
+pub fn unique(declared: &mut Causes, items: &[Value], at: usize, field: &str, path: &str) {
+    if items[..at].iter().any(|other| other.at(field) == items[at].at(field)) {
+        declared.push(Cause::duplicate(path, &json!({field: items[at].at(field)})));
+    }
+}
+
+fn selectors(out: &mut Causes, declared: &mut Causes, selectors: &[Value], path: &str) {
+    const EXPRESSION_MAX: usize = 10 * 1024;
+    if !fits(declared, selectors, LIST_MAX, path) {
+        return;
+    }
     for (at, selector) in selectors.iter().enumerate() {
         let path = format!("{path}[{at}].cel");
         if selector.at("cel").is_null() {
             out.push(Cause::required(path, ""));
+        } else if selector.text("cel.expression").len() > EXPRESSION_MAX {
+            out.push(Cause::too_long(format!("{path}.expression"), EXPRESSION_MAX));
         } else {
             required(out, selector.at("cel"), &path, "expression");
         }
     }
 }
 
-fn opaque(out: &mut Causes, config: &Value, path: &str) {
+pub fn opaque(out: &mut Causes, config: &Value, path: &str) {
     let (path, opaque) = (format!("{path}.opaque"), config.at("opaque"));
     if opaque.is_null() {
         return out.push(Cause::required(path, ""));
     }
-    driver(out, opaque.text("driver"), &format!("{path}.driver"));
-    if opaque.at("parameters").is_null() {
-        out.push(Cause::required(format!("{path}.parameters"), ""));
-    }
-}
-
-fn driver(out: &mut Causes, name: &str, path: &str) {
-    match name {
-        "" => out.push(Cause::required(path, "")),
-        _ => text(out, name, path, validate::dns1123_subdomain),
-    }
+    csi_driver_name(out, opaque.text("driver"), &format!("{path}.driver"));
+    devices::raw(out, opaque.at("parameters"), &format!("{path}.parameters"));
 }
 
 /// What is declared comes after what is coded.
 fn claim_spec(spec: &Value, path: &str) -> Vec<Cause> {
     let (mut out, mut declared) = (Vec::new(), Vec::new());
     let requests = spec.list("devices.requests");
-    for (at, request) in requests.iter().enumerate() {
-        let path = format!("{path}.devices.requests[{at}]");
-        self::request(&mut out, &mut declared, request, &path);
+    let names = request_names(spec.at("devices"));
+    if fits(&mut declared, requests, LIST_MAX, &format!("{path}.devices.requests")) {
+        for (at, request) in requests.iter().enumerate() {
+            let path = format!("{path}.devices.requests[{at}]");
+            self::request(&mut out, &mut declared, request, &path);
+        }
     }
-    let names: Vec<String> = requests
-        .iter()
+    for list in ["constraints", "config"] {
+        let items = spec.at("devices").list(list);
+        if !fits(&mut declared, items, LIST_MAX, &format!("{path}.devices.{list}")) {
+            continue;
+        }
+        for (at, item) in items.iter().enumerate() {
+            let path = format!("{path}.devices.{list}[{at}]");
+            requests_named(&mut out, &mut declared, item, &names, &path);
+            if list == "config" {
+                opaque(&mut out, item, &path);
+            } else if item.has("matchAttribute") {
+                match_attribute(&mut declared, item.text("matchAttribute"), &format!("{path}.matchAttribute"));
+            } else if item.has("distinctAttribute") {
+                match_attribute(&mut out, item.text("distinctAttribute"), &format!("{path}.distinctAttribute"));
+            } else {
+                let detail = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields \
+                              are set";
+                out.push(Cause::required(&path, detail));
+            }
+        }
+    }
+    let mut duplicates = Vec::new();
+    for at in 0..requests.len() {
+        unique(&mut duplicates, requests, at, "name", &format!("{path}.devices.requests[{at}]"));
+    }
+    out.extend(duplicates);
+    out.extend(declared);
+    out
+}
+
+/// Requests, and the parts of requests after the name of the whole.
+pub fn request_names(devices: &Value) -> Vec<String> {
+    let requests = devices.list("requests").iter();
+    requests
         .flat_map(|request| {
             let name = request.text("name");
             let parts = request.list("firstAvailable").iter().map(move |part| format!("{name}/{}", part.text("name")));
             std::iter::once(name.to_owned()).chain(parts)
         })
-        .collect();
-    for list in ["constraints", "config"] {
-        for (at, item) in spec.at("devices").list(list).iter().enumerate() {
-            let path = format!("{path}.devices.{list}[{at}]");
-            request_names(&mut out, item, &names, &path);
-            if list == "config" {
-                opaque(&mut out, item, &path);
-            } else if item.has("matchAttribute") {
-                match_attribute(&mut declared, item.text("matchAttribute"), &format!("{path}.matchAttribute"));
-            }
-        }
-    }
-    for (at, request) in requests.iter().enumerate() {
-        if requests[..at].iter().any(|other| other.at("name") == request.at("name")) {
-            let path = format!("{path}.devices.requests[{at}]");
-            out.push(Cause::duplicate(path, &json!({"name": request.at("name")})));
-        }
-    }
-    out.extend(declared);
-    out
+        .collect()
 }
 
 fn request(out: &mut Causes, declared: &mut Causes, request: &Value, path: &str) {
+    const PARTS_MAX: usize = 8;
     text_name(out, request.text("name"), &format!("{path}.name"));
-    let (one, several) = (request.has("exactly"), request.has("firstAvailable"));
-    if one == several {
-        let detail = if one {
-            "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"
-        } else {
-            "exactly one of `exactly` or `firstAvailable` is required"
-        };
-        match one {
-            true => out.push(Cause::invalid(path, &Value::Null, detail)),
-            false => out.push(Cause::required(path, detail)),
+    let parts = request.list("firstAvailable");
+    match (request.has("exactly"), !parts.is_empty()) {
+        (true, true) => {
+            let detail = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+            out.push(Cause::invalid(path, &Value::Null, detail));
         }
-    }
-    if one {
-        device_request(out, declared, request.at("exactly"), &format!("{path}.exactly"));
-    }
-    for (at, part) in request.list("firstAvailable").iter().enumerate() {
-        let path = format!("{path}.firstAvailable[{at}]");
-        text_name(out, part.text("name"), &format!("{path}.name"));
-        device_request(out, declared, part, &path);
+        (false, false) => {
+            out.push(Cause::required(path, "exactly one of `exactly` or `firstAvailable` is required"));
+        }
+        (true, false) => device_request(out, declared, request.at("exactly"), &format!("{path}.exactly")),
+        (false, true) if fits(declared, parts, PARTS_MAX, &format!("{path}.firstAvailable")) => {
+            for (at, part) in parts.iter().enumerate() {
+                let path = format!("{path}.firstAvailable[{at}]");
+                text_name(out, part.text("name"), &format!("{path}.name"));
+                device_request(out, declared, part, &path);
+                unique(declared, parts, at, "name", &path);
+            }
+        }
+        (false, true) => {}
     }
 }
 
@@ -224,7 +271,7 @@ fn device_request(out: &mut Causes, declared: &mut Causes, request: &Value, path
         let class = request.text("deviceClassName");
         text(out, class, &format!("{path}.deviceClassName"), validate::dns1123_subdomain);
     }
-    selectors(out, request.list("selectors"), &format!("{path}.selectors"));
+    selectors(out, declared, request.list("selectors"), &format!("{path}.selectors"));
     let path_of = |field: &str| format!("{path}.{field}");
     match request.text("allocationMode") {
         "ExactCount" if request.int("count") <= 0 => {
@@ -238,34 +285,43 @@ fn device_request(out: &mut Causes, declared: &mut Causes, request: &Value, path
     }
     let modes = &["All", "ExactCount"];
     optional_one_of(declared, request.at("allocationMode"), &path_of("allocationMode"), modes);
+    devices::tolerations(out, declared, request.list("tolerations"), path);
 }
 
-fn request_names(out: &mut Causes, item: &Value, names: &[String], path: &str) {
-    let requests = item.list("requests");
+pub fn requests_named(out: &mut Causes, declared: &mut Causes, item: &Value, names: &[String], path: &str) {
+    let (requests, path) = (item.list("requests"), format!("{path}.requests"));
+    if !fits(declared, requests, LIST_MAX, &path) {
+        return;
+    }
     for (at, name) in requests.iter().enumerate() {
-        let path = format!("{path}.requests[{at}]");
-        if !names.iter().any(|known| name == known) {
-            let detail = "must be the name of a request in the claim or the name of a request and a subrequest \
-                          separated by '/'";
-            out.push(Cause::invalid(&path, name, detail));
-        }
+        request_name(out, name.as_str().unwrap_or_default(), names, &format!("{path}[{at}]"));
         if requests[..at].contains(name) {
-            out.push(Cause::duplicate(path, name));
+            declared.push(Cause::duplicate(format!("{path}[{at}]"), name));
         }
+    }
+}
+
+pub fn request_name(out: &mut Causes, name: &str, names: &[String], path: &str) {
+    let detail =
+        "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    if name.matches('/').count() <= 1 {
+        name.split('/').for_each(|part| text(out, part, path, validate::dns1123_label));
+    }
+    if !names.iter().any(|known| name == known) {
+        out.push(Cause::invalid(path, &name.into(), detail));
     }
 }
 
 /// A domain and an identifier.
 fn match_attribute(out: &mut Causes, name: &str, path: &str) {
-    let Some((domain, id)) = name.split_once('/') else {
+    devices::qualified(out, name, path);
+    if !name.contains('/') {
         let detail = "a fully qualified name must be a domain and a name separated by a slash";
-        return out.push(Cause::invalid(path, &name.into(), detail));
-    };
-    text(out, domain, path, validate::dns1123_subdomain);
-    text(out, id, path, identifier);
+        out.push(Cause::invalid(path, &name.into(), detail));
+    }
 }
 
-fn identifier(name: &str) -> Vec<String> {
+pub fn identifier(name: &str) -> Vec<String> {
     let word = name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
     if word && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) {
         return Vec::new();
@@ -284,63 +340,19 @@ fn internal_template(spec: &Value) -> Value {
     shown
 }
 
-fn slice(slice: &Value) -> Vec<Cause> {
-    let mut out = Vec::new();
-    let spec = slice.at("spec");
-    driver(&mut out, spec.text("driver"), "spec.driver");
-    match spec.text("pool.name") {
-        "" => out.push(Cause::required("spec.pool.name", "")),
-        name => {
-            for part in name.split('/') {
-                validate::push_all(&mut out, "spec.pool.name", part, validate::dns1123_subdomain(part));
-            }
-        }
-    }
-    if spec.int("pool.resourceSliceCount") <= 0 {
-        let count = Value::from(spec.int("pool.resourceSliceCount"));
-        out.push(Cause::invalid("spec.pool.resourceSliceCount", &count, "must be greater than zero"));
-    }
-    out.extend(validate::non_negative(spec.int("pool.generation"), "spec.pool.generation"));
-    let places = ["nodeName", "nodeSelector"].iter().filter(|field| spec.has(field)).count()
-        + ["allNodes", "perDeviceNodeSelection"].iter().filter(|field| spec.flag(field)).count();
-    let one = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-    match places {
-        0 => out.push(Cause::required("spec", one)),
-        1 => {}
-        _ => out.push(check::invalid_unshown("spec", &format!("{one}, but multiple fields are set"))),
-    }
-    let devices = spec.list("devices");
-    for (at, device) in devices.iter().enumerate() {
-        let path = format!("spec.devices[{at}]");
-        text_name(&mut out, device.text("name"), &format!("{path}.name"));
-        for map in ["attributes", "capacity"] {
-            for (key, _) in device.at(map).entries() {
-                let path = format!("{path}.{map}");
-                match key.split_once('/') {
-                    Some(_) => match_attribute(&mut out, key, &path),
-                    None => text(&mut out, key, &path, identifier),
-                }
-            }
-        }
-        if devices[..at].iter().any(|other| other.at("name") == device.at("name")) {
-            out.push(Cause::duplicate(format!("{path}.name"), device.at("name")));
-        }
-    }
-    out
-}
-
 fn taint_rule(rule: &Value) -> Vec<Cause> {
-    let mut out = Vec::new();
-    let (selector, taint) = (rule.at("spec.deviceSelector"), rule.at("spec.taint"));
+    let (mut out, mut declared) = (Vec::new(), Vec::new());
+    let selector = rule.at("spec.deviceSelector");
     if selector.has("driver") {
-        text(&mut out, selector.text("driver"), "spec.deviceSelector.driver", validate::dns1123_subdomain);
+        csi_driver_name(&mut out, selector.text("driver"), "spec.deviceSelector.driver");
+    }
+    if selector.has("pool") {
+        devices::pool_name(&mut out, selector.text("pool"), "spec.deviceSelector.pool");
     }
     if selector.has("device") {
         text(&mut out, selector.text("device"), "spec.deviceSelector.device", validate::dns1123_label);
     }
-    text(&mut out, taint.text("key"), "spec.taint.key", validate::qualified_name);
-    text(&mut out, taint.text("value"), "spec.taint.value", validate::label_value);
-    let effects = &["NoExecute", "NoSchedule", "None"];
-    check::one_of(&mut out, taint.at("effect"), "spec.taint.effect", effects);
+    devices::taint(&mut out, &mut declared, rule.at("spec.taint"), "spec.taint");
+    out.extend(declared);
     out
 }
