@@ -13,7 +13,7 @@ use crate::builtin::read::Write;
 use crate::custom::Custom;
 use crate::decode::{self, DecodeError, Decoded};
 use crate::defaults;
-use crate::schema::{Schema, TypeId};
+use crate::schema::{Schema, Shape, TypeId};
 
 /// Everything the server knows of one resource in one version.
 #[derive(Clone, Debug)]
@@ -425,6 +425,30 @@ impl Kind {
     /// The object has a `status` that only the status subresource writes.
     pub fn has_status(&self) -> bool {
         self.behaviour.has_status || self.subresource("status").is_some()
+    }
+
+    /// What a field (a JSON pointer) counts as to who selects by it where an object does not have it.
+    pub fn zero_text(&self, pointer: &str) -> &'static str {
+        let mut shape = &Shape::Struct(self.root);
+        let mut pointed = false;
+        for step in pointer.split('/').skip(1) {
+            match shape {
+                Shape::Struct(id) => {
+                    let Some(field) = self.schema.get(*id).fields.iter().find(|field| *field.name == *step) else {
+                        return "";
+                    };
+                    (shape, pointed) = (&field.shape, field.pointer);
+                }
+                Shape::List(item, _) | Shape::Map(item) => (shape, pointed) = (&**item, false),
+                _ => return "",
+            }
+        }
+        match shape {
+            _ if pointed => "",
+            Shape::Bool => "false",
+            Shape::Int32 | Shape::Int64 => "0",
+            _ => "",
+        }
     }
 
     /// A body as the server works with it: read, with its `apiVersion` and `kind`.
@@ -870,5 +894,20 @@ mod tests {
             r#"spec.type: Unsupported value: "x": supported values: "A", "B""#,
         );
         check(Cause::forbidden("spec", "is immutable"), "spec: Forbidden: is immutable");
+    }
+
+    #[test]
+    fn what_is_absent_is_zero() {
+        let check = |group: &str, plural: &str, pointer: &str, expected: &str| {
+            let registry = crate::tables::builtin();
+            let kind = registry.kind(group, "v1", plural).cloned();
+            assert_eq!(kind.map(|kind| kind.zero_text(pointer)), Some(expected), "{plural} {pointer}");
+        };
+        check("", "pods", "/spec/hostNetwork", "false");
+        check("", "pods", "/spec/nodeName", "");
+        check("", "pods", "/status/podIPs/0/ip", "");
+        check("", "nodes", "/spec/unschedulable", "false");
+        check("batch", "jobs", "/status/succeeded", "0");
+        check("apps", "deployments", "/spec/replicas", "");
     }
 }

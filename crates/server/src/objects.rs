@@ -61,6 +61,8 @@ pub struct Shape {
     pub table: Arc<str>,
     /// JSON pointers of the fields that selectors may ask for, without the metadata ones.
     pub selectable: Vec<Arc<str>>,
+    /// What each of them counts as where an object does not have it; `""` for those beyond the end.
+    pub unset: Vec<&'static str>,
     /// The revision since which the resource is what it is: a newer shape takes the place of an older one.
     pub since: Revision,
     /// Objects are written with their keys in order, as Go writes maps.
@@ -402,7 +404,8 @@ impl Collection {
             }
             _ => Box::default(),
         };
-        let fields = picked[3..].iter().map(|value| field_text(value).into()).collect();
+        let unset = self.shape.unset.iter().copied().chain(std::iter::repeat(""));
+        let fields = picked[3..].iter().zip(unset).map(|(value, unset)| field_text(value, unset).into()).collect();
         let deleted_at = picked[2].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
         Arc::new(Entry {
             key,
@@ -604,9 +607,9 @@ fn order_metadata(object: &mut Value) {
     }
 }
 
-fn field_text(value: &Value) -> String {
+fn field_text(value: &Value, unset: &str) -> String {
     match value {
-        Value::Null => String::new(),
+        Value::Null => unset.to_string(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }

@@ -202,6 +202,7 @@ impl State {
             return Shape {
                 table,
                 selectable: custom.selectable_anywhere.clone(),
+                unset: Vec::new(),
                 since: custom.since(),
                 sorted: true,
             };
@@ -213,7 +214,8 @@ impl State {
         };
         let table = if group.is_empty() { kind.plural.clone() } else { format!("{group}/{}", kind.plural).into() };
         let selectable = behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
-        Shape { table, selectable, since: 0, sorted: false }
+        let unset = behaviour.selectable.iter().map(|(_, pointer)| kind.zero_text(pointer)).collect();
+        Shape { table, selectable, unset, since: 0, sorted: false }
     }
 
     /// The objects of a kind.

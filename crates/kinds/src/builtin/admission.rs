@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, one_of, optional_one_of, required, text};
 use super::read::{Read, Write};
-use super::{columns, rows};
+use super::{columns, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -519,7 +519,11 @@ fn validating_policy(object: &Value) -> Vec<Cause> {
     }
     if annotations.len() > ANNOTATIONS_MAX {
         let detail = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
-        out.push(Cause::invalid("spec.auditAnnotations", spec.at("auditAnnotations"), &detail));
+        let shown: Vec<Value> = annotations
+            .iter()
+            .map(|each| internal::shown("api.admissionregistration.v1.AuditAnnotation", each))
+            .collect();
+        out.push(Cause::invalid("spec.auditAnnotations", &shown.into(), &detail));
     }
     for (at, annotation) in annotations.iter().enumerate() {
         let path = format!("spec.auditAnnotations[{at}]");

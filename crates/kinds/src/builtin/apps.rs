@@ -111,9 +111,12 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
             let path = format!("spec.{field}");
             let (after, before) = (new.at(&path), old.at(&path));
             if after != before {
-                let none = if field == "volumeClaimTemplates" { json!([]) } else { Value::Null };
-                let shown = if after.is_null() { &none } else { after };
-                out.push(Cause::invalid(path, shown, "field is immutable"));
+                const CLAIM: &str = "api.core.v1.PersistentVolumeClaim";
+                let shown = match field {
+                    "volumeClaimTemplates" => after.items().iter().map(|claim| internal::shown(CLAIM, claim)).collect(),
+                    _ => after.clone(),
+                };
+                out.push(Cause::invalid(path, &shown, "field is immutable"));
             }
         }
         out

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::check::{Causes, text};
 use super::read::Read;
-use super::{columns, rows};
+use super::{columns, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause, Kept, NameRule};
 
@@ -177,7 +177,16 @@ fn validate_update(new: &Value, old: &Value) -> Vec<Cause> {
         ("reportingController", "reportingController"),
         ("reportingInstance", "reportingInstance"),
     ] {
-        out.extend(validate::immutable(new.at(field), old.at(field), shown));
+        if new.at(field) == old.at(field) {
+            continue;
+        }
+        let value = match (field, new.at(field)) {
+            ("regarding", value) => internal::shown("api.core.v1.ObjectReference", value),
+            ("deprecatedSource", value) => internal::shown("api.core.v1.EventSource", value),
+            ("related", value) if value.is_object() => internal::shown("api.core.v1.ObjectReference", value),
+            (_, value) => value.clone(),
+        };
+        out.push(Cause::invalid(shown, &value, "field is immutable"));
     }
     out
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value};
 
 use crate::schema::{Alternative, Field, Schema, Shape, Type, TypeId};
-use crate::{decode, tables};
+use crate::{Cause, decode, tables};
 
 const META_TYPES: &str = "apimachinery.";
 const OBJECT_META: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -52,6 +52,12 @@ pub fn shown(type_name: &str, value: &Value) -> Value {
     }
 }
 
+/// `field is immutable`, with the new value, when it is not the old one.
+pub fn immutable(type_name: &str, new: &Value, old: &Value, path: &str) -> Option<Cause> {
+    let value = if new.is_null() { Value::Null } else { shown(type_name, new) };
+    (new != old).then(|| Cause::invalid(path, &value, "field is immutable"))
+}
+
 /// How the second value of the type differs from the first, as a unified diff of what both look like.
 pub fn diff(type_name: &str, old: &Value, new: &Value) -> String {
     super::diff::of_values(&shown(type_name, old), &shown(type_name, new))
@@ -68,11 +74,15 @@ fn type_id(name: &str) -> Option<TypeId> {
 
 fn object(schema: &Schema, type_: &Type, value: &Value) -> Value {
     let mut out = Map::new();
+    let is_object =
+        type_.fields.iter().any(|field| matches!(field.shape, Shape::Struct(id) if is_object_meta(schema, id)));
     for field in fields(type_) {
+        // Upstream's own objects do not say what they are.
+        if is_object && matches!(&*field.name, "kind" | "apiVersion") {
+            continue;
+        }
         let given = value.get(&*field.name).unwrap_or(&Value::Null);
-        if let Shape::Struct(id) = &field.shape
-            && &*schema.get(*id).name == OBJECT_META
-        {
+        if matches!(field.shape, Shape::Struct(id) if is_object_meta(schema, id)) {
             // Embedded, and written as JSON has it.
             out.extend(given.as_object().cloned().unwrap_or_default());
             continue;
@@ -80,6 +90,10 @@ fn object(schema: &Schema, type_: &Type, value: &Value) -> Value {
         out.insert(go_name(type_, &field.name), of_field(schema, field, given));
     }
     Value::Object(out)
+}
+
+fn is_object_meta(schema: &Schema, id: TypeId) -> bool {
+    &*schema.get(id).name == OBJECT_META
 }
 
 /// In the order of upstream's struct, which is that of the served type nearly everywhere.
@@ -211,6 +225,13 @@ mod tests {
             json!({"metadata": {"labels": {"a": "b"}}, "spec": {}}),
             r#"{"labels":{"a":"b"},"Spec":{"Devices":{"Requests":null,"Constraints":null,"Config":null}}}"#,
         );
+    }
+
+    #[test]
+    fn objects_do_not_say_what_they_are() {
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}});
+        let shown = shown("api.core.v1.PersistentVolumeClaim", &claim).to_string();
+        assert!(shown.starts_with(r#"{"name":"c","Spec":{"AccessModes":null,"Selector":null,"#), "{shown}");
     }
 
     #[test]

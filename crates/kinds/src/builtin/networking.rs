@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, required, text};
 use super::read::{Read, Write};
-use super::{columns, rows, warnings};
+use super::{columns, internal, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
@@ -75,7 +75,8 @@ pub static NETWORK_POLICY: Behaviour = Behaviour {
 pub static IP_ADDRESS: Behaviour = Behaviour {
     validate_create: ip_address,
     validate_update: |new, old| {
-        validate::immutable(new.at("spec.parentRef"), old.at("spec.parentRef"), "spec.parentRef").into_iter().collect()
+        let (type_, path) = ("api.networking.v1.ParentReference", "spec.parentRef");
+        internal::immutable(type_, new.at(path), old.at(path), path).into_iter().collect()
     },
     columns: columns::IP_ADDRESS,
     row: rows::ip_address,

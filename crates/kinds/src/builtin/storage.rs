@@ -141,12 +141,14 @@ pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
     ..Behaviour::PLAIN
 };
 
+const MIGRATION_SPEC: &str = "api.storagemigration.v1.StorageVersionMigrationSpec";
+
 pub static STORAGE_VERSION_MIGRATION: Behaviour = Behaviour {
     prepare_create: |migration| migration.set("status", json!({})),
     validate_create: migration,
     validate_update: |new, old| {
         let mut out = migration(new);
-        out.extend(validate::immutable(new.at("spec"), old.at("spec"), "spec"));
+        out.extend(internal::immutable(MIGRATION_SPEC, new.at("spec"), old.at("spec"), "spec"));
         out
     },
     columns: columns::STORAGE_VERSION_MIGRATION,
