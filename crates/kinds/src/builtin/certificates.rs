@@ -7,7 +7,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, Pem, X509Certificate};
 
 use super::read::Read;
-use super::{check, columns, rows};
+use super::{check, columns, internal, rows};
 use crate::validate::{dns1123_label, dns1123_subdomain, push_all};
 use crate::{Behaviour, Cause, NameRule};
 
@@ -49,6 +49,11 @@ pub static POD_CERTIFICATE_REQUEST: Behaviour = Behaviour {
     ],
     has_status: true,
     validate_create: validate_pod_request,
+    validate_update: |new, old| {
+        let type_ = "api.certificates.v1.PodCertificateRequestSpec";
+        internal::immutable(type_, new.at("spec"), old.at("spec"), "spec").into_iter().collect()
+    },
+    validate_status: validate_pod_status,
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
@@ -362,6 +367,81 @@ fn validate_bundle_update(new: &Value, old: &Value) -> Vec<Cause> {
     causes
 }
 
+/// Once it is decided nothing changes any more, and what was refused has nothing but the decision.
+fn validate_pod_status(new: &Value, old: &Value) -> Vec<Cause> {
+    const DECISIONS: &[&str] = &["Issued", "Denied", "Failed"];
+    let mut causes = Vec::new();
+    let list = new.list("status.conditions");
+    let mut known = 0;
+    for (nth, condition) in list.iter().enumerate() {
+        // Upstream makes of the index a step of the path.
+        let path = format!("status.conditions.[{nth}]");
+        let type_ = condition.text("type");
+        if !DECISIONS.contains(&type_) {
+            causes.push(Cause::not_supported(format!("{path}.type"), &json!(type_), DECISIONS));
+            continue;
+        }
+        known += 1;
+        if known > 1 {
+            let why = r#"There may be at most one condition with type "Issued", "Denied", or "Failed""#;
+            causes.push(Cause::invalid(format!("{path}.type"), &json!(type_), why));
+        }
+        if condition.text("status") != "True" {
+            causes.push(Cause::not_supported(format!("{path}.status"), condition.at("status"), &["True"]));
+        }
+    }
+    check::conditions(&mut causes, list, "status.conditions");
+    if !causes.is_empty() {
+        return causes;
+    }
+    let decided = |object: &Value, type_: &str| conditions(object, type_).any(|c| c.text("status") == "True");
+    let (after, before) = (new.at("status"), old.at("status"));
+    let mut still = |wrong: bool, why: &str| {
+        if wrong {
+            causes.push(check::invalid_unshown("status", why));
+        }
+    };
+    if DECISIONS.iter().any(|type_| decided(old, type_)) {
+        still(after != before, "immutable after PodCertificateRequest is issued, denied, or failed");
+    } else if decided(new, DENIED) || decided(new, FAILED) {
+        let more = after.entries().iter().any(|(field, value)| *field != "conditions" && !value.is_nothing());
+        still(more, "non-condition status fields must be empty when denying or failing the PodCertificateRequest");
+    } else if decided(new, "Issued") {
+        causes.extend(validate_issued(after));
+    } else {
+        let why = r#"status is immutable unless transitioning to "Issued", "Denied", or "Failed""#;
+        still(after != before, why);
+    }
+    causes
+}
+
+/// A chain of certificates, and when to come again.
+fn validate_issued(status: &Value) -> Vec<Cause> {
+    let chain = status.text("certificateChain");
+    let wrong = |why: &str| vec![Cause::invalid("status.certificateChain", &json!(chain), why)];
+    let mut blocks = Pem::iter_from_buffer(chain.as_bytes()).map_while(Result::ok);
+    let Some(leaf) = blocks.next() else {
+        return wrong("issued certificate chain must contain at least one certificate");
+    };
+    if leaf.label != "CERTIFICATE" {
+        return wrong("issued certificate chain must consist entirely of CERTIFICATE PEM blocks");
+    }
+    if X509Certificate::from_der(&leaf.contents).is_err() {
+        return wrong("leaf certificate does not parse as valid X.509");
+    }
+    let same = "must be present and consistent with the issued certificate";
+    let fields = [
+        ("notBefore", same),
+        ("notAfter", same),
+        ("beginRefreshAt", "must be present and in the range [notbefore+10min, notafter-10min]"),
+    ];
+    let missing = fields.iter().filter(|(field, _)| !status.has(field));
+    missing.map(|(field, why)| Cause::required(format!("status.{field}"), why)).collect()
+}
+
+const UID_BYTES_MAX: usize = 128;
+const POD_SECONDS_MIN: i64 = 3600;
+
 fn validate_pod_request(object: &Value) -> Vec<Cause> {
     let spec = object.at("spec");
     let mut causes = validate_signer(spec.text("signerName"), "spec.signerName");
@@ -372,6 +452,22 @@ fn validate_pod_request(object: &Value) -> Vec<Cause> {
         if spec.text(&uid).is_empty() {
             causes.push(Cause::invalid(format!("spec.{uid}"), &json!(""), "must not be empty"));
         }
+        if spec.text(&uid).len() > UID_BYTES_MAX {
+            causes.push(Cause::too_long(format!("spec.{uid}"), UID_BYTES_MAX));
+        }
+    }
+    match spec.opt_int("maxExpirationSeconds") {
+        None => {
+            causes.push(Cause::required("spec.maxExpirationSeconds", "must be set"));
+            return causes;
+        }
+        Some(seconds) => {
+            let most = pod_certificate_seconds_max(spec.text("signerName"));
+            if !(POD_SECONDS_MIN..=most).contains(&seconds) {
+                let why = format!("must be in the range [{POD_SECONDS_MIN}, {most}]");
+                causes.push(Cause::invalid("spec.maxExpirationSeconds", &json!(seconds), &why));
+            }
+        }
     }
     let (stub, key) = (spec.has("stubPKCS10Request"), spec.has("pkixPublicKey") || spec.has("proofOfPossession"));
     if stub == key {
@@ -379,4 +475,50 @@ fn validate_pod_request(object: &Value) -> Vec<Cause> {
         causes.push(check::invalid_unshown("spec", why));
     }
     causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(old: Value, new: Value, expected: &[&str]) {
+        let request = |status: Value| json!({"status": status});
+        let causes = validate_pod_status(&request(new), &request(old));
+        let told: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn pods_are_answered_once() {
+        let condition = |type_: &str| {
+            json!({
+                "type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2024-01-01T00:00:00Z",
+            })
+        };
+        let denied = json!({"conditions": [condition("Denied")]});
+        check(json!({}), denied.clone(), &[]);
+        check(
+            denied,
+            json!({"conditions": [condition("Failed")]}),
+            &["status: Invalid value: immutable after PodCertificateRequest is issued, denied, or failed"],
+        );
+        check(
+            json!({}),
+            json!({"conditions": [condition("Issued")]}),
+            &["status.certificateChain: Invalid value: \"\": issued certificate chain must contain at least one \
+               certificate"],
+        );
+        check(
+            json!({}),
+            json!({"conditions": [condition("Odd")]}),
+            &["status.conditions.[0].type: Unsupported value: \"Odd\": supported values: \"Issued\", \"Denied\", \
+               \"Failed\""],
+        );
+        check(
+            json!({}),
+            json!({"certificateChain": "x"}),
+            &["status: Invalid value: status is immutable unless transitioning to \"Issued\", \"Denied\", or \
+               \"Failed\""],
+        );
+    }
 }
