@@ -3,15 +3,14 @@
 use serde_json::Value;
 
 use super::check::{Causes, optional_one_of};
+use super::internal;
 use super::read::Read;
 use crate::{Cause, custom};
 
 /// `schema` is the `openAPIV3Schema` of a version, `has_status` whether status has its own subresource.
 pub fn check(out: &mut Causes, schema: &Value, path: &str, has_status: bool) {
-    if has_status && !matches!(schema.text("type"), "" | "object") {
-        let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is \
-                      enabled";
-        out.push(Cause::invalid(format!("{path}.type"), schema.at("type"), detail));
+    if has_status {
+        out.extend(root_beside_status(schema, path));
     }
     if schema.flag("nullable") {
         out.push(Cause::forbidden(format!("{path}.nullable"), "nullable cannot be true at the root"));
@@ -28,6 +27,51 @@ pub fn check(out: &mut Causes, schema: &Value, path: &str, has_status: bool) {
         out.extend(structural);
     }
     open_api(out, schema, path, &Place { root: true, ..Place::default() });
+}
+
+/// The first field that says something of the whole, where the status is validated for itself.
+fn root_beside_status(schema: &Value, path: &str) -> Option<Cause> {
+    const ALLOWED: [&str; 22] = [
+        "Description",
+        "Type",
+        "Format",
+        "Title",
+        "Maximum",
+        "ExclusiveMaximum",
+        "Minimum",
+        "ExclusiveMinimum",
+        "MaxLength",
+        "MinLength",
+        "Pattern",
+        "MaxItems",
+        "MinItems",
+        "UniqueItems",
+        "MultipleOf",
+        "Required",
+        "Items",
+        "Properties",
+        "ExternalDocs",
+        "Example",
+        "XPreserveUnknownFields",
+        "XValidations",
+    ];
+    let shown = internal::shown("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps", schema);
+    let is_set = |value: &Value| !value.is_nothing() && value != false && value != "";
+    for (field, _) in shown.as_object()?.iter().filter(|(_, value)| is_set(value)) {
+        if field == "Type" && schema.text("type") != "object" {
+            let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is \
+                          enabled";
+            return Some(Cause::invalid(format!("{path}.type"), schema.at("type"), detail));
+        }
+        if !ALLOWED.contains(&field.as_str()) {
+            let detail = format!(
+                "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
+                ALLOWED.join(" ")
+            );
+            return Some(Cause::invalid(path, &shown, &detail));
+        }
+    }
+    None
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -553,4 +597,31 @@ pub fn field<'a>(schema: &'a Value, path: &str, numbers: bool) -> Result<&'a Val
         };
     }
     Ok(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_root_says_little_beside_a_status() {
+        let check = |schema: Value, expected: Option<&str>| {
+            let cause = root_beside_status(&schema, "schema");
+            let told = cause.map(|cause| format!("{} {}", cause.field, cause.message.split(": ").nth(2).unwrap_or("")));
+            assert_eq!(told.as_deref(), expected, "{schema}");
+        };
+        check(json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}), None);
+        check(
+            json!({"type": "string"}),
+            Some(
+                "schema.type only \"object\" is allowed as the type at the root of the schema if the status subresource \
+                 is enabled",
+            ),
+        );
+        let cause = root_beside_status(&json!({"type": "object", "anyOf": [{"required": ["a"]}]}), "schema");
+        let message = cause.map(|cause| cause.message).unwrap_or_default();
+        assert!(message.starts_with("Invalid value: {\"ID\":\"\",\"Schema\":\"\""), "{message}");
+        assert!(message.ends_with("fields are allowed at the root of the schema if the status subresource is enabled"));
+    }
 }

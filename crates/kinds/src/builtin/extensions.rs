@@ -367,6 +367,9 @@ fn selectable_fields(out: &mut Causes, fields: &[Value], schema: &Value, path: &
                 continue;
             }
         };
+        if value.split(['.', '[']).find(|step| !step.is_empty()) == Some("metadata") {
+            out.push(Cause::invalid(&path, &value.into(), "must not point to fields in metadata"));
+        }
         if !["string", "boolean", "integer"].contains(&found.text("type")) {
             let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings \
                           with formats are allowed.";
