@@ -2,7 +2,7 @@
 //! touches anything outside `target`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::{target, workspace};
@@ -13,11 +13,18 @@ const KUBECTL_MODULE: &str = "k8s.io/kubectl v";
 /// Installs the client whose sources lie in the first folder into the second.
 type Install = fn(&Path, &Path) -> Result<(), String>;
 
-/// Installs every client. One that cannot be installed is told, and fails the tests that need it.
-pub fn install() {
+/// Installs every client, and nothing else.
+pub fn run() -> ExitCode {
+    if install() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Installs every client; whether all are there. One that cannot be installed is told, and fails the tests that need it.
+pub fn install() -> bool {
+    let mut all_there = true;
     let sources = workspace().join("crates/testkit/clients");
     let tools = target().join("tools");
-    let all: [(&str, Install); 3] = [("python", python), ("javascript", javascript), ("go", go)];
+    let all: [(&str, Install); 5] =
+        [("python", python), ("javascript", javascript), ("java", java), ("rust", rust), ("go", go)];
     for (name, install) in all {
         let from = sources.join(name);
         let stamp = tools.join(format!("{name}.stamp"));
@@ -37,17 +44,19 @@ pub fn install() {
             Err(why) => {
                 eprintln!("clients: {name} could not be installed: {why}");
                 eprintln!("clients: the tests that run it will fail; KEMUDI_SKIP_CLIENTS=1 goes without them");
+                all_there = false;
             }
         }
     }
+    all_there
 }
 
 fn python(from: &Path, tools: &Path) -> Result<(), String> {
     let venv = tools.join("python");
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    done(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    run(pip.arg(from.join("requirements.txt")))
+    done(pip.arg(from.join("requirements.txt")))
 }
 
 fn javascript(from: &Path, tools: &Path) -> Result<(), String> {
@@ -59,7 +68,7 @@ fn javascript(from: &Path, tools: &Path) -> Result<(), String> {
     }
     let mut npm = Command::new("npm");
     npm.args(["ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]);
-    run(npm.current_dir(folder))
+    done(npm.current_dir(folder))
 }
 
 fn go(from: &Path, tools: &Path) -> Result<(), String> {
@@ -74,7 +83,34 @@ fn go(from: &Path, tools: &Path) -> Result<(), String> {
     // Without cgo the programs need nothing of the machine they run on.
     build.arg(tools.join("bin/")).arg("./...").current_dir(from).env("CGO_ENABLED", "0").env("GOFLAGS", "");
     std::fs::create_dir_all(tools.join("bin")).map_err(|e| e.to_string())?;
-    run(&mut build)
+    done(&mut build)
+}
+
+/// The client's jars, and the one source compiled beside them: a whole Maven build would fetch five times as much.
+fn java(from: &Path, tools: &Path) -> Result<(), String> {
+    let folder = tools.join("java");
+    let (jars, classes) = (folder.join("lib"), folder.join("classes"));
+    for old in [&jars, &classes] {
+        let _ = std::fs::remove_dir_all(old);
+    }
+    std::fs::create_dir_all(&classes).map_err(|e| e.to_string())?;
+    let mut maven = Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "--file"]).arg(from.join("pom.xml"));
+    maven.arg(define("maven.repo.local", &folder.join("repository"))).arg("dependency:copy-dependencies");
+    done(maven.arg("-DincludeScope=runtime").arg(define("outputDirectory", &jars)))?;
+    let mut compiler = Command::new("javac");
+    compiler.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes).arg(from.join("Calls.java"));
+    done(&mut compiler)
+}
+
+fn define(name: &str, value: &Path) -> String {
+    format!("-D{name}={}", value.display())
+}
+
+fn rust(from: &Path, tools: &Path) -> Result<(), String> {
+    let mut build = crate::cargo();
+    build.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(from.join("Cargo.toml"));
+    done(build.arg("--target-dir").arg(tools.join("rust")))
 }
 
 /// What an installation was made from, and where it lies: a moved virtual environment is a broken one.
@@ -93,7 +129,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     all.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+fn done(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     match command.status() {
         Ok(status) if status.success() => Ok(()),

@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask test`, `cargo xtask bench`, `cargo xtask fuzz`, `cargo xtask schema`. Never part of the product.
+//! Project tasks: `cargo xtask test`, `clients`, `bench`, `fuzz`, `schema`. Never part of the product.
 
 mod bench;
 mod clients;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
+  clients                 only install what the tests need
   bench [--write]         build for release, measure, print a table; --write updates docs/benchmarks.md
   fuzz [TARGET..] [--seconds N]
                           let libFuzzer look for inputs that break a target, 180 seconds each
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = args.collect();
     match command.as_str() {
         "test" => test::run(&args),
+        "clients" => clients::run(),
         "bench" => bench::run(&args),
         "fuzz" => fuzz::run(&args),
         "schema" => schema::run(&args),

@@ -57,6 +57,17 @@ pub fn javascript_calls() -> PathBuf {
     tool("javascript/calls.js")
 }
 
+/// Where `java` finds the program that makes the official client's calls (`clients/java/Calls.java`), and the client.
+pub fn java_class_path() -> PathBuf {
+    let (classes, jars) = (tool("java/classes"), tool("java/lib"));
+    format!("{}:{}/*", classes.display(), jars.display()).into()
+}
+
+/// A Rust program that makes kube-rs' calls (`clients/rust`).
+pub fn rust_calls() -> PathBuf {
+    tool("rust/debug/calls")
+}
+
 /// `curl` of the machine, quiet but for errors.
 pub fn curl() -> Command {
     let mut curl = Command::new("curl");

@@ -1,6 +1,7 @@
 // The official JavaScript client's calls, outside of any pod: one line a step, `ok NAME` or `FAIL NAME: why`.
 import assert from "node:assert/strict";
 import { once, EventEmitter } from "node:events";
+import { setTimeout } from "node:timers/promises";
 import {
   AppsV1Api, CoreV1Api, KubeConfig, KubernetesObjectApi, PatchStrategy, Watch, makeInformer, setHeaderOptions,
 } from "@kubernetes/client-node";
@@ -30,6 +31,14 @@ async function refused(code, call) {
   assert.fail("it was not refused");
 }
 
+async function gone(name) {
+  const signal = AbortSignal.timeout(LIMIT_MS);
+  for (;;) {
+    if ((await core.listNamespacedConfigMap({ namespace, fieldSelector: `metadata.name=${name}` })).items.length === 0) return;
+    await setTimeout(20, undefined, { signal });
+  }
+}
+
 const steps = {
   async makeNamespace() {
     await core.createNamespace({ body: { metadata: { name: namespace } } });
@@ -45,6 +54,12 @@ const steps = {
       _continue = page.metadata._continue;
     } while (_continue);
     assert.deepEqual(seen, Array.from({ length: 25 }, (_, n) => `c${n + 10}`));
+  },
+
+  async select() {
+    assert.equal((await core.listNamespacedConfigMap({ namespace, labelSelector: "half=1" })).items.length, 12);
+    const one = await core.listNamespacedConfigMap({ namespace, fieldSelector: "metadata.name=c13" });
+    assert.deepEqual(names(one), ["c13"]);
   },
 
   async watch() {
@@ -113,6 +128,14 @@ const steps = {
     assert.deepEqual((await apply("two", "2", true)).data, { key: "2" });
   },
 
+  async replaceWithOldVersion() {
+    const old = await core.readNamespacedConfigMap({ name: "c14", namespace });
+    const changed = { ...old, data: { n: "new" } };
+    assert.deepEqual((await core.replaceNamespacedConfigMap({ name: "c14", namespace, body: changed })).data, { n: "new" });
+    const status = await refused(409, () => core.replaceNamespacedConfigMap({ name: "c14", namespace, body: old }));
+    assert.equal(status.reason, "Conflict");
+  },
+
   async objectApi() {
     const objects = KubernetesObjectApi.makeApiClient(config);
     await objects.create(configMap("generic", undefined, { a: "1" }));
@@ -127,6 +150,23 @@ const steps = {
     const status = await refused(404, () => core.readNamespacedConfigMap({ name: "none", namespace }));
     assert.equal(status.message, 'configmaps "none" not found');
     assert.equal((await refused(409, () => create(configMap("c10")))).reason, "AlreadyExists");
+  },
+
+  async deleteWithPropagation() {
+    for (const propagationPolicy of ["Foreground", "Background", "Orphan"]) {
+      const [owner, owned] = ["owner", "owned"].map((part) => `${propagationPolicy.toLowerCase()}-${part}`);
+      const { uid } = (await create(configMap(owner))).metadata;
+      const body = configMap(owned);
+      body.metadata.ownerReferences = [{ apiVersion: "v1", kind: "ConfigMap", name: owner, uid, blockOwnerDeletion: true }];
+      await create(body);
+      await core.deleteNamespacedConfigMap({ name: owner, namespace, propagationPolicy });
+      await gone(owner);
+      if (propagationPolicy === "Orphan") {
+        assert.equal((await core.readNamespacedConfigMap({ name: owned, namespace })).metadata.ownerReferences, undefined);
+      } else {
+        await gone(owned);
+      }
+    }
   },
 };
 

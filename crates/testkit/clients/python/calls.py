@@ -2,12 +2,14 @@
 
 import json
 import threading
+import time
 import traceback
 
 from kubernetes import client, config, dynamic, watch
 
 config.load_kube_config()
 NAMESPACE = "python"
+LIMIT_SECONDS = 20
 core = client.CoreV1Api()
 apps = client.AppsV1Api()
 
@@ -207,6 +209,31 @@ def threads():
     same(core.list_namespaced_config_map(NAMESPACE, label_selector="thread").items, [])
 
 
+def delete_with_propagation():
+    def until(holds):
+        end = time.monotonic() + LIMIT_SECONDS
+        while not holds():
+            assert time.monotonic() < end, "it never came to hold"
+            time.sleep(0.02)
+
+    def gone(name):
+        return not core.list_namespaced_config_map(NAMESPACE, field_selector=f"metadata.name={name}").items
+
+    for policy in ["Foreground", "Background", "Orphan"]:
+        owner, owned = f"{policy.lower()}-owner", f"{policy.lower()}-owned"
+        uid = core.create_namespaced_config_map(NAMESPACE, config_map(owner)).metadata.uid
+        body = config_map(owned)
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid, "blockOwnerDeletion": True}
+        body["metadata"]["ownerReferences"] = [reference]
+        core.create_namespaced_config_map(NAMESPACE, body)
+        core.delete_namespaced_config_map(owner, NAMESPACE, propagation_policy=policy)
+        until(lambda: gone(owner))
+        if policy == "Orphan":
+            same(core.read_namespaced_config_map(owned, NAMESPACE).metadata.owner_references, None)
+        else:
+            until(lambda: gone(owned))
+
+
 def delete():
     core.delete_namespaced_config_map("c00", NAMESPACE)
     refused(404, "NotFound", lambda: core.delete_namespaced_config_map("c00", NAMESPACE))
@@ -230,6 +257,7 @@ STEPS = [
     errors_are_parsed,
     dynamic_client,
     threads,
+    delete_with_propagation,
     delete,
 ]
 

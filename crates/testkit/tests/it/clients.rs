@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use testkit::Server;
-use testkit::clients::{go_calls, javascript_calls, python, python_calls, skipped};
+use testkit::clients::{go_calls, java_class_path, javascript_calls, python, python_calls, rust_calls, skipped};
 use testkit::command::run;
 
 /// How long one program may take for all its steps.
@@ -15,8 +15,8 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
 fn client_go() {
     check(
         || vec![go_calls()],
-        "MakeNamespace Informers DynamicInformer MetadataInformer Pager PatchJSON PatchMerge PatchStrategic Apply \
-         TypedErrors Discovery Evict LeaderElection",
+        "MakeNamespace Informers DynamicInformer MetadataInformer Watch Pager PatchJSON PatchMerge PatchStrategic Apply \
+         TypedErrors Discovery Scale Evict DeleteWithPropagation LeaderElection",
     );
 }
 
@@ -26,7 +26,7 @@ fn the_python_client() {
         || vec![python(), python_calls()],
         "make_namespace create_and_read list_in_chunks select watch_from_version watch_ends_in_time watch_meets_410 \
          patch_json patch_merge patch_strategic server_side_apply replace_with_old_version scale_and_status evict \
-         errors_are_parsed dynamic_client threads delete",
+         errors_are_parsed dynamic_client threads delete_with_propagation delete",
     );
 }
 
@@ -34,8 +34,28 @@ fn the_python_client() {
 fn the_javascript_client() {
     check(
         || vec!["node".into(), javascript_calls()],
-        "makeNamespace listInChunks watch informer patchJson patchMerge patchStrategic serverSideApply objectApi \
-         errorsAreParsed",
+        "makeNamespace listInChunks select watch informer patchJson patchMerge patchStrategic serverSideApply \
+         replaceWithOldVersion objectApi errorsAreParsed deleteWithPropagation",
+    );
+}
+
+#[test]
+fn the_java_client() {
+    check(
+        || vec!["java".into(), "-cp".into(), java_class_path(), "Calls".into()],
+        "makeNamespace createAndRead listInChunks select watchFromVersion watchMeets410 informer patchJson patchMerge \
+         patchStrategic serverSideApply replaceWithOldVersion errorsAreParsed genericApi deleteWithPropagation",
+    );
+}
+
+#[test]
+fn kube_rs() {
+    check(
+        || vec![rust_calls()],
+        "make_namespace create_and_read list_in_chunks list_metadata watch_from_version watch_meets_410 watcher \
+         streaming_watcher metadata_watcher patch_json patch_merge patch_strategic server_side_apply \
+         replace_with_old_version scale_and_status evict typed_errors entry discover_and_use delete_with_propagation \
+         delete_collection",
     );
 }
 

@@ -4,16 +4,20 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"reflect"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -74,6 +79,7 @@ func main() {
 		{"Informers", c.informers},
 		{"DynamicInformer", c.dynamicInformer},
 		{"MetadataInformer", c.metadataInformer},
+		{"Watch", c.watch},
 		{"Pager", c.pager},
 		{"PatchJSON", c.patchJSON},
 		{"PatchMerge", c.patchMerge},
@@ -81,7 +87,9 @@ func main() {
 		{"Apply", c.apply},
 		{"TypedErrors", c.typedErrors},
 		{"Discovery", c.discovery},
+		{"Scale", c.scale},
 		{"Evict", c.evict},
+		{"DeleteWithPropagation", c.deleteWithPropagation},
 		{"LeaderElection", c.leaderElection},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -132,6 +140,12 @@ func (c *calls) informers(ctx context.Context) error {
 	if got := c.seen.count("sendInitialEvents=true"); got < 3 {
 		return fmt.Errorf("%d of 3 informers streamed their first list", got)
 	}
+	for _, resource := range []string{"secrets", "pods"} {
+		lists, watches := c.served(ctx, resource, "LIST"), c.served(ctx, resource, "WATCH")
+		if lists != 0 || watches == 0 {
+			return fmt.Errorf("the server saw %d lists and %d watches of %s", lists, watches, resource)
+		}
+	}
 	if strange := c.seen.strange("application/vnd.kubernetes.protobuf"); strange != "" {
 		return fmt.Errorf("an answer was %s", strange)
 	}
@@ -175,6 +189,20 @@ func (c *calls) informers(ctx context.Context) error {
 	return nil
 }
 
+// How often the server says that it answered this of a namespace.
+func (c *calls) served(ctx context.Context, resource, verb string) int {
+	text, _ := c.writer.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	labels := fmt.Sprintf(`resource="%s",scope="namespace",subresource="",verb="%s"`, resource, verb)
+	sum := 0
+	for _, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(line, "apiserver_request_total{") && strings.Contains(line, labels) {
+			count, _ := strconv.Atoi(line[strings.LastIndex(line, " ")+1:])
+			sum += count
+		}
+	}
+	return sum
+}
+
 func (c *calls) dynamicInformer(ctx context.Context) error {
 	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(c.dynamic, 0, namespace, nil)
 	return c.follows(ctx, factory.ForResource(maps), factory.Start, factory.Shutdown)
@@ -213,6 +241,64 @@ func (c *calls) follows(ctx context.Context, informer informers.GenericInformer,
 		case <-ctx.Done():
 			return fmt.Errorf("never seen: %v", missing)
 		}
+	}
+	return nil
+}
+
+// A watch gives what happens, each change once and in order.
+func (c *calls) watch(ctx context.Context) error {
+	client := c.writer.CoreV1().ConfigMaps(namespace)
+	begin, err := client.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	follow := metav1.ListOptions{ResourceVersion: begin.ResourceVersion, LabelSelector: "watched", AllowWatchBookmarks: true}
+	stream, err := c.reader.CoreV1().ConfigMaps(namespace).Watch(ctx, follow)
+	if err != nil {
+		return err
+	}
+	defer stream.Stop()
+	var want []string
+	note := func(event watch.EventType, object *corev1.ConfigMap, err error) error {
+		if err == nil {
+			want = append(want, string(event)+" "+object.Name+"@"+object.ResourceVersion)
+		}
+		return err
+	}
+	made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "w", Labels: map[string]string{"watched": "yes"}}}
+	made, err = client.Create(ctx, made, metav1.CreateOptions{})
+	if err := note(watch.Added, made, err); err != nil {
+		return err
+	}
+	for _, value := range []string{"1", "2", "3"} {
+		patch := []byte(`{"data":{"value":"` + value + `"}}`)
+		changed, err := client.Patch(ctx, "w", types.MergePatchType, patch, metav1.PatchOptions{})
+		if err := note(watch.Modified, changed, err); err != nil {
+			return err
+		}
+	}
+	// Out of what is watched: for the watch it is gone.
+	patch := []byte(`{"metadata":{"labels":null}}`)
+	changed, err := client.Patch(ctx, "w", types.MergePatchType, patch, metav1.PatchOptions{})
+	if err := note(watch.Deleted, changed, err); err != nil {
+		return err
+	}
+	var got []string
+	for len(got) < len(want) {
+		select {
+		case event, open := <-stream.ResultChan():
+			if !open {
+				return fmt.Errorf("the watch ended after %v", got)
+			}
+			if object, ok := event.Object.(*corev1.ConfigMap); ok && event.Type != watch.Bookmark {
+				got = append(got, string(event.Type)+" "+object.Name+"@"+object.ResourceVersion)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("only %v", got)
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		return fmt.Errorf("%v is not %v", got, want)
 	}
 	return nil
 }
@@ -318,9 +404,59 @@ func (c *calls) discovery(context.Context) error {
 	if mapping.Resource.Resource != "deployments" || mapping.Resource.Version != "v1" {
 		return fmt.Errorf("mapped to %v", mapping.Resource)
 	}
+	// client-go asks for it in protobuf.
+	document, err := c.writer.Discovery().OpenAPISchema()
+	if err != nil {
+		return err
+	}
+	if document.Info.Title != "Kubernetes" || len(document.Paths.Path) == 0 || len(document.Definitions.AdditionalProperties) == 0 {
+		return fmt.Errorf("the OpenAPI document of %q has %d paths and %d definitions", document.Info.Title,
+			len(document.Paths.Path), len(document.Definitions.AdditionalProperties))
+	}
 	version, err := c.writer.Discovery().ServerVersion()
 	if err == nil && (version.Major != "1" || version.Minor != "37") {
 		err = fmt.Errorf("version %v", version)
+	}
+	return err
+}
+
+// To scale is to change the object, so its generation grows.
+func (c *calls) scale(ctx context.Context) error {
+	one := appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "scaled"},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32),
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "scaled"}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "scaled"}},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example/main:1"}}},
+			},
+		},
+	}
+	deployments := c.writer.AppsV1().Deployments(namespace)
+	if _, err := deployments.Create(ctx, &one, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	got, err := deployments.GetScale(ctx, "scaled", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	got.Spec.Replicas = 2
+	if got, err = deployments.UpdateScale(ctx, "scaled", got, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	scale := autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 3}}
+	patch, err := json.Marshal(map[string]any{"spec": scale.Spec})
+	if err != nil {
+		return err
+	}
+	_, err = deployments.Patch(ctx, "scaled", types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+	if err != nil {
+		return err
+	}
+	stored, err := deployments.Get(ctx, "scaled", metav1.GetOptions{})
+	if err == nil && (got.Spec.Replicas != 2 || *stored.Spec.Replicas != 3 || stored.Generation != 3) {
+		err = fmt.Errorf("%d, then %d replicas, generation %d", got.Spec.Replicas, *stored.Spec.Replicas, stored.Generation)
 	}
 	return err
 }
@@ -339,6 +475,47 @@ func (c *calls) evict(ctx context.Context) error {
 	}
 	if _, err := pods.Get(ctx, "evicted", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		return fmt.Errorf("it is still there: %v", err)
+	}
+	return nil
+}
+
+// What is owned goes with its owner, before or after it, or stays without one.
+func (c *calls) deleteWithPropagation(ctx context.Context) error {
+	client := c.writer.CoreV1().ConfigMaps(namespace)
+	for _, policy := range []metav1.DeletionPropagation{
+		metav1.DeletePropagationForeground, metav1.DeletePropagationBackground, metav1.DeletePropagationOrphan,
+	} {
+		name := strings.ToLower(string(policy))
+		made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name + "-owner"}}
+		owner, err := client.Create(ctx, made, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		reference := *metav1.NewControllerRef(owner, corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+		owned := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name + "-owned"}}
+		owned.OwnerReferences = []metav1.OwnerReference{reference}
+		if _, err := client.Create(ctx, owned, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		if err := client.Delete(ctx, owner.Name, metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
+			return err
+		}
+		gone := func(name string) error {
+			return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+				_, err := client.Get(ctx, name, metav1.GetOptions{})
+				return apierrors.IsNotFound(err), nil
+			})
+		}
+		if err := gone(owner.Name); err != nil {
+			return fmt.Errorf("%s: the owner stays: %w", policy, err)
+		}
+		if policy != metav1.DeletePropagationOrphan {
+			if err := gone(owned.Name); err != nil {
+				return fmt.Errorf("%s: the owned stays: %w", policy, err)
+			}
+		} else if left, err := client.Get(ctx, owned.Name, metav1.GetOptions{}); err != nil || len(left.OwnerReferences) > 0 {
+			return fmt.Errorf("%s: %v, owned by %v", policy, err, left.OwnerReferences)
+		}
 	}
 	return nil
 }
