@@ -141,6 +141,8 @@ impl<'a> Run<'a> {
     fn program(&self) -> Command {
         let mut command = Command::new(self.setting.kubectl);
         command.env_clear().envs([("TZ", "UTC"), ("LANG", "C")]).current_dir(self.work());
+        // It ends before it has allocated so much that collecting would pay: a quarter of its time.
+        command.env("GOGC", "off");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
         command.env("HOME", self.home.path()).env("TMPDIR", self.home.path()).env("KUBECONFIG", self.config());
         command
