@@ -18,7 +18,7 @@ use crate::golden::{self, Outcome, StepOutcome};
 pub const FOLDER: &str = "kubectl";
 
 /// Transcripts that run at the same time. They share nothing but the server, and much of their time they wait.
-const JOBS: usize = 4;
+const JOBS: usize = 6;
 
 /// How long a command is waited for.
 #[derive(Clone, Copy, Debug)]

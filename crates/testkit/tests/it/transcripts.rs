@@ -12,7 +12,7 @@ use testkit::transcripts::{LIMITS, Limits, Setting, run_folder};
 use crate::ratchet::List;
 
 /// For listed commands: long enough for what has come to pass, and short, as most are listed because they wait in vain.
-const LISTED: Limits = Limits { until: Duration::from_secs(1), run: Duration::from_secs(5) };
+const LISTED: Limits = Limits { until: Duration::from_secs(1), run: Duration::from_secs(2) };
 
 #[test]
 fn kubectl_prints_what_was_recorded_but_where_it_is_listed() {
