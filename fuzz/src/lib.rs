@@ -2,6 +2,7 @@
 //! corpus and a bounded number of variations; `cargo xtask fuzz` lets an engine look for inputs that break it, for minutes.
 //! Never part of the product.
 
+mod changes;
 pub mod generate;
 pub mod patches;
 pub mod requests;
@@ -37,6 +38,7 @@ pub const ALL: &[Target] = &[
     Target { name: "apply", check: patches::apply },
     Target { name: "asks", check: texts::asks },
     Target { name: "tokens", check: requests::tokens },
+    Target { name: "changes", check: requests::changes },
     Target { name: "requests", check: requests::requests },
 ];
 

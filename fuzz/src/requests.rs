@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server};
 
+use crate::changes;
 use crate::tape::Tape;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -45,6 +46,14 @@ pub fn tokens(bytes: &[u8]) {
                 asked.foreign(limit, URL_SAFE_NO_PAD.encode(token).as_bytes());
             }
         }
+    });
+}
+
+/// Changes of an object that the client library sends in every language for them.
+pub fn changes(bytes: &[u8]) {
+    ASKED.with_borrow_mut(|asked| {
+        let state = asked.server.state().clone();
+        asked.runtime.block_on(changes::check(&state, admin(), NAMES[0], &mut Tape::new(bytes)));
     });
 }
 
@@ -130,11 +139,10 @@ impl Asked {
     }
 
     fn send(&mut self, request: Request<Bytes>, endless: bool) -> Answer {
-        let user = Arc::new(User::new("admin", [MASTERS, AUTHENTICATED]));
         let request = request.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
         let state = self.server.state();
         self.runtime.block_on(async {
-            let answer = Server::call(state, user, request).await;
+            let answer = Server::call(state, admin(), request).await;
             let code = answer.status().as_u16();
             let media = answer.headers().get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
             let media = media.unwrap_or_default().to_owned();
@@ -218,6 +226,10 @@ impl Asked {
         let tidied = kind.tidy(read.object).expect("what is read is of its types");
         assert_eq!(tidied.to_string(), text.trim_end(), "{line}");
     }
+}
+
+fn admin() -> Arc<User> {
+    Arc::new(User::new("admin", [MASTERS, AUTHENTICATED]))
 }
 
 fn names(list: &Value) -> Vec<String> {

@@ -135,5 +135,6 @@ targets!(
     apply,
     asks,
     tokens,
+    changes,
     requests
 );
