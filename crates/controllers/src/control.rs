@@ -4,17 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, SelectAll};
 use jiff::Timestamp;
-use kemudi_client::{Api, ApiResource, Client, Dynamic, Error, Event, ListOptions};
-use serde_json::Value;
+use kemudi_client::{ApiResource, Client, Dynamic, Error, ListOptions};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{self, Action};
-use crate::mirror::{Key, Mirror};
+use crate::feed::News;
+use crate::mirror::{Key, Lean, Mirror};
 
 /// Keys that one controller works on at a time, unless it says otherwise.
 const TASKS_MAX: usize = 64;
@@ -52,13 +51,13 @@ pub trait Controller: Send + 'static {
 pub struct Source {
     pub resource: ApiResource,
     pub options: ListOptions,
-    /// Takes out of each object what the controller does not read.
-    pub lean: fn(&mut Value),
+    /// What the controller reads of each object, where that is not all.
+    pub lean: Option<Lean>,
 }
 
 impl Source {
     pub fn all(resource: ApiResource) -> Source {
-        Source { resource, options: ListOptions::default(), lean: |_| () }
+        Source { resource, options: ListOptions::default(), lean: None }
     }
 
     /// `fields` is a field selector of our own, which always parses.
@@ -73,20 +72,25 @@ impl Source {
         Source { options: ListOptions { labels, ..ListOptions::default() }, ..Source::all(resource) }
     }
 
-    pub fn lean(self, lean: fn(&mut Value)) -> Source {
-        Source { lean, ..self }
+    pub fn lean(self, lean: Lean) -> Source {
+        Source { lean: Some(lean), ..self }
     }
 }
 
-/// Runs a controller until it is told to stop.
-pub async fn run(client: Client, controller: Box<dyn Controller>, stop: CancellationToken) {
-    let mut state = State::new(client, controller);
+/// Runs a controller until it is told to stop. `events` are those of its sources.
+pub async fn run(
+    client: Client,
+    controller: Box<dyn Controller>,
+    events: mpsc::Receiver<News>,
+    stop: CancellationToken,
+) {
+    let mut state = State::new(client, controller, events);
     loop {
         let retry = at(state.next_retry());
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some((source, event)) = state.events.next() => state.observe(source, event),
+            Some(news) = state.events.recv() => state.observe(news),
             Some(done) = state.tasks.join_next_with_id(), if !state.tasks.is_empty() => state.finish(done),
             () = retry => state.wake(),
         }
@@ -95,12 +99,10 @@ pub async fn run(client: Client, controller: Box<dyn Controller>, stop: Cancella
     state.tasks.shutdown().await;
 }
 
-type Seen = (usize, Result<Event<Dynamic>, Error>);
-
 struct State {
     client: Client,
     controller: Box<dyn Controller>,
-    events: SelectAll<BoxStream<'static, Seen>>,
+    events: mpsc::Receiver<News>,
     seen: Vec<Mirror>,
     /// Keys that wait for a task.
     ready: BTreeSet<Key>,
@@ -123,14 +125,8 @@ struct Retry {
 }
 
 impl State {
-    fn new(client: Client, controller: Box<dyn Controller>) -> State {
-        let sources = controller.sources();
-        let seen = sources.iter().map(|source| Mirror::new(source.lean)).collect();
-        let mut events = SelectAll::new();
-        for (nth, source) in sources.into_iter().enumerate() {
-            let watcher = Api::all_of(client.clone(), &source.resource).watcher(&source.options);
-            events.push(watcher.into_stream().map(move |event| (nth, event)).boxed());
-        }
+    fn new(client: Client, controller: Box<dyn Controller>, events: mpsc::Receiver<News>) -> State {
+        let seen = controller.sources().iter().map(|source| Mirror::new(source.lean)).collect();
         State {
             client,
             controller,
@@ -146,15 +142,9 @@ impl State {
         }
     }
 
-    fn observe(&mut self, source: usize, event: Result<Event<Dynamic>, Error>) {
-        match event {
-            Ok(event) => {
-                for object in self.seen[source].follow(event) {
-                    self.ready.extend(self.controller.keys(source, &object, &self.seen));
-                }
-            }
-            // The watcher goes on by itself.
-            Err(error) => tracing::warn!(controller = self.controller.name(), %error, "a watch was interrupted"),
+    fn observe(&mut self, (source, event): News) {
+        for object in self.seen[source].follow(event) {
+            self.ready.extend(self.controller.keys(source, &object, &self.seen));
         }
     }
 
@@ -163,6 +153,7 @@ impl State {
         if !self.seen.iter().all(Mirror::is_complete) {
             return;
         }
+        self.seen.iter_mut().for_each(Mirror::pack);
         while self.tasks.len() < self.controller.tasks_max() {
             let free = |key: &&Key| !self.busy.contains(*key);
             let Some(key) = self.ready.iter().find(free).cloned() else { return };

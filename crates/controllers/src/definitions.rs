@@ -66,11 +66,13 @@ impl Controller for Definitions {
 }
 
 /// What a controller reads of a definition, which is little of it.
-fn without_schemas(definition: &mut Value) {
+fn without_schemas(definition: &Value) -> Option<Value> {
+    let mut definition = definition.clone();
     let versions = definition.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
     for version in versions.into_iter().flatten().filter_map(Value::as_object_mut) {
         version.shift_remove("schema");
     }
+    Some(definition)
 }
 
 /// The names that definitions of the group have been given.

@@ -13,7 +13,7 @@ use crate::act::{self, Action};
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{BUDGETS, DEPLOYMENTS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS};
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 use crate::resources::Resources;
 use crate::selector;
 
@@ -407,16 +407,14 @@ fn go_selector(selector: &Value) -> String {
     )
 }
 
-fn lean_pod(pod: &mut Value) {
-    let keep = ["name", "namespace", "uid", "labels", "ownerReferences", "deletionTimestamp"];
+fn lean_pod(pod: &Value) -> Option<Value> {
+    let metadata =
+        mirror::metadata(pod, &["name", "namespace", "uid", "labels", "ownerReferences", "deletionTimestamp"]);
     let ready = json!([{"type": "Ready", "status": if is_ready(pod) { "True" } else { "False" }}]);
-    meta::metadata_mut(pod).retain(|field, _| keep.contains(&field.as_str()));
-    *pod = json!({"metadata": pod["metadata"].take(), "status": {"conditions": ready}});
+    Some(json!({"metadata": metadata, "status": {"conditions": ready}}))
 }
 
-fn lean_workload(workload: &mut Value) {
-    let replicas = workload["spec"]["replicas"].take();
-    let keep = ["name", "namespace", "uid", "ownerReferences"];
-    meta::metadata_mut(workload).retain(|field, _| keep.contains(&field.as_str()));
-    *workload = json!({"metadata": workload["metadata"].take(), "spec": {"replicas": replicas}});
+fn lean_workload(workload: &Value) -> Option<Value> {
+    let metadata = mirror::metadata(workload, &["name", "namespace", "uid", "ownerReferences"]);
+    Some(json!({"metadata": metadata, "spec": {"replicas": workload["spec"]["replicas"]}}))
 }

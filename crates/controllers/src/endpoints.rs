@@ -9,7 +9,7 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::endpoint_slices::{self, Group, MANAGED_BY, SERVICE_NAME, Wanted};
 use crate::kinds::{ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, SERVICES};
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 
 /// Addresses in one Endpoints object; what is more is only in the slices.
 const ADDRESSES_MAX: usize = 1000;
@@ -42,7 +42,7 @@ impl Controller for Endpoints {
             Source::labels(ENDPOINT_SLICES, &format!("{MANAGED_BY}={CONTROLLER}")),
             Source::all(NODES).lean(|node| {
                 let zone = meta::entry(node, "labels", ZONE).unwrap_or_default();
-                *node = json!({"metadata": {"name": meta::name(node), "labels": {ZONE: zone}}});
+                Some(json!({"metadata": {"name": meta::name(node), "labels": {ZONE: zone}}}))
             }),
         ]
     }
@@ -380,27 +380,20 @@ fn endpoint(service: &Value, pod: &Value, addresses: Vec<&str>, node: Option<&Va
 }
 
 /// What endpoints tell of a pod; of one without an address nothing but its name.
-fn lean_pod(pod: &mut Value) {
-    let metadata = &pod["metadata"];
-    let mut lean = json!({"metadata": {"name": metadata["name"], "namespace": metadata["namespace"]}});
-    if can_be_reached(pod) {
-        for field in ["uid", "labels", "deletionTimestamp"] {
-            lean["metadata"][field] = metadata[field].clone();
-        }
-        for field in ["nodeName", "hostname", "subdomain"] {
-            lean["spec"][field] = pod["spec"][field].clone();
-        }
-        for list in ["containers", "initContainers"] {
-            let ports =
-                |container: &Value| json!({"restartPolicy": container["restartPolicy"], "ports": container["ports"]});
-            let with_ports = meta::items_at(pod, &["spec", list]).iter().filter(|c| !c["ports"].is_null());
-            lean["spec"][list] = with_ports.map(ports).collect();
-        }
-        let ready = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "Ready");
-        lean["status"] = json!({
-            "conditions": ready.map(|c| json!({"type": c["type"], "status": c["status"]})).collect::<Vec<_>>(),
-            "podIPs": addresses(pod).into_iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
-        });
+fn lean_pod(pod: &Value) -> Option<Value> {
+    if !can_be_reached(pod) {
+        return None;
     }
-    *pod = lean;
+    let mut spec = mirror::part(&pod["spec"], &["nodeName", "hostname", "subdomain"]);
+    for list in ["containers", "initContainers"] {
+        let with_ports = meta::items_at(pod, &["spec", list]).iter().filter(|c| !c["ports"].is_null());
+        spec[list] = with_ports.map(|container| mirror::part(container, &["restartPolicy", "ports"])).collect();
+    }
+    let ready = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "Ready");
+    let status = json!({
+        "conditions": ready.map(|c| json!({"type": c["type"], "status": c["status"]})).collect::<Vec<_>>(),
+        "podIPs": addresses(pod).into_iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
+    });
+    let metadata = mirror::metadata(pod, &["name", "namespace", "uid", "labels", "deletionTimestamp"]);
+    Some(json!({"metadata": metadata, "spec": spec, "status": status}))
 }

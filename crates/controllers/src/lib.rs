@@ -14,6 +14,7 @@ mod endpoint_mirror;
 mod endpoint_slices;
 mod endpoints;
 mod event;
+mod feed;
 mod garbage;
 mod graph;
 mod kinds;
@@ -70,8 +71,10 @@ impl Controllers {
         let mut tasks = JoinSet::new();
         let agent = |name: &str| client.clone().with_user_agent(&format!("kube-controller-manager/{name}"));
         let client = |name: &str| agent(name).unwrap_or_else(|_| client.clone());
-        let start = |tasks: &mut JoinSet<()>, client: Client, controller: Box<dyn control::Controller>| {
-            tasks.spawn(control::run(client, controller, stop.clone()));
+        let mut feeds = feed::Feeds::default();
+        let mut start = |tasks: &mut JoinSet<()>, client: Client, controller: Box<dyn control::Controller>| {
+            let events = feeds.follow(&controller.sources());
+            tasks.spawn(control::run(client, controller, events, stop.clone()));
         };
         let (resources, keep) = resources::follow(client("discovery"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(keep).map(drop));
@@ -103,6 +106,8 @@ impl Controllers {
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         let server = client("").with_user_agent("kube-apiserver").unwrap_or_else(|_| client(""));
         start(&mut tasks, server, Box::new(definitions::Definitions));
+        let feeds = feeds.run(client("shared-informers"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(feeds).map(drop));
         let collect = garbage::run(client("generic-garbage-collector"), resources);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));
         Controllers { tasks, stop }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::NODES;
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 
 /// Condition, the status of it that matters, the taint's key.
 const CAUSES: [(&str, &str, &str); 6] = [
@@ -71,8 +71,7 @@ fn taint(key: &str) -> Value {
 }
 
 /// Nodes tell long lists of images and numbers, which nobody here reads.
-pub fn lean(node: &mut Value) {
-    if let Some(status) = node["status"].as_object_mut() {
-        status.retain(|field, _| field == "conditions");
-    }
+pub fn lean(node: &Value) -> Option<Value> {
+    let status = mirror::part(&node["status"], &["conditions"]);
+    Some(json!({"metadata": node["metadata"], "spec": node["spec"], "status": status}))
 }

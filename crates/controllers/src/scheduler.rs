@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::{LEASES, NODES, PODS};
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 use crate::{node_taints, selector};
 
 pub const NAME: &str = "default-scheduler";
@@ -41,31 +41,29 @@ impl Controller for Scheduler {
 
     fn sources(&self) -> Vec<Source> {
         vec![
-            Source::fields(PODS, "spec.nodeName=,spec.schedulerName=default-scheduler"),
+            Source::all(PODS).lean(|pod| wants_node(pod).then(|| lean(pod))),
             Source::all(NODES).lean(node_taints::lean),
-            Source::fields(PODS, "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed").lean(|pod| {
-                *pod = json!({
-                    "metadata": {"name": meta::name(pod), "namespace": meta::namespace(pod)},
-                    "spec": {"nodeName": pod["spec"]["nodeName"]},
-                });
+            Source::all(PODS).lean(|pod| {
+                let node = meta::text_at(pod, &["spec", "nodeName"]);
+                let counts = !node.is_empty() && !is_over(pod);
+                counts.then(|| json!({"spec": {"nodeName": node}}))
             }),
             Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}")).lean(|lease| {
-                *lease = json!({"metadata": {"name": meta::name(lease), "namespace": meta::namespace(lease)}});
+                Some(json!({"metadata": {"name": meta::name(lease), "namespace": meta::namespace(lease)}}))
             }),
         ]
     }
 
     fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key> {
-        let key = |pod: &Value| (meta::namespace(pod).to_string(), meta::name(pod).to_string());
         match source {
-            WAITING => vec![key(object)],
-            ALL_NODES | LEASED => seen[WAITING].iter().map(key).collect(),
+            WAITING => vec![mirror::key_of(object)],
+            ALL_NODES | LEASED => seen[WAITING].keys().cloned().collect(),
             _ => Vec::new(),
         }
     }
 
     fn decide(&self, (namespace, name): &Key, seen: &[Mirror]) -> Vec<Action> {
-        let Some(pod) = seen[WAITING].get(namespace, name).filter(|pod| wants_node(pod)) else { return Vec::new() };
+        let Some(pod) = seen[WAITING].get(namespace, name) else { return Vec::new() };
         let mut against: BTreeMap<String, usize> = BTreeMap::new();
         let mut takers = Vec::new();
         let is_alive = |node: &&Value| seen[LEASED].get(LEASE_NAMESPACE, meta::name(node)).is_some();
@@ -90,12 +88,26 @@ impl Controller for Scheduler {
 }
 
 fn wants_node(pod: &Value) -> bool {
-    let finished = matches!(meta::text_at(pod, &["status", "phase"]), "Succeeded" | "Failed");
     meta::text_at(pod, &["spec", "nodeName"]).is_empty()
         && meta::text_at(pod, &["spec", "schedulerName"]) == NAME
         && meta::items_at(pod, &["spec", "schedulingGates"]).is_empty()
         && !meta::is_deleting(pod)
-        && !finished
+        && !is_over(pod)
+}
+
+fn is_over(pod: &Value) -> bool {
+    matches!(meta::text_at(pod, &["status", "phase"]), "Succeeded" | "Failed")
+}
+
+/// What is read of a pod that waits.
+fn lean(pod: &Value) -> Value {
+    let spec = ["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"];
+    let scheduled = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "PodScheduled");
+    json!({
+        "metadata": mirror::metadata(pod, &["name", "namespace", "uid", "generation"]),
+        "spec": mirror::part(&pod["spec"], &spec),
+        "status": {"conditions": scheduled.collect::<Vec<_>>()},
+    })
 }
 
 /// Why a node does not take a pod, in the scheduler's own words.

@@ -29,7 +29,7 @@ impl Controller for ServiceCidrs {
     fn sources(&self) -> Vec<Source> {
         vec![
             Source::all(SERVICE_CIDRS),
-            Source::all(IP_ADDRESSES).lean(|address| *address = json!({"metadata": {"name": meta::name(address)}})),
+            Source::all(IP_ADDRESSES).lean(|address| Some(json!({"metadata": {"name": meta::name(address)}}))),
         ]
     }
 

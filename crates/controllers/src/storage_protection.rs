@@ -10,7 +10,7 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{ATTRIBUTES_CLASSES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS};
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 
 const OF_CLAIMS: &str = "kubernetes.io/pvc-protection";
 const OF_VOLUMES: &str = "kubernetes.io/pv-protection";
@@ -120,16 +120,16 @@ impl Controller for AttributesProtection {
 }
 
 /// Of claims and volumes only the classes that they have, had or are to have.
-fn lean_attributes(object: &mut Value) {
+fn lean_attributes(object: &Value) -> Option<Value> {
     let paths = [
         "/spec/volumeAttributesClassName",
         "/status/currentVolumeAttributesClassName",
         "/status/modifyVolumeStatus/targetVolumeAttributesClassName",
     ];
     let classes: Vec<Value> = paths.iter().filter_map(|path| object.pointer(path)).cloned().collect();
-    *object = json!({
+    Some(json!({
         "metadata": {"name": meta::name(object), "namespace": meta::namespace(object)}, "spec": classes,
-    });
+    }))
 }
 
 impl Controller for VolumeProtection {
@@ -176,11 +176,9 @@ fn without(object: &Value, finalizer: &str) -> Option<Value> {
     Some(freed)
 }
 
-fn lean(pod: &mut Value) {
-    if let Some(spec) = pod["spec"].as_object_mut() {
-        spec.retain(|field, _| matches!(field.as_str(), "volumes" | "nodeName"));
-    }
-    if let Some(status) = pod["status"].as_object_mut() {
-        status.retain(|field, _| field == "phase");
-    }
+fn lean(pod: &Value) -> Option<Value> {
+    claims_of(pod).next()?;
+    let metadata = mirror::metadata(pod, &["name", "namespace"]);
+    let spec = mirror::part(&pod["spec"], &["volumes", "nodeName"]);
+    Some(json!({"metadata": metadata, "spec": spec, "status": mirror::part(&pod["status"], &["phase"])}))
 }

@@ -16,7 +16,9 @@ use crate::{
 #[track_caller]
 fn check(controller: &dyn Controller, seen: &[&[Value]], want: &[&str]) {
     assert_eq!(controller.sources().len(), seen.len(), "{} watches other sources", controller.name());
-    let mirrors: Vec<Mirror> = seen.iter().map(|objects| mirror(objects)).collect();
+    let sources = controller.sources();
+    let mirrors: Vec<Mirror> =
+        seen.iter().zip(&sources).map(|(objects, of)| fill(Mirror::new(of.lean), objects)).collect();
     let mut keys: Vec<_> = seen
         .iter()
         .enumerate()
@@ -34,10 +36,13 @@ fn check(controller: &dyn Controller, seen: &[&[Value]], want: &[&str]) {
 }
 
 fn mirror(objects: &[Value]) -> Mirror {
-    let mut mirror = Mirror::default();
+    fill(Mirror::default(), objects)
+}
+
+fn fill(mut mirror: Mirror, objects: &[Value]) -> Mirror {
     mirror.follow(Event::Init);
     for object in objects {
-        mirror.follow(Event::InitApplied(Dynamic(object.clone())));
+        mirror.follow(Event::InitApplied(Arc::new(Dynamic(object.clone()))));
     }
     mirror.follow(Event::InitDone);
     mirror

@@ -13,8 +13,9 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 use crate::selector;
+use crate::storage_protection::claims_of;
 
 const COMPONENT: &str = "persistentvolume-controller";
 
@@ -71,10 +72,10 @@ impl Controller for VolumeBinder {
             Source::all(PERSISTENT_VOLUME_CLAIMS),
             Source::all(PERSISTENT_VOLUMES),
             Source::all(STORAGE_CLASSES),
-            Source::fields(PODS, "spec.nodeName=").lean(|pod| {
-                let volumes = pod["spec"]["volumes"].take();
-                let (name, namespace) = (meta::name(pod), meta::namespace(pod));
-                *pod = json!({"metadata": {"name": name, "namespace": namespace}, "spec": {"volumes": volumes}});
+            Source::all(PODS).lean(|pod| {
+                let waits = meta::text_at(pod, &["spec", "nodeName"]).is_empty() && claims_of(pod).next().is_some();
+                let metadata = || mirror::metadata(pod, &["name", "namespace"]);
+                waits.then(|| json!({"metadata": metadata(), "spec": mirror::part(&pod["spec"], &["volumes"])}))
             }),
         ]
     }
@@ -104,8 +105,7 @@ impl Controller for VolumeBinder {
             ALL_CLASSES => unbound().collect(),
             _ => {
                 let namespace = meta::namespace(object);
-                let claims = crate::storage_protection::claims_of(object);
-                claims.map(|claim| (namespace.to_string(), claim)).collect()
+                claims_of(object).map(|claim| (namespace.to_string(), claim)).collect()
             }
         }
     }
@@ -448,7 +448,7 @@ fn waits_for_pod(claim: &Value, seen: &Seen) -> bool {
 }
 
 fn waiting_pods<'a>(claim: &'a Value, seen: &Seen<'a>) -> Vec<&'a str> {
-    let uses = |pod: &&Value| crate::storage_protection::claims_of(pod).any(|name| name == meta::name(claim));
+    let uses = |pod: &&Value| claims_of(pod).any(|name| name == meta::name(claim));
     seen.0[WAITING_PODS].of_namespace(meta::namespace(claim)).filter(uses).map(meta::name).collect()
 }
 

@@ -56,8 +56,9 @@ const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Blocks of sorted files the engine keeps in memory. Small: expectations are judged with it, values are not read again.
 const BLOCK_CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Threads that flush and compact.
-const ENGINE_THREADS: usize = 2;
+/// Threads that flush and compact. With several, one hands compactions back to the others without a pause, for as long as
+/// one runs.
+const ENGINE_THREADS: usize = 1;
 
 /// The file in the directory that says which layout this is, and what it says.
 const FORMAT_FILE: &str = "format";
@@ -385,7 +386,7 @@ impl Files {
         if staged.is_empty() {
             return Ok(());
         }
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
         for (key, staged) in staged {
             match staged {
                 Some(staged) => batch.insert(&self.items, key, staged.stored),
