@@ -138,6 +138,8 @@ fn make(tape: &mut Tape, schema: &Schema, shape: &Shape, depth: usize) -> Value 
         Shape::Duration => tape.one_of(&["0s", "1m0s", "-1.5s"]).into(),
         Shape::Quantity => tape.one_of(&["0", "1", "500m", "1Gi", "1e3", "-2"]).into(),
         Shape::IntOrString => tape.one_of(&[json!(0), json!(80), json!("http"), json!("50%")]),
+        // Built-in kinds have none of these two.
+        Shape::Deduced | Shape::Scalar => tape.one_of(&[json!(1), json!("a"), json!(true)]),
         Shape::Any => tape.one_of(&[json!({"a": 1}), json!({"b": [{"c": null}]}), json!({}), json!({"a": {"b": "2"}})]),
         Shape::Struct(of) => make_struct(tape, schema, *of, depth + 1),
         Shape::StructOr(of, other) => match (other, tape.chance(128)) {

@@ -10,8 +10,6 @@ pub mod tape;
 pub mod texts;
 pub mod values;
 
-/// The path of the source file is the command's: it is no part of a library.
-
 /// A property, held against any bytes.
 pub struct Target {
     /// The name of its folder in `corpus`, and of its test.

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use api::jsonpath::JsonPath;
 use api::options::{Preconditions, Propagation, VersionMatch};
 use api::selector::{FieldTerm, Op, Requirement};
 use api::{Ask, DeleteOptions, FieldSelector, LabelSelector, ListOptions, Query, Target, Verb, WriteOptions};
@@ -285,6 +286,7 @@ pub fn jsonpath(bytes: &[u8]) {
     });
     let Some(path) = text(bytes).and_then(|text| JsonPath::parse(text).ok()) else { return };
     assert_eq!(path.print(&OBJECT), path.print(&OBJECT));
+    let _ = path.find(&OBJECT);
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
