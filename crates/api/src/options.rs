@@ -113,7 +113,8 @@ impl ListOptions {
             return Err(Status::invalid("meta.k8s.io", "ListOptions", "", causes));
         }
         let continue_token = query.get("continue").unwrap_or_default().to_string();
-        let resource_version = match continue_token.is_empty() {
+        // What goes on where it was knows its revision; a watch goes on nowhere.
+        let resource_version = match continue_token.is_empty() || watch {
             true => revision(text, watch)?,
             false => revision(text, watch).ok().flatten(),
         };
@@ -460,6 +461,10 @@ mod tests {
     fn refusals_read_like_the_real_ones() {
         let list = |query: &str| ListOptions::parse(&Query::parse(query));
         check(list("limit=abc"), r#"strconv.ParseInt: parsing "abc": invalid syntax"#);
+        check(
+            list("watch=1&continue=abc&resourceVersion=x"),
+            r#"resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#,
+        );
         check(
             list("resourceVersionMatch=Bogus"),
             r#"ListOptions.meta.k8s.io "" is invalid: [resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided, resourceVersionMatch: Unsupported value: "Bogus": supported values: "Exact", "NotOlderThan", ""]"#,
