@@ -3,6 +3,7 @@
 //! Never part of the product.
 
 mod changes;
+pub mod definitions;
 pub mod generate;
 pub mod patches;
 pub mod requests;
@@ -34,6 +35,7 @@ pub const ALL: &[Target] = &[
     Target { name: "strategic", check: patches::strategic },
     Target { name: "differences", check: patches::differences },
     Target { name: "apply", check: patches::apply },
+    Target { name: "definitions", check: definitions::definitions },
     Target { name: "asks", check: texts::asks },
     Target { name: "tokens", check: requests::tokens },
     Target { name: "changes", check: requests::changes },

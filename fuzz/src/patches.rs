@@ -77,15 +77,15 @@ pub fn apply(bytes: &[u8]) {
 const STEPS_MAX: usize = 8;
 
 /// One write by one manager.
-struct Step<'a> {
-    kind: &'a Kind,
-    manager: &'a str,
-    now: &'a str,
+pub struct Step<'a> {
+    pub kind: &'a Kind,
+    pub manager: &'a str,
+    pub now: &'a str,
 }
 
 impl Step<'_> {
     /// The object after an apply; `None` where it was refused or changed nothing.
-    fn apply(&self, live: Option<&Value>, config: &Value, force: bool) -> Option<Value> {
+    pub fn apply(&self, live: Option<&Value>, config: &Value, force: bool) -> Option<Value> {
         let new = match self.merged(live, config, force) {
             Ok(new) => new?,
             Err(ApplyError::Conflict(_)) if force => panic!("a forced apply has no conflicts: {config}"),

@@ -44,12 +44,15 @@ pub fn objects(bytes: &[u8]) {
 /// An object is the same after every way through JSON and protobuf, and once it is tidied it stays so.
 pub fn stays(kind: &Kind, object: &Value) {
     let text = object.to_string();
+    let tidied = kind.tidy(object.clone()).expect("what is read is of its types");
+    // Custom resources are put in their order only when they are tidied.
+    let written = |read: Value| if kind.is_custom() { kind.tidy(read).expect("it is of its types") } else { read };
+    let want = if kind.is_custom() { tidied.to_string() } else { text.clone() };
     let again = kind.decode(text.as_bytes()).expect("what is written is read");
     assert_eq!(again.strict, Vec::<String>::new(), "{text}");
-    assert_eq!(again.object.to_string(), text);
+    assert_eq!(written(again.object).to_string(), want);
     let again = kind.normalize(object.clone()).expect("what is read is normal");
-    assert_eq!(again.object.to_string(), text);
-    let tidied = kind.tidy(object.clone()).expect("what is read is of its types");
+    assert_eq!(written(again.object).to_string(), want);
     let tidied_text = tidied.to_string();
     assert_eq!(kind.tidy(tidied.clone()).map(|twice| twice.to_string()), Ok(tidied_text.clone()));
     // An object may say that it is of another kind than it is: that is for the server to refuse.

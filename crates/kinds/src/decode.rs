@@ -653,7 +653,7 @@ fn position(fields: &[Field], key: &str, likely: usize) -> Option<usize> {
 }
 
 /// As Go prints it: a whole number has no `.0`.
-fn number(n: f64) -> Value {
+pub(crate) fn number(n: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if n.fract() == 0.0 && n.abs() <= EXACT { Value::from(n as i64) } else { Value::from(n) }
 }

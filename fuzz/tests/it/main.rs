@@ -133,6 +133,7 @@ targets!(
     strategic,
     differences,
     apply,
+    definitions,
     asks,
     tokens,
     changes,

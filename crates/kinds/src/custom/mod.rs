@@ -359,7 +359,7 @@ impl Custom {
 
     pub(crate) fn normalize(&self, kind: &Kind, mut object: Value) -> Result<Decoded, DecodeError> {
         let mut strict = Vec::new();
-        prune::go_numbers(&mut object);
+        prune::numbers(&mut object);
         let metadata = Metadata::of(&object)?;
         strict.extend(metadata.iter().flat_map(|metadata| metadata.noticed("metadata")));
         let given = object.text("kind");

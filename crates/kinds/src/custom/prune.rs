@@ -249,14 +249,14 @@ fn child(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Numbers as Go holds them: whole ones of 64 bits, and floats.
-pub fn go_numbers(value: &mut Value) {
+/// Numbers as Go holds those of which it knows no type: whole ones that fit as such, all others as floats.
+pub fn numbers(value: &mut Value) {
     match value {
-        Value::Number(number) if number.as_i64().is_none() && number.is_u64() => {
-            *value = number.as_f64().unwrap_or_default().into();
+        Value::Number(given) if given.as_i64().is_none() => {
+            *value = given.as_f64().map_or(Value::Null, crate::decode::number);
         }
-        Value::Array(items) => items.iter_mut().for_each(go_numbers),
-        Value::Object(fields) => fields.values_mut().for_each(go_numbers),
+        Value::Array(items) => items.iter_mut().for_each(numbers),
+        Value::Object(map) => map.values_mut().for_each(numbers),
         _ => {}
     }
 }

@@ -225,6 +225,25 @@ fn special_values_are_brought_into_gos_form() {
 }
 
 #[test]
+fn numbers_of_custom_resources_are_those_of_go() {
+    let schema = serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = serde_json::json!({
+        "spec": {
+            "group": "example.com",
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+        "status": {
+            "acceptedNames": {"plural": "widgets", "kind": "Widget"},
+            "conditions": [{"type": "NamesAccepted", "status": "True"}],
+        },
+    });
+    let kind = kinds::custom::kinds(&definition, 0).remove(0);
+    let read = kind.decode(br#"{"n":[1.0,1.50,1e3,0.1,9223372036854775807,-1.0E0,18446744073709551615]}"#).unwrap();
+    let want = "[1,1.5,1000,0.1,9223372036854775807,-1,1.8446744073709552e+19]";
+    assert_eq!(read.object["n"].to_string(), want);
+}
+
+#[test]
 fn depth_has_an_end() {
     let registry = kinds::builtin();
     let kind = registry.kind("apps", "v1", "controllerrevisions").unwrap();
