@@ -118,7 +118,7 @@ impl Step<'_> {
 
     fn writing<T>(&self, write: impl FnOnce(&Write) -> T) -> T {
         let api_version = self.kind.api_version();
-        let owned = managed::resets(&api_version, &self.kind.kind, "", self.kind.has_status());
+        let owned = managed::resets(&api_version, &self.kind.kind, "", self.kind.has_status(), self.kind.is_custom());
         write(&Write {
             manager: self.manager,
             api_version: &api_version,

@@ -11,7 +11,6 @@ use kinds::scalar;
 use serde_json::{Value, json};
 
 use crate::tape::Tape;
-use api::jsonpath::JsonPath;
 
 /// `METHOD TARGET`: a request line.
 pub fn paths(bytes: &[u8]) {
