@@ -1,4 +1,5 @@
 import com.google.gson.reflect.TypeToken;
+import io.kubernetes.client.ProtoClient;
 import io.kubernetes.client.common.KubernetesObject;
 import io.kubernetes.client.custom.V1Patch;
 import io.kubernetes.client.informer.ResourceEventHandler;
@@ -19,6 +20,8 @@ import io.kubernetes.client.openapi.models.V1OwnerReference;
 import io.kubernetes.client.openapi.models.V1PodSpec;
 import io.kubernetes.client.openapi.models.V1PodTemplateSpec;
 import io.kubernetes.client.openapi.models.V1Status;
+import io.kubernetes.client.proto.Meta;
+import io.kubernetes.client.proto.V1;
 import io.kubernetes.client.util.Config;
 import io.kubernetes.client.util.PatchUtils;
 import io.kubernetes.client.util.Watch;
@@ -65,6 +68,7 @@ public final class Calls {
     step("replaceWithOldVersion", Calls::replaceWithOldVersion);
     step("errorsAreParsed", Calls::errorsAreParsed);
     step("genericApi", Calls::genericApi);
+    step("protobuf", Calls::protobuf);
     step("deleteWithPropagation", Calls::deleteWithPropagation);
     // The client's idle threads would hold the program for a minute.
     System.exit(0);
@@ -240,6 +244,21 @@ public final class Calls {
     var gone = maps.get(NAMESPACE, "generic");
     same(gone.getHttpStatusCode(), 404);
     same(gone.getStatus().getReason(), "NotFound");
+  }
+
+  static void protobuf() throws Exception {
+    var proto = new ProtoClient(client);
+    String path = "/api/v1/namespaces/" + NAMESPACE + "/configmaps";
+    var made = V1.ConfigMap.newBuilder().putData("a", "1");
+    made.setMetadata(Meta.ObjectMeta.newBuilder().setName("protobuf").setNamespace(NAMESPACE));
+    same(proto.<V1.ConfigMap>create(made.build(), path, "v1", "ConfigMap").object.getDataMap(), Map.of("a", "1"));
+    var got = proto.<V1.ConfigMap>get(V1.ConfigMap.newBuilder(), path + "/protobuf").object;
+    same(got.getMetadata().getName(), "protobuf");
+    var list = proto.<V1.ConfigMapList>list(V1.ConfigMapList.newBuilder(), path + "?fieldSelector=metadata.name%3Dprotobuf");
+    same(list.object.getItemsCount(), 1);
+    same(proto.<V1.ConfigMap>get(V1.ConfigMap.newBuilder(), path + "/none").status.getReason(), "NotFound");
+    proto.<V1.ConfigMap>delete(V1.ConfigMap.newBuilder(), path + "/protobuf");
+    refused(404, "NotFound", () -> read("protobuf"));
   }
 
   static void deleteWithPropagation() throws Exception {

@@ -44,7 +44,8 @@ fn the_java_client() {
     check(
         || vec!["java".into(), "-cp".into(), java_class_path(), "Calls".into()],
         "makeNamespace createAndRead listInChunks select watchFromVersion watchMeets410 informer patchJson patchMerge \
-         patchStrategic serverSideApply replaceWithOldVersion errorsAreParsed genericApi deleteWithPropagation",
+         patchStrategic serverSideApply replaceWithOldVersion errorsAreParsed genericApi protobuf \
+         deleteWithPropagation",
     );
 }
 
@@ -54,8 +55,8 @@ fn kube_rs() {
         || vec![rust_calls()],
         "make_namespace create_and_read list_in_chunks list_metadata watch_from_version watch_meets_410 watcher \
          streaming_watcher metadata_watcher patch_json patch_merge patch_strategic server_side_apply \
-         replace_with_old_version scale_and_status evict typed_errors entry discover_and_use delete_with_propagation \
-         delete_collection",
+         replace_with_old_version scale_and_status evict typed_errors entry discover_and_use controller \
+         delete_with_propagation delete_collection",
     );
 }
 

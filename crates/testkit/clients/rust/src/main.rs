@@ -1,8 +1,10 @@
 //! kube-rs' calls, outside of any pod: one line a step, `ok NAME` or `FAIL NAME: why`.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -14,9 +16,12 @@ use kube::api::{
     WatchEvent, WatchParams,
 };
 use kube::core::Status;
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::finalizer;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Error, ResourceExt, discovery};
 use serde_json::{Value, from_value, json};
+use tokio::sync::mpsc::Sender;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const NAMESPACE: &str = "rust";
@@ -46,7 +51,7 @@ async fn main() -> Outcome {
         make_namespace create_and_read list_in_chunks list_metadata watch_from_version watch_meets_410 watcher
         streaming_watcher metadata_watcher patch_json patch_merge patch_strategic server_side_apply
         replace_with_old_version scale_and_status evict typed_errors entry discover_and_use
-        delete_with_propagation delete_collection
+        controller delete_with_propagation delete_collection
     );
     Ok(())
 }
@@ -293,6 +298,38 @@ impl Calls {
         same(all.get("strategic").await?.data["spec"]["replicas"].as_i64(), Some(3))?;
         let list = all.list(&ListParams::default()).await?;
         same(list.iter().map(ResourceExt::name_any).collect(), vec!["strategic".to_owned()])
+    }
+
+    /// An operator: a loop that puts a finalizer on what it finds, acts, and cleans up before it lets go.
+    async fn controller(&self) -> Outcome {
+        let (tell, mut told) = tokio::sync::mpsc::channel(16);
+        let context = Arc::new((self.maps.clone(), tell));
+        let reconcile = async |object: Arc<ConfigMap>, context: Arc<(Api<ConfigMap>, Sender<String>)>| {
+            let act = async |event: finalizer::Event<ConfigMap>| {
+                let text = match event {
+                    finalizer::Event::Apply(object) => format!("apply {}", object.name_any()),
+                    finalizer::Event::Cleanup(object) => format!("clean up {}", object.name_any()),
+                };
+                let _ = context.1.send(text).await;
+                Ok::<_, Infallible>(Action::await_change())
+            };
+            finalizer::finalizer(&context.0, "example.com/kept", object, act).await
+        };
+        let config = watcher::Config::default().labels("controlled").streaming_lists();
+        let controller = Controller::new(self.maps.clone(), config);
+        let run = controller.run(reconcile, |_, _, _| Action::requeue(LIMIT), context);
+        let drive = async {
+            self.create("kept", json!({"controlled": "1"}), json!({})).await?;
+            same(told.recv().await.as_deref(), Some("apply kept"))?;
+            same(self.maps.get("kept").await?.finalizers(), &["example.com/kept".to_owned()])?;
+            self.maps.delete("kept", &DeleteParams::default()).await?;
+            while told.recv().await.ok_or("the loop ended")? != "clean up kept" {}
+            self.gone("kept").await
+        };
+        tokio::select! {
+            outcome = drive => outcome,
+            _ = run.for_each(|_| std::future::ready(())) => Err("the loop ended".into()),
+        }
     }
 
     async fn delete_with_propagation(&self) -> Outcome {
