@@ -1,6 +1,6 @@
 //! The encodings of a body: JSON as Go writes it, and YAML. Never guesses: the caller says which.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -17,6 +17,92 @@ pub fn to_json(value: &impl Serialize) -> Vec<u8> {
         unreachable!("objects always have JSON: {error}");
     }
     out
+}
+
+/// The same of a value, for which nothing has to be asked: objects are written for every one that is stored.
+pub fn value_to_json(value: &Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    write_value(&mut out, value);
+    out
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Number(number) => {
+            // Writing to memory cannot fail.
+            let _ = write!(out, "{number}");
+        }
+        Value::String(text) => write_text(out, text),
+        Value::Array(items) => {
+            let mut before = b'[';
+            for item in items {
+                out.push(std::mem::replace(&mut before, b','));
+                write_value(out, item);
+            }
+            out.extend_from_slice(if items.is_empty() { b"[]" } else { b"]" });
+        }
+        Value::Object(map) => {
+            let mut before = b'{';
+            for (key, value) in map {
+                out.push(std::mem::replace(&mut before, b','));
+                write_text(out, key);
+                out.push(b':');
+                write_value(out, value);
+            }
+            out.extend_from_slice(if map.is_empty() { b"{}" } else { b"}" });
+        }
+    }
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    /// Bytes that may have to be escaped.
+    const SPECIAL: [bool; 256] = {
+        let mut special = [false; 256];
+        let mut byte = 0;
+        while byte < 0x20 {
+            special[byte] = true;
+            byte += 1;
+        }
+        // The first byte of U+2028 and U+2029 among them.
+        let others = [b'"', b'\\', b'<', b'>', b'&', 0xe2];
+        let mut at = 0;
+        while at < others.len() {
+            special[others[at] as usize] = true;
+            at += 1;
+        }
+        special
+    };
+    out.push(b'"');
+    match text.bytes().any(|byte| SPECIAL[usize::from(byte)]) {
+        false => out.extend_from_slice(text.as_bytes()),
+        true => {
+            for c in text.chars() {
+                let short = match c {
+                    '"' => b'"',
+                    '\\' => b'\\',
+                    '\u{8}' => b'b',
+                    '\u{c}' => b'f',
+                    '\n' => b'n',
+                    '\r' => b'r',
+                    '\t' => b't',
+                    '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                        // Writing to memory cannot fail.
+                        let _ = write!(out, "\\u{:04x}", u32::from(c));
+                        continue;
+                    }
+                    c => {
+                        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                        continue;
+                    }
+                };
+                out.extend_from_slice(&[b'\\', short]);
+            }
+        }
+    }
+    out.push(b'"');
 }
 
 /// JSON with two spaces a level, as `?pretty` shows it.
@@ -127,6 +213,17 @@ mod tests {
             br#"{"a":"\u003cb\u003e\u0026\u2028"#.iter().chain("é\"}".as_bytes()).copied().collect::<Vec<_>>()
         );
         assert_eq!(to_pretty_json(&json!({"a": []})), b"{\n  \"a\": []\n}");
+    }
+
+    #[test]
+    fn values_are_written_as_anything_else() {
+        let all: String = (0..0x300).chain(0x2020..0x2030).filter_map(char::from_u32).collect();
+        for value in [
+            json!({"a": [], "b": {}, "c": [1, -2, 2.5, 1e300, u64::MAX, null, true], &*all: [all, false, ""]}),
+            json!(""),
+        ] {
+            assert_eq!(String::from_utf8(value_to_json(&value)), String::from_utf8(to_json(&value)));
+        }
     }
 
     #[test]

@@ -197,14 +197,14 @@ impl Apply<'_> {
         let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
         for manager in managers.fields.values() {
             let set = owned.entry(&manager.api_version).or_default();
-            *set = set.union(&manager.set);
+            *set = std::mem::take(set).union(manager.set.clone());
         }
         let first = owned.remove_entry(&*last.api_version);
         let mut at = View { schema: merged.schema.clone(), root: merged.root, object: merged.object.clone() };
         for (version, owned) in first.into_iter().chain(owned) {
             let converted = (self.engine.convert(&at.object, version), self.engine.convert(&pruned.object, version));
             let (Some(whole), Some(less)) = converted else { continue };
-            let keep = named(&less, &set_of(&less)).union(&named(&whole, &owned));
+            let keep = named(&less, &set_of(&less)).union(named(&whole, &owned));
             let gone = named(&whole, &set_of(&whole)).difference(&keep);
             let object = typed::remove(&whole.schema, Ref::Type(whole.root), &whole.object, &gone);
             pruned = View { schema: whole.schema.clone(), root: whole.root, object };

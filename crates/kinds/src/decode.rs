@@ -84,31 +84,36 @@ pub fn type_meta(json: &[u8]) -> Result<(String, String), DecodeError> {
     const GO_TYPE: &str =
         r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let text = String::from_utf8_lossy(json);
-    if let Some(error) = syntax::check(&text, DEPTH_MAX) {
-        return Err(DecodeError::Syntax(error));
-    }
-    let bad = |_: Stop| DecodeError::Syntax("invalid JSON".to_owned());
     let mut source = Bytes::new(&text);
+    match read_type_meta(&mut source, GO_TYPE) {
+        Ok(read) if source.at_end() => read,
+        // Go checks the syntax of the whole text first.
+        _ => Err(DecodeError::Syntax(syntax::check(&text, DEPTH_MAX).unwrap_or_else(|| "invalid JSON".to_owned()))),
+    }
+}
+
+/// What is not JSON is an error outside, what is of another type one inside.
+fn read_type_meta(source: &mut Bytes<'_>, go_type: &str) -> Result<Result<(String, String), DecodeError>, Stop> {
     let (mut api_version, mut kind, mut first_error) = (String::new(), String::new(), None);
-    match source.next().map_err(bad)? {
+    match source.next()? {
         Token::Null => {}
         Token::Object => {
             let mut first = true;
-            while let Some(key) = source.key(&mut first).map_err(bad)? {
+            while let Some(key) = source.key(&mut first)? {
                 let target = match &*key {
                     "apiVersion" => &mut api_version,
                     "kind" => &mut kind,
                     _ => {
-                        source.skip(1).map_err(bad)?;
+                        source.skip(1)?;
                         continue;
                     }
                 };
-                match source.next().map_err(bad)? {
+                match source.next()? {
                     Token::String(text) => *target = text.into_owned(),
                     Token::Null => {}
                     token => {
                         let what = token.go_name();
-                        source.skip_rest(token, 1).map_err(bad)?;
+                        source.skip_rest(token, 1)?;
                         first_error.get_or_insert(format!(
                             "json: cannot unmarshal {what} into Go struct field .{key} of type string"
                         ));
@@ -117,13 +122,14 @@ pub fn type_meta(json: &[u8]) -> Result<(String, String), DecodeError> {
             }
         }
         token => {
-            first_error = Some(format!("json: cannot unmarshal {} into Go value of type {GO_TYPE}", token.go_name()))
+            first_error = Some(format!("json: cannot unmarshal {} into Go value of type {go_type}", token.go_name()));
+            source.skip_rest(token, 0)?;
         }
     }
-    match first_error {
+    Ok(match first_error {
         Some(error) => Err(DecodeError::Type(error)),
         None => Ok((api_version, kind)),
-    }
+    })
 }
 
 /// What is wrong with a text that is not JSON, in Go's words; `None` where it is JSON.

@@ -2,7 +2,6 @@
 //! the format. Knows nothing of schemas or objects; `typed` makes sets of objects.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Number, Value};
@@ -13,7 +12,8 @@ use crate::kind::go_quote;
 /// `spec`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Set {
-    nodes: BTreeMap<Element, Node>,
+    /// In order, each element once. Most sets have few, and are read and built in order.
+    nodes: Vec<(Element, Node)>,
 }
 
 /// One step of a path.
@@ -50,6 +50,16 @@ struct Node {
     below: Set,
 }
 
+/// The children of a set that is being made.
+#[derive(Debug, Default)]
+pub(crate) struct Children(Vec<(Element, Node)>);
+
+impl Children {
+    pub fn push(&mut self, element: Element, member: bool, below: Set) {
+        self.0.push((element, Node { member, below }));
+    }
+}
+
 /// A path element that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -74,9 +84,7 @@ impl Set {
             let Some(element) = Element::parse(key)? else { continue };
             let empty = Map::new();
             let child = Set::parse_node(value.as_object().unwrap_or(&empty))?;
-            let place = node.below.nodes.entry(element).or_default();
-            place.member |= child.member;
-            place.below = place.below.union(&child.below);
+            node.below.node(element).merge(child);
         }
         // What has nothing below it is there for itself.
         node.member |= node.below.nodes.is_empty();
@@ -89,7 +97,7 @@ impl Set {
     }
 
     fn print_into(&self, member: bool) -> Map<String, Value> {
-        let mut out = Map::new();
+        let mut out = Map::with_capacity(self.nodes.len() + usize::from(member && !self.nodes.is_empty()));
         if member && !self.nodes.is_empty() {
             out.insert(".".to_owned(), Value::Object(Map::new()));
         }
@@ -111,7 +119,10 @@ impl Set {
     /// The empty path, the object itself, is nobody's and is not added.
     pub fn insert(&mut self, path: &[Element]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let node = self.nodes.entry(first.clone()).or_default();
+        let node = match self.find(first) {
+            Ok(at) => &mut self.nodes[at].1,
+            Err(_) => self.node(first.clone()),
+        };
         match rest {
             [] => node.member = true,
             rest => node.below.insert(rest),
@@ -122,18 +133,18 @@ impl Set {
         match path {
             [] => false,
             [last] => self.has_member(last),
-            [first, rest @ ..] => self.nodes.get(first).is_some_and(|node| node.below.has(rest)),
+            [first, rest @ ..] => self.get(first).is_some_and(|node| node.below.has(rest)),
         }
     }
 
     /// Is this direct child a member?
     pub(crate) fn has_member(&self, element: &Element) -> bool {
-        self.nodes.get(element).is_some_and(|node| node.member)
+        self.get(element).is_some_and(|node| node.member)
     }
 
     /// The part of the set below a direct child, when there is one.
     pub(crate) fn below(&self, element: &Element) -> Option<&Set> {
-        self.nodes.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
+        self.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
     }
 
     /// The direct children: whether each is a member itself and what is below it.
@@ -143,36 +154,68 @@ impl Set {
 
     pub(crate) fn set_child(&mut self, element: Element, member: bool, below: Set) {
         if member || !below.is_empty() {
-            self.nodes.insert(element, Node { member, below });
+            *self.node(element) = Node { member, below };
         }
+    }
+
+    /// A set of direct children that come in any order, each once.
+    pub(crate) fn of_children(mut children: Children) -> Set {
+        if !children.0.is_sorted_by(|(a, _), (b, _)| a < b) {
+            children.0.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        Set { nodes: children.0 }
     }
 
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    #[must_use]
-    pub fn union(&self, other: &Set) -> Set {
-        let mut out = self.clone();
-        for (element, theirs) in &other.nodes {
-            match out.nodes.get_mut(element) {
-                Some(ours) => {
-                    ours.member |= theirs.member;
-                    ours.below = ours.below.union(&theirs.below);
-                }
-                None => {
-                    out.nodes.insert(element.clone(), theirs.clone());
-                }
-            }
+    /// Where an element is, or would be.
+    fn find(&self, element: &Element) -> Result<usize, usize> {
+        match self.nodes.last() {
+            Some((last, _)) if last < element => Err(self.nodes.len()),
+            _ => self.nodes.binary_search_by(|(other, _)| other.cmp(element)),
         }
-        out
+    }
+
+    fn get(&self, element: &Element) -> Option<&Node> {
+        self.find(element).ok().map(|at| &self.nodes[at].1)
+    }
+
+    /// The node of an element, made where it is not there.
+    fn node(&mut self, element: Element) -> &mut Node {
+        let at = self.find(&element).unwrap_or_else(|at| {
+            self.nodes.insert(at, (element, Node::default()));
+            at
+        });
+        &mut self.nodes[at].1
+    }
+
+    #[must_use]
+    pub fn union(self, other: Set) -> Set {
+        if self.is_empty() {
+            return other;
+        }
+        let mut nodes = Vec::with_capacity(self.nodes.len() + other.nodes.len());
+        let mut theirs = other.nodes.into_iter().peekable();
+        for (element, mut node) in self.nodes {
+            while let Some(before) = theirs.next_if(|(other, _)| *other < element) {
+                nodes.push(before);
+            }
+            if let Some((_, same)) = theirs.next_if(|(other, _)| *other == element) {
+                node.merge(same);
+            }
+            nodes.push((element, node));
+        }
+        nodes.extend(theirs);
+        Set { nodes }
     }
 
     #[must_use]
     pub fn intersection(&self, other: &Set) -> Set {
         let mut out = Set::default();
         for (element, ours) in &self.nodes {
-            if let Some(theirs) = other.nodes.get(element) {
+            if let Some(theirs) = other.get(element) {
                 let below = ours.below.intersection(&theirs.below);
                 out.set_child(element.clone(), ours.member && theirs.member, below);
             }
@@ -182,34 +225,35 @@ impl Set {
 
     /// What is in this set and not in the other. A parent in the other takes nothing from its children here.
     #[must_use]
-    pub fn difference(&self, other: &Set) -> Set {
-        let mut out = Set::default();
-        for (element, ours) in &self.nodes {
-            match other.nodes.get(element) {
-                Some(theirs) => {
-                    let below = ours.below.difference(&theirs.below);
-                    out.set_child(element.clone(), ours.member && !theirs.member, below);
-                }
-                None => out.set_child(element.clone(), ours.member, ours.below.clone()),
-            }
-        }
-        out
+    pub fn difference(self, other: &Set) -> Set {
+        self.without(other, |ours, theirs| {
+            ours.member &= !theirs.member;
+            ours.below = std::mem::take(&mut ours.below).difference(&theirs.below);
+        })
     }
 
     /// As [`Set::difference`], but a member of the other takes all below it too.
     #[must_use]
-    pub fn difference_deep(&self, other: &Set) -> Set {
-        let mut out = Set::default();
-        for (element, ours) in &self.nodes {
-            match other.nodes.get(element) {
-                Some(theirs) if theirs.member => {}
-                Some(theirs) => {
-                    out.set_child(element.clone(), ours.member, ours.below.difference_deep(&theirs.below));
-                }
-                None => out.set_child(element.clone(), ours.member, ours.below.clone()),
+    pub fn difference_deep(self, other: &Set) -> Set {
+        self.without(other, |ours, theirs| match theirs.member {
+            true => *ours = Node::default(),
+            false => ours.below = std::mem::take(&mut ours.below).difference_deep(&theirs.below),
+        })
+    }
+
+    fn without(mut self, other: &Set, take: impl Fn(&mut Node, &Node)) -> Set {
+        let mut emptied = false;
+        for (element, theirs) in &other.nodes {
+            if let Ok(at) = self.find(element) {
+                let ours = &mut self.nodes[at].1;
+                take(ours, theirs);
+                emptied |= ours.is_empty();
             }
         }
-        out
+        if emptied {
+            self.nodes.retain(|(_, node)| !node.is_empty());
+        }
+        self
     }
 
     /// All members: on each level first the members themselves, then what is below each child.
@@ -232,6 +276,17 @@ impl Set {
             node.below.collect(prefix, out);
             prefix.pop();
         }
+    }
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+
+    fn merge(&mut self, other: Node) {
+        self.member |= other.member;
+        self.below = std::mem::take(&mut self.below).union(other.below);
     }
 }
 
@@ -308,7 +363,7 @@ impl Element {
 
     pub fn print(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
+            Element::Field(name) => ["f:", name].concat(),
             Element::Item(value) => format!("v:{}", go_json(value)),
             Element::Index(at) => format!("i:{at}"),
             Element::Key(fields) => {
@@ -525,12 +580,12 @@ mod tests {
     fn algebra() {
         let a = set(r#"{"f:a":{".":{},"f:x":{},"f:y":{}},"f:b":{}}"#);
         let b = set(r#"{"f:a":{".":{},"f:x":{}},"f:c":{}}"#);
-        check(&a.union(&b), r#"{"f:a":{".":{},"f:x":{},"f:y":{}},"f:b":{},"f:c":{}}"#);
+        check(&a.clone().union(b.clone()), r#"{"f:a":{".":{},"f:x":{},"f:y":{}},"f:b":{},"f:c":{}}"#);
         check(&a.intersection(&b), r#"{"f:a":{".":{},"f:x":{}}}"#);
-        check(&a.difference(&b), r#"{"f:a":{"f:y":{}},"f:b":{}}"#);
-        check(&a.difference(&Set::of(&["a"])), r#"{"f:a":{"f:x":{},"f:y":{}},"f:b":{}}"#);
-        check(&a.difference_deep(&Set::of(&["a"])), r#"{"f:b":{}}"#);
-        check(&a.difference_deep(&Set::of(&["a.x"])), r#"{"f:a":{".":{},"f:y":{}},"f:b":{}}"#);
+        check(&a.clone().difference(&b), r#"{"f:a":{"f:y":{}},"f:b":{}}"#);
+        check(&a.clone().difference(&Set::of(&["a"])), r#"{"f:a":{"f:x":{},"f:y":{}},"f:b":{}}"#);
+        check(&a.clone().difference_deep(&Set::of(&["a"])), r#"{"f:b":{}}"#);
+        check(&a.clone().difference_deep(&Set::of(&["a.x"])), r#"{"f:a":{".":{},"f:y":{}},"f:b":{}}"#);
     }
 
     #[test]

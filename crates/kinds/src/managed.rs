@@ -2,7 +2,7 @@
 //! decides by it, is in `apply`. Pure: the time comes with the request.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -225,7 +225,7 @@ pub fn from_scale(entries: &Value, scale: &Value, api_version: &str, paths: Repl
         {
             let mut replicas = Set::default();
             replicas.insert(path);
-            owned.set = owned.set.difference(&replicas);
+            owned.set = std::mem::take(&mut owned.set).difference(&replicas);
         }
         if !owned.set.is_empty() {
             out.fields.insert(key, owned);
@@ -377,7 +377,7 @@ impl Managers {
             }
             self.fields.remove(&key);
             if let Some(merged) = self.fields.get_mut(&bucket) {
-                merged.set = merged.set.union(&owned.set);
+                merged.set = std::mem::take(&mut merged.set).union(owned.set);
             }
             count -= 1;
             if let Some(time) = self.times.get(&key).cloned() {
@@ -388,7 +388,8 @@ impl Managers {
 
     pub fn strip(&mut self, key: &str) {
         let Some(owned) = self.fields.get_mut(key) else { return };
-        owned.set = owned.set.difference(&Set::of(STRIPPED));
+        static STRIPPED: LazyLock<Set> = LazyLock::new(|| Set::of(self::STRIPPED));
+        owned.set = std::mem::take(&mut owned.set).difference(&STRIPPED);
         if owned.set.is_empty() {
             self.fields.remove(key);
         }
@@ -435,7 +436,7 @@ impl<'a> Engine<'a> {
         // The fields are first taken from all others, from earlier updates of the same manager too: whether the request
         // then owns anything tells whether it changed anything.
         let changes = self.change_owners(old, new, &mut managers, CURRENT_OPERATION);
-        let set = write.owned.apply(changes.modified.union(&changes.added));
+        let set = write.owned.apply(changes.modified.union(changes.added));
         managers.fields.insert(
             CURRENT_OPERATION.to_owned(),
             Owned { set, api_version: write.api_version.to_owned(), applied: false },
@@ -444,7 +445,7 @@ impl<'a> Engine<'a> {
         if let Some(mut current) = managers.fields.remove(CURRENT_OPERATION) {
             let key = manager_key(non_empty(manager), false, write.api_version, write.subresource);
             if let Some(previous) = managers.fields.get(&key) {
-                current.set = current.set.union(&previous.set);
+                current.set = current.set.union(previous.set.clone());
             }
             managers.fields.insert(key.clone(), current);
             managers.times.insert(key, write.now.to_owned());
@@ -477,7 +478,7 @@ impl<'a> Engine<'a> {
         let (changes, taken) = self.changes(old, new, managers, current);
         for (key, Taken { changed, removed }) in taken {
             if let Some(owned) = managers.fields.get_mut(&key) {
-                owned.set = owned.set.difference(&changed).difference(&removed);
+                owned.set = std::mem::take(&mut owned.set).difference(&changed).difference(&removed);
             }
         }
         managers.fields.retain(|_, owned| !owned.set.is_empty());
@@ -493,6 +494,9 @@ impl<'a> Engine<'a> {
         current: &str,
     ) -> (Comparison, BTreeMap<String, Taken>) {
         let own = self.filter(typed::compare(self.schema, Ref::Type(self.root), old, new));
+        if managers.fields.keys().all(|key| key == current) {
+            return (own, BTreeMap::new());
+        }
         let mut versions: BTreeMap<&str, Comparison> = BTreeMap::from([(self.write.api_version, own.clone())]);
         let mut taken = BTreeMap::new();
         for (key, owned) in managers.fields.iter().filter(|(key, _)| *key != current) {
@@ -503,7 +507,7 @@ impl<'a> Engine<'a> {
                 versions.insert(&owned.api_version, self.filter(changes));
             }
             let Some(changes) = versions.get(&*owned.api_version) else { continue };
-            let changed = owned.set.intersection(&changes.modified.union(&changes.added));
+            let changed = owned.set.intersection(&changes.modified).union(owned.set.intersection(&changes.added));
             taken.insert(key.clone(), Taken { changed, removed: changes.removed.clone() });
         }
         (own, taken)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::decode;
-use crate::fieldset::{Element, Set, same_values};
+use crate::fieldset::{Children, Element, Set, same_values};
 use crate::schema::{Field, ListType, MapType, Omit, Schema, Shape, Type, TypeId};
 use crate::strategic::{go_print, go_syntax, go_type};
 
@@ -121,6 +121,20 @@ fn find<'a>(fields: &'a Type, name: &str) -> Option<&'a Field> {
     fields.fields.iter().find(|field| *field.name == *name)
 }
 
+/// The same, where most names come in the order of the fields: `likely` is where the next one probably is.
+fn child_near<'a>(fields: Option<&'a Type>, rest: Option<Ref<'a>>, name: &str, likely: &mut usize) -> Option<Ref<'a>> {
+    let found = fields.and_then(|fields| {
+        let all = &fields.fields;
+        let (before, after) = all.split_at((*likely).min(all.len()));
+        let at = after.iter().position(|field| *field.name == *name).map(|at| at + before.len());
+        at.or_else(|| before.iter().position(|field| *field.name == *name)).map(|at| (at, &all[at]))
+    });
+    if let Some((at, _)) = found {
+        *likely = at + 1;
+    }
+    found.map(|(_, field)| Ref::Shape(&field.shape, field.map_type)).or(rest)
+}
+
 fn child<'a>(fields: Option<&'a Type>, rest: Option<Ref<'a>>, name: &str) -> Option<Ref<'a>> {
     let field = fields.and_then(|fields| find(fields, name));
     field.map(|field| Ref::Shape(&field.shape, field.map_type)).or(rest)
@@ -190,20 +204,30 @@ pub fn validate(schema: &Schema, ty: Ref, value: &Value, allow_duplicates: bool)
     }
 }
 
-struct Validate<'a> {
+struct Validate<'a, 'v> {
     schema: &'a Schema,
     allow_duplicates: bool,
-    path: Vec<Element>,
+    path: Vec<Step<'v>>,
     errors: Vec<String>,
 }
 
-impl<'a> Validate<'a> {
+/// A step of the way to a value, which is told only where something is wrong.
+enum Step<'v> {
+    Field(&'v str),
+    Item(Element),
+}
+
+impl<'a, 'v> Validate<'a, 'v> {
     fn error(&mut self, message: String) {
-        let path: String = self.path.iter().map(Element::to_string).collect();
+        let print = |step: &Step| match step {
+            Step::Field(name) => Element::field(*name).to_string(),
+            Step::Item(element) => element.to_string(),
+        };
+        let path: String = self.path.iter().map(print).collect();
         self.errors.push(if path.is_empty() { message } else { format!("{path}: {message}") });
     }
 
-    fn visit(&mut self, ty: Ref<'a>, value: &Value) {
+    fn visit(&mut self, ty: Ref<'a>, value: &'v Value) {
         match ty.atom(self.schema, ty.form(Some(value))) {
             Atom::Scalar(scalar) => {
                 if let Some(message) = scalar_error(scalar, value) {
@@ -218,9 +242,10 @@ impl<'a> Validate<'a> {
             Atom::Map { fields, rest, .. } => match value {
                 Value::Null => {}
                 Value::Object(map) => {
+                    let mut likely = 0;
                     for (key, value) in map {
-                        self.path.push(Element::field(key));
-                        match child(fields, rest, key) {
+                        self.path.push(Step::Field(key));
+                        match child_near(fields, rest, key, &mut likely) {
                             Some(ty) => self.visit(ty, value),
                             None => {
                                 // The first of a struct is told, not all.
@@ -237,7 +262,7 @@ impl<'a> Validate<'a> {
         }
     }
 
-    fn visit_items(&mut self, item: Ref<'a>, list: &ListType, items: &[Value]) {
+    fn visit_items(&mut self, item: Ref<'a>, list: &ListType, items: &'v [Value]) {
         let mut seen = BTreeSet::new();
         for (at, value) in items.iter().enumerate() {
             let element = match list {
@@ -247,10 +272,10 @@ impl<'a> Validate<'a> {
                     Err(message) => return self.error(format!("element {at}: {message}")),
                 },
             };
-            if !seen.insert(element.clone()) && !self.allow_duplicates {
+            if !self.allow_duplicates && !seen.insert(element.clone()) {
                 self.error(format!("duplicate entries for key {element}"));
             }
-            self.path.push(element);
+            self.path.push(Step::Item(element));
             self.visit(item, value);
             self.path.pop();
         }
@@ -334,112 +359,163 @@ impl<'a> SetOf<'a> {
 
 /// What of `new` is different from `old`.
 pub fn compare(schema: &Schema, ty: Ref, old: &Value, new: &Value) -> Comparison {
-    let mut walk = Compare { schema, path: Vec::new(), out: Comparison::default() };
-    walk.visit(ty, Some(old), Some(new));
-    walk.out
+    Compare { schema }.visit(ty, Some(old), Some(new)).below
 }
 
 struct Compare<'a> {
     schema: &'a Schema,
-    path: Vec<Element>,
-    out: Comparison,
 }
 
-impl<'a> Compare<'a> {
-    fn visit(&mut self, ty: Ref<'a>, old: Option<&Value>, new: Option<&Value>) {
-        let leaf = match forms(ty, old, new) {
-            (form, None) => self.visit_as(ty, form, old, new),
-            (first, Some(second)) => {
-                self.visit_as(ty, first, old, new);
-                self.visit_as(ty, second, old, new)
+/// What is different at one place: the place itself, and what is below it.
+#[derive(Default)]
+struct Difference {
+    removed: bool,
+    modified: bool,
+    added: bool,
+    below: Comparison,
+}
+
+/// The differences of the children of one place.
+#[derive(Default)]
+struct Differences {
+    removed: Children,
+    modified: Children,
+    added: Children,
+}
+
+impl Differences {
+    fn add(&mut self, element: impl Fn() -> Element, child: Difference) {
+        let Difference { removed, modified, added, below } = child;
+        let all = [
+            (&mut self.removed, removed, below.removed),
+            (&mut self.modified, modified, below.modified),
+            (&mut self.added, added, below.added),
+        ];
+        for (to, member, below) in all {
+            if member || !below.is_empty() {
+                to.push(element(), member, below);
             }
-        };
-        match (old, new) {
-            _ if leaf => {}
-            (None, _) => self.out.added.insert(&self.path),
-            (_, None) => self.out.removed.insert(&self.path),
-            _ => {}
         }
     }
 
-    /// Was it a leaf?
-    fn visit_as(&mut self, ty: Ref<'a>, form: Form, old: Option<&Value>, new: Option<&Value>) -> bool {
+    fn difference(self) -> Difference {
+        let Differences { removed, modified, added } = self;
+        let below = Comparison {
+            removed: Set::of_children(removed),
+            modified: Set::of_children(modified),
+            added: Set::of_children(added),
+        };
+        Difference { below, ..Difference::default() }
+    }
+}
+
+impl<'a> Compare<'a> {
+    fn visit(&self, ty: Ref<'a>, old: Option<&Value>, new: Option<&Value>) -> Difference {
+        let (mut out, leaf) = match forms(ty, old, new) {
+            (form, None) => self.visit_as(ty, form, old, new),
+            (first, Some(second)) => {
+                let (first, _) = self.visit_as(ty, first, old, new);
+                let (second, leaf) = self.visit_as(ty, second, old, new);
+                (first.and(second), leaf)
+            }
+        };
+        if !leaf {
+            out.added |= old.is_none();
+            out.removed |= old.is_some() && new.is_none();
+        }
+        out
+    }
+
+    /// And was it a leaf?
+    fn visit_as(&self, ty: Ref<'a>, form: Form, old: Option<&Value>, new: Option<&Value>) -> (Difference, bool) {
         match ty.atom(self.schema, form) {
-            Atom::Scalar(_) => self.leaf(old, new),
+            Atom::Scalar(_) => (leaf(old, new), true),
             Atom::List { item, list } => {
                 let (a, b) = (list_of(old), list_of(new));
                 let empty = a.is_none_or(Vec::is_empty) && b.is_none_or(Vec::is_empty);
                 if empty || *list == ListType::Atomic {
-                    return self.leaf(old, new);
+                    return (leaf(old, new), true);
                 }
-                self.visit_items(item, list, a.map_or(&[], Vec::as_slice), b.map_or(&[], Vec::as_slice));
-                false
+                let children = self.visit_items(item, list, a.map_or(&[], Vec::as_slice), b.map_or(&[], Vec::as_slice));
+                (children.difference(), false)
             }
             Atom::Map { fields, rest, atomic } => {
                 let (a, b) = (map_of(old), map_of(new));
                 let empty = a.is_none_or(Map::is_empty) && b.is_none_or(Map::is_empty);
                 if empty || atomic {
-                    return self.leaf(old, new);
+                    return (leaf(old, new), true);
                 }
+                let mut children = Differences::default();
+                let mut likely = 0;
                 for (key, old, new) in zip_maps(a, b) {
-                    self.path.push(Element::field(key));
-                    if let Some(ty) = child(fields, rest, key) {
-                        self.visit(ty, old, new);
+                    if let Some(ty) = child_near(fields, rest, key, &mut likely) {
+                        children.add(|| Element::field(key), self.visit(ty, old, new));
                     }
-                    self.path.pop();
                 }
-                false
+                (children.difference(), false)
             }
         }
     }
 
-    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) -> bool {
-        match (old, new) {
-            (None, _) => self.out.added.insert(&self.path),
-            (_, None) => self.out.removed.insert(&self.path),
-            (Some(old), Some(new)) if !same_values(old, new) => self.out.modified.insert(&self.path),
-            _ => {}
+    fn visit_items(&self, item: Ref<'a>, list: &ListType, old: &[Value], new: &[Value]) -> Differences {
+        let mut all: Vec<(Element, bool, &Value)> = Vec::with_capacity(old.len() + new.len());
+        for (is_new, values) in [(false, old), (true, new)] {
+            let elements =
+                values.iter().filter_map(|value| Some((element_of(self.schema, item, list, value).ok()?, value)));
+            all.extend(elements.map(|(element, value)| (element, is_new, value)));
         }
-        true
-    }
-
-    fn visit_items(&mut self, item: Ref<'a>, list: &ListType, old: &[Value], new: &[Value]) {
-        let mut named: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
-        for value in old {
-            if let Ok(element) = element_of(self.schema, item, list, value) {
-                named.entry(element).or_default().0.push(value);
-            }
-        }
-        for value in new {
-            if let Ok(element) = element_of(self.schema, item, list, value) {
-                named.entry(element).or_default().1.push(value);
-            }
-        }
-        for (element, (a, b)) in named {
-            self.path.push(element);
-            match (a.as_slice(), b.as_slice()) {
+        all.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let mut children = Differences::default();
+        let mut rest = all.as_slice();
+        while let Some((element, ..)) = rest.first() {
+            let same = rest.iter().take_while(|(other, ..)| other == element).count();
+            let (group, later) = rest.split_at(same);
+            rest = later;
+            let of = |wanted: bool| group.iter().filter(move |(_, is_new, _)| *is_new == wanted).map(|(.., v)| *v);
+            let (a, b): (Vec<&Value>, Vec<&Value>) = (of(false).collect(), of(true).collect());
+            let difference = match (a.as_slice(), b.as_slice()) {
                 ([] | [_], [] | [_]) => self.visit(item, a.first().copied(), b.first().copied()),
                 // Items with the same key are compared as one atomic value.
-                ([_, _, ..], [_, _, ..]) => {
-                    if a.len() != b.len() || !a.iter().zip(&b).all(|(a, b)| same_values(a, b)) {
-                        self.out.modified.insert(&self.path);
-                    }
-                }
+                ([_, _, ..], [_, _, ..]) => Difference {
+                    modified: a.len() != b.len() || !a.iter().zip(&b).all(|(a, b)| same_values(a, b)),
+                    ..Difference::default()
+                },
                 ([_, _, ..], _) => {
-                    if let Some(new) = b.first() {
-                        self.visit(item, None, Some(new));
-                    }
-                    self.out.removed.insert(&self.path);
+                    let new = b.first().map(|new| self.visit(item, None, Some(new)));
+                    Difference { removed: true, ..new.unwrap_or_default() }
                 }
                 (_, [_, _, ..]) => {
-                    if let Some(old) = a.first() {
-                        self.visit(item, Some(old), None);
-                    }
-                    self.out.added.insert(&self.path);
+                    let old = a.first().map(|old| self.visit(item, Some(old), None));
+                    Difference { added: true, ..old.unwrap_or_default() }
                 }
-            }
-            self.path.pop();
+            };
+            children.add(|| element.clone(), difference);
         }
+        children
+    }
+}
+
+impl Difference {
+    fn and(self, other: Difference) -> Difference {
+        Difference {
+            removed: self.removed || other.removed,
+            modified: self.modified || other.modified,
+            added: self.added || other.added,
+            below: Comparison {
+                removed: self.below.removed.union(other.below.removed),
+                modified: self.below.modified.union(other.below.modified),
+                added: self.below.added.union(other.below.added),
+            },
+        }
+    }
+}
+
+fn leaf(old: Option<&Value>, new: Option<&Value>) -> Difference {
+    Difference {
+        added: old.is_none(),
+        removed: old.is_some() && new.is_none(),
+        modified: matches!((old, new), (Some(old), Some(new)) if !same_values(old, new)),
+        below: Comparison::default(),
     }
 }
 
@@ -458,7 +534,7 @@ fn forms(ty: Ref, old: Option<&Value>, new: Option<&Value>) -> (Form, Option<For
 type Pair<'v> = (&'v str, Option<&'v Value>, Option<&'v Value>);
 
 fn zip_maps<'v>(a: Option<&'v Map<String, Value>>, b: Option<&'v Map<String, Value>>) -> Vec<Pair<'v>> {
-    let mut out: Vec<Pair> = Vec::new();
+    let mut out: Vec<Pair> = Vec::with_capacity(a.map_or(0, Map::len).max(b.map_or(0, Map::len)));
     for (key, value) in a.into_iter().flatten() {
         out.push((key, Some(value), b.and_then(|b| b.get(key))));
     }
@@ -683,7 +759,7 @@ pub fn with_named_fields(schema: &Schema, ty: Option<Ref>, set: &Set) -> Set {
 pub fn reconcile(schema: &Schema, ty: Ref, set: Set) -> Set {
     let (mut whole, mut path) = (Set::default(), Vec::new());
     find_whole(schema, ty, Some(&set), false, &mut path, &mut whole);
-    if whole.is_empty() { set } else { set.difference_deep(&whole).union(&whole) }
+    if whole.is_empty() { set } else { set.difference_deep(&whole).union(whole) }
 }
 
 /// `leaf`: the set owns this very place and nothing below it.

@@ -43,7 +43,7 @@ pub async fn send(
     content_type: &str,
     object: &Value,
 ) -> StatusCode {
-    let body = Full::new(api::codec::to_json(object).into()).map_err(|never| match never {}).boxed_unsync();
+    let body = Full::new(api::codec::value_to_json(object).into()).map_err(|never| match never {}).boxed_unsync();
     let request = Request::builder()
         .method(method)
         .uri(path)

@@ -544,7 +544,7 @@ fn encode(object: &mut Value, sorted: bool) -> (Bytes, Bytes) {
             object.sort_all_objects();
         }
     }
-    let json = Bytes::from(api::codec::to_json(object));
+    let json = Bytes::from(api::codec::value_to_json(object));
     let at = version_starts(&json, sorted).unwrap_or(json.len());
     let end = at + memchr::memchr(b'"', &json[at..]).unwrap_or(0);
     (json.slice(..at), json.slice(end..))

@@ -83,7 +83,7 @@ fn value(code: u16, value: &Value, accept: Accept) -> Response<Body> {
         },
         Accept { pretty: true, .. } => codec::to_pretty_json(value),
         _ => {
-            let mut json = codec::to_json(value);
+            let mut json = codec::value_to_json(value);
             json.push(b'\n');
             json
         }

@@ -142,7 +142,7 @@ impl Watcher {
                 Err(gone) => {
                     self.over = true;
                     let mut out = Vec::new();
-                    self.event(&mut out, EventType::Error, &api::codec::to_json(&too_old(&gone).to_value()));
+                    self.event(&mut out, EventType::Error, &api::codec::value_to_json(&too_old(&gone).to_value()));
                     return Some(out.into());
                 }
                 Ok(changes) if !changes.is_empty() => {
@@ -184,7 +184,7 @@ impl Watcher {
         let mut out = Vec::new();
         if let Err(status) = list::wait_for(&self.state, self.cursor).await {
             self.over = true;
-            self.event(&mut out, EventType::Error, &api::codec::to_json(&status.to_value()));
+            self.event(&mut out, EventType::Error, &api::codec::value_to_json(&status.to_value()));
             return out;
         }
         let (snapshot, now) = list::now(&self.state, &self.collection);
@@ -233,7 +233,7 @@ impl Watcher {
         if let Some(annotations) = annotations {
             object["metadata"]["annotations"] = annotations;
         }
-        self.event(out, EventType::Bookmark, &api::codec::to_json(&object));
+        self.event(out, EventType::Bookmark, &api::codec::value_to_json(&object));
     }
 
     /// The event of an object that was stored at a revision.
@@ -244,7 +244,7 @@ impl Watcher {
             return self.event(out, event, json);
         }
         let object = serde_json::from_slice(json).unwrap_or_default();
-        let shown = api::codec::to_json(&self.kind.from_kept(object));
+        let shown = api::codec::value_to_json(&self.kind.from_kept(object));
         self.event(out, event, &shown);
     }
 
@@ -264,7 +264,7 @@ impl Watcher {
                     }
                     _ => transform::partial(value, self.accept),
                 };
-                transformed = api::codec::to_json(&value);
+                transformed = api::codec::value_to_json(&value);
                 &transformed
             }
             _ => json,
