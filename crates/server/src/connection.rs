@@ -1,6 +1,7 @@
 //! Connections: TLS, HTTP/1.1 and HTTP/2, and the plain-HTTP client that is told what it did. Knows nothing of requests'
 //! meaning.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::{User, x509};
+use crate::gather::gather;
 use crate::patient::Patient;
 use crate::respond::BodyError;
 use crate::serve::serve;
@@ -169,13 +171,15 @@ impl Front {
             .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
             .max_frame_size(HTTP2_WINDOW_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
+        let (stream, turns) = gather(Patient::new(stream));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.state.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+            ended = turns.run(|cx| connection.as_mut().poll(cx)) => return ended,
+            () = self.state.stopping.cancelled() => {}
         }
-        match tokio::time::timeout(STOP_TIME_MAX, connection).await {
+        connection.as_mut().graceful_shutdown();
+        match tokio::time::timeout(STOP_TIME_MAX, turns.run(|cx| connection.as_mut().poll(cx))).await {
             Ok(ended) => ended,
             Err(_) => Ok(()),
         }

@@ -4,6 +4,7 @@
 //! calls the store.
 
 pub mod connection;
+mod gather;
 mod patient;
 pub mod serve;
 
@@ -15,6 +16,7 @@ pub mod authorize;
 pub mod authz;
 pub mod documents;
 pub mod flow;
+mod held_json;
 pub mod impersonate;
 mod kind_of;
 pub mod objects;

@@ -2,8 +2,9 @@
 //! The only caller of the store. Knows no kind by name and decides nothing about what may be written.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::meta;
@@ -15,6 +16,7 @@ use store::{Change, Event, Expect, Follower, Revision, Store, Write};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::held_json::{HeldJson, Texts};
 use crate::pick::pick;
 
 /// Most changes that one resource remembers for watches that resume and lists that continue.
@@ -99,13 +101,17 @@ pub struct Entry {
     pub key: Arc<str>,
     pub revision: Revision,
     /// The whole object as JSON, `resourceVersion` included.
-    pub json: Bytes,
+    pub json: HeldJson,
     pub uid: Box<str>,
     /// `metadata.deletionTimestamp` in seconds since 1970.
     pub deleted_at: Option<i64>,
     /// Where in the JSON the resource version is.
     version_at: Option<u32>,
     labels: Box<[(Box<str>, Box<str>)]>,
+    /// See [`signature`], of all labels.
+    signature: u64,
+    /// The object, decoded, where it is one that requests look up.
+    decoded: OnceLock<Arc<Value>>,
     /// In the order of [`Shape::selectable`].
     fields: Box<[Box<str>]>,
 }
@@ -126,6 +132,8 @@ struct History {
     complete_after: Revision,
     /// States before this revision are no longer shown, even where nothing has changed since: as after a compaction of etcd.
     compacted: Revision,
+    /// What the objects have in common.
+    texts: Texts,
 }
 
 /// Why an object was not written.
@@ -213,6 +221,11 @@ impl Objects {
     /// The tables of all collections.
     pub fn tables(&self) -> Vec<Arc<str>> {
         self.collections.load().keys().cloned().collect()
+    }
+
+    /// The collection of a table, where somebody has asked for it before.
+    pub fn found(&self, table: &str) -> Option<Arc<Collection>> {
+        self.collections.load().get(table).cloned()
     }
 
     /// How many objects each resource has that anybody asked for, by table.
@@ -314,6 +327,7 @@ impl Collection {
             bytes: 0,
             complete_after: 0,
             compacted: 0,
+            texts: Texts::default(),
         };
         let collection = Arc::new(Collection {
             shape,
@@ -327,7 +341,7 @@ impl Collection {
         let mut history = lock(&collection.history);
         let snapshot = objects.store.follow(&collection.shape.table, collection.clone())?;
         let entries = snapshot.items.into_iter().map(|item| {
-            let entry = collection.entry(item.key.into(), item.revision, item.value);
+            let entry = collection.entry(item.key.into(), item.revision, item.value, &mut history.texts);
             (entry.key.clone(), entry)
         });
         collection.present.store(Arc::new(Snapshot { revision: snapshot.revision, entries: entries.collect() }));
@@ -393,12 +407,12 @@ impl Collection {
         self.shape.selectable.iter().position(|known| **known == *pointer)
     }
 
-    fn entry(&self, key: Arc<str>, revision: Revision, json: Bytes) -> Arc<Entry> {
+    fn entry(&self, key: Arc<str>, revision: Revision, json: Bytes, texts: &mut Texts) -> Arc<Entry> {
         let mut pointers: Vec<&str> = vec!["/metadata/uid", "/metadata/labels", "/metadata/deletionTimestamp"];
         pointers.extend(self.shape.selectable.iter().map(|pointer| &**pointer));
         let version_at = version_starts(&json, self.shape.sorted).and_then(|at| u32::try_from(at).ok());
         let picked = pick(&json, &pointers);
-        let labels = match &picked[1] {
+        let labels: Box<[(Box<str>, Box<str>)]> = match &picked[1] {
             Value::Object(map) => {
                 map.iter().map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into())).collect()
             }
@@ -410,10 +424,12 @@ impl Collection {
         Arc::new(Entry {
             key,
             revision,
-            json,
+            json: texts.hold(json),
             version_at,
             uid: picked[0].as_str().unwrap_or_default().into(),
             deleted_at: deleted_at.map(|at| at.as_second()),
+            signature: labels.iter().fold(0, |all, (key, value)| all | signature(key, value)),
+            decoded: OnceLock::new(),
             labels,
             fields,
         })
@@ -425,7 +441,9 @@ impl Follower for Collection {
         let mut history = lock(&self.history);
         let mut next = Snapshot::clone(&self.present.load());
         for event in events {
-            let new = event.value.clone().map(|json| self.entry(event.key.as_str().into(), event.revision, json));
+            let texts = &mut history.texts;
+            let new =
+                event.value.clone().map(|json| self.entry(event.key.as_str().into(), event.revision, json, texts));
             let old = match &new {
                 Some(entry) => next.entries.insert(entry.key.clone(), entry.clone()),
                 None => next.entries.remove(event.key.as_str()),
@@ -480,14 +498,19 @@ impl Snapshot {
     /// The entries of a namespace, or all where it is `""`, after a key, in order of their keys.
     pub fn range<'a>(&'a self, namespace: &str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        // A token may name a key of another namespace, behind which there is nothing of this one.
+        let is_here = after.is_none_or(|after| after.starts_with(&prefix));
         let start: Bound<Arc<str>> = match after {
             Some(after) => Bound::Excluded(after.into()),
             None => Bound::Included(prefix.as_str().into()),
         };
-        self.entries
-            .range((start, Bound::Unbounded))
-            .map(|(_, entry)| entry)
-            .take_while(move |entry| entry.key.starts_with(&prefix))
+        // Up to the character behind the slash: no key has to be looked at to see whose it is.
+        let end: Bound<Arc<str>> = match namespace {
+            "" => Bound::Unbounded,
+            namespace => Bound::Excluded(format!("{namespace}0").into()),
+        };
+        let range = is_here.then(|| self.entries.range((start, end)));
+        range.into_iter().flatten().map(|(_, entry)| entry)
     }
 }
 
@@ -509,17 +532,35 @@ impl Entry {
         self.key.split_once('/').map_or(&self.key, |(_, name)| name)
     }
 
+    /// Whether the labels may be ones with this [`signature`]; where not, they are not.
+    pub fn may_have(&self, signature: u64) -> bool {
+        self.signature & signature == signature
+    }
+
     /// The object, decoded. What is stored was encoded here, so it always decodes.
     pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or_default()
+        serde_json::from_slice(&self.json.bytes()).unwrap_or_default()
+    }
+
+    /// The same, kept as long as the entry is there: for the few objects that requests are judged by.
+    pub fn shared_value(&self) -> Arc<Value> {
+        self.decoded.get_or_init(|| Arc::new(self.value())).clone()
     }
 
     /// The JSON with another revision in it, as a deletion shows the last state.
     pub fn json_at(&self, revision: Revision) -> Bytes {
-        let Some(at) = self.version_at.map(|at| at as usize) else { return self.json.clone() };
-        let end = at + memchr::memchr(b'"', &self.json[at..]).unwrap_or(0);
-        [&self.json[..at], revision.to_string().as_bytes(), &self.json[end..]].concat().into()
+        let json = self.json.bytes();
+        let Some(at) = self.version_at.map(|at| at as usize) else { return json };
+        let end = at + memchr::memchr(b'"', &json[at..]).unwrap_or(0);
+        [&json[..at], revision.to_string().as_bytes(), &json[end..]].concat().into()
     }
+}
+
+/// A label as one bit of 64: labels are looked at only where the bits of those that are wanted are all there.
+pub fn signature(key: &str, value: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, value).hash(&mut hasher);
+    1 << (hasher.finish() % u64::from(u64::BITS))
 }
 
 /// The key of an object in its table.

@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::authn::jwt::{self, Algorithm, Keys, LazyKey, SigningKey};
@@ -158,7 +158,10 @@ impl Pki {
     /// TLS 1.2 and 1.3. A client may show any certificate and must hold its key; whether it counts is decided for the
     /// request (see [`ClientCertificates`]), so that a wrong one is answered 401 and not with a broken connection.
     pub fn server_config(&self, alpn: &[&str]) -> Result<Arc<ServerConfig>, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut provider = aws_lc_rs::default_provider();
+        // As Go's servers choose: the cheaper one of those that are strong enough, whatever the client would like best.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let provider = Arc::new(provider);
         let hints = self.client_authorities.iter().filter_map(|der| {
             let (_, certificate) = X509Certificate::from_der(der).ok()?;
             Some(DistinguishedName::from(certificate.subject().as_raw().to_vec()))
@@ -169,6 +172,7 @@ impl Pki {
             .map_err(|e| e.to_string())?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.serving.clone())));
+        config.ignore_client_order = true;
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }

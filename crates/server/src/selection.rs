@@ -1,13 +1,16 @@
 //! Which entries a list or watch takes: label selector, field selector, or the one name.
 
+use api::selector::Op;
 use api::{FieldSelector, LabelSelector, ListOptions, Status, go};
 use kinds::Kind;
 
-use crate::objects::{Collection, Entry};
+use crate::objects::{self, Collection, Entry};
 
 /// A compiled selection of one collection.
 pub struct Selection {
     labels: LabelSelector,
+    /// Of the labels that must be there.
+    signature: u64,
     fields: Vec<Term>,
 }
 
@@ -30,18 +33,24 @@ impl Selection {
         if !name.is_empty() && options.fields.exact("metadata.name").is_none() {
             fields.push(Term { of: Of::Name, equal: true, value: name.to_string() });
         }
-        Ok(Selection { labels: options.labels.clone(), fields })
+        let given = options.labels.0.iter().filter(|term| matches!(term.op, Op::Equals | Op::In));
+        // Of several values any will do.
+        let single = given.filter_map(|term| Some((&term.key, <&[String; 1]>::try_from(&*term.values).ok()?)));
+        let signature = single.fold(0, |all, (key, [value])| all | objects::signature(key, value));
+        Ok(Selection { labels: options.labels.clone(), signature, fields })
     }
 
     pub fn takes(&self, entry: &Entry) -> bool {
-        self.fields.iter().all(|term| {
-            let value = match term.of {
-                Of::Name => entry.name(),
-                Of::Namespace => entry.namespace(),
-                Of::Field(index) => entry.field(index),
-            };
-            (value == term.value) == term.equal
-        }) && self.labels.matches(|key| entry.label(key))
+        entry.may_have(self.signature)
+            && self.fields.iter().all(|term| {
+                let value = match term.of {
+                    Of::Name => entry.name(),
+                    Of::Namespace => entry.namespace(),
+                    Of::Field(index) => entry.field(index),
+                };
+                (value == term.value) == term.equal
+            })
+            && self.labels.matches(|key| entry.label(key))
     }
 }
 

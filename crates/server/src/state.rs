@@ -212,7 +212,7 @@ impl State {
             Some(kept) => (kept.group, kinds::builtin::behaviour(kept.group, &kind.kind)),
             None => (&*kind.group, kind.behaviour),
         };
-        let table = if group.is_empty() { kind.plural.clone() } else { format!("{group}/{}", kind.plural).into() };
+        let table = table(group, kind);
         let selectable = behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
         let unset = behaviour.selectable.iter().map(|(_, pointer)| kind.zero_text(pointer)).collect();
         Shape { table, selectable, unset, since: 0, sorted: false }
@@ -220,6 +220,9 @@ impl State {
 
     /// The objects of a kind.
     pub fn collection(&self, kind: &Kind) -> Result<Arc<Collection>, Status> {
+        if let Some(found) = self.objects.found(&table(kind.kept().map_or(&kind.group, |kept| kept.group), kind)) {
+            return Ok(found);
+        }
         self.objects.collection(&self.shape(kind)).map_err(|why| store_failure(objects::WriteError::Store(why)))
     }
 
@@ -238,6 +241,11 @@ impl State {
         let Ok(collection) = self.collection(&kind) else { return Vec::new() };
         collection.snapshot().entries.values().map(|entry| entry.value()).collect()
     }
+}
+
+/// The store's table of a kind whose objects are kept in this group.
+fn table(group: &str, kind: &Kind) -> Arc<str> {
+    if group.is_empty() { kind.plural.clone() } else { format!("{group}/{}", kind.plural).into() }
 }
 
 impl State {
@@ -259,7 +267,8 @@ impl Lookup for State {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let kind = self.registry.load().preferred(group, resource).cloned()?;
         let entry = self.collection(&kind).ok()?.get(&objects::key(namespace, name))?;
-        Some(Arc::new(entry.value()))
+        // Of the kinds that are asked for here, pods alone come by the thousand.
+        Some(if resource == "pods" { Arc::new(entry.value()) } else { entry.shared_value() })
     }
 
     fn identity(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Identity> {

@@ -301,13 +301,15 @@ impl Iterator for Pieces {
             if !std::mem::take(&mut self.first) {
                 piece.push(b',');
             }
+            let [first, rest @ ..] = entry.json.parts();
             match self.skip {
-                0 => piece.extend_from_slice(&entry.json),
+                0 => piece.extend_from_slice(first),
                 skip => {
                     piece.push(b'{');
-                    piece.extend_from_slice(entry.json.get(skip..).unwrap_or(b"}"));
+                    piece.extend_from_slice(first.get(skip..).unwrap_or(b"}"));
                 }
             }
+            rest.iter().for_each(|part| piece.extend_from_slice(part));
         }
         Some(piece.into())
     }

@@ -28,7 +28,7 @@ pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
     match cx.accept {
         Accept { transform: None, .. } if at.kind.shows_stored(entry.revision) => {
-            Ok(Answer::Encoded { code: 200, json: entry.json.clone() })
+            Ok(Answer::Encoded { code: 200, json: entry.json.bytes() })
         }
         accept => Ok(Answer::ok(transform::object(cx, at.kind, at.shown(&entry, accept), accept)?)),
     }

@@ -1,6 +1,7 @@
 //! Watches: a cursor into a resource's history. A slow watcher costs the others nothing: it reads on from where it was,
 //! or learns that history has moved past it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use http_body_util::{BodyExt, StreamBody};
 use kinds::Kind;
 use serde_json::{Value, json};
 use store::Revision;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{At, list};
 use crate::accept::{Accept, Include, Media, Transform};
@@ -28,6 +30,8 @@ use crate::transform;
 pub const WATCH_SECONDS_MIN: u64 = 1800;
 /// Most changes a watcher takes out of history at a time.
 const CHANGES_AT_ONCE: usize = 256;
+/// Around an object, no more than this.
+const EVENT_BYTES_AROUND: usize = 40;
 /// How often a watcher that asked for bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long before its end a shorter watch gets its bookmark.
@@ -79,7 +83,8 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         initial: Some(wants_state),
         ends_initial: wants_state && options.allow_watch_bookmarks,
         cursor,
-        ends,
+        ends: Box::pin(sleep_until(ends)),
+        stopped: Box::pin(cx.state.stopping.clone().cancelled_owned()),
         bookmarks,
         columns_sent: false,
         over: false,
@@ -117,7 +122,9 @@ struct Watcher {
     ends_initial: bool,
     /// Everything up to here was sent.
     cursor: Revision,
-    ends: Instant,
+    // Made once: to begin to wait costs more than to tell of a change.
+    ends: Pin<Box<Sleep>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     bookmarks: Interval,
     /// A watch of Tables sends the columns with the first one only.
     columns_sent: bool,
@@ -159,12 +166,12 @@ impl Watcher {
                 Ok(_) if !self.is_served() => return None,
                 Ok(_) => {}
             }
-            let stopping = self.state.stopping.clone();
             tokio::select! {
+                biased;
+                () = &mut self.ends => return None,
                 changed = self.changed.changed() => changed.ok()?,
                 _ = self.registry.changed(), if self.kind.is_custom() => {}
-                () = tokio::time::sleep_until(self.ends) => return None,
-                () = stopping.cancelled() => return None,
+                () = &mut self.stopped => return None,
                 _ = self.bookmarks.tick(), if self.wants_bookmarks => {
                     // Nothing of this collection happened up to the store's revision that was not sent.
                     let revision = self.state.objects.revision();
@@ -191,7 +198,7 @@ impl Watcher {
         self.cursor = now;
         for entry in snapshot.range(&self.namespace, None) {
             if self.selection.takes(entry) {
-                self.object(&mut out, EventType::Added, entry.revision, &entry.json);
+                self.object(&mut out, EventType::Added, entry.revision, &entry.json.bytes());
             }
         }
         if self.ends_initial {
@@ -207,8 +214,8 @@ impl Watcher {
             entry.as_ref().filter(|entry| self.is_here(entry) && self.selection.takes(entry)).cloned()
         };
         match (taken(&change.old), taken(&change.new)) {
-            (None, Some(new)) => self.object(out, EventType::Added, new.revision, &new.json),
-            (Some(_), Some(new)) => self.object(out, EventType::Modified, new.revision, &new.json),
+            (None, Some(new)) => self.object(out, EventType::Added, new.revision, &new.json.bytes()),
+            (Some(_), Some(new)) => self.object(out, EventType::Modified, new.revision, &new.json.bytes()),
             (Some(old), None) => self.object(out, EventType::Deleted, old.revision, &old.json_at(change.revision)),
             (None, None) => {}
         }
@@ -271,6 +278,7 @@ impl Watcher {
         };
         match self.accept.media {
             Media::Json => {
+                out.reserve(json.len() + EVENT_BYTES_AROUND);
                 out.extend_from_slice(br#"{"type":""#);
                 out.extend_from_slice(event.as_str().as_bytes());
                 out.extend_from_slice(br#"","object":"#);

@@ -211,7 +211,7 @@ pub async fn change_object(
         tidy(at.kind, &mut new)?;
         managed::keep_times_of_no_op(&old, &mut new);
         if new == old {
-            let json = at.kind.shows_stored(entry.revision).then(|| entry.json.clone());
+            let json = at.kind.shows_stored(entry.revision).then(|| entry.json.bytes());
             return Ok(Stored { object: old, json });
         }
         let _charged = match part {
