@@ -1,5 +1,5 @@
-//! Gathers what a connection writes in one turn of its task and sends it at the turn's end, so that the events of a hundred
-//! watches are a few large writes and not a hundred small ones. Outside of turns (a connection that was upgraded) it passes
+//! Gathers what a connection writes and sends it when the tasks that are ready to run have run, so that the events of a
+//! hundred watches are a few large writes and not a hundred small ones. Outside of turns (a connection that was upgraded) it passes
 //! everything on at once. Knows no protocol.
 
 use std::future::poll_fn;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that wait for the end of a turn; more are sent before.
+/// Bytes that wait; more are sent at once.
 const GATHERED_BYTES_MAX: usize = 128 * 1024;
 /// A single write of this size gains nothing by waiting.
 const LARGE_WRITE_BYTES: usize = 64 * 1024;
@@ -29,10 +29,12 @@ struct Inner<S> {
     /// Of those that wait, how many were sent.
     sent: usize,
     in_turn: bool,
+    /// What waits has waited for one turn.
+    put_off: bool,
 }
 
 pub fn gather<S>(stream: S) -> (Gathered<S>, Turns<S>) {
-    let inner = Arc::new(Mutex::new(Inner { stream, waiting: Vec::new(), sent: 0, in_turn: false }));
+    let inner = Arc::new(Mutex::new(Inner { stream, waiting: Vec::new(), sent: 0, in_turn: false, put_off: false }));
     (Gathered(inner.clone()), Turns(inner))
 }
 
@@ -52,6 +54,12 @@ impl<S: AsyncWrite + Unpin> Turns<S> {
             }
             let mut inner = lock(&self.0);
             inner.in_turn = false;
+            // Whoever is ready to write has its turn first; the scheduler puts who wakes itself behind them.
+            if done.is_none() && !inner.waiting.is_empty() && !std::mem::replace(&mut inner.put_off, true) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            inner.put_off = false;
             // What the task has left is sent, whatever became of it.
             let sent = inner.flush(cx);
             match (done.take(), sent) {

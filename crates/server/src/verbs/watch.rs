@@ -90,7 +90,7 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         over: false,
         sent: cx.state.metrics.watched(at.kind),
     };
-    let frames = stream::unfold(watcher, |mut watcher| async move {
+    let frames = stream::unfold(Box::new(watcher), |mut watcher| async move {
         let piece = watcher.next().await?;
         Some((Ok(Frame::data(piece)), watcher))
     });
@@ -141,7 +141,8 @@ impl Watcher {
             return Some(if wants_state { self.present().await.into() } else { Bytes::new() });
         }
         loop {
-            if self.over || self.state.is_stopping() {
+            // A watch that never waits has an end too.
+            if self.over || self.ends.is_elapsed() {
                 return None;
             }
             self.changed.borrow_and_update();
@@ -168,8 +169,8 @@ impl Watcher {
             }
             tokio::select! {
                 biased;
-                () = &mut self.ends => return None,
                 changed = self.changed.changed() => changed.ok()?,
+                () = &mut self.ends => return None,
                 _ = self.registry.changed(), if self.kind.is_custom() => {}
                 () = &mut self.stopped => return None,
                 _ = self.bookmarks.tick(), if self.wants_bookmarks => {

@@ -41,9 +41,16 @@ fn main() -> ExitCode {
         [STAMP] => println!("{begin}"),
         [] => drop(measure(true)),
         ["--load"] => drop(measure(false)),
+        ["--watch"] => {
+            let server = Server::start(&["--node", "none"]);
+            server.json("admin", r#"POST /api/v1/namespaces {"metadata":{"name":"bench"}}"#);
+            for count in [FEW_WATCHERS, MANY_WATCHERS] {
+                println!("{count} watchers: {}", watchers(&server, count));
+            }
+        }
         ["--write"] => write(&measure(true)),
         _ => {
-            eprintln!("usage: bench [--write | --load]");
+            eprintln!("usage: bench [--write | --load | --watch]");
             return ExitCode::from(2);
         }
     }
