@@ -63,11 +63,14 @@ impl Controller for Scheduler {
     }
 
     fn decide(&self, (namespace, name): &Key, seen: &[Mirror]) -> Vec<Action> {
-        let Some(pod) = seen[WAITING].get(namespace, name) else { return Vec::new() };
+        let is_alive = |node: &&Value| seen[LEASED].get(LEASE_NAMESPACE, meta::name(node)).is_some();
+        let nodes: Vec<&Value> = seen[ALL_NODES].iter().filter(is_alive).collect();
+        // Where there is no node, no pod has to be looked at.
+        let pod = (!nodes.is_empty()).then(|| seen[WAITING].get(namespace, name)).flatten();
+        let Some(pod) = pod else { return Vec::new() };
         let mut against: BTreeMap<String, usize> = BTreeMap::new();
         let mut takers = Vec::new();
-        let is_alive = |node: &&Value| seen[LEASED].get(LEASE_NAMESPACE, meta::name(node)).is_some();
-        for node in seen[ALL_NODES].iter().filter(is_alive) {
+        for node in nodes {
             match refusal(node, pod) {
                 None => takers.push(meta::name(node)),
                 Some(why) => *against.entry(why).or_default() += 1,
@@ -80,7 +83,7 @@ impl Controller for Scheduler {
         let mut reasons: Vec<String> = against.iter().map(|(why, count)| format!("{count} {why}")).collect();
         reasons.sort();
         let message = format!("0/{all} nodes are available: {}.", reasons.join(", "));
-        match all == 0 || is_told(pod, &message) {
+        match is_told(pod, &message) {
             true => Vec::new(),
             false => vec![Action::Unschedulable { pod: about(pod), message }],
         }

@@ -16,8 +16,8 @@
 //! ```
 
 use crate::{
-    BoxFuture, Change, Error, Event, Follower, Item, REVISION_START, Revision, Snapshot, Store, Write, check_key_size,
-    check_size, followers::Followers,
+    BoxFuture, Change, Error, Event, Follower, Item, REVISION_START, Revision, Snapshot, Store, Value, Write,
+    check_key_size, check_size, followers::Followers,
 };
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
@@ -63,6 +63,9 @@ const ENGINE_THREADS: usize = 1;
 /// The file in the directory that says which layout this is, and what it says.
 const FORMAT_FILE: &str = "format";
 const FORMAT: &str = "kemudi store 1\n";
+
+/// In front of each value.
+const REVISION_BYTES: usize = size_of::<Revision>();
 
 /// Where the revision counter is kept: no table's name is as long as these two bytes say.
 const COUNTER_KEY: &[u8] = b"\xff\xffrevision";
@@ -239,7 +242,7 @@ struct Batch {
 
 struct Staged {
     revision: Revision,
-    stored: Vec<u8>,
+    stored: Bytes,
 }
 
 impl Committer {
@@ -316,14 +319,15 @@ impl Committer {
         };
         expect.check(previous)?;
         let next = *revision + 1;
-        let value = match change {
-            Change::Put(value) => Some(value.at(next)),
+        let stored = match change {
+            Change::Put(value) => Some(stored_value(next, value)),
             Change::Delete if previous.is_none() => return Ok(*revision),
             Change::Delete => None,
         };
         *revision = next;
-        let staged = value.as_ref().map(|value| Staged { revision: next, stored: join(next, value) });
-        batch.staged.insert(stored_key, staged);
+        // Followers get the very bytes that are stored, without the revision in front.
+        let value = stored.as_ref().map(|stored| stored.slice(REVISION_BYTES..));
+        batch.staged.insert(stored_key, stored.map(|stored| Staged { revision: next, stored }));
         batch.events.push(Event { table, key, revision: next, value, previous });
         Ok(next)
     }
@@ -389,7 +393,7 @@ impl Files {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
         for (key, staged) in staged {
             match staged {
-                Some(staged) => batch.insert(&self.items, key, staged.stored),
+                Some(staged) => batch.insert(&self.items, key, &*staged.stored),
                 None => batch.remove(&self.items, key),
             }
         }
@@ -440,8 +444,13 @@ fn stored_key(table: &str, key: &str) -> Vec<u8> {
     [&(table.len() as u16).to_be_bytes(), table.as_bytes(), key.as_bytes()].concat()
 }
 
-fn join(revision: Revision, value: &[u8]) -> Vec<u8> {
-    [&revision.to_be_bytes(), value].concat()
+fn stored_value(revision: Revision, value: Value) -> Bytes {
+    let number = revision.to_be_bytes();
+    match value {
+        Value::Plain(value) => [&number[..], &value].concat(),
+        Value::Stamped { head, tail } => [&number[..], &head, revision.to_string().as_bytes(), &tail].concat(),
+    }
+    .into()
 }
 
 fn split(stored: &[u8]) -> fjall::Result<(Revision, &[u8])> {
