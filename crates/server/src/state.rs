@@ -220,7 +220,9 @@ impl State {
 
     /// The objects of a kind.
     pub fn collection(&self, kind: &Kind) -> Result<Arc<Collection>, Status> {
-        if let Some(found) = self.objects.found(&table(kind.kept().map_or(&kind.group, |kept| kept.group), kind)) {
+        // How built-in kinds are kept never changes: a shape does not have to be made to find that.
+        let found = || self.objects.found(&table(kind.kept().map_or(&kind.group, |kept| kept.group), kind));
+        if let Some(found) = kind.custom.is_none().then(found).flatten() {
             return Ok(found);
         }
         self.objects.collection(&self.shape(kind)).map_err(|why| store_failure(objects::WriteError::Store(why)))
