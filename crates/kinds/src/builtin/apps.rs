@@ -25,7 +25,7 @@ pub static POD_TEMPLATE: Behaviour = Behaviour {
 };
 
 pub static REPLICATION_CONTROLLER: Behaviour = Behaviour {
-    warnings: warnings::workload,
+    warnings: warnings::named_workload,
     default: |object| {
         template_defaults(object, "spec.template.spec");
         let labels = object.at("spec.template.metadata.labels").clone();
@@ -57,7 +57,7 @@ pub static REPLICATION_CONTROLLER: Behaviour = Behaviour {
 };
 
 pub static REPLICA_SET: Behaviour = Behaviour {
-    warnings: warnings::workload,
+    warnings: warnings::named_workload,
     default: |object| {
         template_defaults(object, "spec.template.spec");
         object.set_if_absent("spec.replicas", 1);
@@ -82,7 +82,7 @@ pub static REPLICA_SET: Behaviour = Behaviour {
 };
 
 pub static DEPLOYMENT: Behaviour = Behaviour {
-    warnings: warnings::workload,
+    warnings: warnings::named_workload,
     default: default_deployment,
     prepare_create: |object| object.set("status", json!({})),
     prepare_update: count_annotations,
@@ -101,7 +101,7 @@ pub static DEPLOYMENT: Behaviour = Behaviour {
 };
 
 pub static STATEFUL_SET: Behaviour = Behaviour {
-    warnings: warnings::workload,
+    warnings: warnings::stateful_set,
     default: default_stateful_set,
     prepare_create: |object| object.set("status", json!({"replicas": 0})),
     validate_create: stateful_set,

@@ -10,7 +10,7 @@ use crate::{Behaviour, Cause};
 
 pub static JOB: Behaviour = Behaviour {
     not_selectable: |field| format!("field label {} not supported for Job", crate::kind::go_quote(field)),
-    warnings: warnings::workload,
+    warnings: warnings::job,
     default: |job| {
         if let Some(spec) = job.at_mut("spec") {
             default_job_spec(spec);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, text};
 use super::read::{Read, Write};
-use super::{columns, internal, pod_check, pod_defaults, resources, rows};
+use super::{columns, internal, pod_check, pod_defaults, resources, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -16,6 +16,7 @@ pub static COMPONENT_STATUS: Behaviour = Behaviour {
 };
 
 pub static NODE: Behaviour = Behaviour {
+    warnings: warnings::node,
     default: default_node,
     validate_create: validate_node,
     validate_update: validate_node_update,
@@ -33,6 +34,7 @@ pub static NODE: Behaviour = Behaviour {
 };
 
 pub static RUNTIME_CLASS: Behaviour = Behaviour {
+    warnings: warnings::runtime_class,
     default: |class| {
         pod_defaults::round_up(class, "overhead.podFixed");
     },

@@ -10,6 +10,7 @@ use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static STORAGE_CLASS: Behaviour = Behaviour {
+    warnings: warnings::storage_class,
     default: |class| {
         class.set_default("reclaimPolicy", "Delete");
         class.set_if_absent("volumeBindingMode", "Immediate");
@@ -122,6 +123,7 @@ pub static CSI_NODE: Behaviour = Behaviour {
 };
 
 pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
+    warnings: warnings::storage_capacity,
     validate_create: |capacity| {
         let mut out = Vec::new();
         check::label_selector(&mut out, capacity.at("nodeTopology"), "nodeTopology");

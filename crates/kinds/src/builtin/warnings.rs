@@ -17,8 +17,6 @@ const OLD_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
     ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
     ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
-    ("failure-domain.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
-    ("failure-domain.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
     ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
 ];
 
@@ -78,8 +76,116 @@ pub fn workload(new: &Value, old: Option<&Value>) -> Vec<String> {
     template(new, old, "spec.template")
 }
 
+/// Those whose name goes on into the names of pods, however long it is.
+pub fn named_workload(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut out = pod_names(new, old);
+    out.extend(workload(new, old));
+    out
+}
+
+fn pod_names(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let wrong = validate::dns1123_label(new.text("metadata.name"));
+    if old.is_some() || wrong.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+         recommended: [{}]",
+        wrong.join(" ")
+    )]
+}
+
+pub fn stateful_set(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut out = workload(new, old);
+    // Upstream names the claim's spec on updates only, and with a capital.
+    let below = if old.is_some() { ".Spec" } else { "" };
+    for (nth, claim) in new.list("spec.volumeClaimTemplates").iter().enumerate() {
+        let path = format!("spec.volumeClaimTemplates[{nth}]{below}.resources.requests[storage]");
+        fractional(&mut out, claim.at("spec.resources.requests").key("storage"), &path);
+    }
+    if new.int("spec.revisionHistoryLimit") < 0 {
+        out.push(
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+                .into(),
+        );
+    }
+    out
+}
+
+pub fn job(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut out = pod_names(new, old);
+    out.extend(job_spec(new, old, "spec"));
+    out
+}
+
 pub fn cron_job(new: &Value, old: Option<&Value>) -> Vec<String> {
-    template(new, old, "spec.jobTemplate.spec.template")
+    let mut out = pod_names(new, old);
+    out.extend(job_spec(new, old, "spec.jobTemplate.spec"));
+    out
+}
+
+fn job_spec(new: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
+    const COMPLETIONS: i64 = 100_000;
+    const PARALLELISM: i64 = 10_000;
+    let spec = new.at(path);
+    let mut out = Vec::new();
+    let many = spec.int("completions") > COMPLETIONS && spec.int("parallelism") > PARALLELISM;
+    let changed = old.is_none_or(|old| old.at("spec") != new.at("spec"));
+    if many && spec.text("completionMode") == "Indexed" && changed {
+        out.push(format!(
+            "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
+             Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+        ));
+    }
+    out.extend(template(new, old, &format!("{path}.template")));
+    out
+}
+
+pub fn node(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    if !new.text("spec.externalID").is_empty() {
+        out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+    }
+    for (at, range) in new.list("spec.podCIDRs").iter().filter_map(Value::as_str).enumerate() {
+        out.extend(validate::cidr_warning(range, &format!("spec.podCIDRs[{at}]")));
+    }
+    out
+}
+
+pub fn runtime_class(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let labels = new.at("scheduling.nodeSelector").entries().into_iter();
+    labels.filter_map(|(label, _)| Some(format!("scheduling.nodeSelector: {}", old_label(label)?))).collect()
+}
+
+pub fn storage_class(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    for (nth, term) in new.list("allowedTopologies").iter().enumerate() {
+        for (at, expression) in term.list("matchLabelExpressions").iter().enumerate() {
+            if let Some(why) = old_label(expression.text("key")) {
+                out.push(format!("allowedTopologies[{nth}].matchLabelExpressions[{at}].key: {why}"));
+            }
+        }
+    }
+    out
+}
+
+pub fn storage_capacity(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    old_keys(&mut out, new.at("nodeTopology"), "nodeTopology");
+    for (label, _) in new.at("nodeTopology.matchLabels").entries() {
+        out.extend(old_label(label).map(|why| format!("nodeTopology.matchLabels.{label}: {why}")));
+    }
+    out
+}
+
+/// Expressions over labels of nodes.
+fn old_keys(out: &mut Vec<String>, term: &Value, path: &str) {
+    for (nth, expression) in term.list("matchExpressions").iter().enumerate() {
+        let key = expression.text("key");
+        if let Some(why) = old_label(key) {
+            out.push(format!("{path}.matchExpressions[{nth}].key: {key} is {why}"));
+        }
+    }
 }
 
 /// A template that did not change warns of nothing.
@@ -229,7 +335,13 @@ pub fn persistent_volume(new: &Value, _: Option<&Value>) -> Vec<String> {
     if new.text("spec.persistentVolumeReclaimPolicy") == "Recycle" {
         out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
     }
-    out.extend(old_volume(new.at("spec"), "spec"));
+    for (nth, term) in new.list("spec.nodeAffinity.required.nodeSelectorTerms").iter().enumerate() {
+        old_keys(&mut out, term, &format!("spec.nodeAffinity.required.nodeSelectorTerms[{nth}]"));
+    }
+    // These never were volumes of clusters that knew such warnings.
+    if !new.has("spec.flocker") && !new.has("spec.quobyte") {
+        out.extend(old_volume(new.at("spec"), "spec"));
+    }
     out
 }
 
@@ -340,14 +452,7 @@ fn old_volume(volume: &Value, path: &str) -> Option<String> {
 }
 
 fn node_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
-    let mut term = |term: &Value, path: &str| {
-        for (nth, expression) in term.list("matchExpressions").iter().enumerate() {
-            let key = expression.text("key");
-            if let Some(why) = old_label(key) {
-                out.push(format!("{path}.matchExpressions[{nth}].key: {key} is {why}"));
-            }
-        }
-    };
+    let mut term = |term: &Value, path: &str| old_keys(out, term, path);
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     for (nth, one) in affinity.key(required).list("nodeSelectorTerms").iter().enumerate() {
         term(one, &format!("{path}.{required}.nodeSelectorTerms[{nth}]"));
@@ -516,5 +621,51 @@ fn overlaps(out: &mut Vec<String>, volume: &Value) {
     if !met.is_empty() {
         let name = go_quote(volume.text("name"));
         out.push(format!("volume {name} ({kind}): overlapping paths: {}", met.join("; ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_of_workloads_go_into_names_of_pods() {
+        let named = json!({"metadata": {"name": "web.v1"}});
+        let warning = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; \
+                       a DNS label is recommended: [must not contain dots]";
+        assert_eq!(named_workload(&named, None), [warning]);
+        assert_eq!(cron_job(&named, None), [warning]);
+        assert!(named_workload(&named, Some(&named)).is_empty() && stateful_set(&named, None).is_empty());
+    }
+
+    #[test]
+    fn old_labels_of_nodes() {
+        let topology = json!({"key": "failure-domain.beta.kubernetes.io/zone", "values": ["a"]});
+        assert_eq!(
+            storage_class(&json!({"allowedTopologies": [{"matchLabelExpressions": [topology]}]}), None),
+            ["allowedTopologies[0].matchLabelExpressions[0].key: deprecated since v1.17; use \
+              \"topology.kubernetes.io/zone\" instead"],
+        );
+        assert_eq!(
+            runtime_class(&json!({"scheduling": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}}), None),
+            ["scheduling.nodeSelector: deprecated since v1.14; use \"kubernetes.io/os\" instead"],
+        );
+    }
+
+    #[test]
+    fn claims_of_stateful_sets_ask_for_whole_bytes() {
+        let claim = json!({"spec": {"resources": {"requests": {"storage": "1500m"}}}});
+        let set = json!({"spec": {"volumeClaimTemplates": [claim], "revisionHistoryLimit": -1}});
+        let limit = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is \
+                     recommended";
+        let bytes = |path: &str| {
+            format!(
+                "spec.volumeClaimTemplates[0]{path}.resources.requests[storage]: fractional byte value \"1500m\" is \
+                 invalid, must be an integer"
+            )
+        };
+        assert_eq!(stateful_set(&set, None), [bytes(""), limit.to_owned()]);
+        assert_eq!(stateful_set(&set, Some(&set)), [bytes(".Spec"), limit.to_owned()]);
     }
 }
