@@ -84,6 +84,7 @@ pub async fn create_object(
     if !meta::resource_version(&object).is_empty() && at.target.name.is_empty() {
         return Err(Status::unexplained("resourceVersion should not be set on objects to be created"));
     }
+    drop_owners_said_twice(&mut object, true, warnings);
     at.kind.default(&mut object);
     at.kind.stamp(&mut object, &timestamp(cx.now));
     clear_metadata(&mut object);
@@ -161,6 +162,28 @@ pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     written(cx, at.kind, respond::OK, stored)
 }
 
+/// An owner that is said twice, word for word, is one owner. `whole`: the client sent the whole object.
+fn drop_owners_said_twice(object: &mut Value, whole: bool, warnings: &mut Vec<String>) {
+    let Some(owners) = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else { return };
+    let mut twice: Vec<String> = Vec::new();
+    let mut once: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in owners.drain(..) {
+        match once.contains(&owner) {
+            true => twice.push(meta::text_at(&owner, &["uid"]).to_string()),
+            false => once.push(owner),
+        }
+    }
+    *owners = once;
+    if !twice.is_empty() {
+        let when = if whole { "" } else { " after mutating admission happens" };
+        warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and \
+             may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
+}
+
 /// A PUT that creates knows nothing of an earlier object.
 fn created_by_put(mut object: Value) -> Value {
     let metadata = meta::metadata_mut(&mut object);
@@ -206,6 +229,7 @@ pub async fn change_object(
         let old = at.value(&entry);
         warnings.truncate(warned);
         let mut new = change(&old)?;
+        drop_owners_said_twice(&mut new, whole, warnings);
         let fixed = check_versions(at, &new, &old, entry.revision, whole, part)?;
         let _held = prepare(cx, at, part, options, &mut new, &old, warnings)?;
         tidy(at.kind, &mut new)?;
@@ -629,4 +653,28 @@ fn escalation(request: &admission::Request, object: &Value) -> Result<(), Status
     let name = if request.operation == Operation::Create { "" } else { request.name };
     let write = rules::Write { user: request.user, resource: &request.kind.plural, namespace: request.namespace, name };
     rules::check_escalation(&request.state.authorizer, write, object, request.old)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_owner_is_said_once() {
+        let owner = |uid: &str, controller: bool| json!({"name": "a", "uid": uid, "controller": controller});
+        let check = |whole: bool, expected: &str| {
+            let owners = [owner("1", true), owner("2", false), owner("1", true), owner("2", true)];
+            let mut object = json!({"metadata": {"ownerReferences": owners}});
+            let mut warnings = Vec::new();
+            drop_owners_said_twice(&mut object, whole, &mut warnings);
+            assert_eq!(meta::items_at(&object, &["metadata", "ownerReferences"]).len(), 3);
+            let told: Vec<&str> = warnings.iter().filter_map(|text| text.split("; ").next()).collect();
+            assert_eq!(told, [expected]);
+            assert!(warnings[0].ends_with("duplicate UID(s) observed: 1"), "{warnings:?}");
+        };
+        check(true, ".metadata.ownerReferences contains duplicate entries");
+        check(false, ".metadata.ownerReferences contains duplicate entries after mutating admission happens");
+    }
 }
