@@ -56,13 +56,19 @@ pub static PERSISTENT_VOLUME_CLAIM: Behaviour = Behaviour {
     },
     prepare_create: |claim| {
         claim.set("status", json!({"phase": "Pending"}));
-        drop_odd_source(claim);
+        drop_far_source(claim, &Value::Null);
+        drop_odd_source(claim, &Value::Null);
         same_source(claim);
     },
     validate_create: |claim| {
         let mut out = Vec::new();
         claim_spec(&mut out, claim.at("spec"), "spec");
         out
+    },
+    prepare_update: |claim, old| {
+        drop_far_source(claim, old);
+        drop_odd_source(claim, old);
+        same_source(claim);
     },
     validate_update: validate_claim_update,
     validate_status: validate_claim_status,
@@ -726,8 +732,18 @@ fn data_source(out: &mut Causes, source: &Value, path: &str) {
     }
 }
 
+/// Content of another namespace is not taken: Kubernetes' gate for it, CrossNamespaceVolumeDataSource, is off by default.
+fn drop_far_source(claim: &mut Value, old: &Value) {
+    if !claim.text("spec.dataSourceRef.namespace").is_empty() && !old.has("spec.dataSourceRef") {
+        claim.remove("spec.dataSourceRef");
+    }
+}
+
 /// The old field takes claims and snapshots only; anything else in it is dropped without a word.
-fn drop_odd_source(claim: &mut Value) {
+fn drop_odd_source(claim: &mut Value, old: &Value) {
+    if old.has("spec.dataSource") || old.has("spec.dataSourceRef") {
+        return;
+    }
     let source = claim.at("spec.dataSource");
     let known = [("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")];
     if !known.contains(&(source.text("kind"), source.text("apiGroup"))) && !claim.has("spec.dataSourceRef") {
@@ -1068,5 +1084,37 @@ fn set_same(target: &mut Value, source: &Value, path: &str) {
     match source.at(path) {
         Value::Null => target.remove(path),
         value => target.set(path, value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept of where a claim's content comes from, when it is created or comes after `old`.
+    fn check_sources(old: Option<Value>, sent: Value, kept: Value) {
+        let mut claim = json!({"spec": sent});
+        match old {
+            None => (PERSISTENT_VOLUME_CLAIM.prepare_create)(&mut claim),
+            Some(old) => (PERSISTENT_VOLUME_CLAIM.prepare_update)(&mut claim, &json!({"spec": old})),
+        }
+        assert_eq!(claim["spec"], kept);
+    }
+
+    #[test]
+    fn claims_come_from_their_own_namespace() {
+        let claim = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+        let populator = json!({"apiGroup": "example.com", "kind": "Populator", "name": "a"});
+        let far = json!({"kind": "PersistentVolumeClaim", "name": "a", "namespace": "other"});
+        let both = json!({"dataSource": claim, "dataSourceRef": claim});
+        check_sources(None, json!({"dataSource": claim}), both.clone());
+        check_sources(None, json!({"dataSource": populator}), json!({}));
+        let kept = json!({"dataSource": populator, "dataSourceRef": populator});
+        check_sources(None, json!({"dataSourceRef": populator}), kept);
+        check_sources(None, json!({"dataSourceRef": far}), json!({}));
+        // Who does not know the new field may leave it out.
+        check_sources(Some(both.clone()), json!({"dataSource": claim}), both);
+        check_sources(Some(json!({})), json!({"dataSource": populator}), json!({}));
+        check_sources(Some(json!({})), json!({"dataSourceRef": far}), json!({}));
     }
 }
