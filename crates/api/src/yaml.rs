@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
+use std::io::{Chain, Read};
+use std::panic::AssertUnwindSafe;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use libyaml_safer::{
-    Emitter, Encoding, Error, ErrorKind, Event, EventData, MappingStyle, Parser, ScalarStyle, SequenceStyle,
+    Emitter, Encoding, Error, ErrorKind, Event, EventData, MappingStyle, Mark, Parser, ScalarStyle, SequenceStyle,
 };
 use serde_json::{Map, Number, Value};
 
@@ -169,6 +171,34 @@ fn is_sexagesimal(text: &str) -> bool {
         && fraction.bytes().all(|b| digit(b) || b == b'_')
 }
 
+/// A text whose last line has no end, though it may be one of a block scalar. The scanner is given the end, because it
+/// cannot do without, and what it makes of that is taken out of the scalar again.
+struct Unended<'a>(&'a [u8]);
+
+impl<'a> Unended<'a> {
+    fn of(text: &'a [u8]) -> Option<Unended<'a>> {
+        let ended = text.last().is_none_or(|last| matches!(last, b'\n' | b'\r'));
+        let is_utf_16 = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
+        (!ended && !is_utf_16 && text.iter().any(|byte| matches!(byte, b'|' | b'>'))).then_some(Unended(text))
+    }
+
+    /// The last line is the last one of this block scalar.
+    fn ends_in(&self, start: &Mark, end: &Mark) -> bool {
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        let text = self.0.strip_prefix(MARK).unwrap_or(self.0);
+        if end.index <= text.len() as u64 {
+            return false;
+        }
+        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+        let spaces = |line: &[u8]| line.iter().take_while(|byte| **byte == b' ').count();
+        let is_blank = |line: &[u8]| spaces(line) == line.len();
+        let Some(last) = lines.last().filter(|last| is_blank(last)) else { return true };
+        // What is not deeper than the text above it is no line of it.
+        let first = lines.iter().skip(start.line as usize + 1).find(|line| !is_blank(line));
+        first.is_some_and(|first| spaces(last) > spaces(first))
+    }
+}
+
 /// A node of the document, by its place in [`Reader::nodes`].
 type NodeId = usize;
 
@@ -192,7 +222,8 @@ enum Content {
 }
 
 struct Reader<'a> {
-    parser: Parser<&'a [u8]>,
+    parser: Parser<Chain<&'a [u8], &'static [u8]>>,
+    unended: Option<Unended<'a>>,
     nodes: Vec<Node>,
     anchors: HashMap<String, NodeId>,
     duplicates: Vec<String>,
@@ -203,10 +234,13 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(text: &'a [u8]) -> Result<Reader<'a>, String> {
+        let unended = Unended::of(text);
         let mut parser = Parser::new();
-        parser.set_input(text);
+        let end: &[u8] = if unended.is_some() { b"\n" } else { b"" };
+        parser.set_input(text.chain(end));
         let mut reader = Reader {
             parser,
+            unended,
             nodes: Vec::new(),
             anchors: HashMap::new(),
             duplicates: Vec::new(),
@@ -218,7 +252,13 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<Event, String> {
-        self.parser.parse().map_err(|error| told(&error))
+        self.parse()?.map_err(|error| told(&error))
+    }
+
+    /// The scanner knows no answer to some texts, as to a tag that a comma ends, and panics.
+    fn parse(&mut self) -> Result<Result<Event, Error>, String> {
+        let parsed = std::panic::catch_unwind(AssertUnwindSafe(|| self.parser.parse()));
+        parsed.map_err(|_| "yaml: did not find expected whitespace or line break".to_owned())
     }
 
     /// The next document, none at the end of the stream.
@@ -230,7 +270,7 @@ impl<'a> Reader<'a> {
         }
         let first = self.next()?;
         let root = self.node(first, 0)?;
-        let end = self.parser.parse().map(|_| ());
+        let end = self.parse()?.map(|_| ());
         let (value, _) = self.value(root)?;
         // What is wrong behind the content is said after what is wrong in it.
         end.map_err(|error| told(&error))?;
@@ -249,8 +289,13 @@ impl<'a> Reader<'a> {
             }
         };
         let content = match event.data {
-            EventData::Scalar { anchor, tag, value, plain_implicit, .. } => {
+            EventData::Scalar { anchor, tag, mut value, plain_implicit, style, .. } => {
                 named(anchor);
+                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                let unended = self.unended.as_ref().filter(|_| is_block && value.ends_with('\n'));
+                if unended.is_some_and(|text| text.ends_in(&event.start_mark, &event.end_mark)) {
+                    value.pop();
+                }
                 Content::Scalar { text: value, tag, plain: plain_implicit }
             }
             EventData::Alias { anchor } => match self.anchors.get(&anchor) {
@@ -659,7 +704,27 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_end_within_a_block() {
+        check("a: |\n  text", json!({"a": "text"}));
+        check("a: |\n  text\n", json!({"a": "text\n"}));
+        check("a: |+\n  text", json!({"a": "text"}));
+        check("a: |-\n  text", json!({"a": "text"}));
+        check("a: >\n  text\n  more", json!({"a": "text more"}));
+        check("a: |\n  text\n   ", json!({"a": "text\n "}));
+        check("a: |\n  text\n ", json!({"a": "text\n"}));
+        check("a: |\n  text  \n ", json!({"a": "text  \n"}));
+        check("a: |\n  text\n  ", json!({"a": "text\n"}));
+        check("a: |\n ", json!({"a": ""}));
+        check("a: |2\n   text", json!({"a": " text"}));
+        check("a: |\n\n  text", json!({"a": "\ntext"}));
+        check("- >-\n  a\n\n  b]", json!(["a\nb]"]));
+        check("a: |\n  t\n# c", json!({"a": "t\n"}));
+        check("|\n x", json!("x"));
+    }
+
+    #[test]
     fn errors_are_go_yamls() {
+        refuses("[!x,y]", "yaml: did not find expected whitespace or line break");
         refuses("metadata:\n\tname: two\n", "yaml: line 2: found character that cannot start any token");
         refuses("metadata: {name: two\n", "yaml: line 1: did not find expected ',' or '}'");
         refuses("a: b: c\n", "yaml: mapping values are not allowed in this context");
