@@ -65,6 +65,28 @@ pub fn v2(registry: &Registry) -> Value {
     })
 }
 
+/// Writes into a document, of either version, what its types and fields are for, where `text` knows it and the document says
+/// nothing yet. `text` is given the OpenAPI name of a type, and a field of it or `""`.
+pub fn describe<'a>(document: &mut Value, text: impl Fn(&str, &str) -> Option<&'a str>) {
+    let types = match document.get("definitions").is_some() {
+        true => document.pointer_mut("/definitions"),
+        false => document.pointer_mut("/components/schemas"),
+    };
+    let put = |schema: &mut Value, text: Option<&str>| {
+        if let (Some(schema), Some(text)) = (schema.as_object_mut(), text)
+            && !schema.contains_key("description")
+        {
+            schema.shift_insert(0, "description".to_owned(), text.into());
+        }
+    };
+    for (name, schema) in types.and_then(Value::as_object_mut).into_iter().flatten() {
+        put(schema, text(name, ""));
+        for (field, schema) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+            put(schema, text(name, field));
+        }
+    }
+}
+
 /// The version of Kubernetes that the tables are of.
 const VERSION: &str = "v1.37.2";
 

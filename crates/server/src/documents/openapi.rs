@@ -216,7 +216,12 @@ impl Kept {
         let mut kept = lock(&self.0);
         let found = kept.iter().position(|(key, _)| key == name).and_then(|at| kept.remove(at));
         let entry = found.unwrap_or_else(|| {
-            let json = codec::to_json(&make());
+            let mut document = make();
+            openapi::describe(&mut document, |name, field| match field {
+                "" => descriptions::of_type(name),
+                field => descriptions::of_field(name, field),
+            });
+            let json = codec::to_json(&document);
             let hash = sha512(&json);
             (
                 name.to_owned(),

@@ -204,6 +204,68 @@ fn openapi_says_what_was_recorded() {
     }
 }
 
+/// All but lists, and the few types and fields that Kubernetes describes nowhere.
+#[test]
+fn openapi_says_what_everything_is_for() {
+    let (documents, registry) = (Documents::default(), builtin());
+    let got = ask(&documents, &registry, "GET /openapi/v2", &[]);
+    let document: Value = serde_json::from_slice(got.body()).unwrap();
+    let mut silent = Vec::new();
+    for (name, schema) in document["definitions"].as_object().unwrap() {
+        if schema["properties"].get("items").is_some_and(|items| items["type"] == "array") && name.ends_with("List") {
+            continue;
+        }
+        let fields = schema["properties"].as_object().into_iter().flatten();
+        let fields = fields.filter(|(_, schema)| schema["description"].is_null()).map(|(field, _)| field.as_str());
+        let own = schema["description"].is_null().then_some("");
+        silent.extend(own.into_iter().chain(fields).map(|field| format!("{name} {field}")));
+    }
+    expect_test::expect![[r#"
+        io.k8s.api.certificates.v1.CertificateSigningRequest metadata
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ExternalDocumentation description
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ExternalDocumentation url
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps $ref
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps $schema
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps additionalItems
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps additionalProperties
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps allOf
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps anyOf
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps definitions
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps dependencies
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps description
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps enum
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps example
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps exclusiveMaximum
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps exclusiveMinimum
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps externalDocs
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps id
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps items
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps maxItems
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps maxLength
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps maxProperties
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps maximum
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps minItems
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps minLength
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps minProperties
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps minimum
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps multipleOf
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps not
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps nullable
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps oneOf
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps pattern
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps patternProperties
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps properties
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps required
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps title
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps type
+        io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps uniqueItems
+        io.k8s.apimachinery.pkg.apis.meta.v1.GroupResource group
+        io.k8s.apimachinery.pkg.apis.meta.v1.GroupResource resource
+        io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent object
+        io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent type"#]]
+    .assert_eq(&silent.join("\n"));
+}
+
 #[test]
 fn the_index_of_openapi_leads_to_its_documents() {
     let (documents, registry) = (Documents::default(), builtin());

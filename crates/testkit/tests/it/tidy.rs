@@ -10,8 +10,9 @@ use testkit::command::workspace;
 use walkdir::WalkDir;
 
 /// A crate uses only crates of lower floors, in its tests too.
-const FLOORS: [(&str, u8); 9] = [
+const FLOORS: [(&str, u8); 10] = [
     ("api", 0),
+    ("descriptions", 0),
     ("store", 0),
     ("kinds", 1),
     ("client", 1),
