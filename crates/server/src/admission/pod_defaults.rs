@@ -1,6 +1,6 @@
 //! Priority and DefaultTolerationSeconds: what every pod gets from the cluster when its author said nothing.
 
-use api::{Status, go, meta};
+use api::{Status, meta};
 use serde_json::{Value, json};
 
 use super::{Operation, Plugin, Request};
@@ -79,10 +79,12 @@ impl Plugin for Priority {
             return Ok(());
         };
         match default_class(request) {
-            Some(other) if meta::name(&other) != meta::name(object) => Err(request.forbidden(format!(
-                "PriorityClass {} is already marked as default. Only one default can exist",
-                go::quote(meta::name(&other))
-            ))),
+            Some(other) if request.operation == Operation::Create || meta::name(&other) != meta::name(object) => {
+                let name = meta::name(&other);
+                Err(request.forbidden(format!(
+                    "PriorityClass {name} is already marked as default. Only one default can exist"
+                )))
+            }
             _ => Ok(()),
         }
     }

@@ -81,12 +81,72 @@ fn set_scheduling(request: &Request, scheduling: &Value, pod: &mut Value) -> Res
         }
         pod["spec"]["nodeSelector"] = Value::Object(selector);
     }
-    let mut tolerations = meta::items_at(pod, &["spec", "tolerations"]).to_vec();
-    let more = meta::items_at(scheduling, &["tolerations"]).iter().filter(|one| !tolerations.contains(one));
-    let more: Vec<Value> = more.cloned().collect();
+    let more = meta::items_at(scheduling, &["tolerations"]);
     if !more.is_empty() {
-        tolerations.extend(more);
-        pod["spec"]["tolerations"] = json!(tolerations);
+        let all = [meta::items_at(pod, &["spec", "tolerations"]), more].concat();
+        pod["spec"]["tolerations"] = json!(without_covered(&all));
     }
     Ok(())
+}
+
+/// Without the tolerations that another one covers; of equal ones the first stays.
+fn without_covered(all: &[Value]) -> Vec<&Value> {
+    let mut kept: Vec<&Value> = Vec::new();
+    for (at, one) in all.iter().enumerate() {
+        let later = all[at + 1..].iter().any(|other| one != other && covers(other, one));
+        if !later && !kept.iter().any(|other| covers(other, one)) {
+            kept.push(one);
+        }
+    }
+    kept
+}
+
+/// Whatever `one` tolerates, `other` does.
+fn covers(other: &Value, one: &Value) -> bool {
+    fn said<'a>(toleration: &'a Value, field: &str) -> &'a str {
+        meta::text_at(toleration, &[field])
+    }
+    if other == one {
+        return true;
+    }
+    let exists = said(other, "operator") == "Exists";
+    let keys = said(other, "key") == said(one, "key") || (said(other, "key").is_empty() && exists);
+    let effects = said(other, "effect") == said(one, "effect") || said(other, "effect").is_empty();
+    let shorter = said(other, "effect") == "NoExecute"
+        && other["tolerationSeconds"]
+            .as_i64()
+            .is_some_and(|most| one["tolerationSeconds"].as_i64().is_none_or(|seconds| seconds > most));
+    let values = match said(other, "operator") {
+        "Exists" => true,
+        "Equal" | "" => said(one, "operator") == "Equal" && said(one, "value") == said(other, "value"),
+        _ => false,
+    };
+    keys && effects && !shorter && values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(all: Value, kept: &[usize]) {
+        let all = all.as_array().expect("a list");
+        let want: Vec<&Value> = kept.iter().map(|at| &all[*at]).collect();
+        assert_eq!(without_covered(all), want);
+    }
+
+    #[test]
+    fn a_toleration_that_another_covers_goes() {
+        let (any, key) = (json!({"operator": "Exists"}), json!({"key": "a", "operator": "Exists"}));
+        let equal = json!({"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"});
+        let bare = json!({"key": "a", "value": "b"});
+        check(json!([equal, key]), &[1]);
+        check(json!([any, equal, key]), &[0]);
+        check(json!([equal, equal]), &[0]);
+        // The operator left out is another one to Kubernetes than the one it stands for.
+        check(json!([bare, {"key": "a", "operator": "Equal", "value": "c"}]), &[0, 1]);
+        let (short, long) = (30, 300);
+        let seconds = |seconds: i64| json!({"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+        check(json!([seconds(short), seconds(long)]), &[1]);
+        check(json!([seconds(long), {"key": "a", "operator": "Exists", "effect": "NoExecute"}]), &[1]);
+    }
 }
