@@ -1,4 +1,5 @@
-//! Objects in another form: Tables and partial metadata. Pure; the columns and rows are the kind's.
+//! Objects in another form: Tables and partial metadata. The columns and rows are the kind's; only which storage class is
+//! the default is looked up.
 
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use kinds::{Behaviour, Column, Custom, Kind};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Include, MetaVersion, Transform};
+use crate::admission::storage::default_class;
 use crate::serve::Cx;
+use crate::state::State;
 
 /// One object in the form that was agreed on.
 pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result<Value, Status> {
@@ -16,7 +19,10 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
         None => Ok(object),
         Some(Transform::Table(version)) => {
             let metadata = table_metadata(&object);
-            Ok(table(kind, behaviour(kind, &object), vec![object], metadata, version, accept.include, cx.now))
+            let mut table =
+                table(kind, behaviour(kind, &object), vec![object], metadata, version, accept.include, cx.now);
+            mark_default_of_all(cx.state, kind, &mut table);
+            Ok(table)
         }
         Some(Transform::PartialObjectMetadata(_)) => Ok(partial(object, accept)),
         Some(Transform::PartialObjectMetadataList(_)) => {
@@ -34,7 +40,10 @@ pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept
     match accept.transform {
         None => Ok(plain_list(kind, items, metadata)),
         Some(Transform::Table(version)) => {
-            Ok(table(kind, kept_behaviour(kind), items, metadata, version, accept.include, cx.now))
+            let default = default_class(&items).filter(|_| are_storage_classes(kind)).map(str::to_string);
+            let mut table = table(kind, kept_behaviour(kind), items, metadata, version, accept.include, cx.now);
+            mark(&mut table, default.as_deref());
+            Ok(table)
         }
         Some(Transform::PartialObjectMetadata(_)) => {
             let what = format!(
@@ -91,7 +100,7 @@ pub fn partial(mut object: Value, accept: Accept) -> Value {
 }
 
 /// The table of one watch event.
-pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) -> Value {
+pub fn watched_table(state: &State, kind: &Kind, object: Value, accept: Accept, columns: bool) -> Value {
     let version = match accept.transform {
         Some(Transform::Table(version)) => version,
         _ => MetaVersion::V1,
@@ -99,10 +108,31 @@ pub fn watched_table(kind: &Kind, object: Value, accept: Accept, columns: bool) 
     let metadata = table_metadata(&object);
     let mut table =
         table(kind, kept_behaviour(kind), vec![object], metadata, version, accept.include, Timestamp::now());
+    mark_default_of_all(state, kind, &mut table);
     if !columns {
         table["columnDefinitions"] = Value::Null;
     }
     table
+}
+
+fn are_storage_classes(kind: &Kind) -> bool {
+    (&*kind.group, &*kind.plural) == ("storage.k8s.io", "storageclasses")
+}
+
+/// A storage class alone in a table is marked where it is the default among all; in a list, the default of the list is.
+fn mark_default_of_all(state: &State, kind: &Kind, table: &mut Value) {
+    if are_storage_classes(kind) {
+        mark(table, default_class(&state.list(&kind.group, &kind.plural)));
+    }
+}
+
+fn mark(table: &mut Value, default: Option<&str>) {
+    let rows = table["rows"].as_array_mut().into_iter().flatten();
+    for name in rows.filter_map(|row| row["cells"].get_mut(0)) {
+        if name.is_string() && name.as_str() == default {
+            *name = json!(format!("{} (default)", default.unwrap_or_default()));
+        }
+    }
 }
 
 /// An object of a kind with nothing in it, as Go encodes its zero value.
@@ -255,4 +285,21 @@ fn go_type(kind: &Kind, suffix: &str) -> String {
     let group = kind.group.split('.').next().unwrap_or_default();
     let package = if group.is_empty() { "core" } else { group };
     format!("*{package}.{}{suffix}", kind.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_of_a_table_is_marked() {
+        let check = |default: Option<&str>, want: [&str; 2]| {
+            let mut table = json!({"rows": [{"cells": ["a", "p"]}, {"cells": ["b", "a"]}]});
+            mark(&mut table, default);
+            assert_eq!(table, json!({"rows": [{"cells": [want[0], "p"]}, {"cells": [want[1], "a"]}]}));
+        };
+        check(None, ["a", "b"]);
+        check(Some("a"), ["a (default)", "b"]);
+        check(Some("c"), ["a", "b"]);
+    }
 }

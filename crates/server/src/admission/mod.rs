@@ -10,7 +10,7 @@ mod pod_security;
 pub mod pod_topology_labels;
 mod runtime_class;
 pub mod service_account;
-mod storage;
+pub mod storage;
 mod taint_nodes;
 
 use std::sync::{Arc, Mutex, PoisonError};

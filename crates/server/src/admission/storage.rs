@@ -30,16 +30,22 @@ impl Plugin for DefaultStorageClass {
         if !is_new(request, "", "persistentvolumeclaims") || named {
             return Ok(());
         }
-        let mut classes = request.state.list("storage.k8s.io", "storageclasses");
-        classes.retain(|class| DEFAULT.iter().any(|key| meta::entry(class, "annotations", key) == Some("true")));
-        // The newest counts, and of those the first by name.
-        let newest = |class: &Value| meta::text(class, "creationTimestamp").to_string();
-        let best = classes.iter().max_by(|a, b| newest(a).cmp(&newest(b)).then(meta::name(b).cmp(meta::name(a))));
-        if let Some(class) = best {
-            object["spec"]["storageClassName"] = json!(meta::name(class));
+        if let Some(class) = default_class(&request.state.list("storage.k8s.io", "storageclasses")) {
+            object["spec"]["storageClassName"] = json!(class);
         }
         Ok(())
     }
+}
+
+/// The class that claims without one get: the newest of those that say that they are the default, and of those the
+/// first by name.
+pub fn default_class(classes: &[Value]) -> Option<&str> {
+    let says = |class: &&Value| DEFAULT.iter().any(|key| meta::entry(class, "annotations", key) == Some("true"));
+    let order = |a: &&Value, b: &&Value| {
+        let newer = meta::text(a, "creationTimestamp").cmp(meta::text(b, "creationTimestamp"));
+        newer.then(meta::name(b).cmp(meta::name(a)))
+    };
+    classes.iter().filter(says).max_by(order).map(meta::name)
 }
 
 impl Plugin for StorageObjectInUseProtection {
@@ -89,4 +95,28 @@ impl Plugin for PersistentVolumeClaimResize {
 
 fn is_new(request: &Request, group: &str, plural: &str) -> bool {
     request.operation == Operation::Create && request.is(group, plural) && request.subresource.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(name: &str, created: &str, default: Option<usize>) -> Value {
+        let mut class = json!({"metadata": {"name": name, "creationTimestamp": created}});
+        if let Some(key) = default {
+            class["metadata"]["annotations"] = json!({DEFAULT[key]: "true"});
+        }
+        class
+    }
+
+    #[test]
+    fn the_newest_default_counts() {
+        let (old, new) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
+        assert_eq!(default_class(&[class("a", new, None)]), None);
+        assert_eq!(
+            default_class(&[class("a", old, Some(0)), class("b", new, Some(1)), class("c", new, None)]),
+            Some("b")
+        );
+        assert_eq!(default_class(&[class("b", new, Some(0)), class("a", new, Some(0))]), Some("a"));
+    }
 }

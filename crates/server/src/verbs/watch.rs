@@ -268,7 +268,13 @@ impl Watcher {
                         // A bookmark is its metadata, whatever is asked to be shown of objects.
                         let include =
                             if event == EventType::Bookmark { Include::Metadata } else { self.accept.include };
-                        transform::watched_table(&self.kind, value, Accept { include, ..self.accept }, columns)
+                        transform::watched_table(
+                            &self.state,
+                            &self.kind,
+                            value,
+                            Accept { include, ..self.accept },
+                            columns,
+                        )
                     }
                     _ => transform::partial(value, self.accept),
                 };
