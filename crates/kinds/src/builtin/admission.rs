@@ -388,7 +388,7 @@ fn conditions(out: &mut Causes, owner: &Value, path: &str) {
 }
 
 fn match_resources(out: &mut Causes, matching: &Value, path: &str) {
-    one_of(out, matching.at("matchPolicy"), &format!("{path}.matchPolicy"), MATCH_POLICIES);
+    check::set_one_of(out, matching.at("matchPolicy"), &format!("{path}.matchPolicy"), MATCH_POLICIES);
     for selector in ["namespaceSelector", "objectSelector"] {
         check::label_selector(out, matching.at(selector), &format!("{path}.{selector}"));
     }
@@ -401,7 +401,7 @@ fn match_resources(out: &mut Causes, matching: &Value, path: &str) {
 
 /// What both kinds of policies start with.
 fn policy(out: &mut Causes, spec: &Value, mutating: bool) {
-    one_of(out, spec.at("failurePolicy"), "spec.failurePolicy", FAILURE_POLICIES);
+    check::set_one_of(out, spec.at("failurePolicy"), "spec.failurePolicy", FAILURE_POLICIES);
     if spec.has("paramKind") {
         param_kind(out, spec.at("paramKind"));
     }
@@ -662,5 +662,5 @@ fn param_ref(out: &mut Causes, of: &Value, path: &str) {
         _ => {}
     }
     let path = format!("{path}.parameterNotFoundAction");
-    one_of(out, of.at("parameterNotFoundAction"), &path, &["Deny", "Allow"]);
+    check::set_one_of(out, of.at("parameterNotFoundAction"), &path, &["Deny", "Allow"]);
 }

@@ -27,6 +27,14 @@ pub fn one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
     }
 }
 
+/// The text is there and one of these, for Go's pointers: an empty one is there.
+pub fn set_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
+    match value {
+        Value::Null => out.push(Cause::required(path, "")),
+        _ => optional_one_of(out, value, path, supported),
+    }
+}
+
 /// The text is absent or one of these.
 pub fn optional_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
     if value.as_str().is_some_and(|text| !supported.contains(&text)) {

@@ -244,7 +244,7 @@ fn slice_ports(out: &mut Causes, slice: &Value) {
         if let Some(number) = port.opt_int("port") {
             check::in_range(out, number, &format!("{path}.port"), 1, 65535);
         }
-        one_of(out, port.at("protocol"), &format!("{path}.protocol"), PROTOCOLS);
+        check::set_one_of(out, port.at("protocol"), &format!("{path}.protocol"), PROTOCOLS);
         if let Some(protocol) = port.at("appProtocol").as_str() {
             text(out, protocol, &format!("{path}.appProtocol"), validate::qualified_name);
         }

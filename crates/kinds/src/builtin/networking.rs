@@ -147,18 +147,20 @@ fn ingress(ingress: &Value) -> Vec<Cause> {
 
 fn http_path(out: &mut Causes, each: &Value, path: &str) {
     const TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
-    const SEQUENCES: [&str; 6] = ["//", "/./", "/../", "%2f", "%2F", "%2f"];
+    const SEQUENCES: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
     const ENDS: [&str; 2] = ["/..", "/."];
     let field = format!("{path}.path");
     let given = each.text("path");
     let mut wrong = |detail: &str| out.push(Cause::invalid(&field, &given.into(), detail));
-    match each.text("pathType") {
-        "" => return out.push(Cause::required(format!("{path}.pathType"), "pathType must be specified")),
+    let Some(type_) = each.at("pathType").as_str() else {
+        return out.push(Cause::required(format!("{path}.pathType"), "pathType must be specified"));
+    };
+    match type_ {
         "Exact" | "Prefix" => {
             if !given.starts_with('/') {
                 wrong("must be an absolute path");
             }
-            for sequence in SEQUENCES[..5].iter().filter(|sequence| given.contains(**sequence)) {
+            for sequence in SEQUENCES.iter().filter(|sequence| given.contains(**sequence)) {
                 wrong(&format!("must not contain '{sequence}'"));
             }
             for end in ENDS.iter().filter(|end| given.ends_with(**end)) {
@@ -249,7 +251,12 @@ fn ingress_class(class: &Value) -> Vec<Cause> {
             out.push(Cause::forbidden(field, "`parameters.scope` is set to 'Cluster'"));
         }
         "Cluster" => {}
-        _ => check::one_of(&mut out, parameters.at("scope"), &format!("{path}.scope"), &["Cluster", "Namespace"]),
+        _ => check::optional_one_of(
+            &mut out,
+            parameters.at("scope"),
+            &format!("{path}.scope"),
+            &["Cluster", "Namespace"],
+        ),
     }
     out.extend(missing);
     out
@@ -442,4 +449,39 @@ fn service_cidr(range: &Value) -> Vec<Cause> {
         out.push(Cause::invalid(path, range.at(path), detail));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_path(each: Value, expected: &[&str]) {
+        let mut each = each;
+        each["backend"] = json!({"service": {"name": "a", "port": {"number": 80}}});
+        let mut out = Vec::new();
+        http_path(&mut out, &each, "p");
+        let told: Vec<String> = out.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn paths_fit_their_types() {
+        check_path(json!({"path": "/a/b", "pathType": "Prefix"}), &[]);
+        check_path(json!({"path": "/a"}), &["p.pathType: Required value: pathType must be specified"]);
+        check_path(
+            json!({"path": "/a", "pathType": ""}),
+            &[
+                "p.pathType: Unsupported value: \"\": supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\"",
+            ],
+        );
+        check_path(
+            json!({"path": "a//b%2F/..", "pathType": "Exact"}),
+            &[
+                "p.path: Invalid value: \"a//b%2F/..\": must be an absolute path",
+                "p.path: Invalid value: \"a//b%2F/..\": must not contain '//'",
+                "p.path: Invalid value: \"a//b%2F/..\": must not contain '%2F'",
+                "p.path: Invalid value: \"a//b%2F/..\": cannot end with '/..'",
+            ],
+        );
+    }
 }
