@@ -20,6 +20,9 @@ pub const DEPTH_MAX: usize = 256;
 /// Most nodes that aliases may stand for, whatever the document's size.
 const ALIASED_NODES_MAX: usize = 100_000;
 
+/// What may stand before a text in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What one document holds.
 #[derive(Debug, Default, PartialEq)]
 pub struct Document {
@@ -184,7 +187,6 @@ impl<'a> Unended<'a> {
 
     /// The last line is the last one of this block scalar.
     fn ends_in(&self, start: &Mark, end: &Mark) -> bool {
-        const MARK: &[u8] = b"\xef\xbb\xbf";
         let text = self.0.strip_prefix(MARK).unwrap_or(self.0);
         if end.index <= text.len() as u64 {
             return false;
@@ -221,8 +223,11 @@ enum Content {
     Open,
 }
 
+/// The text, with what the scanner needs before and behind it.
+type Input<'a> = Chain<Chain<&'static [u8], &'a [u8]>, &'static [u8]>;
+
 struct Reader<'a> {
-    parser: Parser<Chain<&'a [u8], &'static [u8]>>,
+    parser: Parser<Input<'a>>,
     unended: Option<Unended<'a>>,
     nodes: Vec<Node>,
     anchors: HashMap<String, NodeId>,
@@ -237,7 +242,9 @@ impl<'a> Reader<'a> {
         let unended = Unended::of(text);
         let mut parser = Parser::new();
         let end: &[u8] = if unended.is_some() { b"\n" } else { b"" };
-        parser.set_input(text.chain(end));
+        // The scanner takes all that begins as the mark does for a broken one, as letters of full width do.
+        let mark: &[u8] = if text.starts_with(&MARK[..1]) && !text.starts_with(MARK) { MARK } else { b"" };
+        parser.set_input(mark.chain(text).chain(end));
         let mut reader = Reader {
             parser,
             unended,
@@ -704,6 +711,12 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_begin_as_a_byte_order_mark_does() {
+        check("\u{ff21}: |\n x", json!({"\u{ff21}": "x"}));
+        check("\u{feff}a: 1", json!({"a": 1}));
+    }
+
+    #[test]
     fn a_text_may_end_within_a_block() {
         check("a: |\n  text", json!({"a": "text"}));
         check("a: |\n  text\n", json!({"a": "text\n"}));
@@ -720,6 +733,7 @@ mod tests {
         check("- >-\n  a\n\n  b]", json!(["a\nb]"]));
         check("a: |\n  t\n# c", json!({"a": "t\n"}));
         check("|\n x", json!("x"));
+        check("\u{feff}|\n x", json!("x"));
     }
 
     #[test]
