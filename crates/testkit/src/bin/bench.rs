@@ -25,6 +25,9 @@ const LISTS: usize = 10;
 const FEW_WATCHERS: usize = 1_000;
 const MANY_WATCHERS: usize = 10_000;
 
+/// Between two looks for the account of a namespace.
+const ACCOUNT_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a server is left alone before its memory is read.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -42,8 +45,7 @@ fn main() -> ExitCode {
         [] => drop(measure(true)),
         ["--load"] => drop(measure(false)),
         ["--watch"] => {
-            let server = Server::start(&["--node", "none"]);
-            server.json("admin", r#"POST /api/v1/namespaces {"metadata":{"name":"bench"}}"#);
+            let server = loaded_server();
             for count in [FEW_WATCHERS, MANY_WATCHERS] {
                 println!("{count} watchers: {}", watchers(&server, count));
             }
@@ -101,8 +103,7 @@ fn measure_starts(rows: &mut Rows) {
 
 /// The load that the comparison with kube-apiserver uses: one server's life on a disk, in this order.
 fn measure_load(rows: &mut Rows) {
-    let server = Server::start(&["--node", "none"]);
-    server.json("admin", r#"POST /api/v1/namespaces {"metadata":{"name":"bench"}}"#);
+    let server = loaded_server();
     let pods = "/api/v1/namespaces/bench/pods";
     let made = work(&server, CLIENTS, PODS, &as_admin(&format!("POST {pods} {}", pod())));
     rows.add("create 10,000 pods, 16 clients", "10 x", made.to_string(), "800 to 1,000/s, 1.9 to 2.3 ms of CPU");
@@ -126,6 +127,19 @@ fn measure_load(rows: &mut Rows) {
     rows.add("ConfigMap creates, 64 clients", "10 x", creates(&server, MANY_CLIENTS).to_string(), "2,300 to 3,400/s");
     rows.add("lag of a change, 1,000 watchers", "1/4, p99", watchers(&server, FEW_WATCHERS), "p99 19 ms");
     rows.add("lag of a change, 10,000 watchers", "1/4, p99", watchers(&server, MANY_WATCHERS), "p99 424 to 466 ms");
+}
+
+/// A server on a disk, with the namespace that is loaded, in which pods can be made.
+fn loaded_server() -> Server {
+    let server = Server::start(&["--node", "none"]);
+    server.json("admin", r#"POST /api/v1/namespaces {"metadata":{"name":"bench"}}"#);
+    let account = "GET /api/v1/namespaces/bench/serviceaccounts/default";
+    let begin = Instant::now();
+    while server.ask("admin", account).head.status != 200 {
+        assert!(begin.elapsed() < RUN_LIMIT, "the namespace does not get its account");
+        std::thread::park_timeout(ACCOUNT_PAUSE);
+    }
+    server
 }
 
 /// What a load did, and what it cost the server.
