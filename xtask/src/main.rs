@@ -13,7 +13,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
   clients                 only install what the tests need
-  bench [--write]         build for release, measure, print a table; --write updates docs/benchmarks.md
+  bench [--write | --load | --watch]
+                          build for release, measure, print a table; --write updates docs/benchmarks.md
   fuzz [TARGET..] [--seconds N]
                           let libFuzzer look for inputs that break a target, 180 seconds each
   schema [--check]        write the tables of the built-in kinds (crates/kinds/schema) from facts of a Kubernetes version";
