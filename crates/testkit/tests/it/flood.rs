@@ -112,7 +112,10 @@ fn what_a_cluster_begins_with_is_put_back() {
     wait_until(|| has(&format!("{SCHEMAS}/probes"), "\"matchingPrecedence\":2"));
     // What is mandatory is as it was, whatever anybody says.
     let mine = r#"{"metadata":{"annotations":{"apf.kubernetes.io/autoupdate-spec":"false"}},"spec":{"limited":{"nominalConcurrencyShares":7}}}"#;
-    server.json("admin", &format!("PATCH {LEVELS}/catch-all {mine}"));
+    assert_eq!(server.ask("admin", &format!("PATCH {LEVELS}/catch-all {mine}")).head.status, 422);
+    let marked = r#"{"metadata":{"annotations":{"apf.kubernetes.io/autoupdate-spec":"false"}}}"#;
+    server.json("admin", &format!("PATCH {LEVELS}/catch-all {marked}"));
+    server.json("admin", &format!("DELETE {LEVELS}/catch-all"));
     wait_until(|| has(&format!("{LEVELS}/catch-all"), "\"nominalConcurrencyShares\":5"));
     wait_until(|| has(&format!("{LEVELS}/catch-all"), "autoupdate-spec\":\"true\""));
     // What is suggested is left to who says so, and only to them.
