@@ -245,10 +245,10 @@ fn delete_options(tape: &mut Tape) -> DeleteOptions {
 pub fn quantities(bytes: &[u8]) {
     let Some(quantity) = text(bytes).and_then(|text| Quantity::parse(text).ok()) else { return };
     let printed = quantity.to_string();
-    // Go has no suffix for what is larger, and prints it without one.
+    // What is larger Go prints without a suffix, for which it has none, or reads otherwise where it has more digits.
     let largest = Quantity::parse("999E").expect("a constant");
     let minus = largest.sub(&largest).sub(&largest);
-    if (quantity > largest || quantity < minus) && !printed.contains('e') {
+    if quantity > largest || quantity < minus {
         return;
     }
     let again = Quantity::parse(&printed).expect("what is printed is a quantity");
