@@ -33,3 +33,18 @@ fn kubectl_prints_what_was_recorded_but_where_it_is_listed() {
         list.hold(&outcomes, &server.trouble());
     }
 }
+
+#[test]
+fn kubectl_explains() {
+    if skipped() {
+        return;
+    }
+    let server = Server::start(&["--node", "none", "--store", "memory://"]);
+    let explained = server.kubectl("explain pods.spec.serviceAccountName").ok();
+    let words: Vec<&str> = explained.split_whitespace().collect();
+    let words = words.join(" ");
+    let want = "KIND: Pod VERSION: v1 FIELD: serviceAccountName <string> DESCRIPTION: \
+                ServiceAccountName is the name of the ServiceAccount to use to run this pod.";
+    assert!(words.starts_with(want), "{explained}");
+    assert!(!server.kubectl("explain deployments --recursive=false").ok().contains("<no description>"));
+}
