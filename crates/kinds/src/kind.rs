@@ -91,6 +91,8 @@ pub struct Behaviour {
     pub row: fn(&Value, now: Timestamp) -> Vec<Value>,
     /// `conditions` of the row: a pod that is through says so.
     pub row_conditions: fn(&Value) -> Vec<Value>,
+    /// The one of these objects that stands for all that name none, by its name: Tables mark it.
+    pub default_of: Option<fn(&[Value]) -> Option<&str>>,
     /// Where the kind is served in several groups or versions: the one in which its objects are kept.
     pub kept: Option<Kept>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads, in the
@@ -148,6 +150,7 @@ impl Behaviour {
         columns: &[],
         row: |_, _| Vec::new(),
         row_conditions: |_| Vec::new(),
+        default_of: None,
         kept: None,
         selectable: &[],
         not_selectable: |field| format!("field label not supported: {field}"),

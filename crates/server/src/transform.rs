@@ -9,7 +9,6 @@ use kinds::{Behaviour, Column, Custom, Kind};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Include, MetaVersion, Transform};
-use crate::admission::storage::default_class;
 use crate::serve::Cx;
 use crate::state::State;
 
@@ -40,7 +39,7 @@ pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept
     match accept.transform {
         None => Ok(plain_list(kind, items, metadata)),
         Some(Transform::Table(version)) => {
-            let default = default_class(&items).filter(|_| are_storage_classes(kind)).map(str::to_string);
+            let default = kind.behaviour.default_of.and_then(|of| of(&items)).map(str::to_owned);
             let mut table = table(kind, kept_behaviour(kind), items, metadata, version, accept.include, cx.now);
             mark(&mut table, default.as_deref());
             Ok(table)
@@ -115,14 +114,10 @@ pub fn watched_table(state: &State, kind: &Kind, object: Value, accept: Accept, 
     table
 }
 
-fn are_storage_classes(kind: &Kind) -> bool {
-    (&*kind.group, &*kind.plural) == ("storage.k8s.io", "storageclasses")
-}
-
-/// A storage class alone in a table is marked where it is the default among all; in a list, the default of the list is.
+/// An object alone in a table is marked where it is the default of all there are; in a list, the default of the list is.
 fn mark_default_of_all(state: &State, kind: &Kind, table: &mut Value) {
-    if are_storage_classes(kind) {
-        mark(table, default_class(&state.list(&kind.group, &kind.plural)));
+    if let Some(of) = kind.behaviour.default_of {
+        mark(table, of(&state.list(&kind.group, &kind.plural)));
     }
 }
 

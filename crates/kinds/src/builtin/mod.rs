@@ -46,6 +46,7 @@ mod warnings;
 use crate::Behaviour;
 
 pub use services::addresses as service_addresses;
+pub use storage::default_storage_class;
 
 /// Group, kind and what is special about it in every version.
 static ALL: &[(&str, &str, &Behaviour)] = &[

@@ -1,5 +1,6 @@
 //! Storage classes, drivers and attachments, and the migration of what is stored.
 
+use api::meta;
 use serde_json::{Value, json};
 
 use super::check::{self, Causes, optional_one_of, required, text};
@@ -23,9 +24,25 @@ pub static STORAGE_CLASS: Behaviour = Behaviour {
     },
     columns: columns::STORAGE_CLASS,
     row: rows::storage_class,
+    default_of: Some(default_storage_class),
     returns_deleted: true,
     ..Behaviour::PLAIN
 };
+
+/// Says that a storage class is the default; the second is its old name.
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+/// The storage class that claims without one get: the newest of those that say that they are the default, and of those the
+/// first by name.
+pub fn default_storage_class(classes: &[Value]) -> Option<&str> {
+    let says = |class: &&Value| DEFAULT.iter().any(|key| meta::entry(class, "annotations", key) == Some("true"));
+    let order = |a: &&Value, b: &&Value| {
+        let newer = meta::text(a, "creationTimestamp").cmp(meta::text(b, "creationTimestamp"));
+        newer.then(meta::name(b).cmp(meta::name(a)))
+    };
+    classes.iter().filter(says).max_by(order).map(meta::name)
+}
 
 pub static VOLUME_ATTRIBUTES_CLASS: Behaviour = Behaviour {
     validate_create: attributes_class,
@@ -392,4 +409,28 @@ fn migration(migration: &Value) -> Vec<Cause> {
         out.push(Cause::required("spec.resource.resource", "resource is required to be set"));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(name: &str, created: &str, default: Option<usize>) -> Value {
+        let mut class = json!({"metadata": {"name": name, "creationTimestamp": created}});
+        if let Some(key) = default {
+            class["metadata"]["annotations"] = json!({DEFAULT[key]: "true"});
+        }
+        class
+    }
+
+    #[test]
+    fn the_newest_default_counts() {
+        let (old, new) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
+        assert_eq!(default_storage_class(&[class("a", new, None)]), None);
+        assert_eq!(
+            default_storage_class(&[class("a", old, Some(0)), class("b", new, Some(1)), class("c", new, None)]),
+            Some("b")
+        );
+        assert_eq!(default_storage_class(&[class("b", new, Some(0)), class("a", new, Some(0))]), Some("a"));
+    }
 }

@@ -10,7 +10,7 @@ mod pod_security;
 pub mod pod_topology_labels;
 mod runtime_class;
 pub mod service_account;
-pub mod storage;
+mod storage;
 mod taint_nodes;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,6 +2,7 @@
 //! cluster, and when they may grow.
 
 use api::{Status, meta};
+use kinds::builtin::default_storage_class;
 use kinds::quantity::Quantity;
 use serde_json::{Value, json};
 
@@ -17,9 +18,6 @@ pub struct StorageObjectInUseProtection;
 /// Lets only those claims grow whose class allows it.
 pub struct PersistentVolumeClaimResize;
 
-/// Says that a class is the default; the second is its old name.
-const DEFAULT: [&str; 2] =
-    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 /// The old way of a claim to name its class.
 const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
@@ -30,22 +28,11 @@ impl Plugin for DefaultStorageClass {
         if !is_new(request, "", "persistentvolumeclaims") || named {
             return Ok(());
         }
-        if let Some(class) = default_class(&request.state.list("storage.k8s.io", "storageclasses")) {
+        if let Some(class) = default_storage_class(&request.state.list("storage.k8s.io", "storageclasses")) {
             object["spec"]["storageClassName"] = json!(class);
         }
         Ok(())
     }
-}
-
-/// The class that claims without one get: the newest of those that say that they are the default, and of those the
-/// first by name.
-pub fn default_class(classes: &[Value]) -> Option<&str> {
-    let says = |class: &&Value| DEFAULT.iter().any(|key| meta::entry(class, "annotations", key) == Some("true"));
-    let order = |a: &&Value, b: &&Value| {
-        let newer = meta::text(a, "creationTimestamp").cmp(meta::text(b, "creationTimestamp"));
-        newer.then(meta::name(b).cmp(meta::name(a)))
-    };
-    classes.iter().filter(says).max_by(order).map(meta::name)
 }
 
 impl Plugin for StorageObjectInUseProtection {
@@ -95,28 +82,4 @@ impl Plugin for PersistentVolumeClaimResize {
 
 fn is_new(request: &Request, group: &str, plural: &str) -> bool {
     request.operation == Operation::Create && request.is(group, plural) && request.subresource.is_empty()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn class(name: &str, created: &str, default: Option<usize>) -> Value {
-        let mut class = json!({"metadata": {"name": name, "creationTimestamp": created}});
-        if let Some(key) = default {
-            class["metadata"]["annotations"] = json!({DEFAULT[key]: "true"});
-        }
-        class
-    }
-
-    #[test]
-    fn the_newest_default_counts() {
-        let (old, new) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
-        assert_eq!(default_class(&[class("a", new, None)]), None);
-        assert_eq!(
-            default_class(&[class("a", old, Some(0)), class("b", new, Some(1)), class("c", new, None)]),
-            Some("b")
-        );
-        assert_eq!(default_class(&[class("b", new, Some(0)), class("a", new, Some(0))]), Some("a"));
-    }
 }
