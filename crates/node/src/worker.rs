@@ -97,6 +97,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
         objects: Objects::new(),
         tokens: BTreeMap::new(),
         unpublished: false,
+        told: watch::Sender::new(true),
     };
     worker.life().await;
 }
@@ -113,6 +114,8 @@ struct Worker {
     published: PodStatus,
     /// The newest status has not been taken by the server yet.
     unpublished: bool,
+    /// False while containers are being started and the status does not say so yet.
+    told: watch::Sender<bool>,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     sandbox: Option<Arc<dyn RunningPod>>,
@@ -376,6 +379,7 @@ impl Worker {
         let udp = tokio::net::UdpSocket::from_std(udp.into())?;
         let tcp = tokio::net::TcpListener::from_std(tcp.into())?;
         let access = self.shared.config.api.clone();
+        let mut told = self.told.subscribe();
         self.tasks.spawn(async move {
             let seats = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
             let mut connections = JoinSet::new();
@@ -383,6 +387,10 @@ impl Worker {
                 while connections.try_join_next().is_some() {}
                 let Ok(seat) = seats.clone().acquire_owned().await else { return };
                 let Ok((stream, _)) = api.accept().await else { continue };
+                // Who asks for its own pod, however soon, is to find it running.
+                if told.wait_for(|told| *told).await.is_err() {
+                    return;
+                }
                 let _ = stream.set_nodelay(true);
                 let serving = access(stream);
                 connections.spawn(async move {
@@ -577,6 +585,9 @@ impl Worker {
             let plan = decide::decide(&self.pod, &self.records, now);
             let mut over = false;
             let mut again = false;
+            if plan.actions.iter().any(|action| matches!(action, Action::Start { .. })) {
+                self.told.send_replace(false);
+            }
             for action in plan.actions {
                 match action {
                     Action::Start { container } => again |= !self.start(&container).await,
@@ -585,6 +596,7 @@ impl Worker {
                 }
             }
             self.publish().await;
+            self.told.send_replace(true);
             if over {
                 return;
             }

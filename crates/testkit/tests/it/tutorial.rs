@@ -316,6 +316,21 @@ fn t14_the_list_has_this_very_pod() {
     assert_eq!(own.expect("this pod is listed")["status"]["phase"], "Running");
 }
 
+/// Many at once, so that the nodes are slow to tell what they have started.
+#[test]
+fn t14_a_pod_finds_itself_running_however_soon_it_asks() {
+    let all = role_file("all-pods", ALL_PODS);
+    let (role, own) = (all.path().to_str().expect("UTF-8"), own_library());
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let seen = Pod::new().flag("--role", role).run(&[&own]).ok();
+                assert!(seen.trim_end().ends_with("\tRunning"), "{seen}");
+            });
+        }
+    });
+}
+
 #[test]
 fn t15_the_namespace_file_goes_into_the_address() {
     if skipped() {
