@@ -57,6 +57,9 @@ pub struct Subresource {
     pub root: TypeId,
 }
 
+/// Picks one of several objects, by its name.
+pub type Pick = fn(&[Value]) -> Option<&str>;
+
 /// What of a kind is code upstream. Objects are root objects (`apiVersion`, `kind`, `metadata`, ...); every function may
 /// assume that the object came through [`crate::decode`]: known fields only, of the right shapes.
 ///
@@ -92,7 +95,7 @@ pub struct Behaviour {
     /// `conditions` of the row: a pod that is through says so.
     pub row_conditions: fn(&Value) -> Vec<Value>,
     /// The one of these objects that stands for all that name none, by its name: Tables mark it.
-    pub default_of: Option<fn(&[Value]) -> Option<&str>>,
+    pub default_of: Option<Pick>,
     /// Where the kind is served in several groups or versions: the one in which its objects are kept.
     pub kept: Option<Kept>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads, in the
