@@ -202,19 +202,30 @@ fn field<'a>(text: &'a str, out: &mut Vec<Step>) -> Result<&'a str, String> {
 
 fn bracket(text: &str) -> Option<usize> {
     let mut depth = 0;
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '[') => depth += 1,
-            (None, ']') if depth == 0 => return Some(at),
-            (None, ']') => depth -= 1,
-            (None, _) => {}
+    for (at, c) in unquoted(text) {
+        match c {
+            '[' => depth += 1,
+            ']' if depth == 0 => return Some(at),
+            ']' => depth -= 1,
+            _ => {}
         }
     }
     None
+}
+
+/// The characters that are in no quotes, and where they are; the quotes themselves are not among them.
+fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut quote = None;
+    text.char_indices().filter(move |(_, c)| match quote {
+        Some(open) => {
+            quote = quote.filter(|_| *c != open);
+            false
+        }
+        None => {
+            quote = Some(*c).filter(|c| matches!(c, '"' | '\''));
+            quote.is_none()
+        }
+    })
 }
 
 fn subscript(text: &str) -> Result<Step, String> {
@@ -244,21 +255,10 @@ fn subscript(text: &str) -> Result<Step, String> {
 fn parse_filter(text: &str) -> Result<Filter, String> {
     // Longer operators first, so that `<=` is not taken for `<`.
     const OPERATORS: [&str; 6] = ["==", "!=", "<=", ">=", "<", ">"];
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, _) => {
-                if let Some(operator) = OPERATORS.iter().find(|operator| text[at..].starts_with(**operator)) {
-                    let right = operand(text[at + operator.len()..].trim())?;
-                    return Ok(Filter {
-                        left: operand(text[..at].trim())?,
-                        right: Some((operator.to_string(), right)),
-                    });
-                }
-            }
+    for (at, _) in unquoted(text) {
+        if let Some(operator) = OPERATORS.iter().find(|operator| text[at..].starts_with(**operator)) {
+            let right = operand(text[at + operator.len()..].trim())?;
+            return Ok(Filter { left: operand(text[..at].trim())?, right: Some((operator.to_string(), right)) });
         }
     }
     Ok(Filter { left: operand(text.trim())?, right: None })

@@ -6,8 +6,14 @@ use serde_json::Value;
 
 /// Objects as they are now. `group` and `resource` are those of the API (`""`, `pods`), `namespace` is `""` for what has none.
 pub trait Lookup: Send + Sync {
-    /// One object, or nothing.
+    /// One object, or nothing. It may be kept decoded for the next who asks, as long as it is what it is: this is for the few
+    /// that many requests are judged by.
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
+
+    /// The same for an object that is looked at once, as pods are: nothing of it is kept.
+    fn get_once(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.get(group, resource, namespace, name)
+    }
 
     /// What tells one incarnation of an object from the next. Called for every request of a service account: an
     /// implementation that keeps identities apart from objects should answer from there.

@@ -168,8 +168,8 @@ impl Objects {
         }
     }
 
-    /// Forgets what is past its time, and what else the caller has to forget, until the server stops. A watch that is further behind, and a list that goes on at
-    /// an older revision, are told that it is gone.
+    /// Forgets what is past its time, and what else the caller has to forget, until the server stops. A watch that is
+    /// further behind, and a list that goes on at an older revision, are told that it is gone.
     pub async fn compact_in_time(&self, stopping: &CancellationToken, also: impl Fn()) {
         let mut ticks = tokio::time::interval(self.limits.time);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -263,19 +263,24 @@ impl State {
         let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return 0 };
         self.collection(&kind).map_or(0, |collection| collection.snapshot().range(namespace, None).count())
     }
+
+    fn entry(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<objects::Entry>> {
+        let kind = self.registry.load().preferred(group, resource).cloned()?;
+        self.collection(&kind).ok()?.get(&objects::key(namespace, name))
+    }
 }
 
 impl Lookup for State {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        let kind = self.registry.load().preferred(group, resource).cloned()?;
-        let entry = self.collection(&kind).ok()?.get(&objects::key(namespace, name))?;
-        // Of the kinds that are asked for here, pods alone come by the thousand.
-        Some(if resource == "pods" { Arc::new(entry.value()) } else { entry.shared_value() })
+        self.entry(group, resource, namespace, name).map(|entry| entry.shared_value())
+    }
+
+    fn get_once(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.entry(group, resource, namespace, name).map(|entry| Arc::new(entry.value()))
     }
 
     fn identity(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Identity> {
-        let kind = self.registry.load().preferred(group, resource).cloned()?;
-        let entry = self.collection(&kind).ok()?.get(&objects::key(namespace, name))?;
+        let entry = self.entry(group, resource, namespace, name)?;
         Some(Identity { uid: entry.uid.to_string(), deleted_at: entry.deleted_at })
     }
 }

@@ -193,7 +193,7 @@ fn bind(cx: &Cx<'_>, namespace: &str, name: &str, reference: &Value) -> Result<C
     if bound.is_empty() {
         return Err(Status::bad_request("Name parameter required."));
     }
-    let object = cx.lookup.get("", resource, place, bound).ok_or_else(|| not_found(resource, bound))?;
+    let object = cx.lookup.get_once("", resource, place, bound).ok_or_else(|| not_found(resource, bound))?;
     let this = Some(Reference { name: bound.to_string(), uid: meta::uid(&object).to_string() });
     let claims = match resource {
         "pods" if meta::text_at(&object, &["spec", "serviceAccountName"]) != name => {

@@ -1,5 +1,5 @@
-//! Objects in another form: Tables and partial metadata. The columns and rows are the kind's; only which storage class is
-//! the default is looked up.
+//! Objects in another form: Tables and partial metadata. The columns and rows are the kind's; only which of its
+//! objects is the default one is looked up.
 
 use std::sync::Arc;
 

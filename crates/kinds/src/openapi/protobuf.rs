@@ -44,6 +44,17 @@ const PATHS: fn(&str) -> bool = |key| key.starts_with('/');
 const CODES: fn(&str) -> bool = |key| !key.starts_with("x-");
 const ALL: fn(&str) -> bool = |_| true;
 
+// What both versions have, field for field.
+const TAG: Message = &[
+    (1, "name", How::Text),
+    (2, "description", How::Text),
+    (3, "externalDocs", How::Message(EXTERNAL_DOCS)),
+    (4, "", EXTENSIONS),
+];
+const EXTERNAL_DOCS: Message = &[(1, "description", How::Text), (2, "url", How::Text), (3, "", EXTENSIONS)];
+/// Names and lists of scopes.
+const SECURITY_REQUIREMENT: How = How::Message(&[(1, "", How::Entries(ALL, &How::Boxed(&How::Text)))]);
+
 fn write(out: &mut Vec<u8>, message: Message, value: &Value) {
     for (number, key, how) in message {
         match how {
@@ -114,7 +125,10 @@ fn is_reference(value: &Value) -> bool {
 
 mod v2 {
     use super::How::{Any, Bool, Boxed, Each, Either, Entries, Integer, Message as Of, Number, Text};
-    use super::{ALL, ANY_EACH, CODES, EXTENSIONS, How, Message, PATHS, TEXTS, is_reference};
+    use super::{
+        ALL, ANY_EACH, CODES, EXTENSIONS, EXTERNAL_DOCS, How, Message, PATHS, SECURITY_REQUIREMENT, TAG, TEXTS,
+        is_reference,
+    };
 
     pub(super) const DOCUMENT: Message = &[
         (1, "swagger", Text),
@@ -144,14 +158,6 @@ mod v2 {
         (6, "license", Of(&[(1, "name", Text), (2, "url", Text), (3, "", EXTENSIONS)])),
         (7, "", EXTENSIONS),
     ];
-
-    const TAG: Message =
-        &[(1, "name", Text), (2, "description", Text), (3, "externalDocs", Of(EXTERNAL_DOCS)), (4, "", EXTENSIONS)];
-
-    const EXTERNAL_DOCS: Message = &[(1, "description", Text), (2, "url", Text), (3, "", EXTENSIONS)];
-
-    /// Names and lists of scopes.
-    const SECURITY_REQUIREMENT: How = Of(&[(1, "", Entries(ALL, &Boxed(&Text)))]);
 
     const SECURITY_DEFINITION: How = Either(|definition| match definition["type"].as_str()? {
         "basic" => Some((1, Of(&[(1, "type", Text), (2, "description", Text), (3, "", EXTENSIONS)]))),
@@ -344,7 +350,10 @@ mod v3 {
     use serde_json::Value;
 
     use super::How::{Any, Bool, Boxed, Each, Either, Entries, Integer, Message as Of, Number, Text};
-    use super::{ALL, ANY_EACH, CODES, EXTENSIONS, How, Message, PATHS, TEXTS, is_reference};
+    use super::{
+        ALL, ANY_EACH, CODES, EXTENSIONS, EXTERNAL_DOCS, How, Message, PATHS, SECURITY_REQUIREMENT, TAG, TEXTS,
+        is_reference,
+    };
 
     pub(super) const DOCUMENT: Message = &[
         (1, "openapi", Text),
@@ -370,13 +379,6 @@ mod v3 {
     ];
 
     const SERVER: Message = &[(1, "url", Text), (2, "description", Text), (4, "", EXTENSIONS)];
-
-    const TAG: Message =
-        &[(1, "name", Text), (2, "description", Text), (3, "externalDocs", Of(EXTERNAL_DOCS)), (4, "", EXTENSIONS)];
-
-    const EXTERNAL_DOCS: Message = &[(1, "description", Text), (2, "url", Text), (3, "", EXTENSIONS)];
-
-    const SECURITY_REQUIREMENT: How = Of(&[(1, "", Entries(ALL, &Boxed(&Text)))]);
 
     /// Examples, headers, links and callbacks are in no document of a server.
     const COMPONENTS: Message = &[
