@@ -1,16 +1,18 @@
 //! Watches: a stream of events that survives closed connections, and a watcher that survives everything.
 //! A watcher holds no objects; what it tells is enough for its reader to hold them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use ::api::ask::{Target, Verb};
-use ::api::{Ask, ListOptions, Status, WatchEvent as Line};
+use ::api::{Ask, EventType, ListOptions, Status};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, Stream};
 use http_body_util::BodyExt;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout};
@@ -150,22 +152,20 @@ impl<K: Resource> Watch<K> {
             wanted: std::any::type_name::<K>(),
             why: error.to_string(),
         };
-        let line: Line<&RawValue> = serde_json::from_slice(line).map_err(wrong)?;
-        let object = line.object.get();
-        use ::api::EventType;
-        if line.event_type == EventType::Error {
-            let status: Status = serde_json::from_str(object).map_err(wrong)?;
-            return Err(status.into());
-        }
-        if line.event_type == EventType::Bookmark {
-            let mark: Bookmark = serde_json::from_str(object).map_err(wrong)?;
-            self.saw(&mark.metadata.resource_version);
-            let initial_events_end = mark.metadata.annotations.end.is_some();
-            return Ok(WatchEvent::Bookmark { resource_version: mark.metadata.resource_version, initial_events_end });
-        }
-        let object: K = serde_json::from_str(object).map_err(wrong)?;
+        let (told, object) = match serde_json::from_slice::<Line<K>>(line).map_err(wrong)? {
+            Line::Object(told, object) => (told, object),
+            Line::Error(status) => return Err((*status).into()),
+            Line::Bookmark(mark) => {
+                self.saw(&mark.metadata.resource_version);
+                let initial_events_end = mark.metadata.annotations.end.is_some();
+                return Ok(WatchEvent::Bookmark {
+                    resource_version: mark.metadata.resource_version,
+                    initial_events_end,
+                });
+            }
+        };
         self.saw(object.resource_version());
-        Ok(match line.event_type {
+        Ok(match told {
             EventType::Added => WatchEvent::Added(object),
             EventType::Deleted => WatchEvent::Deleted(object),
             _ => WatchEvent::Modified(object),
@@ -276,6 +276,69 @@ async fn open(client: &Client, target: &Target, options: &ListOptions) -> Result
     Ok(lines(client.call(request).await?.into_body(), EVENT_BYTES_MAX, TooLong::Fails))
 }
 
+/// A line of a watch: its object is what its type says.
+enum Line<K> {
+    Object(EventType, K),
+    Bookmark(Bookmark),
+    Error(Box<Status>),
+}
+
+impl<K: DeserializeOwned> Line<K> {
+    fn read<'de, D: Deserializer<'de>>(told: EventType, object: D) -> std::result::Result<Line<K>, D::Error> {
+        Ok(match told {
+            EventType::Error => Line::Error(Box::new(Status::deserialize(object)?)),
+            EventType::Bookmark => Line::Bookmark(Bookmark::deserialize(object)?),
+            told => Line::Object(told, K::deserialize(object)?),
+        })
+    }
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Line<K> {
+    fn deserialize<D: Deserializer<'de>>(decoder: D) -> std::result::Result<Line<K>, D::Error> {
+        decoder.deserialize_map(LineVisitor(PhantomData))
+    }
+}
+
+/// Reads a line in one go where the type comes first, as servers send it.
+struct LineVisitor<K>(PhantomData<K>);
+
+impl<'de, K: DeserializeOwned> Visitor<'de> for LineVisitor<K> {
+    type Value = Line<K>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an event of a watch")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Line<K>, A::Error> {
+        let (mut told, mut early, mut line) = (None, None, None);
+        while let Some(key) = map.next_key::<Cow<str>>()? {
+            match (&*key, told) {
+                ("type", _) => told = Some(map.next_value()?),
+                ("object", Some(told)) => line = Some(map.next_value_seed(OfType(told, PhantomData))?),
+                ("object", None) => early = Some(map.next_value::<&RawValue>()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        let told = told.ok_or_else(|| A::Error::missing_field("type"))?;
+        match (line, early) {
+            (Some(line), _) => Ok(line),
+            (None, Some(object)) => Line::read(told, object).map_err(A::Error::custom),
+            (None, None) => Err(A::Error::missing_field("object")),
+        }
+    }
+}
+
+/// The object of a line of this type.
+struct OfType<K>(EventType, PhantomData<K>);
+
+impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for OfType<K> {
+    type Value = Line<K>;
+
+    fn deserialize<D: Deserializer<'de>>(self, decoder: D) -> std::result::Result<Line<K>, D::Error> {
+        Line::read(self.0, decoder)
+    }
+}
+
 #[derive(Deserialize)]
 struct Bookmark {
     metadata: BookmarkMeta,
@@ -326,14 +389,15 @@ enum TooLong {
 
 struct Lines {
     body: Body,
-    pending: BytesMut,
-    /// No line ends before here.
-    searched: usize,
+    /// What came last and is not told yet.
+    rest: Bytes,
+    /// Before it, the beginning of a line.
+    begun: BytesMut,
     ended: bool,
 }
 
 fn lines(body: Body, limit: usize, too_long: TooLong) -> BoxStream<'static, Result<Bytes>> {
-    let state = Lines { body, pending: BytesMut::new(), searched: 0, ended: false };
+    let state = Lines { body, rest: Bytes::new(), begun: BytesMut::new(), ended: false };
     stream::unfold(state, move |mut state| async move {
         let line = state.next(limit, too_long).await?;
         Some((line, state))
@@ -344,44 +408,101 @@ fn lines(body: Body, limit: usize, too_long: TooLong) -> BoxStream<'static, Resu
 impl Lines {
     async fn next(&mut self, limit: usize, too_long: TooLong) -> Option<Result<Bytes>> {
         loop {
-            let end = self.pending[self.searched..].iter().position(|byte| *byte == b'\n');
-            if let Some(end) = end {
-                let mut line = self.pending.split_to(self.searched + end + 1);
-                line.truncate(line.len() - 1);
-                self.searched = 0;
-                return Some(Ok(line.freeze()));
+            if let Some(end) = memchr::memchr(b'\n', &self.rest) {
+                let line = self.rest.split_to(end + 1).slice(..end);
+                if self.begun.is_empty() {
+                    return Some(Ok(line));
+                }
+                self.begun.extend_from_slice(&line);
+                return Some(Ok(self.begun.split().freeze()));
             }
-            self.searched = self.pending.len();
-            if self.pending.len() > limit {
-                self.searched = 0;
+            self.begun.extend_from_slice(&self.rest);
+            self.rest = Bytes::new();
+            if self.begun.len() > limit {
                 return Some(match too_long {
-                    TooLong::Splits => Ok(self.pending.split_to(limit).freeze()),
+                    TooLong::Splits => Ok(self.begun.split_to(limit).freeze()),
                     TooLong::Fails => {
                         self.ended = true;
-                        self.pending.clear();
+                        self.begun.clear();
                         Err(Error::TooLarge { what: "a line of the stream", limit })
                     }
                 });
             }
             if self.ended {
-                self.searched = 0;
-                let rest = self.pending.split().freeze();
-                return Some(rest).filter(|rest| !rest.is_empty()).map(Ok);
+                let last = self.begun.split().freeze();
+                return Some(last).filter(|last| !last.is_empty()).map(Ok);
             }
             match self.body.frame().await {
                 None => self.ended = true,
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.pending.extend_from_slice(&data);
+                        self.rest = data;
                     }
                 }
                 Some(Err(error)) => {
                     // Half a line before a loss is no line.
                     self.ended = true;
-                    self.pending.clear();
+                    self.begun.clear();
                     return Some(Err(error));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    /// The lines of a body that comes in these pieces.
+    #[track_caller]
+    fn check(pieces: &[&'static str], too_long: TooLong, want: &[&str]) {
+        const LIMIT: usize = 8;
+        let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+        let body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
+        let told = lines(body, LIMIT, too_long).map(|line| match line {
+            Ok(line) => String::from_utf8_lossy(&line).into_owned(),
+            Err(error) => format!("! {error}"),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(runtime.block_on(told.collect::<Vec<_>>()), want);
+    }
+
+    #[test]
+    fn lines_do_not_care_how_they_come() {
+        check(&["a\nb\nc\n"], TooLong::Fails, &["a", "b", "c"]);
+        check(&["a", "b\n", "\n", "c\nd"], TooLong::Fails, &["ab", "", "c", "d"]);
+        check(
+            &["a\n123", "456789", "0\nb"],
+            TooLong::Fails,
+            &[
+                "a",
+                "! a line of the stream is larger than 8 bytes; ask for less at once (a selector, or a limit with continue)",
+            ],
+        );
+        check(&["a\n123", "456789", "0\nb"], TooLong::Splits, &["a", "12345678", "90", "b"]);
+        check(&[], TooLong::Fails, &[]);
+    }
+
+    #[test]
+    fn a_line_says_its_type_first_or_last() {
+        let check = |text: &str, want: &str| {
+            let got = match serde_json::from_str::<Line<String>>(text) {
+                Ok(Line::Object(told, object)) => format!("{} {object}", told.as_str()),
+                Ok(Line::Bookmark(mark)) => format!("bookmark {}", mark.metadata.resource_version),
+                Ok(Line::Error(status)) => format!("error {}", status.message),
+                Err(why) => why.to_string(),
+            };
+            assert_eq!(got, want, "{text}");
+        };
+        check(r#"{"type":"ADDED","object":"a","more":1}"#, "ADDED a");
+        check(r#"{"object":"a","type":"DELETED"}"#, "DELETED a");
+        check(r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"5"}}}"#, "bookmark 5");
+        check(r#"{"object":{"message":"gone"},"type":"ERROR"}"#, "error gone");
+        check(r#"{"type":"ADDED"}"#, "missing field `object` at line 1 column 16");
+        check(r#"{"object":"a"}"#, "missing field `type` at line 1 column 14");
     }
 }
