@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use kemudi_client::{Api, ApiResource, Client, Dynamic, Event, ListOptions, Resource};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -50,7 +50,9 @@ impl Feeds {
 
     /// Tells what happens, as long as it is polled.
     pub async fn run(self, client: Client) {
-        join_all(self.0.into_iter().map(|feed| feed.run(client.clone()))).await;
+        // Only the feed that has something to tell is polled.
+        let mut feeds: FuturesUnordered<_> = self.0.into_iter().map(|feed| feed.run(client.clone())).collect();
+        while feeds.next().await.is_some() {}
     }
 }
 
