@@ -152,35 +152,44 @@ fn map_of(value: Option<&Value>) -> Option<&Map<String, Value>> {
 
 /// The element that names an item of a set or an associative list.
 fn element_of(schema: &Schema, item: Ref, list: &ListType, value: &Value) -> Result<Element, String> {
-    match list {
-        ListType::Atomic => Err("invalid indexing of non-associative list".to_owned()),
-        ListType::Set => match value {
-            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
-            Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
-            Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
-            value => Ok(Element::Item(value.clone())),
-        },
+    if let Some(why) = nameless(schema, item, list, value) {
+        return Err(why);
+    }
+    Ok(match list {
         ListType::Map(keys) => {
-            let fields = match value {
-                Value::Null => return Err("associative list with keys may not have a null element".to_owned()),
-                Value::Object(fields) => fields,
-                _ => return Err("associative list with keys may not have non-map elements".to_owned()),
-            };
             let mut found = Vec::with_capacity(keys.len());
             for key in keys {
-                let value = fields.get(&**key).cloned().or_else(|| key_default(schema, item, key));
+                let value = value.get(&**key).cloned().or_else(|| key_default(schema, item, key));
                 found.extend(value.map(|value| (key.to_string(), value)));
             }
-            if found.is_empty() {
-                let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
-                return Err(format!(
-                    "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
-                    keys.join(" ")
-                ));
-            }
-            Ok(Element::key(found))
+            Element::key(found)
         }
-    }
+        _ => Element::Item(value.clone()),
+    })
+}
+
+/// Why an item has no such element.
+fn nameless(schema: &Schema, item: Ref, list: &ListType, value: &Value) -> Option<String> {
+    let why = match (list, value) {
+        (ListType::Atomic, _) => "invalid indexing of non-associative list",
+        (ListType::Set, Value::Object(_)) => "associative list without keys has an element that's a map type",
+        (ListType::Set, Value::Array(_)) => "not supported: associative list with lists as elements",
+        (ListType::Set, Value::Null) => "associative list without keys has an element that's an explicit null",
+        (ListType::Set, _) => return None,
+        (ListType::Map(_), Value::Null) => "associative list with keys may not have a null element",
+        (ListType::Map(keys), Value::Object(fields)) => {
+            if keys.iter().any(|key| fields.contains_key(&**key) || key_default(schema, item, key).is_some()) {
+                return None;
+            }
+            let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+            return Some(format!(
+                "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                keys.join(" ")
+            ));
+        }
+        (ListType::Map(_), _) => "associative list with keys may not have non-map elements",
+    };
+    Some(why.to_owned())
 }
 
 /// The default of a key field. A field that Go always writes has its zero value as default.
@@ -207,21 +216,23 @@ pub fn validate(schema: &Schema, ty: Ref, value: &Value, allow_duplicates: bool)
 struct Validate<'a, 'v> {
     schema: &'a Schema,
     allow_duplicates: bool,
-    path: Vec<Step<'v>>,
+    path: Vec<Step<'a, 'v>>,
     errors: Vec<String>,
 }
 
 /// A step of the way to a value, which is told only where something is wrong.
-enum Step<'v> {
+enum Step<'a, 'v> {
     Field(&'v str),
-    Item(Element),
+    Item { item: Ref<'a>, list: &'a ListType, at: usize, value: &'v Value },
 }
 
 impl<'a, 'v> Validate<'a, 'v> {
     fn error(&mut self, message: String) {
         let print = |step: &Step| match step {
             Step::Field(name) => Element::field(*name).to_string(),
-            Step::Item(element) => element.to_string(),
+            Step::Item { item, list, at, value } => {
+                element_of(self.schema, *item, list, value).unwrap_or(Element::Index(*at as i64)).to_string()
+            }
         };
         let path: String = self.path.iter().map(print).collect();
         self.errors.push(if path.is_empty() { message } else { format!("{path}: {message}") });
@@ -262,20 +273,21 @@ impl<'a, 'v> Validate<'a, 'v> {
         }
     }
 
-    fn visit_items(&mut self, item: Ref<'a>, list: &ListType, items: &'v [Value]) {
+    fn visit_items(&mut self, item: Ref<'a>, list: &'a ListType, items: &'v [Value]) {
         let mut seen = BTreeSet::new();
         for (at, value) in items.iter().enumerate() {
-            let element = match list {
-                ListType::Atomic => Element::Index(at as i64),
-                _ => match element_of(self.schema, item, list, value) {
-                    Ok(element) => element,
-                    Err(message) => return self.error(format!("element {at}: {message}")),
-                },
-            };
-            if !self.allow_duplicates && !seen.insert(element.clone()) {
-                self.error(format!("duplicate entries for key {element}"));
+            if *list != ListType::Atomic
+                && let Some(why) = nameless(self.schema, item, list, value)
+            {
+                return self.error(format!("element {at}: {why}"));
             }
-            self.path.push(Step::Item(element));
+            if !self.allow_duplicates {
+                let element = element_of(self.schema, item, list, value).unwrap_or(Element::Index(at as i64));
+                if !seen.insert(element.clone()) {
+                    self.error(format!("duplicate entries for key {element}"));
+                }
+            }
+            self.path.push(Step::Item { item, list, at, value });
             self.visit(item, value);
             self.path.pop();
         }
