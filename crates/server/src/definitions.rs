@@ -48,7 +48,10 @@ fn on_change(state: &State, change: &Changed) {
     }
     let next = kinds.into_iter().fold(registry.without(group, plural), |registry, kind| registry.with_kind(kind));
     state.registry.store(Arc::new(next));
-    state.registry_changed.send_replace(());
+    // Watches of custom resources end with what they watch.
+    if let Some(collection) = state.objects.found(&format!("{group}/{plural}")) {
+        collection.wake();
+    }
 }
 
 fn since(kind: &Kind) -> Option<u64> {

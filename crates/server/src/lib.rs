@@ -138,6 +138,7 @@ impl Server {
     pub async fn stop(self) -> Result<(), Status> {
         self.drain();
         self.state.stopping.cancel();
+        self.state.objects.end_watches();
         self.tasks.close();
         self.tasks.wait().await;
         self.state.objects.close().await.map_err(Status::internal)

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 /// How often all resources forget what was past the last time: the API server's default. So the past is remembered for
 /// at least this long, and never for twice this long.
 pub const HISTORY_TIME: Duration = Duration::from_secs(5 * 60);
+
+/// Most bytes of what was told last that one resource remembers.
+const TOLD_BYTES_MAX: usize = 64 * 1024;
 
 /// How much of the past each resource remembers.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +55,8 @@ pub struct Objects {
     opening: Mutex<()>,
     /// Told every revision that any collection applied.
     reached: Arc<watch::Sender<Revision>>,
+    /// Watches are to end: the server stops.
+    ending: Arc<AtomicBool>,
     /// Why the last write that the disk refused was refused; none after one that it took.
     failure: ArcSwapOption<String>,
     limits: HistoryLimits,
@@ -76,9 +82,13 @@ pub struct Collection {
     shape: Shape,
     present: ArcSwap<Snapshot>,
     history: Mutex<History>,
-    /// Told the revision of every batch that was applied: what watches wait for.
+    /// Told the revision of every batch that was applied, and once more when there is something else to look at: what
+    /// watches wait for.
     changed: watch::Sender<Revision>,
     reached: Arc<watch::Sender<Revision>>,
+    ending: Arc<AtomicBool>,
+    /// What a watch was told last, for the others that are where it was.
+    told: Mutex<Option<Told>>,
     /// Called for every change before anybody can see it, on the thread that commits.
     observers: Mutex<Vec<Observer>>,
 }
@@ -114,6 +124,19 @@ pub struct Entry {
     decoded: OnceLock<Arc<Value>>,
     /// In the order of [`Shape::selectable`].
     fields: Box<[Box<str>]>,
+}
+
+/// What was told to a watch, as bytes.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Of the changes after this revision, up to that one.
+    pub after: Revision,
+    pub until: Revision,
+    /// `""` for all.
+    pub namespace: Box<str>,
+    /// How many events that are.
+    pub events: u64,
+    pub bytes: Bytes,
 }
 
 /// One change of one object.
@@ -163,6 +186,7 @@ impl Objects {
             collections: ArcSwap::default(),
             opening: Mutex::new(()),
             reached,
+            ending: Arc::default(),
             failure: ArcSwapOption::empty(),
             limits,
         }
@@ -306,6 +330,12 @@ impl Objects {
         self.failure.load().as_ref().map(|why| why.to_string())
     }
 
+    /// Lets all watches end, once they have told what happened.
+    pub fn end_watches(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.collections.load().values().for_each(|collection| collection.wake());
+    }
+
     /// Gives the store up; everything acknowledged stays in it.
     pub async fn close(&self) -> Result<(), store::Error> {
         self.store.close().await
@@ -335,6 +365,8 @@ impl Collection {
             history: Mutex::new(history),
             changed: watch::Sender::new(0),
             reached: objects.reached.clone(),
+            ending: objects.ending.clone(),
+            told: Mutex::default(),
             observers: Mutex::default(),
         });
         // Changes may arrive while the snapshot is still being taken in: they wait for this lock.
@@ -400,6 +432,28 @@ impl Collection {
     /// Told of every applied batch.
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
+    }
+
+    /// Lets those who watch look again, though nothing of it has changed.
+    pub fn wake(&self) {
+        self.changed.send_modify(|_| {});
+    }
+
+    /// Watches are to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// What was told last, where that is what comes after a revision.
+    pub fn told(&self, after: Revision, namespace: &str) -> Option<Told> {
+        lock(&self.told).as_ref().filter(|told| told.after == after && *told.namespace == *namespace).cloned()
+    }
+
+    /// Remembers it for the next who is told the same.
+    pub fn tell(&self, told: Told) {
+        if told.bytes.len() <= TOLD_BYTES_MAX {
+            *lock(&self.told) = Some(told);
+        }
     }
 
     /// The index of a selectable field.

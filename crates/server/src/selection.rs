@@ -40,6 +40,10 @@ impl Selection {
         Ok(Selection { labels: options.labels.clone(), signature, fields })
     }
 
+    pub fn is_everything(&self) -> bool {
+        self.fields.is_empty() && self.labels.is_everything()
+    }
+
     pub fn takes(&self, entry: &Entry) -> bool {
         entry.may_have(self.signature)
             && self.fields.iter().all(|term| {

@@ -81,8 +81,6 @@ pub struct State {
     pub options: Options,
     pub objects: Objects,
     pub registry: ArcSwap<Registry>,
-    /// Told whenever the registry is another: watches of custom resources end with what they watch.
-    pub registry_changed: tokio::sync::watch::Sender<()>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub allocator: Allocator,
@@ -119,7 +117,6 @@ impl State {
             options,
             objects,
             registry: ArcSwap::from_pointee(registry),
-            registry_changed: tokio::sync::watch::Sender::new(()),
             authenticator,
             authorizer: Authorizer::default(),
             allocator: Allocator::new(range),
@@ -239,9 +236,19 @@ impl State {
 
     /// All objects of a resource, decoded.
     pub fn list(&self, group: &str, resource: &str) -> Vec<Value> {
-        let Some(kind) = self.registry.load().preferred(group, resource).cloned() else { return Vec::new() };
-        let Ok(collection) = self.collection(&kind) else { return Vec::new() };
-        collection.snapshot().entries.values().map(|entry| entry.value()).collect()
+        let objects = self.list_all(group, resource);
+        objects.iter().flat_map(|all| all.entries.values()).map(|entry| entry.value()).collect()
+    }
+
+    /// The same, kept as long as the objects are there: for a resource of few that many requests are judged by.
+    pub fn list_shared(&self, group: &str, resource: &str) -> Vec<Arc<Value>> {
+        let objects = self.list_all(group, resource);
+        objects.iter().flat_map(|all| all.entries.values()).map(|entry| entry.shared_value()).collect()
+    }
+
+    fn list_all(&self, group: &str, resource: &str) -> Option<Arc<objects::Snapshot>> {
+        let kind = self.registry.load().preferred(group, resource).cloned()?;
+        Some(self.collection(&kind).ok()?.snapshot())
     }
 }
 

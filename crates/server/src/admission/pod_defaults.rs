@@ -1,5 +1,7 @@
 //! Priority and DefaultTolerationSeconds: what every pod gets from the cluster when its author said nothing.
 
+use std::sync::Arc;
+
 use api::{Status, meta};
 use serde_json::{Value, json};
 
@@ -113,7 +115,7 @@ impl Plugin for DefaultTolerationSeconds {
             }
         }
         if wanted.len() != tolerations.len() {
-            object["spec"]["tolerations"] = json!(wanted);
+            object["spec"]["tolerations"] = Value::Array(wanted);
         }
         Ok(())
     }
@@ -124,8 +126,8 @@ fn is_pod(request: &Request) -> bool {
     request.operation != Operation::Delete && request.is("", "pods") && request.subresource.is_empty()
 }
 
-fn default_class(request: &Request) -> Option<Value> {
-    let classes = request.state.list("scheduling.k8s.io", "priorityclasses");
+fn default_class(request: &Request) -> Option<Arc<Value>> {
+    let classes = request.state.list_shared("scheduling.k8s.io", "priorityclasses");
     let defaults = classes.into_iter().filter(|class| class["globalDefault"] == json!(true));
     defaults.min_by_key(|class| class["value"].as_i64())
 }

@@ -14,12 +14,11 @@ use http_body_util::{BodyExt, StreamBody};
 use kinds::Kind;
 use serde_json::{Value, json};
 use store::Revision;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{At, list};
 use crate::accept::{Accept, Include, Media, Transform};
-use crate::objects::{Changed, Collection, Compacted, Entry};
+use crate::objects::{Changed, Collection, Compacted, Entry, Told};
 use crate::respond::{self, Answer};
 use crate::selection::Selection;
 use crate::serve::Cx;
@@ -68,24 +67,26 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         Some(wait) if !wait.is_zero() => wait.min(BOOKMARK_EVERY),
         _ => BOOKMARK_EVERY,
     };
-    let mut bookmarks = tokio::time::interval_at(Instant::now() + first, BOOKMARK_EVERY);
-    bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let bookmark_at = options.allow_watch_bookmarks.then(|| Instant::now() + first);
+    let shares = matches!(cx.accept, Accept { media: Media::Json, transform: None, .. })
+        && !at.kind.is_custom()
+        && at.kind.kept().is_none()
+        && selection.is_everything();
     let watcher = Watcher {
         state: cx.state.clone(),
         kind: at.kind.clone(),
         namespace: at.namespace().to_string(),
         changed: collection.subscribe(),
-        registry: cx.state.registry_changed.subscribe(),
         collection,
         selection,
         accept: cx.accept,
-        wants_bookmarks: options.allow_watch_bookmarks,
+        shares,
         initial: Some(wants_state),
         ends_initial: wants_state && options.allow_watch_bookmarks,
         cursor,
-        ends: Box::pin(sleep_until(ends)),
-        stopped: Box::pin(cx.state.stopping.clone().cancelled_owned()),
-        bookmarks,
+        ends,
+        bookmark_at,
+        alarm: Box::pin(sleep_until(bookmark_at.map_or(ends, |at| at.min(ends)))),
         columns_sent: false,
         over: false,
         sent: cx.state.metrics.watched(at.kind),
@@ -111,21 +112,23 @@ struct Watcher {
     kind: Arc<Kind>,
     namespace: String,
     collection: Arc<Collection>,
+    /// Told of all that a watch waits for but the time: changes, another definition of what is watched, the end.
     changed: tokio::sync::watch::Receiver<Revision>,
-    registry: tokio::sync::watch::Receiver<()>,
     selection: Selection,
     accept: Accept,
-    wants_bookmarks: bool,
+    /// It is told the very bytes that others of its collection and namespace are told.
+    shares: bool,
     /// Whether the state is sent first; none when the beginning is over.
     initial: Option<bool>,
     /// The bookmark behind the initial events says that they end there.
     ends_initial: bool,
     /// Everything up to here was sent.
     cursor: Revision,
-    // Made once: to begin to wait costs more than to tell of a change.
-    ends: Pin<Box<Sleep>>,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    bookmarks: Interval,
+    ends: Instant,
+    /// When the next bookmark is due, where the client wants any.
+    bookmark_at: Option<Instant>,
+    /// The nearer of the two. Made once: to begin to wait costs more than to tell of a change.
+    alarm: Pin<Box<Sleep>>,
     /// A watch of Tables sends the columns with the first one only.
     columns_sent: bool,
     over: bool,
@@ -142,10 +145,17 @@ impl Watcher {
         }
         loop {
             // A watch that never waits has an end too.
-            if self.over || self.ends.is_elapsed() {
+            if self.over || self.ends <= Instant::now() {
                 return None;
             }
             self.changed.borrow_and_update();
+            if self.shares
+                && let Some(told) = self.collection.told(self.cursor, &self.namespace)
+            {
+                self.cursor = told.until;
+                self.sent.fetch_add(told.events, Ordering::Relaxed);
+                return Some(told.bytes);
+            }
             match self.collection.changes_after(self.cursor, CHANGES_AT_ONCE) {
                 Err(gone) => {
                     self.over = true;
@@ -154,37 +164,64 @@ impl Watcher {
                     return Some(out.into());
                 }
                 Ok(changes) if !changes.is_empty() => {
-                    let mut out = Vec::new();
-                    for change in &changes {
-                        self.change(&mut out, change);
-                        self.cursor = change.revision;
-                    }
-                    if !out.is_empty() {
-                        return Some(out.into());
+                    if let Some(bytes) = self.changes(&changes) {
+                        return Some(bytes);
                     }
                     continue;
                 }
-                Ok(_) if !self.is_served() => return None,
+                Ok(_) if self.collection.is_ending() || !self.is_served() => return None,
                 Ok(_) => {}
             }
             tokio::select! {
                 biased;
                 changed = self.changed.changed() => changed.ok()?,
-                () = &mut self.ends => return None,
-                _ = self.registry.changed(), if self.kind.is_custom() => {}
-                () = &mut self.stopped => return None,
-                _ = self.bookmarks.tick(), if self.wants_bookmarks => {
-                    // Nothing of this collection happened up to the store's revision that was not sent.
-                    let revision = self.state.objects.revision();
-                    if self.collection.changes_after(self.cursor, 1).is_ok_and(|changes| changes.is_empty()) {
-                        self.cursor = self.cursor.max(revision);
-                        let mut out = Vec::new();
-                        self.bookmark(&mut out, None);
-                        return Some(out.into());
+                () = &mut self.alarm => {
+                    if let Some(mark) = self.alarm_rang()? {
+                        return Some(mark);
                     }
                 }
             }
         }
+    }
+
+    /// What some changes are to this watcher; nothing where none concerns it.
+    fn changes(&mut self, changes: &[Arc<Changed>]) -> Option<Bytes> {
+        let (after, mut out, mut events) = (self.cursor, Vec::new(), 0);
+        for change in changes {
+            let before = out.len();
+            self.change(&mut out, change);
+            events += u64::from(out.len() > before);
+            self.cursor = change.revision;
+        }
+        if out.is_empty() {
+            return None;
+        }
+        let bytes = Bytes::from(out);
+        if self.shares {
+            let namespace = self.namespace.as_str().into();
+            self.collection.tell(Told { after, until: self.cursor, namespace, events, bytes: bytes.clone() });
+        }
+        Some(bytes)
+    }
+
+    /// The bookmark that is due, where one is; none, too, when the watch is over.
+    fn alarm_rang(&mut self) -> Option<Option<Bytes>> {
+        let now = Instant::now();
+        if self.ends <= now {
+            return None;
+        }
+        let next = now + BOOKMARK_EVERY;
+        self.bookmark_at = self.bookmark_at.map(|_| next);
+        self.alarm.as_mut().reset(next.min(self.ends));
+        // Nothing of this collection happened up to the store's revision that was not sent.
+        let revision = self.state.objects.revision();
+        if self.collection.changes_after(self.cursor, 1).is_ok_and(|changes| changes.is_empty()) {
+            self.cursor = self.cursor.max(revision);
+            let mut out = Vec::new();
+            self.bookmark(&mut out, None);
+            return Some(Some(out.into()));
+        }
+        Some(None)
     }
 
     /// The state as it is, once it is as new as the client asked.
@@ -223,9 +260,8 @@ impl Watcher {
     }
 
     /// A custom resource may go, or become something else.
-    fn is_served(&mut self) -> bool {
+    fn is_served(&self) -> bool {
         let Some(custom) = &self.kind.custom else { return true };
-        self.registry.borrow_and_update();
         let registry = self.state.registry.load();
         let now = registry.kind(&self.kind.group, &self.kind.version, &self.kind.plural);
         now.and_then(|kind| kind.custom.as_ref()).is_some_and(|now| now.since() == custom.since())
