@@ -66,8 +66,19 @@ type Objects = BTreeMap<String, Value>;
 
 #[test]
 fn lists_and_watches_tell_the_same() {
+    check_store("memory://".into());
+}
+
+/// On a disk writers share batches, and a watch is told of several changes at once.
+#[test]
+fn lists_and_watches_tell_the_same_on_a_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    check_store(format!("disk://{}", folder.path().join("store").display()));
+}
+
+fn check_store(store: String) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let asked = Arc::new(runtime.block_on(Asked::start(Options::default())));
+    let asked = Arc::new(runtime.block_on(Asked::start(Options { store, ..Options::default() })));
     let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let writers = vec(vec(write(), 1..WRITES_MAX), WRITERS);
