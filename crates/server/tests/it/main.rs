@@ -3,6 +3,7 @@
 mod consistency;
 mod deletion;
 mod history;
+mod rights;
 
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use server::authn::{AUTHENTICATED, MASTERS, User};
+use server::connection::Peer;
 use server::respond::Body;
+use server::serve::serve;
 use server::{Options, Server};
 
 /// A server in memory, and what it is asked.
@@ -38,11 +41,27 @@ impl Asked {
         Server::call(self.server.state(), Arc::new(user), request).await
     }
 
+    /// As whoever a token stands for, from outside: the code and the JSON.
+    pub async fn as_bearer(&self, token: &str, ask: &str) -> (u16, Value) {
+        let (method, path) = ask.split_once(' ').expect("METHOD PATH");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {}).boxed_unsync())
+            .expect("a request");
+        json(serve(self.server.state(), &Peer::default(), request).await).await
+    }
+
     /// As the administrator: the code and the JSON.
     pub async fn ask(&self, ask: &str, body: Option<&Value>) -> (u16, Value) {
-        let answer = self.send("admin", &[MASTERS, AUTHENTICATED], ask, body).await;
-        let code = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await.expect("a whole body").to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+        json(self.send("admin", &[MASTERS, AUTHENTICATED], ask, body).await).await
     }
+}
+
+async fn json(answer: http::Response<Body>) -> (u16, Value) {
+    let code = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.expect("a whole body").to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
 }
