@@ -89,6 +89,7 @@ impl Report {
 
 /// The way to the server, step by step; what comes after a failed step would only fail for the same reason.
 async fn server(report: &mut Report, config: Config, global: &Global) -> Outcome {
+    let claims = token_of(&config).ok().flatten().and_then(|token| Claims::decode(&token));
     report.tell("credentials", credentials(&config))?;
     let (host, port) = (config.server.host.clone(), config.server.port);
     let namespace = config.namespace.clone();
@@ -119,8 +120,8 @@ async fn server(report: &mut Report, config: Config, global: &Global) -> Outcome
     }
     match whoami::review(&client).await {
         Err(error) if error.is_unauthorized() => {
-            let fix = "the server does not know this token or certificate: it may be of another cluster, expired, or its pod or account deleted";
-            return report.tell("identity", Bad("401 Unauthorized".to_string(), fix.to_string()));
+            let (what, fix) = refused(claims.as_ref());
+            return report.tell("identity", Bad(what, fix));
         }
         Err(error) => return report.tell("identity", of_error(error)),
         Ok(review) => report.tell("identity", identity(&review["status"]["userInfo"]))?,
@@ -195,8 +196,16 @@ fn environment(env: &dyn Fn(&str) -> Option<String>) -> Found {
     let (host, port) = (env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT"));
     match (host, port, env("KUBECONFIG")) {
         (Some(host), Some(port), None) => {
-            Good(format!("in a pod: KUBERNETES_SERVICE_HOST={host} KUBERNETES_SERVICE_PORT={port}"))
+            let what = format!("in a pod: KUBERNETES_SERVICE_HOST={host} KUBERNETES_SERVICE_PORT={port}");
+            match host_and_port(&host, &port) {
+                None => Good(what),
+                Some(fix) => Odd(what, fix),
+            }
         }
+        (Some(host), Some(_), Some(file)) if !std::path::Path::new(&file).exists() => Odd(
+            format!("in a pod (KUBERNETES_SERVICE_HOST={host}), and KUBECONFIG={file} is set, which is no file"),
+            "the pod's own account is used; unset KUBECONFIG, or set it to a file that is there".to_string(),
+        ),
         (Some(host), Some(_), Some(file)) => Odd(
             format!("in a pod (KUBERNETES_SERVICE_HOST={host}), yet KUBECONFIG={file} is set"),
             "the kubeconfig wins; unset KUBECONFIG to use the pod's own account".to_string(),
@@ -209,6 +218,17 @@ fn environment(env: &dyn Fn(&str) -> Option<String>) -> Found {
             Bad(format!("{missing} is not set, its partner is"), fix.to_string())
         }
     }
+}
+
+/// What clients make of an address that this one understands.
+fn host_and_port(host: &str, port: &str) -> Option<String> {
+    /// The JavaScript client speaks plain HTTP to these.
+    const PLAIN_PORTS: [&str; 3] = ["80", "8080", "8001"];
+    if host.starts_with('[') {
+        return Some("an IPv6 address stands there without brackets: clients put them around it once more".to_string());
+    }
+    let plain = PLAIN_PORTS.contains(&port);
+    plain.then(|| format!("the JavaScript client speaks plain HTTP to port {port}: serve the API on another port"))
 }
 
 fn proxy(env: &dyn Fn(&str) -> Option<String>) -> Found {
@@ -271,20 +291,56 @@ fn projected(dir: &Path, name: &str) -> Found {
     }
 }
 
+/// The token in use, where there is one.
+fn token_of(config: &Config) -> Result<Option<String>, String> {
+    match &config.credentials {
+        Credentials::None => Ok(None),
+        Credentials::Token(token) => Ok(Some(token.clone())),
+        Credentials::TokenFile(path) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().to_string())),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        },
+    }
+}
+
+/// What is likely where the server refuses a token that says this of itself.
+fn refused(claims: Option<&Claims>) -> (String, String) {
+    let Some(claims) = claims else {
+        let fix =
+            "the server does not know this token or certificate: it may be mistyped, of another cluster, or expired";
+        return ("401 Unauthorized".to_string(), fix.to_string());
+    };
+    // An API server's own audience is its issuer, where nobody said otherwise.
+    if !claims.audiences.is_empty() && !claims.audiences.contains(&claims.issuer) {
+        return (
+            format!("401 Unauthorized: the token is for {}", claims.audiences.join(" and ")),
+            "a token for another audience is good for that one only: use the one at the usual place, or ask for one \
+             without an audience: kemudi create token NAME"
+                .to_string(),
+        );
+    }
+    let bound = claims.kubernetes.pod.as_ref().map(|pod| format!("its pod {} or ", pod.name)).unwrap_or_default();
+    (
+        "401 Unauthorized".to_string(),
+        format!(
+            "the token looks sound, so that it is revoked or foreign: {bound}its account {} was deleted (or made anew), or \
+             another cluster signed it; take a fresh token of this cluster",
+            claims.subject
+        ),
+    )
+}
+
 fn credentials(config: &Config) -> Found {
-    let token = match &config.credentials {
-        Credentials::None if config.client_certificate.is_some() => return Good("a client certificate".to_string()),
-        Credentials::None => {
+    let token = match token_of(config) {
+        Ok(Some(token)) => token,
+        Ok(None) if config.client_certificate.is_some() => return Good("a client certificate".to_string()),
+        Ok(None) => {
             return Odd(
                 "none: requests are anonymous".into(),
                 "give a token (--token), a kubeconfig with a user, or run in a pod".into(),
             );
         }
-        Credentials::Token(token) => token.clone(),
-        Credentials::TokenFile(path) => match std::fs::read_to_string(path) {
-            Ok(text) => text.trim().to_string(),
-            Err(error) => return Bad(format!("{}: {error}", path.display()), "see the steps above".to_string()),
-        },
+        Err(why) => return Bad(why, "see the steps above".to_string()),
     };
     match Claims::decode(&token) {
         None => Good("a token that is no JWT".to_string()),

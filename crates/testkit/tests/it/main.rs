@@ -6,6 +6,7 @@ mod tutorial;
 mod bad_input;
 mod clients;
 mod crash;
+mod doctor;
 mod ending;
 mod flood;
 mod golden;
