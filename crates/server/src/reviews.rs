@@ -394,11 +394,11 @@ mod tests {
         let signing = LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap());
         let keys = Arc::new(Keys { signing, others: Vec::new() });
         let audiences = vec![ISSUER.to_string()];
-        let authenticator = Authenticator {
-            tokens: TokenFile::parse("tok,alice,7,devs").unwrap(),
-            service_accounts: ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
+        let authenticator = Authenticator::new(
+            TokenFile::parse("tok,alice,7,devs").unwrap(),
+            ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
             audiences,
-        };
+        );
         let mut objects: Vec<(&str, Value)> =
             bootstrap::objects().into_iter().map(|b| (b.resource, b.object)).collect();
         objects.push((

@@ -48,6 +48,8 @@ pub struct Options {
     /// `--service-account-extend-token-expiration`: pod tokens are good for a year, and meant for an hour.
     pub extend_token_expiration: bool,
     pub token_auth_file: Option<std::path::PathBuf>,
+    /// Ways to prove an identity that are off unless they are asked for.
+    pub authn: crate::authn::Options,
     /// Tokens of this process's own making, with who they stand for.
     pub tokens: Vec<(String, User)>,
     /// How much of the past is remembered for watches that resume and lists that continue.
@@ -70,6 +72,7 @@ impl Default for Options {
             token_seconds_max: None,
             extend_token_expiration: true,
             token_auth_file: None,
+            authn: crate::authn::Options::default(),
             tokens: Vec::new(),
             history: objects::HistoryLimits::default(),
         }
@@ -180,7 +183,7 @@ impl State {
             self.metrics.authenticated(Some(user));
             return Ok(user.clone());
         }
-        let credentials = Credentials { headers, peer: Some(&peer.certificate) };
+        let credentials = Credentials { headers, certificate: &peer.certificate, proxy: &peer.proxy };
         match self.authenticator.authenticate(credentials, self, now.as_second()) {
             Ok(found) => {
                 self.metrics.authenticated(Some(&found.user));

@@ -367,7 +367,8 @@ pub fn read_public_keys(path: &Path) -> Result<Vec<PublicKey>, String> {
     PublicKey::all_from_pem(&text).map_err(|e| format!("error reading public key file {}: {e}", path.display()))
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// DER as PEM, ending in a newline.
+pub fn pem(label: &str, der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {

@@ -1,6 +1,9 @@
-//! Who is asking: client certificate, then bearer token (static, then service account), else anonymous.
+//! Who is asking: a front proxy's headers, then a client certificate, then a bearer token (static, of a service account, of
+//! a bootstrap Secret), else anonymous.
 //! Decides nothing about rights and touches no connection; the clock and the objects are handed in.
 
+pub mod bootstrap_token;
+pub mod front_proxy;
 pub mod jwt;
 pub mod legacy_token;
 pub mod service_account;
@@ -85,16 +88,37 @@ pub struct Authenticator {
     pub service_accounts: service_account::ServiceAccounts,
     /// The audiences of this API server, at least its issuer.
     pub audiences: Vec<String>,
+    pub front_proxy: Option<front_proxy::FrontProxy>,
+    /// Tokens of bootstrap Secrets are taken.
+    pub bootstrap_tokens: bool,
+}
+
+/// What is on besides what always is: nothing, unless it is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub front_proxy: front_proxy::Options,
+    /// `--enable-bootstrap-token-auth`
+    pub bootstrap_tokens: bool,
 }
 
 /// What a request brings along.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     pub headers: &'a HeaderMap,
-    pub peer: Option<&'a x509::Peer>,
+    pub certificate: &'a x509::Peer,
+    pub proxy: &'a front_proxy::Peer,
 }
 
 impl Authenticator {
+    /// With what every server has; all else is off.
+    pub fn new(
+        tokens: token_file::TokenFile,
+        service_accounts: service_account::ServiceAccounts,
+        audiences: Vec<String>,
+    ) -> Authenticator {
+        Authenticator { tokens, service_accounts, audiences, front_proxy: None, bootstrap_tokens: false }
+    }
+
     /// Who sent the request. `now` is in seconds since 1970.
     pub fn authenticate(
         &self,
@@ -115,8 +139,8 @@ impl Authenticator {
     ) -> Result<Authenticated, Unauthenticated> {
         let audiences = if audiences.is_empty() { &self.audiences } else { audiences };
         match bearer(&format!("Bearer {token}")) {
-            Bearer::Token(token) => self.judge(Ok(None), Some(Ok(token.into())), None, audiences, lookup, now),
-            Bearer::None(warning) => self.judge(Ok(None), None, warning, audiences, lookup, now),
+            Bearer::Token(token) => self.judge(&[], Some(Ok(token.into())), None, audiences, lookup, now),
+            Bearer::None(warning) => self.judge(&[], None, warning, audiences, lookup, now),
         }
     }
 
@@ -127,7 +151,11 @@ impl Authenticator {
         lookup: &dyn Lookup,
         now: i64,
     ) -> Result<Authenticated, Unauthenticated> {
-        let peer = credentials.peer.map_or(Ok(None), |peer| peer.user(now));
+        let proxied = match &self.front_proxy {
+            Some(proxy) => proxy.user(credentials.proxy, credentials.headers, now),
+            None => Ok(None),
+        };
+        let peer = &[proxied, credentials.certificate.user(now)];
         let header = credentials.headers.get(AUTHORIZATION).map(|value| String::from_utf8_lossy(value.as_bytes()));
         match bearer(header.as_deref().unwrap_or_default()) {
             Bearer::Token(token) => self.judge(peer, Some(Ok(token.into())), None, audiences, lookup, now),
@@ -140,7 +168,7 @@ impl Authenticator {
     /// The first proof that holds wins; a proof that fails is forgiven only when another one holds.
     fn judge(
         &self,
-        peer: Result<Option<Arc<User>>, String>,
+        peer: &[Result<Option<Arc<User>>, String>],
         token: Option<Result<String, String>>,
         warning: Option<&'static str>,
         audiences: &[String],
@@ -150,10 +178,12 @@ impl Authenticator {
         let mut errors = Vec::new();
         let done = |user, audiences: Vec<String>| Authenticated { user, audiences, warning, annotations: Vec::new() };
         let own_audiences = || intersect(&self.audiences, audiences);
-        match peer {
-            Ok(Some(user)) => return Ok(done(authenticated(user), own_audiences())),
-            Ok(None) => {}
-            Err(error) => errors.push(error),
+        for shown in peer {
+            match shown {
+                Ok(Some(user)) => return Ok(done(authenticated(user.clone()), own_audiences())),
+                Ok(None) => {}
+                Err(error) => errors.push(error.clone()),
+            }
         }
         let attempted = token.is_some();
         match token {
@@ -189,7 +219,17 @@ impl Authenticator {
         {
             return Ok(Some(Authenticated { user, audiences: own, warning: None, annotations: Vec::new() }));
         }
-        self.service_accounts.authenticate(token, audiences, lookup, now)
+        if let Some(found) = self.service_accounts.authenticate(token, audiences, lookup, now)? {
+            return Ok(Some(found));
+        }
+        let bootstraps = self.bootstrap_tokens && !own.is_empty();
+        let user = bootstraps.then(|| bootstrap_token::authenticate(token, lookup, now)).flatten();
+        Ok(user.map(|user| Authenticated {
+            user: Arc::new(user),
+            audiences: own,
+            warning: None,
+            annotations: Vec::new(),
+        }))
     }
 }
 

@@ -377,11 +377,11 @@ mod tests {
             others: Vec::new(),
         });
         let audiences = vec![ISSUER.to_string()];
-        Authenticator {
-            tokens: TokenFile::parse("static,admin,admin,system:masters").unwrap(),
-            service_accounts: ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
+        Authenticator::new(
+            TokenFile::parse("static,admin,admin,system:masters").unwrap(),
+            ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
             audiences,
-        }
+        )
     }
 
     fn objects() -> Objects {
@@ -535,7 +535,9 @@ mod tests {
             if let Some(header) = header {
                 headers.insert("authorization", header.parse().unwrap());
             }
-            authn.authenticate(Credentials { headers: &headers, peer: None }, &objects, now)
+            let (certificate, proxy) = Default::default();
+            let credentials = Credentials { headers: &headers, certificate: &certificate, proxy: &proxy };
+            authn.authenticate(credentials, &objects, now)
         };
         let anonymous = ask(None, NOW).unwrap();
         assert_eq!(*anonymous.user, User::anonymous());

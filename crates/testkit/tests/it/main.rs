@@ -3,6 +3,7 @@
 mod tour;
 mod tutorial;
 
+mod authn;
 mod bad_input;
 mod clients;
 mod crash;
