@@ -98,7 +98,7 @@ impl Server {
         };
         let service_accounts = ServiceAccounts::new(vec![options.issuer.clone()], audiences.clone(), pki.keys.clone());
         let mut authenticator = Authenticator::new(tokens, service_accounts, audiences);
-        authenticator.bootstrap_tokens = options.authn.bootstrap_tokens;
+        authenticator.configure(&options.authn, std::slice::from_ref(&options.issuer))?;
         if options.authn.front_proxy.ca_file.is_some() {
             let proxies = FrontProxy::new(&options.authn.front_proxy, pki.proxy_authorities())?;
             authenticator.front_proxy = Some(proxies);

@@ -15,7 +15,7 @@ use store::Revision;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocate::{Allocator, Range};
-use crate::authn::{Authenticator, Credentials, User};
+use crate::authn::{Authenticator, Credentials, Judged, User};
 use crate::authz::{Authorizer, rbac};
 use crate::connection::Peer;
 use crate::flow::{self, Flow};
@@ -172,10 +172,11 @@ impl State {
     }
 
     /// Who sent a request.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         peer: &Peer,
         headers: &HeaderMap,
+        path: &str,
         now: Timestamp,
         warnings: &mut Vec<String>,
     ) -> Result<Arc<User>, Status> {
@@ -183,8 +184,13 @@ impl State {
             self.metrics.authenticated(Some(user));
             return Ok(user.clone());
         }
-        let credentials = Credentials { headers, certificate: &peer.certificate, proxy: &peer.proxy };
-        match self.authenticator.authenticate(credentials, self, now.as_second()) {
+        let credentials = Credentials { headers, path, certificate: &peer.certificate, proxy: &peer.proxy };
+        let outcome = match self.authenticator.begin(credentials, self, now.as_second()) {
+            Judged::Known(outcome) => outcome,
+            // In a box, so that requests that need not wait do not carry its size.
+            Judged::Open(open) => Box::pin(self.authenticator.finish(open, now.as_second())).await,
+        };
+        match outcome {
             Ok(found) => {
                 self.metrics.authenticated(Some(&found.user));
                 warnings.extend(found.warning.map(str::to_string));

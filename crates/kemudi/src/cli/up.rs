@@ -177,7 +177,7 @@ fn advertised(listened: IpAddr, service_address: IpAddr) -> IpAddr {
 }
 
 /// A duration as Go writes it.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = api::go::parse_duration(text)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time that can be waited"))
 }
