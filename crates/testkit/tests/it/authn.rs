@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use testkit::Server;
 use testkit::server::{ADMIN_TOKEN, describe};
 use testkit::wire::{Endpoint, Request};
+
+use crate::https::Https;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const PLAIN: &[&str] = &["--node", "none", "--store", "memory://"];
@@ -217,4 +221,264 @@ fn what_others_need_to_trust_as_this_server_does_is_published() {
     let patch = json!({"data": {"client-ca-file": null}});
     assert_eq!(server.ask("admin", &format!("PATCH {PATH} {patch}")).head.status, 200);
     assert_eq!(published()["data"], map["data"], "it is completed");
+}
+
+/// An issuer that the test itself is.
+struct TestIssuer {
+    https: Https,
+    key: EcdsaKeyPair,
+}
+
+impl TestIssuer {
+    fn start() -> TestIssuer {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let keys =
+            json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig", "alg": "ES256", "x": x, "y": y}]});
+        // It knows its own address only when it is there, and is asked only then.
+        let (known, own) = std::sync::mpsc::channel::<String>();
+        let own = std::sync::Mutex::new((own, String::new()));
+        let https = Https::start(move |path, _| {
+            let mut own = own.lock().unwrap();
+            if own.1.is_empty() {
+                own.1 = own.0.recv().unwrap();
+            }
+            let url = &own.1;
+            match path {
+                "/.well-known/openid-configuration" => {
+                    (200, json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string())
+                }
+                "/keys" => (200, keys.to_string()),
+                _ => (404, String::new()),
+            }
+        });
+        known.send(https.url.clone()).unwrap();
+        TestIssuer { https, key }
+    }
+
+    /// A token with these claims besides issuer, audience and end.
+    fn token(&self, claims: Value) -> String {
+        let mut all = json!({"iss": self.https.url, "aud": "kubernetes", "exp": 4_000_000_000_u64});
+        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", encode(&json!({"alg": "ES256", "kid": "k"})), encode(&all));
+        let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn ca(&self) -> &str {
+        self.https.ca.to_str().unwrap()
+    }
+}
+
+const REFUSED: &str = "401 Unauthorized";
+
+#[test]
+fn the_tokens_of_an_issuer_by_flags() {
+    let issuer = TestIssuer::start();
+    let url = &issuer.https.url;
+    let server = server(&[
+        &format!("--oidc-issuer-url={url}"),
+        "--oidc-client-id=kubernetes",
+        &format!("--oidc-ca-file={}", issuer.ca()),
+        "--oidc-signing-algs=ES256,RS256",
+        "--oidc-groups-claim=groups",
+        "--oidc-groups-prefix=oidc:",
+        "--oidc-required-claim=hd=example.com",
+    ]);
+    assert_eq!(issuer.https.asked(), 0, "nobody is asked before a token comes");
+    let token = issuer.token(json!({"sub": "ann", "groups": ["dev"], "hd": "example.com"}));
+    let ann = format!("{url}#ann oidc:dev,system:authenticated");
+    for _ in 0..3 {
+        check_token(&server, &token, &ann, &ann);
+    }
+    assert_eq!(issuer.https.asked(), 2, "the discovery document and the keys, once");
+    let refusals = [
+        (json!({"sub": "ann"}), "oidc: required claim hd not present in ID token"),
+        (json!({"sub": "ann", "hd": "b"}), "oidc: required claim hd value does not match. Got = b, want = example.com"),
+        (
+            json!({"sub": "ann", "hd": "example.com", "aud": "other"}),
+            "oidc: verify token: oidc: expected audience \"kubernetes\" got [\"other\"]",
+        ),
+        (
+            json!({"sub": "ann", "exp": 1}),
+            "oidc: verify token: oidc: token is expired (Token Expiry: 1970-01-01 00:00:01 +0000 UTC)",
+        ),
+    ];
+    for (claims, why) in refusals {
+        check_token(&server, &issuer.token(claims), REFUSED, &format!("[invalid bearer token, {why}]"));
+    }
+    // What was verified stays so when the issuer is gone, and nobody else notices.
+    drop(issuer);
+    check_token(&server, &token, &ann, &ann);
+    assert_eq!(
+        who(&server.endpoint, &[("authorization", &format!("Bearer {ADMIN_TOKEN}"))]),
+        "admin system:masters,system:authenticated"
+    );
+}
+
+#[test]
+fn the_tokens_of_issuers_by_a_configuration() {
+    let issuer = TestIssuer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authentication.yaml");
+    let configuration = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]},
+        "jwt": [
+            {
+                "issuer": {"url": "https://127.0.0.1:1", "audiences": ["kubernetes"], "certificateAuthority": std::fs::read_to_string(issuer.ca()).unwrap()},
+                "claimMappings": {"username": {"claim": "sub", "prefix": ""}},
+            },
+            {
+                "issuer": {
+                    "url": issuer.https.url,
+                    "audiences": ["kubernetes", "other"],
+                    "audienceMatchPolicy": "MatchAny",
+                    "certificateAuthority": std::fs::read_to_string(issuer.ca()).unwrap(),
+                },
+                "claimValidationRules": [{"expression": "claims.?tenant.orValue('') != ''", "message": "who has no tenant has no business here"}],
+                "claimMappings": {
+                    "username": {"expression": "claims.tenant + ':' + claims.sub"},
+                    "groups": {"expression": "claims.roles.split(',')"},
+                    "uid": {"claim": "sub"},
+                    "extra": [{"key": "example.com/tenant", "valueExpression": "claims.tenant"}],
+                },
+                "userValidationRules": [{"expression": "!user.username.startsWith('system:')", "message": "reserved"}],
+            },
+        ],
+    });
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    let server = server(&[&format!("--authentication-config={}", file.display())]);
+    let token = issuer.token(json!({"sub": "ann", "tenant": "a", "roles": "dev,ops", "aud": ["x", "other"]}));
+    let ann = r#"a:ann dev,ops,system:authenticated {"example.com/tenant":["a"]}"#;
+    check_token(&server, &token, ann, ann);
+    let rule = "claims.?tenant.orValue('') != ''";
+    for (claims, why) in [
+        (
+            json!({"sub": "ann", "roles": ""}),
+            "oidc: error evaluating username claim expression: expression 'claims.tenant + ':' + claims.sub' resulted in error: no such key: tenant".to_string(),
+        ),
+        (
+            json!({"sub": "ann", "roles": "", "tenant": ""}),
+            format!("oidc: error evaluating claim validation expression: validation expression '{rule}' failed: who has no tenant has no business here"),
+        ),
+        (
+            json!({"sub": "admin", "roles": "system:masters", "tenant": "system"}),
+            "oidc: error evaluating user info validation rule: validation expression '!user.username.startsWith('system:')' failed: reserved".to_string(),
+        ),
+    ] {
+        check_token(&server, &issuer.token(claims), REFUSED, &format!("[invalid bearer token, {why}]"));
+    }
+    let gone = issuer.token(json!({"sub": "ann", "iss": "https://127.0.0.1:1"}));
+    let why = "[invalid bearer token, oidc: verify token: oidc: authenticator not initialized]";
+    check_token(&server, &gone, REFUSED, why);
+    server.check("anonymous", "GET /livez", "200 ok");
+    for path in ["/readyz", "/livez/ping", "//livez", "/livez/", "/version", "/api"] {
+        assert_eq!(describe(&server.ask("anonymous", &format!("GET {path}"))), REFUSED, "{path}");
+    }
+}
+
+#[test]
+fn without_a_credential_one_may_be_nobody_at_all() {
+    let server = server(&["--anonymous-auth=false"]);
+    assert_eq!(describe(&server.ask("anonymous", "GET /livez")), REFUSED);
+    server.check("admin", "GET /livez", "200 ok");
+}
+
+/// What `kemudi up` says of flags it does not start with.
+#[track_caller]
+fn check_refused(flags: &[&str], want: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = std::process::Command::new(testkit::command::kemudi());
+    up.arg("up").args(PLAIN).args(["--listen", "127.0.0.1:0", "--data"]).arg(folder.path()).args(flags);
+    let finished = testkit::command::run(&mut up, "", testkit::command::RUN_LIMIT);
+    assert_ne!(finished.code, 0);
+    assert!(finished.stderr.contains(want), "{}", finished.stderr);
+}
+
+#[test]
+fn flags_that_contradict_each_other_or_name_what_is_not_there_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authentication.yaml");
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
+    std::fs::write(&file, format!("{head}anonymous: {{enabled: false}}\n")).unwrap();
+    let config = format!("--authentication-config={}", file.display());
+    check_refused(
+        &[&config, "--anonymous-auth"],
+        "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file",
+    );
+    check_refused(
+        &[&config, "--oidc-client-id=x"],
+        "authentication-config file and oidc-* flags are mutually exclusive",
+    );
+    check_refused(
+        &["--oidc-issuer-url=https://a.example"],
+        "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set",
+    );
+    check_refused(
+        &["--oidc-issuer-url=http://a.example", "--oidc-client-id=x"],
+        "invalid authentication configuration: jwt[0].issuer.url: Invalid value: \"http://a.example\": URL scheme must be https",
+    );
+    std::fs::write(&file, format!("{head}jwt: [{{isuer: {{}}}}]\n")).unwrap();
+    check_refused(&[&config], "strict decoding error: unknown field \"jwt[0].isuer\"");
+    check_refused(&["--authentication-config=/nowhere"], "open /nowhere: No such file or directory");
+    check_refused(&["--requestheader-client-ca-file=/nowhere"], "/nowhere");
+    check_refused(
+        &["--authentication-token-webhook-config-file=/nowhere", "--authentication-token-webhook-version=v2"],
+        "unsupported authentication webhook version \"v2\", supported versions are \"v1\", \"v1beta1\"",
+    );
+}
+
+#[test]
+fn a_webhook_is_asked_about_what_nobody_else_knows() {
+    let webhook = Https::start(|path, body| {
+        assert_eq!(path, "/authenticate");
+        let review: Value = serde_json::from_str(body).unwrap();
+        let status = match review["spec"]["token"].as_str().unwrap() {
+            "good" => json!({
+                "authenticated": true,
+                "user": {"username": "ann", "uid": "7", "groups": ["dev"], "extra": {"a": ["b"]}},
+            }),
+            "other" => json!({"authenticated": true, "user": {"username": "ann"}, "audiences": ["other"]}),
+            "late" => json!({"authenticated": false, "error": "too late"}),
+            _ => json!({"authenticated": false}),
+        };
+        (200, json!({"apiVersion": review["apiVersion"], "kind": "TokenReview", "status": status}).to_string())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("webhook.kubeconfig");
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "w", "cluster": {"server": format!("{}/authenticate", webhook.url), "certificate-authority": webhook.ca}}],
+        "users": [{"name": "w", "user": {}}],
+        "contexts": [{"name": "w", "context": {"cluster": "w", "user": "w"}}],
+        "current-context": "w",
+    });
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    for version in ["v1", "v1beta1"] {
+        let before = webhook.asked();
+        let server = server(&[
+            &format!("--authentication-token-webhook-config-file={}", file.display()),
+            &format!("--authentication-token-webhook-version={version}"),
+            "--authentication-token-webhook-cache-ttl=10m",
+        ]);
+        let ann = r#"ann dev,system:authenticated {"a":["b"]}"#;
+        for _ in 0..3 {
+            check_token(&server, "good", ann, ann);
+        }
+        assert_eq!(webhook.asked(), before + 1, "the answer is remembered");
+        check_token(&server, "late", REFUSED, "[invalid bearer token, too late]");
+        check_token(&server, "bad", REFUSED, "invalid bearer token");
+        check_token(&server, "other", REFUSED, "invalid bearer token");
+        let asked = webhook.asked();
+        assert_eq!(
+            who(&server.endpoint, &[("authorization", &format!("Bearer {ADMIN_TOKEN}"))]),
+            "admin system:masters,system:authenticated"
+        );
+        assert_eq!(webhook.asked(), asked, "what is known here is not asked about");
+    }
 }

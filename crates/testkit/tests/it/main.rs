@@ -3,6 +3,7 @@
 mod tour;
 mod tutorial;
 
+mod attacks;
 mod authn;
 mod bad_input;
 mod clients;
@@ -10,6 +11,7 @@ mod crash;
 mod ending;
 mod flood;
 mod golden;
+mod https;
 mod tidy;
 mod transcripts;
 
