@@ -82,11 +82,11 @@ impl AuthnFlags {
             bootstrap_tokens: self.enable_bootstrap_token_auth,
             front_proxy: front_proxy::Options {
                 ca_file: self.requestheader_client_ca_file.clone(),
-                allowed_names: self.requestheader_allowed_names.clone(),
-                username_headers: self.requestheader_username_headers.clone(),
-                uid_headers: self.requestheader_uid_headers.clone(),
-                group_headers: self.requestheader_group_headers.clone(),
-                extra_header_prefixes: self.requestheader_extra_headers_prefix.clone(),
+                allowed_names: list(&self.requestheader_allowed_names),
+                username_headers: list(&self.requestheader_username_headers),
+                uid_headers: list(&self.requestheader_uid_headers),
+                group_headers: list(&self.requestheader_group_headers),
+                extra_header_prefixes: list(&self.requestheader_extra_headers_prefix),
             },
             config_file: self.authentication_config.clone(),
             anonymous: self.anonymous_auth,
@@ -114,4 +114,9 @@ impl AuthnFlags {
         };
         (given != OidcFlags::default()).then_some(given)
     }
+}
+
+/// `--flag=` is a list of nothing, as kube-apiserver reads it.
+fn list(values: &[String]) -> Vec<String> {
+    if values == [""] { Vec::new() } else { values.to_vec() }
 }

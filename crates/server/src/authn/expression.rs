@@ -17,6 +17,8 @@ const STEPS_MAX: u64 = 10_000_000;
 const STEP_BYTES: u64 = 1024;
 /// The longest expression.
 const EXPRESSION_BYTES_MAX: usize = 64 << 10;
+/// The characters in it that can nest one expression in another: reading and evaluating goes as deep as they are many.
+const NESTING_MAX: usize = 400;
 
 /// What an expression is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,9 @@ impl Expression {
     pub fn compile(text: &str, about: About) -> Result<Expression, String> {
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(format!("compilation failed: the expression has more than {EXPRESSION_BYTES_MAX} bytes"));
+        }
+        if text.bytes().filter(|byte| b"+-*/%.([{!?<>=&|".contains(byte)).count() > NESTING_MAX {
+            return Err(format!("compilation failed: the expression has more than {NESTING_MAX} operators"));
         }
         let parsed = ENV.parser().parse_with_source_info(text);
         let (mut tree, source) = parsed.map_err(|errors| {
@@ -558,6 +563,12 @@ mod tests {
         check("claims.acme__dot__com__slash__id", "7");
         check("claims.nested.a__dot__b[1] == 2.0", "true");
         check("claims['nested']['a.b'].size() == 2", "true");
+        check("claims.nested.a__dot__b[1] == 2 && 1 in claims.nested.a__dot__b", "true");
+        check("claims.exp > 5 && claims.exp < 2e10 && claims.exp in [1800003600]", "true");
+        check("claims.nested.a__dot__b.exists_one(n, n >= 2)", "true");
+        check("claims.nested.a__dot__b.all(n, n > 0 || claims.nick == '')", "true");
+        check("claims.sub.contains('nn') ? claims.email.split('@')[1] : 'x'", "example.com");
+        check("type(claims.sub) == string && claims.nested != null", "true");
         check("claims.exp", "1800003600");
         check("claims.nested", "expression must return a string or a list of strings");
         check("claims.nick", "expression 'claims.nick' resulted in error: no such key: nick");
@@ -606,6 +617,32 @@ mod tests {
         assert!(reads("claims.?email_verified.orValue(true) ? claims.email : ''", "email_verified"));
         assert!(!reads("claims.email_verified == true", "email"));
         assert!(!reads("claims.nested.email", "email"));
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_not_read() {
+        let deep = [
+            |n: usize| format!("1{}", "+1".repeat(n)),
+            |n| format!("{}1{}", "(".repeat(n), ")".repeat(n)),
+            |n| format!("{}1{}", "[".repeat(n), "]".repeat(n)),
+            |n| format!("claims{}", ".a".repeat(n)),
+            |n| format!("{}true", "!".repeat(n)),
+            |n| format!("{}1", "-".repeat(n)),
+            |n| format!("'a'{}", ".trim()".repeat(n / 2)),
+            |n| format!("{}1", "true?1:".repeat(n)),
+            |n| format!("true{}", "&&true".repeat(n / 2)),
+            |n| format!("{}1{}", "{1:".repeat(n), "}".repeat(n)),
+            |n| format!("claims{}", "[1]".repeat(n)),
+        ];
+        let subject = Subject::claims(&claims());
+        for make in deep {
+            let most = make(NESTING_MAX);
+            if let Ok(expression) = Expression::compile(&most, About::Claims) {
+                let _ = expression.evaluate(&subject);
+            }
+            let more = Expression::compile(&make(2 * NESTING_MAX + 2), About::Claims).err().unwrap();
+            assert!(more.starts_with("compilation failed: the expression has more than"), "{more}");
+        }
     }
 
     #[test]

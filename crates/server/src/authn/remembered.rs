@@ -42,18 +42,6 @@ impl<V> Remembered<V> {
         self.lock().put(hash, value, self.generation_max);
     }
 
-    pub fn forget(&self, hash: &Hash) {
-        let mut generations = self.lock();
-        generations.young.remove(hash);
-        generations.old.remove(hash);
-    }
-
-    pub fn forget_all(&self) {
-        let mut generations = self.lock();
-        generations.young.clear();
-        generations.old.clear();
-    }
-
     fn lock(&self) -> MutexGuard<'_, Generations<V>> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,17 +75,5 @@ mod tests {
         }
         let generations = remembered.lock();
         assert!(generations.young.len() + generations.old.len() <= 2 * MAX);
-    }
-
-    #[test]
-    fn what_is_to_be_forgotten_is() {
-        let remembered = Remembered::new(8);
-        remembered.put(hash("a"), Arc::new(1));
-        remembered.put(hash("b"), Arc::new(2));
-        remembered.forget(&hash("a"));
-        assert_eq!(remembered.get(&hash("a")), None);
-        assert_eq!(remembered.get(&hash("b")).as_deref(), Some(&2));
-        remembered.forget_all();
-        assert_eq!(remembered.get(&hash("b")), None);
     }
 }
