@@ -111,6 +111,12 @@ impl Server {
         let front = Front::new(state.clone(), tasks.clone())?;
         tasks.spawn(flow::bootstrap::run(state.clone()));
         tasks.spawn(authentication_trust::run(state.clone()));
+        let following = state.clone();
+        tasks.spawn(async move {
+            let State { authenticator, options, stopping, .. } = &*following;
+            let own = std::slice::from_ref(&options.issuer);
+            authn::reload::run(authenticator, &options.authn, own, &authenticator.configured, stopping).await;
+        });
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
         let compacting = state.clone();

@@ -190,23 +190,32 @@ impl OidcFlags {
     }
 }
 
-/// What the options come to: the issuers that are trusted, and who may go without a credential.
+/// What the options come to.
+#[derive(Default)]
+pub struct Loaded {
+    pub trusted: Vec<Trusted>,
+    pub anonymous: Anonymous,
+    /// The text of the file; empty where there is none.
+    pub text: String,
+}
+
+/// What the options come to.
 ///
 /// # Errors
-/// What is wrong with the options or the file, in Kubernetes' words.
-pub fn load(options: &Options, own_issuers: &[String]) -> Result<(Vec<Trusted>, Anonymous), String> {
-    let all = Algorithm::ALL.map(|algorithm| algorithm.name().to_string()).to_vec();
+/// What is wrong with them or the file, in Kubernetes' words.
+pub fn load(options: &Options, own_issuers: &[String]) -> Result<Loaded, String> {
+    let mut text = String::new();
     let (configuration, algorithms) = match (&options.config_file, &options.oidc) {
         (Some(_), Some(_)) => return Err("authentication-config file and oidc-* flags are mutually exclusive".into()),
         (None, Some(flags)) => flags.to_configuration()?,
-        (None, None) => (Configuration::default(), all),
+        (None, None) => (Configuration::default(), all_algorithms()),
         (Some(path), None) => {
             let name = go::quote(&path.display().to_string());
             let failed = |why| format!("failed to load authentication configuration from file {name}: {why}");
-            (read(path).and_then(|text| Configuration::parse(&text)).map_err(failed)?, all)
+            text = read(path).map_err(failed)?;
+            (Configuration::parse(&text).map_err(failed)?, all_algorithms())
         }
     };
-    let invalid = |why| format!("invalid authentication configuration: {why}");
     let anonymous = match (&configuration.anonymous, options.anonymous) {
         (Some(_), Some(_)) => {
             let why = "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in \
@@ -216,10 +225,36 @@ pub fn load(options: &Options, own_issuers: &[String]) -> Result<(Vec<Trusted>, 
         (Some(anonymous), None) => anonymous.clone(),
         (None, flag) => Anonymous { enabled: flag.unwrap_or(true), conditions: Vec::new() },
     };
-    Ok((configuration.compile(own_issuers, &algorithms).map_err(invalid)?, anonymous))
+    Ok(Loaded { trusted: compiled(&configuration, own_issuers, &algorithms)?, anonymous, text })
 }
 
-fn read(path: &Path) -> Result<String, String> {
+/// The issuers that the text of a file names.
+///
+/// # Errors
+/// What is wrong with it, in Kubernetes' words.
+pub fn issuers(text: &str, own_issuers: &[String]) -> Result<Vec<Trusted>, String> {
+    compiled(&Configuration::parse(text)?, own_issuers, &all_algorithms())
+}
+
+fn compiled(
+    configuration: &Configuration,
+    own_issuers: &[String],
+    algorithms: &[String],
+) -> Result<Vec<Trusted>, String> {
+    let invalid = |why| format!("invalid authentication configuration: {why}");
+    configuration.compile(own_issuers, algorithms).map_err(invalid)
+}
+
+/// A file may not choose among them.
+fn all_algorithms() -> Vec<String> {
+    Algorithm::ALL.map(|algorithm| algorithm.name().to_string()).to_vec()
+}
+
+/// The text of the file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read(path: &Path) -> Result<String, String> {
     let failed = |why: std::io::Error| format!("open {}: {why}", path.display());
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > FILE_BYTES_MAX {
@@ -894,7 +929,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("kemudi-authn-{}", std::process::id()));
         std::fs::write(&folder, format!("{HEAD}anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}")).unwrap();
         let options = Options { config_file: Some(folder.clone()), ..Options::default() };
-        let load = |options: &Options| load(options, &[]).map(|(_, anonymous)| anonymous);
+        let load = |options: &Options| load(options, &[]).map(|loaded| loaded.anonymous);
         let anonymous = load(&options).unwrap();
         assert!(anonymous.is_allowed("/livez") && !anonymous.is_allowed("/livez/ping") && !anonymous.is_allowed("/"));
         let both = Options { anonymous: Some(true), ..options.clone() };

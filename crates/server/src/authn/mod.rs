@@ -11,6 +11,7 @@ pub mod front_proxy;
 pub mod issuer;
 pub mod jwt;
 pub mod legacy_token;
+pub mod reload;
 pub mod remembered;
 pub mod service_account;
 pub mod token_file;
@@ -20,6 +21,7 @@ pub mod x509;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
@@ -99,7 +101,9 @@ pub struct Authenticator {
     /// Tokens of bootstrap Secrets are taken.
     pub bootstrap_tokens: bool,
     /// Issuers whose tokens are taken, in the order they are asked.
-    pub issuers: Vec<issuer::Issuer>,
+    pub issuers: ArcSwap<Vec<issuer::Issuer>>,
+    /// The text of the file that these are from; empty where they are from none.
+    pub configured: String,
     /// Who judges what nobody here knows.
     pub webhook: Option<Arc<webhook::Webhook>>,
     pub anonymous: configuration::Anonymous,
@@ -178,7 +182,8 @@ impl Authenticator {
             audiences,
             front_proxy: None,
             bootstrap_tokens: false,
-            issuers: Vec::new(),
+            issuers: ArcSwap::default(),
+            configured: String::new(),
             webhook: None,
             anonymous: configuration::Anonymous::everywhere(),
         }
@@ -190,9 +195,10 @@ impl Authenticator {
     /// What is wrong with the options.
     pub fn configure(&mut self, options: &Options, own_issuers: &[String]) -> Result<(), String> {
         self.bootstrap_tokens = options.bootstrap_tokens;
-        let (trusted, anonymous) = configuration::load(options, own_issuers)?;
-        self.issuers = trusted.into_iter().map(issuer::Issuer::new).collect();
-        self.anonymous = anonymous;
+        let loaded = configuration::load(options, own_issuers)?;
+        self.issuers.store(Arc::new(loaded.trusted.into_iter().map(issuer::Issuer::new).collect()));
+        self.anonymous = loaded.anonymous;
+        self.configured = loaded.text;
         if let Some(options) = &options.webhook {
             self.webhook = Some(Arc::new(webhook::Webhook::new(options, self.audiences.clone())?));
         }
@@ -210,7 +216,8 @@ impl Authenticator {
         };
         // An issuer of the configuration is trusted for the API server only.
         let own = intersect(&self.audiences, &audiences);
-        for issuer in self.issuers.iter().filter(|_| !own.is_empty()) {
+        let issuers = self.issuers.load_full();
+        for issuer in issuers.iter().filter(|_| !own.is_empty()) {
             match issuer.authenticate(&token, now).await {
                 Ok(Some(user)) => return done(user, own),
                 Ok(None) => {}
@@ -273,7 +280,7 @@ impl Authenticator {
                 }
                 declined => {
                     errors.extend(declined.err());
-                    match self.issuers.is_empty() && self.webhook.is_none() {
+                    match self.issuers.load().is_empty() && self.webhook.is_none() {
                         true => Judged::Known(Err(refused(errors))),
                         false => Judged::Open(Open { token, audiences: audiences.to_vec(), warning, errors }),
                     }

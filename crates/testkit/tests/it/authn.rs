@@ -382,6 +382,50 @@ fn the_tokens_of_issuers_by_a_configuration() {
 }
 
 #[test]
+fn a_configuration_that_changes_counts_without_a_restart() {
+    let issuer = TestIssuer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authentication.yaml");
+    let write = |text: &str| {
+        // In one step, as a mounted volume changes.
+        let beside = folder.path().join("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(&beside, &file).unwrap();
+    };
+    let with = |prefix: &str| {
+        json!({
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AuthenticationConfiguration",
+            "jwt": [{
+                "issuer": {"url": issuer.https.url, "audiences": ["kubernetes"], "certificateAuthority": std::fs::read_to_string(issuer.ca()).unwrap()},
+                "claimMappings": {"username": {"claim": "sub", "prefix": prefix}},
+            }],
+        })
+        .to_string()
+    };
+    write(&with("a:"));
+    let server = server(&[&format!("--authentication-config={}", file.display())]);
+    let bearer = format!("Bearer {}", issuer.token(json!({"sub": "ann"})));
+    let is = |want: &str| {
+        let began = std::time::Instant::now();
+        while who(&server.endpoint, &[("authorization", &bearer)]) != want {
+            assert!(began.elapsed() < ANSWER_LIMIT, "not {want}\n{}", server.trouble());
+        }
+    };
+    is("a:ann system:authenticated");
+    write(&with("b:"));
+    is("b:ann system:authenticated");
+    // One that is wrong changes nothing, and the next right one counts.
+    write("kind: nothing");
+    is("b:ann system:authenticated");
+    write(&with("c:"));
+    is("c:ann system:authenticated");
+    let none = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration"});
+    write(&none.to_string());
+    is(REFUSED);
+}
+
+#[test]
 fn without_a_credential_one_may_be_nobody_at_all() {
     let server = server(&["--anonymous-auth=false"]);
     assert_eq!(describe(&server.ask("anonymous", "GET /livez")), REFUSED);
