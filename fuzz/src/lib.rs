@@ -2,6 +2,7 @@
 //! corpus and a bounded number of variations; `cargo xtask fuzz` lets an engine look for inputs that break it, for minutes.
 //! Never part of the product.
 
+mod authn;
 mod changes;
 pub mod definitions;
 pub mod generate;
@@ -40,6 +41,8 @@ pub const ALL: &[Target] = &[
     Target { name: "tokens", check: requests::tokens },
     Target { name: "changes", check: requests::changes },
     Target { name: "requests", check: requests::requests },
+    Target { name: "expressions", check: authn::expressions },
+    Target { name: "configurations", check: authn::configurations },
 ];
 
 /// The target of this name.

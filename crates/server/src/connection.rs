@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use crate::authn::{User, x509};
+use crate::authn::{User, front_proxy, x509};
 use crate::gather::gather;
 use crate::patient::Patient;
 use crate::respond::BodyError;
@@ -46,6 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Peer {
     pub address: Option<SocketAddr>,
     pub certificate: x509::Peer,
+    pub proxy: front_proxy::Peer,
     /// The identity of a caller in this very process, which needs no proof.
     pub internal: Option<Arc<User>>,
 }
@@ -139,7 +140,9 @@ impl Front {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let now = jiff::Timestamp::now().as_second();
         let certificate = self.clients.identify(certificates, now);
-        let peer = Peer { address: Some(address), certificate, internal: None };
+        let proxy = self.state.authenticator.front_proxy.as_ref();
+        let proxy = proxy.map_or_else(Default::default, |proxy| proxy.identify(certificates, now));
+        let peer = Peer { address: Some(address), certificate, proxy, internal: None };
         self.serve_http(stream, peer).await
     }
 

@@ -30,6 +30,7 @@ pub mod usage;
 mod verbs;
 
 mod as_controller;
+mod authentication_trust;
 pub mod bootstrap_objects;
 mod certificates;
 mod definitions;
@@ -48,6 +49,7 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use crate::authn::front_proxy::FrontProxy;
 use crate::authn::service_account::ServiceAccounts;
 use crate::authn::token_file::TokenFile;
 use crate::authn::{Authenticator, User};
@@ -75,10 +77,13 @@ impl Server {
         let registry = kinds::builtin();
         tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
-        let pki = match &options.pki_folder {
+        let mut pki = match &options.pki_folder {
             Some(folder) => Pki::open(folder, &options.pki)?,
             None => Pki::in_memory(&options.pki)?,
         };
+        if let Some(file) = &options.authn.front_proxy.ca_file {
+            pki.trust_proxies(file)?;
+        }
         tracing::debug!(us = clock.elapsed().as_micros(), "keys");
         let mut tokens = match &options.token_auth_file {
             Some(path) => TokenFile::open(path)?,
@@ -92,7 +97,12 @@ impl Server {
             false => options.api_audiences.clone(),
         };
         let service_accounts = ServiceAccounts::new(vec![options.issuer.clone()], audiences.clone(), pki.keys.clone());
-        let authenticator = Authenticator { tokens, service_accounts, audiences };
+        let mut authenticator = Authenticator::new(tokens, service_accounts, audiences);
+        authenticator.configure(&options.authn, std::slice::from_ref(&options.issuer))?;
+        if options.authn.front_proxy.ca_file.is_some() {
+            let proxies = FrontProxy::new(&options.authn.front_proxy, pki.proxy_authorities())?;
+            authenticator.front_proxy = Some(proxies);
+        }
         let state = State::new(options, objects, registry, authenticator, pki).map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "state");
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
@@ -100,6 +110,13 @@ impl Server {
         let tasks = TaskTracker::new();
         let front = Front::new(state.clone(), tasks.clone())?;
         tasks.spawn(flow::bootstrap::run(state.clone()));
+        tasks.spawn(authentication_trust::run(state.clone()));
+        let following = state.clone();
+        tasks.spawn(async move {
+            let State { authenticator, options, stopping, .. } = &*following;
+            let own = std::slice::from_ref(&options.issuer);
+            authn::reload::run(authenticator, &options.authn, own, &authenticator.configured, stopping).await;
+        });
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
         let compacting = state.clone();

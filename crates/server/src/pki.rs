@@ -77,6 +77,7 @@ pub struct Pki {
     ca: Authority,
     serving: Arc<CertifiedKey>,
     client_authorities: Vec<CertificateDer<'static>>,
+    proxy_authorities: Vec<CertificateDer<'static>>,
     /// What signs and verifies service account tokens.
     pub keys: Arc<Keys>,
 }
@@ -114,17 +115,14 @@ impl Pki {
         };
         let mut client_authorities = vec![ca.der.clone()];
         if let Some(path) = &options.client_ca_file {
-            for der in CertificateDer::pem_slice_iter(read(path)?.as_bytes()) {
-                client_authorities
-                    .push(der.map_err(|e| format!("unable to load client CA file {}: {e}", path.display()))?);
-            }
+            client_authorities.extend(authorities(path)?);
         }
         let mut others = Vec::new();
         for path in &options.verifying_key_files {
             others.extend(jwt::read_public_keys(path)?);
         }
         let keys = Arc::new(Keys { signing: token_key(folder, options)?, others });
-        Ok(Pki { ca, serving: Arc::new(serving), client_authorities, keys })
+        Ok(Pki { ca, serving: Arc::new(serving), client_authorities, proxy_authorities: Vec::new(), keys })
     }
 
     /// The certificate that clients trust, ending in a newline.
@@ -135,6 +133,28 @@ impl Pki {
     /// The authorities whose client certificates count.
     pub fn client_certificates(&self) -> ClientCertificates {
         ClientCertificates::new(&self.client_authorities)
+    }
+
+    /// The authorities themselves.
+    pub fn client_authorities(&self) -> &[CertificateDer<'static>] {
+        &self.client_authorities
+    }
+
+    /// The authorities of front proxies.
+    pub fn proxy_authorities(&self) -> &[CertificateDer<'static>] {
+        &self.proxy_authorities
+    }
+
+    /// Takes the certificates of a file for the authorities of front proxies.
+    ///
+    /// # Errors
+    /// Why the file is of no use.
+    pub fn trust_proxies(&mut self, path: &Path) -> Result<(), String> {
+        self.proxy_authorities = authorities(path)?;
+        match self.proxy_authorities.is_empty() {
+            true => Err(format!("unable to load client CA file {}: it holds no certificate", path.display())),
+            false => Ok(()),
+        }
     }
 
     /// A new client certificate and its key, both PEM, good for a year: the common name is the user, the organisation the
@@ -162,7 +182,7 @@ impl Pki {
         // As Go's servers choose: the cheaper one of those that are strong enough, whatever the client would like best.
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
         let provider = Arc::new(provider);
-        let hints = self.client_authorities.iter().filter_map(|der| {
+        let hints = self.client_authorities.iter().chain(&self.proxy_authorities).filter_map(|der| {
             let (_, certificate) = X509Certificate::from_der(der).ok()?;
             Some(DistinguishedName::from(certificate.subject().as_raw().to_vec()))
         });
@@ -176,6 +196,12 @@ impl Pki {
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
+}
+
+/// The certificates of a file of authorities.
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let failed = |e| format!("unable to load client CA file {}: {e}", path.display());
+    CertificateDer::pem_slice_iter(read(path)?.as_bytes()).map(|der| der.map_err(failed)).collect()
 }
 
 impl Options {

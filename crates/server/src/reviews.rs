@@ -3,15 +3,12 @@
 use api::{Cause, FieldSelector, LabelSelector, Status, go, meta, selector};
 use serde_json::{Map, Value, json};
 
-use crate::authn::{Authenticator, User};
+use crate::authn::{Authenticator, Judged, User};
 use crate::authz::{Attributes, Authorizer, Decision};
 use crate::lookup::Lookup;
 
 /// Answers a request that made a review.
-pub fn answer(cx: &crate::serve::Cx<'_>, kind: &kinds::Kind, object: Value) -> Result<Value, Status> {
-    let Some(review) = find(&kind.group, &kind.plural) else {
-        return Err(Status::not_implemented(format!("the review {}", kind.plural)));
-    };
+pub async fn answer(cx: &crate::serve::Cx<'_>, kind: &kinds::Kind, object: Value) -> Result<Value, Status> {
     let asked = Cx {
         user: cx.user,
         authenticator: &cx.state.authenticator,
@@ -20,7 +17,22 @@ pub fn answer(cx: &crate::serve::Cx<'_>, kind: &kinds::Kind, object: Value) -> R
         now: cx.now.as_second(),
     };
     let namespace = cx.ask.target.as_ref().map_or("", |target| target.namespace.as_str());
-    review(&asked, namespace, object)
+    answer_in(&asked, (&kind.group, &kind.plural), namespace, object).await
+}
+
+async fn answer_in(
+    cx: &Cx<'_>,
+    (group, resource): (&str, &str),
+    namespace: &str,
+    object: Value,
+) -> Result<Value, Status> {
+    if (group, resource) == ("authentication.k8s.io", "tokenreviews") {
+        return token_review(cx, object).await;
+    }
+    let Some(review) = find(group, resource) else {
+        return Err(Status::not_implemented(format!("the review {resource}")));
+    };
+    review(cx, namespace, object)
 }
 
 /// What reviews need to know.
@@ -38,10 +50,9 @@ struct Cx<'a> {
 /// Answers a review: the decoded object in, the same with its status out. `namespace` is the request's.
 type Review = fn(&Cx<'_>, namespace: &str, object: Value) -> Result<Value, Status>;
 
-/// The review of a group and resource, where that is one.
+/// The review of a group and resource, where that is one that need not wait.
 fn find(group: &str, resource: &str) -> Option<Review> {
     match (group, resource) {
-        ("authentication.k8s.io", "tokenreviews") => Some(token_review),
         ("authentication.k8s.io", "selfsubjectreviews") => Some(self_subject_review),
         ("authorization.k8s.io", "subjectaccessreviews") => Some(subject_access_review),
         ("authorization.k8s.io", "localsubjectaccessreviews") => Some(local_subject_access_review),
@@ -52,14 +63,17 @@ fn find(group: &str, resource: &str) -> Option<Review> {
 }
 
 /// Who a token stands for.
-fn token_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Value, Status> {
+async fn token_review(cx: &Cx<'_>, mut object: Value) -> Result<Value, Status> {
     without_namespace(&mut object);
     let token = meta::text_at(&object, &["spec", "token"]);
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences = texts(&object, &["spec", "audiences"]);
-    let outcome = cx.authenticator.review(token, &audiences, cx.lookup, cx.now);
+    let outcome = match cx.authenticator.begin_review(token, &audiences, cx.lookup, cx.now) {
+        Judged::Known(outcome) => outcome,
+        Judged::Open(open) => cx.authenticator.finish(open, cx.now).await,
+    };
     // A failed review leaves what the asker wrote into the status where it has nothing to say itself.
     let asked = object.get("status").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut status = Map::new();
@@ -386,6 +400,7 @@ mod tests {
     use crate::authz::bootstrap;
     use crate::authz::rbac::Rbac;
     use crate::lookup::Objects;
+    use futures_util::FutureExt;
 
     const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -394,11 +409,11 @@ mod tests {
         let signing = LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap());
         let keys = Arc::new(Keys { signing, others: Vec::new() });
         let audiences = vec![ISSUER.to_string()];
-        let authenticator = Authenticator {
-            tokens: TokenFile::parse("tok,alice,7,devs").unwrap(),
-            service_accounts: ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
+        let authenticator = Authenticator::new(
+            TokenFile::parse("tok,alice,7,devs").unwrap(),
+            ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
             audiences,
-        };
+        );
         let mut objects: Vec<(&str, Value)> =
             bootstrap::objects().into_iter().map(|b| (b.resource, b.object)).collect();
         objects.push((
@@ -425,7 +440,7 @@ mod tests {
         } else {
             "authentication.k8s.io"
         };
-        find(group, resource).unwrap()(&cx, "ns", object)
+        answer_in(&cx, (group, resource), "ns", object).now_or_never().unwrap()
     }
 
     #[track_caller]

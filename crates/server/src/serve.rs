@@ -127,7 +127,7 @@ async fn steps(
 ) -> Result<(Answer, Accept), Status> {
     let now = Timestamp::now();
     let lenient = accept::lenient(headers, &ask.query);
-    let user = state.authenticate(peer, headers, now, &mut passed.warnings)?;
+    let user = state.authenticate(peer, headers, &ask.path, now, &mut passed.warnings).await?;
     let user = impersonate::impersonate(&state.authorizer, user, ask, headers)?;
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");

@@ -15,7 +15,7 @@ use store::Revision;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocate::{Allocator, Range};
-use crate::authn::{Authenticator, Credentials, User};
+use crate::authn::{Authenticator, Credentials, Judged, User};
 use crate::authz::{Authorizer, rbac};
 use crate::connection::Peer;
 use crate::flow::{self, Flow};
@@ -48,6 +48,8 @@ pub struct Options {
     /// `--service-account-extend-token-expiration`: pod tokens are good for a year, and meant for an hour.
     pub extend_token_expiration: bool,
     pub token_auth_file: Option<std::path::PathBuf>,
+    /// Ways to prove an identity that are off unless they are asked for.
+    pub authn: crate::authn::Options,
     /// Tokens of this process's own making, with who they stand for.
     pub tokens: Vec<(String, User)>,
     /// How much of the past is remembered for watches that resume and lists that continue.
@@ -70,6 +72,7 @@ impl Default for Options {
             token_seconds_max: None,
             extend_token_expiration: true,
             token_auth_file: None,
+            authn: crate::authn::Options::default(),
             tokens: Vec::new(),
             history: objects::HistoryLimits::default(),
         }
@@ -166,10 +169,11 @@ impl State {
     }
 
     /// Who sent a request.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         peer: &Peer,
         headers: &HeaderMap,
+        path: &str,
         now: Timestamp,
         warnings: &mut Vec<String>,
     ) -> Result<Arc<User>, Status> {
@@ -177,8 +181,13 @@ impl State {
             self.metrics.authenticated(Some(user));
             return Ok(user.clone());
         }
-        let credentials = Credentials { headers, peer: Some(&peer.certificate) };
-        match self.authenticator.authenticate(credentials, self, now.as_second()) {
+        let credentials = Credentials { headers, path, certificate: &peer.certificate, proxy: &peer.proxy };
+        let outcome = match self.authenticator.begin(credentials, self, now.as_second()) {
+            Judged::Known(outcome) => outcome,
+            // In a box, so that requests that need not wait do not carry its size.
+            Judged::Open(open) => Box::pin(self.authenticator.finish(open, now.as_second())).await,
+        };
+        match outcome {
             Ok(found) => {
                 self.metrics.authenticated(Some(&found.user));
                 warnings.extend(found.warning.map(str::to_string));

@@ -52,6 +52,11 @@ pub fn python_calls() -> PathBuf {
     workspace().join("crates/testkit/clients/python/calls.py")
 }
 
+/// A Python program that verifies a token of the cluster with PyJWT (`clients/python/verify.py`).
+pub fn python_verify() -> PathBuf {
+    workspace().join("crates/testkit/clients/python/verify.py")
+}
+
 /// A JavaScript program that makes the official client's calls (`clients/javascript/calls.js`).
 pub fn javascript_calls() -> PathBuf {
     tool("javascript/calls.js")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// The longest status or header line that is read.
@@ -28,6 +28,20 @@ pub struct Endpoint {
 impl Endpoint {
     /// `url` is `https://HOST:PORT`, `ca` a PEM file. Fails where either cannot be read.
     pub fn new(url: &str, ca: &Path) -> io::Result<Endpoint> {
+        Endpoint::of(url, ca, None)
+    }
+
+    /// The same for a client that shows a certificate. It and its key are PEM.
+    pub fn with_certificate(url: &str, ca: &Path, certificate: &str, key: &str) -> io::Result<Endpoint> {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().map_err(bad)?;
+        Endpoint::of(url, ca, Some((chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(bad)?)))
+    }
+
+    fn of(
+        url: &str,
+        ca: &Path,
+        shown: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> io::Result<Endpoint> {
         let authority = url.strip_prefix("https://").ok_or_else(|| bad(format!("{url}: wanted https://HOST:PORT")))?;
         let authority = authority.trim_end_matches('/');
         let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "443"));
@@ -41,8 +55,11 @@ impl Endpoint {
         let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(bad)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let tls = match shown {
+            Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(bad)?,
+            None => tls.with_no_client_auth(),
+        };
         let name = ServerName::try_from(host.to_owned()).map_err(bad)?;
         Ok(Endpoint { address, name, tls: Arc::new(tls) })
     }

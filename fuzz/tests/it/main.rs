@@ -137,5 +137,7 @@ targets!(
     asks,
     tokens,
     changes,
-    requests
+    requests,
+    expressions,
+    configurations
 );

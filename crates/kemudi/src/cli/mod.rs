@@ -17,6 +17,7 @@ mod up;
 mod version;
 mod whoami;
 
+mod authn_flags;
 mod files;
 mod output;
 mod resolve;

@@ -14,6 +14,7 @@ use kemudi::{Cluster, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::authn_flags::AuthnFlags;
 use super::{Failure, Global, Outcome};
 
 #[derive(Args, Debug)]
@@ -66,6 +67,8 @@ pub struct Up {
     /// How long to go on after SIGTERM while /readyz says that the end is near, as 10s or 1m
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub shutdown_delay_duration: Duration,
+    #[command(flatten)]
+    pub authn: Box<AuthnFlags>,
 }
 
 impl Up {
@@ -149,6 +152,7 @@ impl Up {
             api_audiences: self.api_audiences.clone(),
             token_seconds_max: self.service_account_max_token_expiration,
             token_auth_file: self.token_auth_file.clone(),
+            authn: self.authn.options(),
             ..Options::default()
         })
     }
@@ -173,7 +177,7 @@ fn advertised(listened: IpAddr, service_address: IpAddr) -> IpAddr {
 }
 
 /// A duration as Go writes it.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = api::go::parse_duration(text)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time that can be waited"))
 }

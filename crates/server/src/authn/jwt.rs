@@ -1,5 +1,5 @@
-//! JSON web tokens of service accounts: keys, signatures, key ids, the public key set. Knows nothing of what claims mean.
-//! A key verifies its own algorithm and no other, whatever a token's header says.
+//! JSON web tokens: keys, signatures, key ids, the public key set. Knows nothing of what claims mean. A key verifies its own
+//! kind of signature and no other, whatever a token's header says; there are none but with public keys.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -25,49 +25,127 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
 );
 
-/// The signature algorithms of service account tokens.
+/// The signature algorithms: all of them for tokens of other issuers, [`Algorithm::OF_SERVICE_ACCOUNTS`] for own ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    Rs256,
     Es256,
     Es384,
     Es512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Rs256,
+    Rs384,
+    Rs512,
 }
 
 impl Algorithm {
+    /// All there are, in the order of their names.
+    pub const ALL: [Algorithm; 9] = [
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Es512,
+        Algorithm::Ps256,
+        Algorithm::Ps384,
+        Algorithm::Ps512,
+        Algorithm::Rs256,
+        Algorithm::Rs384,
+        Algorithm::Rs512,
+    ];
+    pub const OF_SERVICE_ACCOUNTS: [Algorithm; 4] =
+        [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512];
+
     pub fn name(self) -> &'static str {
         match self {
-            Algorithm::Rs256 => "RS256",
             Algorithm::Es256 => "ES256",
             Algorithm::Es384 => "ES384",
             Algorithm::Es512 => "ES512",
+            Algorithm::Ps256 => "PS256",
+            Algorithm::Ps384 => "PS384",
+            Algorithm::Ps512 => "PS512",
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Rs384 => "RS384",
+            Algorithm::Rs512 => "RS512",
         }
     }
 
-    fn named(name: &str) -> Option<Algorithm> {
-        [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512].into_iter().find(|a| a.name() == name)
+    pub fn named(name: &str) -> Option<Algorithm> {
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
     fn verifier(self) -> &'static dyn signature::VerificationAlgorithm {
+        match (self.rsa(), self.ecdsa()) {
+            (Some(rsa), _) => rsa,
+            (None, ecdsa) => ecdsa.map_or(&signature::ECDSA_P256_SHA256_FIXED, |(_, ecdsa)| ecdsa),
+        }
+    }
+
+    fn rsa(self) -> Option<&'static signature::RsaParameters> {
         match self {
-            Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
-            Algorithm::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
-            Algorithm::Es512 => &signature::ECDSA_P521_SHA512_FIXED,
+            Algorithm::Es256 | Algorithm::Es384 | Algorithm::Es512 => None,
+            Algorithm::Ps256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
+            Algorithm::Ps384 => Some(&signature::RSA_PSS_2048_8192_SHA384),
+            Algorithm::Ps512 => Some(&signature::RSA_PSS_2048_8192_SHA512),
+            Algorithm::Rs256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
+            Algorithm::Rs384 => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
+            Algorithm::Rs512 => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
+        }
+    }
+
+    /// The curve besides.
+    fn ecdsa(self) -> Option<(&'static str, &'static signature::EcdsaVerificationAlgorithm)> {
+        match self {
+            Algorithm::Es256 => Some(("P-256", &signature::ECDSA_P256_SHA256_FIXED)),
+            Algorithm::Es384 => Some(("P-384", &signature::ECDSA_P384_SHA384_FIXED)),
+            Algorithm::Es512 => Some(("P-521", &signature::ECDSA_P521_SHA512_FIXED)),
+            _ => None,
         }
     }
 
     fn signer(self) -> Option<&'static signature::EcdsaSigningAlgorithm> {
         match self {
-            Algorithm::Rs256 => None,
             Algorithm::Es256 => Some(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::Es384 => Some(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
             Algorithm::Es512 => Some(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+            _ => None,
         }
     }
 }
 
-/// A token taken apart, not verified.
+/// A token taken apart: what anybody may have written.
+pub struct Compact<'a> {
+    /// As the header has it.
+    pub algorithm: String,
+    pub key_id: String,
+    /// The header marks something as critical. Nothing that may be so is known here.
+    pub is_critical: bool,
+    pub claims: Value,
+    /// What is signed.
+    message: &'a str,
+    signature: Vec<u8>,
+}
+
+impl<'a> Compact<'a> {
+    /// Nothing where the text has not the form of a token.
+    pub fn parse(token: &'a str) -> Option<Compact<'a>> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, payload) = message.split_once('.')?;
+        if payload.contains('.') {
+            return None;
+        }
+        let header: Value = serde_json::from_slice(&decode(header)?).ok()?;
+        Some(Compact {
+            algorithm: header.get("alg")?.as_str()?.to_string(),
+            key_id: header.get("kid").and_then(Value::as_str).unwrap_or_default().to_string(),
+            is_critical: header.get("crit").is_some(),
+            claims: serde_json::from_slice(&decode(payload)?).ok()?,
+            message,
+            signature: decode(signature)?,
+        })
+    }
+}
+
+/// A token of a service account taken apart, not verified.
 pub struct Parsed<'a> {
     pub algorithm: Algorithm,
     pub key_id: String,
@@ -80,23 +158,10 @@ pub struct Parsed<'a> {
 impl<'a> Parsed<'a> {
     /// Nothing where the text is no token that could be verified here.
     pub fn parse(token: &'a str) -> Option<Parsed<'a>> {
-        let (message, signature) = token.rsplit_once('.')?;
-        let (header, payload) = message.split_once('.')?;
-        if payload.contains('.') {
-            return None;
-        }
-        let header: Value = serde_json::from_slice(&decode(header)?).ok()?;
+        let Compact { algorithm, key_id, is_critical, claims, message, signature } = Compact::parse(token)?;
+        let algorithm = Algorithm::named(&algorithm).filter(|a| Algorithm::OF_SERVICE_ACCOUNTS.contains(a))?;
         // An extension marked critical changes what the token means; none is known here.
-        if header.get("crit").is_some() {
-            return None;
-        }
-        Some(Parsed {
-            algorithm: Algorithm::named(header.get("alg")?.as_str()?)?,
-            key_id: header.get("kid").and_then(Value::as_str).unwrap_or_default().to_string(),
-            claims: serde_json::from_slice(&decode(payload)?).ok()?,
-            message,
-            signature: decode(signature)?,
-        })
+        (!is_critical).then_some(Parsed { algorithm, key_id, claims, message, signature })
     }
 
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
@@ -203,6 +268,68 @@ impl PublicKey {
     }
 }
 
+/// A public key of another issuer, from a JSON web key set.
+pub struct WebKey {
+    pub id: String,
+    /// The only algorithm it is for, where its issuer says so.
+    algorithm: Option<String>,
+    public: WebPublic,
+}
+
+enum WebPublic {
+    Rsa(signature::RsaPublicKeyComponents<Vec<u8>>),
+    Ecdsa { curve: String, point: Vec<u8> },
+}
+
+impl WebKey {
+    /// # Errors
+    /// Why this is no key that verifies signatures here.
+    pub fn parse(key: &Value) -> Result<WebKey, String> {
+        let text = |name: &str| key[name].as_str().unwrap_or_default();
+        let number = |name: &str| {
+            let bytes = decode(text(name)).filter(|bytes| !bytes.is_empty());
+            bytes.ok_or_else(|| format!("the key {} has no {name}", text("kid")))
+        };
+        if !matches!(text("use"), "" | "sig") {
+            return Err(format!("the key {} is not for signatures", text("kid")));
+        }
+        let public = match text("kty") {
+            "RSA" => {
+                let unsigned = |bytes: Vec<u8>| bytes.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>();
+                WebPublic::Rsa(signature::RsaPublicKeyComponents {
+                    n: unsigned(number("n")?),
+                    e: unsigned(number("e")?),
+                })
+            }
+            "EC" => {
+                // An uncompressed point: 4, then both coordinates.
+                let mut point = vec![4];
+                point.extend(number("x")?);
+                point.extend(number("y")?);
+                WebPublic::Ecdsa { curve: text("crv").to_string(), point }
+            }
+            other => return Err(format!("the key {} is of the kind {other:?}", text("kid"))),
+        };
+        let algorithm = Some(text("alg").to_string()).filter(|name| !name.is_empty());
+        Ok(WebKey { id: text("kid").to_string(), algorithm, public })
+    }
+
+    /// Whether this key has signed the token, with this algorithm.
+    pub fn verifies(&self, token: &Compact<'_>, algorithm: Algorithm) -> bool {
+        if token.algorithm != algorithm.name() || self.algorithm.as_ref().is_some_and(|only| only != algorithm.name()) {
+            return false;
+        }
+        let message = token.message.as_bytes();
+        match (&self.public, algorithm.rsa(), algorithm.ecdsa()) {
+            (WebPublic::Rsa(key), Some(rsa), _) => key.verify(rsa, message, &token.signature).is_ok(),
+            (WebPublic::Ecdsa { curve, point }, _, Some((wanted, ecdsa))) if curve == wanted => {
+                signature::UnparsedPublicKey::new(ecdsa, point).verify(message, &token.signature).is_ok()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A key that signs tokens.
 pub struct SigningKey {
     pub public: PublicKey,
@@ -268,14 +395,26 @@ impl SigningKey {
 
     /// The signed token of a set of claims.
     pub fn sign(&self, claims: &Value) -> Result<String, String> {
-        let header = json!({"alg": self.public.algorithm.name(), "kid": self.public.id});
+        self.sign_as(self.public.algorithm, &self.public.id, claims)
+    }
+
+    /// The same with any algorithm of the key's kind, and any key id.
+    pub fn sign_as(&self, algorithm: Algorithm, key_id: &str, claims: &Value) -> Result<String, String> {
+        let header = json!({"alg": algorithm.name(), "kid": key_id});
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let mut token = format!("{}.{}", encode(&header), encode(claims));
         let signature = match &self.private {
             Private::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), token.as_bytes(), &mut signature)
-                    .map(|()| signature)
+                let encoding: &dyn signature::RsaEncoding = match algorithm {
+                    Algorithm::Rs384 => &signature::RSA_PKCS1_SHA384,
+                    Algorithm::Rs512 => &signature::RSA_PKCS1_SHA512,
+                    Algorithm::Ps256 => &signature::RSA_PSS_SHA256,
+                    Algorithm::Ps384 => &signature::RSA_PSS_SHA384,
+                    Algorithm::Ps512 => &signature::RSA_PSS_SHA512,
+                    _ => &signature::RSA_PKCS1_SHA256,
+                };
+                pair.sign(encoding, &SystemRandom::new(), token.as_bytes(), &mut signature).map(|()| signature)
             }
             Private::Ecdsa(pair) => pair.sign(&SystemRandom::new(), token.as_bytes()).map(|s| s.as_ref().to_vec()),
         };
@@ -367,7 +506,8 @@ pub fn read_public_keys(path: &Path) -> Result<Vec<PublicKey>, String> {
     PublicKey::all_from_pem(&text).map_err(|e| format!("error reading public key file {}: {e}", path.display()))
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// DER as PEM, ending in a newline.
+pub fn pem(label: &str, der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {

@@ -1,15 +1,27 @@
-//! Who is asking: client certificate, then bearer token (static, then service account), else anonymous.
+//! Who is asking: a front proxy's headers, then a client certificate, then a bearer token (static, of a service account, of
+//! a bootstrap Secret; then of a trusted issuer, of whom a webhook knows), else anonymous. All but the last two are judged on
+//! the spot.
 //! Decides nothing about rights and touches no connection; the clock and the objects are handed in.
 
+pub mod bootstrap_token;
+pub mod configuration;
+pub mod expression;
+mod fetch;
+pub mod front_proxy;
+pub mod issuer;
 pub mod jwt;
 pub mod legacy_token;
+pub mod reload;
+pub mod remembered;
 pub mod service_account;
 pub mod token_file;
+pub mod webhook;
 pub mod x509;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
@@ -85,94 +97,204 @@ pub struct Authenticator {
     pub service_accounts: service_account::ServiceAccounts,
     /// The audiences of this API server, at least its issuer.
     pub audiences: Vec<String>,
+    pub front_proxy: Option<front_proxy::FrontProxy>,
+    /// Tokens of bootstrap Secrets are taken.
+    pub bootstrap_tokens: bool,
+    /// Issuers whose tokens are taken, in the order they are asked.
+    pub issuers: ArcSwap<Vec<issuer::Issuer>>,
+    /// The text of the file that these are from; empty where they are from none.
+    pub configured: String,
+    /// Who judges what nobody here knows.
+    pub webhook: Option<Arc<webhook::Webhook>>,
+    pub anonymous: configuration::Anonymous,
+}
+
+/// What is on besides what always is: nothing, unless it is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub front_proxy: front_proxy::Options,
+    /// `--enable-bootstrap-token-auth`
+    pub bootstrap_tokens: bool,
+    /// `--authentication-config`
+    pub config_file: Option<std::path::PathBuf>,
+    /// `--anonymous-auth`, where it is given.
+    pub anonymous: Option<bool>,
+    /// The older flags for one issuer, where any is given.
+    pub oidc: Option<configuration::OidcFlags>,
+    pub webhook: Option<webhook::Options>,
+}
+
+/// What comes of a request before anybody else is asked.
+pub enum Judged {
+    Known(Result<Authenticated, Unauthenticated>),
+    /// Nobody here knows the token; others may.
+    Open(Open),
+}
+
+impl Judged {
+    /// What is known already; that nobody knows the token where others could be asked.
+    pub fn known(self) -> Result<Authenticated, Unauthenticated> {
+        match self {
+            Judged::Known(known) => known,
+            Judged::Open(open) => Err(refused(open.errors)),
+        }
+    }
+}
+
+/// All that was shown of who is asking.
+struct Shown<'a> {
+    /// What the connection proves, and what a proxy on it says.
+    peer: &'a [Result<Option<Arc<User>>, String>],
+    /// A bearer token, or why what should be one is none.
+    token: Option<Result<String, String>>,
+    warning: Option<&'static str>,
+    path: &'a str,
+}
+
+/// A token that others are to be asked about.
+pub struct Open {
+    token: String,
+    audiences: Vec<String>,
+    warning: Option<&'static str>,
+    errors: Vec<String>,
 }
 
 /// What a request brings along.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     pub headers: &'a HeaderMap,
-    pub peer: Option<&'a x509::Peer>,
+    /// The decoded path that is asked for.
+    pub path: &'a str,
+    pub certificate: &'a x509::Peer,
+    pub proxy: &'a front_proxy::Peer,
 }
 
 impl Authenticator {
-    /// Who sent the request. `now` is in seconds since 1970.
-    pub fn authenticate(
-        &self,
-        credentials: Credentials<'_>,
-        lookup: &dyn Lookup,
-        now: i64,
-    ) -> Result<Authenticated, Unauthenticated> {
-        self.authenticate_for(credentials, &self.audiences, lookup, now)
+    /// With what every server has; all else is off.
+    pub fn new(
+        tokens: token_file::TokenFile,
+        service_accounts: service_account::ServiceAccounts,
+        audiences: Vec<String>,
+    ) -> Authenticator {
+        Authenticator {
+            tokens,
+            service_accounts,
+            audiences,
+            front_proxy: None,
+            bootstrap_tokens: false,
+            issuers: ArcSwap::default(),
+            configured: String::new(),
+            webhook: None,
+            anonymous: configuration::Anonymous::everywhere(),
+        }
+    }
+
+    /// Turns on what is asked for.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn configure(&mut self, options: &Options, own_issuers: &[String]) -> Result<(), String> {
+        self.bootstrap_tokens = options.bootstrap_tokens;
+        let loaded = configuration::load(options, own_issuers)?;
+        self.issuers.store(Arc::new(loaded.trusted.into_iter().map(issuer::Issuer::new).collect()));
+        self.anonymous = loaded.anonymous;
+        self.configured = loaded.text;
+        if let Some(options) = &options.webhook {
+            self.webhook = Some(Arc::new(webhook::Webhook::new(options, self.audiences.clone())?));
+        }
+        Ok(())
+    }
+
+    /// Asks the others about a token, one after the other.
+    ///
+    /// # Errors
+    /// Why nobody vouches for it.
+    pub async fn finish(&self, open: Open, now: i64) -> Result<Authenticated, Unauthenticated> {
+        let Open { token, audiences, warning, mut errors } = open;
+        let done = |user, audiences| {
+            Ok(Authenticated { user: authenticated(user), audiences, warning, annotations: Vec::new() })
+        };
+        // An issuer of the configuration is trusted for the API server only.
+        let own = intersect(&self.audiences, &audiences);
+        let issuers = self.issuers.load_full();
+        for issuer in issuers.iter().filter(|_| !own.is_empty()) {
+            match issuer.authenticate(&token, now).await {
+                Ok(Some(user)) => return done(user, own),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.authenticate(&token, &audiences).await {
+                Ok(Some((user, audiences))) => return done(user, audiences),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(refused(errors))
     }
 
     /// Whether the token of a TokenReview is good for `audiences`; the API server's own where there are none.
-    pub fn review(
-        &self,
-        token: &str,
-        audiences: &[String],
-        lookup: &dyn Lookup,
-        now: i64,
-    ) -> Result<Authenticated, Unauthenticated> {
+    pub fn begin_review(&self, token: &str, audiences: &[String], lookup: &dyn Lookup, now: i64) -> Judged {
         let audiences = if audiences.is_empty() { &self.audiences } else { audiences };
-        match bearer(&format!("Bearer {token}")) {
-            Bearer::Token(token) => self.judge(Ok(None), Some(Ok(token.into())), None, audiences, lookup, now),
-            Bearer::None(warning) => self.judge(Ok(None), None, warning, audiences, lookup, now),
-        }
+        let (token, warning) = match bearer(&format!("Bearer {token}")) {
+            Bearer::Token(token) => (Some(Ok(token.to_string())), None),
+            Bearer::None(warning) => (None, warning),
+        };
+        self.judge(Shown { peer: &[], token, warning, path: "" }, audiences, lookup, now)
     }
 
-    fn authenticate_for(
-        &self,
-        credentials: Credentials<'_>,
-        audiences: &[String],
-        lookup: &dyn Lookup,
-        now: i64,
-    ) -> Result<Authenticated, Unauthenticated> {
-        let peer = credentials.peer.map_or(Ok(None), |peer| peer.user(now));
+    /// Who sent the request. `now` is in seconds since 1970.
+    pub fn begin(&self, credentials: Credentials<'_>, lookup: &dyn Lookup, now: i64) -> Judged {
+        let proxied = match &self.front_proxy {
+            Some(proxy) => proxy.user(credentials.proxy, credentials.headers, now),
+            None => Ok(None),
+        };
+        let peer = &[proxied, credentials.certificate.user(now)];
         let header = credentials.headers.get(AUTHORIZATION).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        match bearer(header.as_deref().unwrap_or_default()) {
-            Bearer::Token(token) => self.judge(peer, Some(Ok(token.into())), None, audiences, lookup, now),
-            Bearer::None(warning) => {
-                self.judge(peer, websocket_token(credentials.headers), warning, audiences, lookup, now)
-            }
-        }
+        let (token, warning) = match bearer(header.as_deref().unwrap_or_default()) {
+            Bearer::Token(token) => (Some(Ok(token.to_string())), None),
+            Bearer::None(warning) => (websocket_token(credentials.headers), warning),
+        };
+        self.judge(Shown { peer, token, warning, path: credentials.path }, &self.audiences, lookup, now)
     }
 
     /// The first proof that holds wins; a proof that fails is forgiven only when another one holds.
-    fn judge(
-        &self,
-        peer: Result<Option<Arc<User>>, String>,
-        token: Option<Result<String, String>>,
-        warning: Option<&'static str>,
-        audiences: &[String],
-        lookup: &dyn Lookup,
-        now: i64,
-    ) -> Result<Authenticated, Unauthenticated> {
+    fn judge(&self, shown: Shown<'_>, audiences: &[String], lookup: &dyn Lookup, now: i64) -> Judged {
+        let Shown { peer, token, warning, path } = shown;
         let mut errors = Vec::new();
-        let done = |user, audiences: Vec<String>| Authenticated { user, audiences, warning, annotations: Vec::new() };
-        let own_audiences = || intersect(&self.audiences, audiences);
-        match peer {
-            Ok(Some(user)) => return Ok(done(authenticated(user), own_audiences())),
-            Ok(None) => {}
-            Err(error) => errors.push(error),
+        let known = |user, audiences: Vec<String>| {
+            Judged::Known(Ok(Authenticated { user, audiences, warning, annotations: Vec::new() }))
+        };
+        for proof in peer {
+            match proof {
+                Ok(Some(user)) => return known(authenticated(user.clone()), intersect(&self.audiences, audiences)),
+                Ok(None) => {}
+                Err(error) => errors.push(error.clone()),
+            }
         }
-        let attempted = token.is_some();
         match token {
             Some(Ok(token)) => match self.token(&token, audiences, lookup, now) {
-                Ok(Some(found)) => return Ok(Authenticated { user: authenticated(found.user), warning, ..found }),
-                Ok(None) => {}
-                Err(error) => errors.push(error),
+                Ok(Some(found)) => {
+                    Judged::Known(Ok(Authenticated { user: authenticated(found.user), warning, ..found }))
+                }
+                declined => {
+                    errors.extend(declined.err());
+                    match self.issuers.load().is_empty() && self.webhook.is_none() {
+                        true => Judged::Known(Err(refused(errors))),
+                        false => Judged::Open(Open { token, audiences: audiences.to_vec(), warning, errors }),
+                    }
+                }
             },
-            Some(Err(error)) => errors.push(error),
-            None => {}
+            Some(Err(error)) => {
+                errors.push(error);
+                Judged::Known(Err(refused(errors)))
+            }
+            None if errors.is_empty() && self.anonymous.is_allowed(path) => {
+                known(Arc::new(User::anonymous()), audiences.to_vec())
+            }
+            None => Judged::Known(Err(Unauthenticated { reason: crate::authz::aggregate(&errors) })),
         }
-        if attempted {
-            // The server's own loopback token is tried before all others, and says this of every token but its own.
-            errors.insert(0, INVALID_TOKEN.to_string());
-        }
-        if !errors.is_empty() {
-            return Err(Unauthenticated { reason: crate::authz::aggregate(&errors) });
-        }
-        Ok(done(Arc::new(User::anonymous()), audiences.to_vec()))
     }
 
     fn token(
@@ -189,8 +311,25 @@ impl Authenticator {
         {
             return Ok(Some(Authenticated { user, audiences: own, warning: None, annotations: Vec::new() }));
         }
-        self.service_accounts.authenticate(token, audiences, lookup, now)
+        if let Some(found) = self.service_accounts.authenticate(token, audiences, lookup, now)? {
+            return Ok(Some(found));
+        }
+        let bootstraps = self.bootstrap_tokens && !own.is_empty();
+        let user = bootstraps.then(|| bootstrap_token::authenticate(token, lookup, now)).flatten();
+        Ok(user.map(|user| Authenticated {
+            user: Arc::new(user),
+            audiences: own,
+            warning: None,
+            annotations: Vec::new(),
+        }))
     }
+}
+
+/// A token that nobody vouches for. The server's own loopback token is tried before all others, and says the first of every
+/// token but its own.
+fn refused(mut errors: Vec<String>) -> Unauthenticated {
+    errors.insert(0, INVALID_TOKEN.to_string());
+    Unauthenticated { reason: crate::authz::aggregate(&errors) }
 }
 
 enum Bearer<'a> {

@@ -1,15 +1,14 @@
 //! Tokens of service accounts: what they claim, how they are issued, when they count. A signature is verified once and
 //! remembered; whether the account and what the token is bound to are still there is looked up on every use.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use api::go;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::jwt::{self, Keys};
 use super::legacy_token::{self, LegacyClaims};
+use super::remembered::{Remembered, hash};
 use super::{Authenticated, CREDENTIAL_ID, User, intersect};
 use crate::lookup::{Identity, Lookup};
 
@@ -29,14 +28,8 @@ pub struct ServiceAccounts {
     /// What tokens are for that name no audience.
     pub audiences: Vec<String>,
     pub keys: Arc<Keys>,
-    verified: Mutex<Verified>,
-}
-
-/// Signatures that held, by the hash of their token.
-#[derive(Default)]
-struct Verified {
-    young: HashMap<[u8; 32], Arc<Claims>>,
-    old: HashMap<[u8; 32], Arc<Claims>>,
+    /// Claims whose signatures held.
+    verified: Remembered<Claims>,
 }
 
 /// A named object of a certain incarnation.
@@ -68,7 +61,7 @@ pub struct Claims {
 
 impl ServiceAccounts {
     pub fn new(issuers: Vec<String>, audiences: Vec<String>, keys: Arc<Keys>) -> ServiceAccounts {
-        ServiceAccounts { issuers, audiences, keys, verified: Mutex::default() }
+        ServiceAccounts { issuers, audiences, keys, verified: Remembered::new(VERIFIED_TOKENS_MAX) }
     }
 
     /// Signs a token. May wait for the signing key right after the start.
@@ -139,8 +132,8 @@ impl ServiceAccounts {
 
     /// The claims of a token with a good signature.
     fn verify(&self, token: &str) -> Result<Option<Arc<Claims>>, String> {
-        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(claims) = self.lock().get(&hash) {
+        let hash = hash(token);
+        if let Some(claims) = self.verified.get(&hash) {
             return Ok(Some(claims));
         }
         if !jwt::issuer_of(token).is_some_and(|issuer| self.issuers.contains(&issuer)) {
@@ -148,7 +141,7 @@ impl ServiceAccounts {
         }
         let Some(claims) = self.signed(token)? else { return Ok(None) };
         let claims = Arc::new(Claims::from_value(&claims).ok_or("the claims of the token cannot be read")?);
-        self.lock().put(hash, claims.clone());
+        self.verified.put(hash, claims.clone());
         Ok(Some(claims))
     }
 
@@ -163,29 +156,6 @@ impl ServiceAccounts {
             return Err("go-jose/go-jose: error in cryptographic primitive".into());
         }
         Ok(Some(parsed.claims))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Verified> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Verified {
-    fn get(&mut self, hash: &[u8; 32]) -> Option<Arc<Claims>> {
-        if let Some(claims) = self.young.get(hash) {
-            return Some(claims.clone());
-        }
-        let claims = self.old.remove(hash)?;
-        self.put(*hash, claims.clone());
-        Some(claims)
-    }
-
-    /// What was not used while a whole generation filled up is forgotten.
-    fn put(&mut self, hash: [u8; 32], claims: Arc<Claims>) {
-        if self.young.len() >= VERIFIED_TOKENS_MAX {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(hash, claims);
     }
 }
 
@@ -377,11 +347,11 @@ mod tests {
             others: Vec::new(),
         });
         let audiences = vec![ISSUER.to_string()];
-        Authenticator {
-            tokens: TokenFile::parse("static,admin,admin,system:masters").unwrap(),
-            service_accounts: ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
+        Authenticator::new(
+            TokenFile::parse("static,admin,admin,system:masters").unwrap(),
+            ServiceAccounts::new(audiences.clone(), audiences.clone(), keys),
             audiences,
-        }
+        )
     }
 
     fn objects() -> Objects {
@@ -417,7 +387,7 @@ mod tests {
     fn check(authenticator: &Authenticator, claims: &Claims, objects: &Objects, now: i64, want: &str) {
         let token = authenticator.service_accounts.issue(claims).unwrap();
         for _ in 0..2 {
-            let got = match authenticator.review(&token, &[], objects, now) {
+            let got = match authenticator.begin_review(&token, &[], objects, now).known() {
                 Ok(found) => serde_json::to_string(&*found.user).unwrap(),
                 Err(error) => error.reason,
             };
@@ -494,7 +464,7 @@ mod tests {
     fn tokens_that_are_none() {
         let (authn, objects) = (authenticator(), objects());
         let token = authn.service_accounts.issue(&claims()).unwrap();
-        let ask = |token: &str| match authn.review(token, &[], &objects, NOW) {
+        let ask = |token: &str| match authn.begin_review(token, &[], &objects, NOW).known() {
             Ok(found) => found.user.name.clone(),
             Err(error) => error.reason,
         };
@@ -509,7 +479,7 @@ mod tests {
         assert_eq!(ask("static"), "admin");
         // A TokenReview passes its token on as a header: with a space in front of it, nothing was presented at all.
         assert_eq!(ask(&format!(" {token}")), "system:anonymous");
-        let found = authn.review("static", &["vault".into()], &objects, NOW).unwrap_err();
+        let found = authn.begin_review("static", &["vault".into()], &objects, NOW).known().unwrap_err();
         assert_eq!(found.reason, "invalid bearer token");
     }
 
@@ -520,7 +490,7 @@ mod tests {
         let token = authn.service_accounts.issue(&both).unwrap();
         let ask = |audiences: &[&str]| {
             let audiences: Vec<String> = audiences.iter().map(ToString::to_string).collect();
-            authn.review(&token, &audiences, &objects, NOW).unwrap().audiences.join(",")
+            authn.begin_review(&token, &audiences, &objects, NOW).known().unwrap().audiences.join(",")
         };
         assert_eq!(ask(&[]), ISSUER);
         assert_eq!(ask(&["db", "vault", "none"]), "db,vault");
@@ -535,7 +505,9 @@ mod tests {
             if let Some(header) = header {
                 headers.insert("authorization", header.parse().unwrap());
             }
-            authn.authenticate(Credentials { headers: &headers, peer: None }, &objects, now)
+            let (certificate, proxy) = Default::default();
+            let credentials = Credentials { headers: &headers, path: "/", certificate: &certificate, proxy: &proxy };
+            authn.begin(credentials, &objects, now).known()
         };
         let anonymous = ask(None, NOW).unwrap();
         assert_eq!(*anonymous.user, User::anonymous());
@@ -552,18 +524,6 @@ mod tests {
                 "subject: system:serviceaccount:ns:sa, seconds after warning threshold: 10".to_string()
             )]
         );
-    }
-
-    #[test]
-    fn verified_tokens_are_forgotten_in_the_end() {
-        let mut verified = Verified::default();
-        for n in 0..5 * VERIFIED_TOKENS_MAX {
-            let mut hash = [0; 32];
-            hash[..8].copy_from_slice(&n.to_le_bytes());
-            verified.put(hash, Arc::default());
-            assert!(verified.get(&[0; 32]).is_some(), "one in use stays");
-        }
-        assert!(verified.young.len() + verified.old.len() <= 2 * VERIFIED_TOKENS_MAX);
     }
 
     #[test]

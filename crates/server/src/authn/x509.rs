@@ -65,39 +65,54 @@ impl ClientCertificates {
     /// Judges the chain a peer has shown, its own certificate first. `now` is in seconds since 1970.
     pub fn identify(&self, chain: &[CertificateDer<'_>], now: i64) -> Peer {
         let Some((leaf, intermediates)) = chain.split_first() else { return Peer::default() };
-        match self.verify(leaf, intermediates, now) {
+        let verified = self.verify(leaf, intermediates, now);
+        match verified.and_then(|(name, valid)| Ok((user(name, leaf)?, valid))) {
             Ok((Some(user), valid)) => Peer { outcome: Outcome::Known(Arc::new(user)), valid },
             Ok((None, _)) => Peer::default(),
             Err(why) => Peer { outcome: Outcome::Bad(why), valid: (0, 0) },
         }
     }
 
-    fn verify(
+    /// The common name of a certificate that leads to one of the authorities, and from when to when it counts, seconds since
+    /// 1970.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: i64,
-    ) -> Result<(Option<User>, (i64, i64)), String> {
+    ) -> Result<(String, (i64, i64)), String> {
         let unreadable = |e: &dyn std::fmt::Display| format!("x509: certificate cannot be read: {e}");
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| unreadable(&e))?;
         let end_entity = webpki::EndEntityCert::try_from(leaf).map_err(|e| unreadable(&e))?;
         let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
         let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
         let usage = webpki::KeyUsage::client_auth();
-        end_entity.verify_for_usage(algorithms.all, &self.anchors, intermediates, time, usage, None, None).map_err(
-            |e| format!("verifying certificate SN={}, CN={} failed: x509: {e}", parsed.serial, common_name(&parsed)),
-        )?;
+        let name = common_name(&parsed);
+        let failed = |why: webpki::Error| {
+            let why = match why {
+                webpki::Error::UnknownIssuer => "certificate signed by unknown authority".to_string(),
+                other => other.to_string(),
+            };
+            format!("verifying certificate SN={}, CN={name} failed: x509: {why}", parsed.serial)
+        };
+        end_entity
+            .verify_for_usage(algorithms.all, &self.anchors, intermediates, time, usage, None, None)
+            .map_err(failed)?;
         let validity = parsed.validity();
-        Ok((user(&parsed, leaf)?, (validity.not_before.timestamp(), validity.not_after.timestamp())))
+        Ok((name, (validity.not_before.timestamp(), validity.not_after.timestamp())))
     }
 }
 
 /// The user a certificate names; none without a common name.
-fn user(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Option<User>, String> {
-    let name = common_name(certificate);
+fn user(name: String, der: &[u8]) -> Result<Option<User>, String> {
     if name.is_empty() {
         return Ok(None);
     }
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|e| format!("x509: certificate cannot be read: {e}"))?;
     let attributes = || certificate.subject().iter_attributes();
     let mut uids = attributes().filter(|a| a.attr_type().to_id_string() == UID_OID).filter_map(|a| a.as_str().ok());
     let uid = uids.next().unwrap_or_default().to_string();

@@ -42,7 +42,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     if !at.kind.has_verb("get") {
         return match &*at.kind.plural {
             "bindings" => super::subresource::bind_by_name(cx, at, &object, &options).await,
-            _ => review(cx, at, object, &options),
+            _ => review(cx, at, object, &options).await,
         };
     }
     let object = place(at, object, None)?;
@@ -51,9 +51,9 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
 }
 
 /// Answers a question about identities or rights.
-fn review(cx: &Cx<'_>, at: &At<'_>, mut object: Value, options: &WriteOptions) -> Result<Answer, Status> {
+async fn review(cx: &Cx<'_>, at: &At<'_>, mut object: Value, options: &WriteOptions) -> Result<Answer, Status> {
     own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
-    let answered = reviews::answer(cx, at.kind, object)?;
+    let answered = reviews::answer(cx, at.kind, object).await?;
     Ok(Answer::created(transform::object(cx, at.kind, answered, cx.accept)?))
 }
 

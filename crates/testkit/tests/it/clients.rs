@@ -2,10 +2,14 @@
 //! print `ok NAME` or `FAIL NAME: why`. Never runs a pod; `tutorial` has the clients inside of pods.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use serde_json::json;
 use testkit::Server;
-use testkit::clients::{go_calls, java_class_path, javascript_calls, python, python_calls, rust_calls, skipped};
+use testkit::clients::{
+    go_calls, java_class_path, javascript_calls, python, python_calls, python_verify, rust_calls, skipped,
+};
 use testkit::command::run;
 
 /// How long one program may take for all its steps.
@@ -58,6 +62,32 @@ fn kube_rs() {
          replace_with_old_version scale_and_status evict typed_errors entry discover_and_use controller \
          delete_with_propagation delete_collection",
     );
+}
+
+#[test]
+fn a_program_outside_of_the_cluster_verifies_its_tokens() {
+    if skipped() {
+        return;
+    }
+    let server = Server::start(&["--node", "none"]);
+    let account = json!({"metadata": {"name": "robot"}});
+    server.json("admin", &format!("POST /api/v1/namespaces/default/serviceaccounts {account}"));
+    let folder = tempfile::tempdir().unwrap();
+    let token = |file: &str, audiences: &[&str]| {
+        let request = json!({"spec": {"audiences": audiences}});
+        let ask = format!("POST /api/v1/namespaces/default/serviceaccounts/robot/token {request}");
+        let path = folder.path().join(file);
+        std::fs::write(&path, server.json("admin", &ask)["status"]["token"].as_str().unwrap()).unwrap();
+        path
+    };
+    let mut command = Command::new(python());
+    command.arg(python_verify()).arg(&server.url).arg(server.ca());
+    // Every account may read the discovery document and the keys.
+    command.arg(token("reader", &[])).arg(token("token", &["vault"]));
+    let ran = run(&mut command, "", PROGRAM_LIMIT);
+    let want = "ok token_is_verified\nok key_is_found_by_its_id\nok other_audience_is_refused\nok other_issuer_is_refused\n\
+                ok changed_token_is_refused\n";
+    assert_eq!(ran.stdout, want, "{}\n{}\n{}", ran.line, ran.stderr, server.trouble());
 }
 
 /// Runs a program against a server of its own; each of these steps, and no other, must be ok.

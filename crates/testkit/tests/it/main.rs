@@ -3,6 +3,8 @@
 mod tour;
 mod tutorial;
 
+mod attacks;
+mod authn;
 mod bad_input;
 mod clients;
 mod crash;
@@ -10,6 +12,7 @@ mod doctor;
 mod ending;
 mod flood;
 mod golden;
+mod https;
 mod tidy;
 mod transcripts;
 

@@ -1,0 +1,1066 @@
+//! The file of `--authentication-config`: an AuthenticationConfiguration of `apiserver.config.k8s.io`, read strictly. Checks
+//! everything that can be checked without asking anybody, in Kubernetes' words; contacts no issuer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use api::go;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Options;
+use super::expression::{About, Expression};
+use super::issuer::{Rules, Source, Trusted};
+use super::jwt::Algorithm;
+use crate::authz::aggregate;
+
+const GROUP: &str = "apiserver.config.k8s.io";
+const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
+const KIND: &str = "AuthenticationConfiguration";
+/// The issuers of one configuration.
+const ISSUERS_MAX: usize = 64;
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Configuration {
+    pub jwt: Vec<Jwt>,
+    pub anonymous: Option<Anonymous>,
+}
+
+/// Who sends no credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Anonymous {
+    pub enabled: bool,
+    /// The only paths that may be asked for so; all where there are none.
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Condition {
+    pub path: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Jwt {
+    pub issuer: Issuer,
+    pub claim_validation_rules: Vec<ClaimRule>,
+    pub claim_mappings: Mappings,
+    pub user_validation_rules: Vec<UserRule>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Issuer {
+    pub url: String,
+    #[serde(rename = "discoveryURL")]
+    pub discovery_url: String,
+    pub certificate_authority: String,
+    pub audiences: Vec<String>,
+    pub audience_match_policy: String,
+    pub egress_selector_type: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimRule {
+    pub claim: String,
+    pub required_value: String,
+    pub expression: String,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct UserRule {
+    pub expression: String,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Mappings {
+    pub username: Mapping,
+    pub groups: Mapping,
+    pub uid: Mapping,
+    pub extra: Vec<Extra>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Mapping {
+    pub claim: String,
+    pub prefix: Option<String>,
+    pub expression: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Extra {
+    pub key: String,
+    pub value_expression: String,
+}
+
+impl Anonymous {
+    /// As it is where nobody says otherwise.
+    pub fn everywhere() -> Anonymous {
+        Anonymous { enabled: true, conditions: Vec::new() }
+    }
+
+    /// Whether a request for this decoded path needs no credential.
+    pub fn is_allowed(&self, path: &str) -> bool {
+        self.enabled && (self.conditions.is_empty() || self.conditions.iter().any(|condition| condition.path == path))
+    }
+}
+
+/// The older flags for one issuer, as they are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OidcFlags {
+    pub issuer_url: Option<String>,
+    pub client_id: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub username_claim: Option<String>,
+    pub username_prefix: Option<String>,
+    pub groups_claim: Option<String>,
+    pub groups_prefix: Option<String>,
+    /// Of the form `claim=value`.
+    pub required_claims: Vec<String>,
+    pub signing_algorithms: Vec<String>,
+}
+
+impl OidcFlags {
+    /// The same as a configuration, and the signature algorithms that are taken.
+    ///
+    /// # Errors
+    /// What is wrong with the flags, in kube-apiserver's words.
+    pub fn to_configuration(&self) -> Result<(Configuration, Vec<String>), String> {
+        let (Some(url), Some(client)) = (&self.issuer_url, &self.client_id) else {
+            return Err(
+                "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set".into()
+            );
+        };
+        let mut algorithms = self.signing_algorithms.clone();
+        if algorithms.is_empty() {
+            algorithms.push("RS256".into());
+        }
+        if let Some(other) = algorithms.iter().find(|name| Algorithm::named(name).is_none()) {
+            return Err(format!("oidc: unsupported signing alg: {}", go::quote(other)));
+        }
+        let username = self.username_claim.clone().unwrap_or("sub".into());
+        // Names that are not addresses are told apart from those of others by their issuer.
+        let prefix = match self.username_prefix.as_deref().unwrap_or_default() {
+            "" if username != "email" => format!("{url}#"),
+            "-" => String::new(),
+            prefix => prefix.to_string(),
+        };
+        let groups = self.groups_claim.clone().filter(|claim| !claim.is_empty());
+        let groups = groups.map(|claim| Mapping {
+            claim,
+            prefix: Some(self.groups_prefix.clone().unwrap_or_default()),
+            expression: String::new(),
+        });
+        let required = |pair: &String| match pair.split_once('=') {
+            Some((claim, value)) => Ok(ClaimRule {
+                claim: claim.trim().to_string(),
+                required_value: value.trim().to_string(),
+                ..ClaimRule::default()
+            }),
+            None => Err(format!("--oidc-required-claim: malformed pair, expect string=string: {pair}")),
+        };
+        let jwt = Jwt {
+            issuer: Issuer {
+                url: url.clone(),
+                audiences: vec![client.clone()],
+                certificate_authority: self.ca_file.as_deref().map_or(Ok(String::new()), read)?,
+                ..Issuer::default()
+            },
+            claim_validation_rules: self.required_claims.iter().map(required).collect::<Result<_, _>>()?,
+            claim_mappings: Mappings {
+                username: Mapping { claim: username, prefix: Some(prefix), expression: String::new() },
+                groups: groups.unwrap_or_default(),
+                ..Mappings::default()
+            },
+            user_validation_rules: Vec::new(),
+        };
+        Ok((Configuration { jwt: vec![jwt], anonymous: None }, algorithms))
+    }
+}
+
+/// What the options come to.
+#[derive(Default)]
+pub struct Loaded {
+    pub trusted: Vec<Trusted>,
+    pub anonymous: Anonymous,
+    /// The text of the file; empty where there is none.
+    pub text: String,
+}
+
+/// What the options come to.
+///
+/// # Errors
+/// What is wrong with them or the file, in Kubernetes' words.
+pub fn load(options: &Options, own_issuers: &[String]) -> Result<Loaded, String> {
+    let mut text = String::new();
+    let (configuration, algorithms) = match (&options.config_file, &options.oidc) {
+        (Some(_), Some(_)) => return Err("authentication-config file and oidc-* flags are mutually exclusive".into()),
+        (None, Some(flags)) => flags.to_configuration()?,
+        (None, None) => (Configuration::default(), all_algorithms()),
+        (Some(path), None) => {
+            let name = go::quote(&path.display().to_string());
+            let failed = |why| format!("failed to load authentication configuration from file {name}: {why}");
+            text = read(path).map_err(failed)?;
+            (Configuration::parse(&text).map_err(failed)?, all_algorithms())
+        }
+    };
+    let anonymous = match (&configuration.anonymous, options.anonymous) {
+        (Some(_), Some(_)) => {
+            let why = "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in \
+                       authentication configuration file";
+            return Err(why.into());
+        }
+        (Some(anonymous), None) => anonymous.clone(),
+        (None, flag) => Anonymous { enabled: flag.unwrap_or(true), conditions: Vec::new() },
+    };
+    Ok(Loaded { trusted: compiled(&configuration, own_issuers, &algorithms)?, anonymous, text })
+}
+
+/// The issuers that the text of a file names.
+///
+/// # Errors
+/// What is wrong with it, in Kubernetes' words.
+pub fn issuers(text: &str, own_issuers: &[String]) -> Result<Vec<Trusted>, String> {
+    compiled(&Configuration::parse(text)?, own_issuers, &all_algorithms())
+}
+
+fn compiled(
+    configuration: &Configuration,
+    own_issuers: &[String],
+    algorithms: &[String],
+) -> Result<Vec<Trusted>, String> {
+    let invalid = |why| format!("invalid authentication configuration: {why}");
+    configuration.compile(own_issuers, algorithms).map_err(invalid)
+}
+
+/// A file may not choose among them.
+fn all_algorithms() -> Vec<String> {
+    Algorithm::ALL.map(|algorithm| algorithm.name().to_string()).to_vec()
+}
+
+/// The text of the file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read(path: &Path) -> Result<String, String> {
+    let failed = |why: std::io::Error| format!("open {}: {why}", path.display());
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("{} has {size} bytes, more than {FILE_BYTES_MAX}", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// What a field holds: texts, truths, lists, objects with the name of their Go type.
+enum Shape {
+    Text,
+    Bool,
+    Texts,
+    Objects(&'static Fields),
+    Object(&'static Fields),
+}
+
+struct Fields {
+    go: &'static str,
+    fields: &'static [(&'static str, Shape)],
+}
+
+const MAPPING: Fields = Fields {
+    go: "PrefixedClaimOrExpression",
+    fields: &[("claim", Shape::Text), ("prefix", Shape::Text), ("expression", Shape::Text)],
+};
+
+static ROOT: Fields = Fields {
+    go: KIND,
+    fields: &[
+        ("apiVersion", Shape::Text),
+        ("kind", Shape::Text),
+        (
+            "jwt",
+            Shape::Objects(&Fields {
+                go: "JWTAuthenticator",
+                fields: &[
+                    (
+                        "issuer",
+                        Shape::Object(&Fields {
+                            go: "Issuer",
+                            fields: &[
+                                ("url", Shape::Text),
+                                ("discoveryURL", Shape::Text),
+                                ("certificateAuthority", Shape::Text),
+                                ("audiences", Shape::Texts),
+                                ("audienceMatchPolicy", Shape::Text),
+                                ("egressSelectorType", Shape::Text),
+                            ],
+                        }),
+                    ),
+                    (
+                        "claimValidationRules",
+                        Shape::Objects(&Fields {
+                            go: "ClaimValidationRule",
+                            fields: &[
+                                ("claim", Shape::Text),
+                                ("requiredValue", Shape::Text),
+                                ("expression", Shape::Text),
+                                ("message", Shape::Text),
+                            ],
+                        }),
+                    ),
+                    (
+                        "claimMappings",
+                        Shape::Object(&Fields {
+                            go: "ClaimMappings",
+                            fields: &[
+                                ("username", Shape::Object(&MAPPING)),
+                                ("groups", Shape::Object(&MAPPING)),
+                                (
+                                    "uid",
+                                    Shape::Object(&Fields {
+                                        go: "ClaimOrExpression",
+                                        fields: &[("claim", Shape::Text), ("expression", Shape::Text)],
+                                    }),
+                                ),
+                                (
+                                    "extra",
+                                    Shape::Objects(&Fields {
+                                        go: "ExtraMapping",
+                                        fields: &[("key", Shape::Text), ("valueExpression", Shape::Text)],
+                                    }),
+                                ),
+                            ],
+                        }),
+                    ),
+                    (
+                        "userValidationRules",
+                        Shape::Objects(&Fields {
+                            go: "UserValidationRule",
+                            fields: &[("expression", Shape::Text), ("message", Shape::Text)],
+                        }),
+                    ),
+                ],
+            }),
+        ),
+        (
+            "anonymous",
+            Shape::Object(&Fields {
+                go: "AnonymousAuthConfig",
+                fields: &[
+                    ("enabled", Shape::Bool),
+                    (
+                        "conditions",
+                        Shape::Objects(&Fields { go: "AnonymousAuthCondition", fields: &[("path", Shape::Text)] }),
+                    ),
+                ],
+            }),
+        ),
+    ],
+};
+
+impl Configuration {
+    /// Reads the text of a file, YAML or JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it, in Kubernetes' words.
+    pub fn parse(text: &str) -> Result<Configuration, String> {
+        if text.is_empty() {
+            return Err("empty config data".into());
+        }
+        let value =
+            api::codec::from_yaml(text).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
+        let field = |name: &str| value[name].as_str().unwrap_or_default();
+        for (name, shown) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
+            if field(name).is_empty() {
+                return Err(format!("Object '{shown}' is missing in '{value}'"));
+            }
+        }
+        let (kind, version) = (field("kind"), field("apiVersion"));
+        let known = version.strip_prefix(GROUP).and_then(|rest| rest.strip_prefix('/'));
+        if kind != KIND || !known.is_some_and(|version| VERSIONS.contains(&version)) {
+            return Err(format!(
+                "no kind {} is registered for version {}; write kind: {KIND}, apiVersion: {GROUP}/v1",
+                go::quote(kind),
+                go::quote(version)
+            ));
+        }
+        let mut unknown = Vec::new();
+        check_fields(&value, &ROOT, "", "", &mut unknown)?;
+        if !unknown.is_empty() {
+            return Err(format!("strict decoding error: {}", unknown.join(", ")));
+        }
+        serde_json::from_value(without_nulls(value)).map_err(|why| why.to_string())
+    }
+
+    /// Checks all of it and compiles its expressions. `own_issuers` are the issuers of service account tokens, `algorithms`
+    /// the names of the signature algorithms that are taken.
+    ///
+    /// # Errors
+    /// All that is wrong, in Kubernetes' words.
+    pub fn compile(&self, own_issuers: &[String], algorithms: &[String]) -> Result<Vec<Trusted>, String> {
+        let mut errors = Errors::default();
+        let mut trusted = Vec::new();
+        if self.jwt.len() > ISSUERS_MAX {
+            errors.0.push(format!("jwt: Too many: {}: must have at most {ISSUERS_MAX} items", self.jwt.len()));
+            return Err(errors.text());
+        }
+        let (mut urls, mut discovery_urls) = (BTreeSet::new(), BTreeSet::new());
+        for (at, jwt) in self.jwt.iter().enumerate() {
+            let path = format!("jwt[{at}]");
+            check_issuer(&jwt.issuer, own_issuers, &format!("{path}.issuer"), &mut errors);
+            let rules = compile_rules(jwt, &path, &mut errors);
+            if !urls.insert(&jwt.issuer.url) {
+                errors.duplicate(&format!("{path}.issuer.url"), &jwt.issuer.url);
+            }
+            if !jwt.issuer.discovery_url.is_empty() && !discovery_urls.insert(&jwt.issuer.discovery_url) {
+                errors.duplicate(&format!("{path}.issuer.discoveryURL"), &jwt.issuer.discovery_url);
+            }
+            let issuer = jwt.issuer.clone();
+            trusted.extend(rules.map(|rules| Trusted { issuer, algorithms: algorithms.to_vec(), rules }));
+        }
+        if let Some(anonymous) = self.anonymous.as_ref().filter(|a| !a.enabled && !a.conditions.is_empty()) {
+            let conditions = serde_json::to_string(&anonymous.conditions).unwrap_or_default();
+            errors.0.push(format!(
+                "anonymous.conditions: Invalid value: {conditions}: enabled should be set to true when conditions are defined"
+            ));
+        }
+        if errors.0.is_empty() { Ok(trusted) } else { Err(errors.text()) }
+    }
+}
+
+/// What is wrong, by field.
+#[derive(Default)]
+struct Errors(Vec<String>);
+
+impl Errors {
+    fn required(&mut self, path: &str, detail: &str) {
+        let colon = if detail.is_empty() { "" } else { ": " };
+        self.0.push(format!("{path}: Required value{colon}{detail}"));
+    }
+
+    fn invalid(&mut self, path: &str, value: &str, detail: &str) {
+        self.0.push(format!("{path}: Invalid value: {}: {detail}", go::quote(value)));
+    }
+
+    fn duplicate(&mut self, path: &str, value: &str) {
+        self.0.push(format!("{path}: Duplicate value: {}", go::quote(value)));
+    }
+
+    fn text(&self) -> String {
+        aggregate(&self.0)
+    }
+}
+
+fn check_issuer(issuer: &Issuer, own_issuers: &[String], path: &str, errors: &mut Errors) {
+    let (url, discovery) = (&issuer.url, &issuer.discovery_url);
+    match url.as_str() {
+        "" => errors.required(&format!("{path}.url"), ""),
+        url => check_url(url, own_issuers, &format!("{path}.url"), errors),
+    }
+    if !discovery.is_empty() {
+        let path = format!("{path}.discoveryURL");
+        if !url.is_empty() && url.trim_end_matches('/') == discovery.trim_end_matches('/') {
+            errors.invalid(&path, discovery, "discoveryURL must be different from URL");
+        }
+        check_url(discovery, &[], &path, errors);
+    }
+    check_audiences(issuer, path, errors);
+    if !issuer.certificate_authority.is_empty() && !is_authority(&issuer.certificate_authority) {
+        let why = "data does not contain any valid RSA or ECDSA certificates";
+        errors.invalid(&format!("{path}.certificateAuthority"), "<omitted>", why);
+    }
+    match issuer.egress_selector_type.as_str() {
+        "" => {}
+        other @ ("controlplane" | "cluster") => {
+            let why = "egress selectors are not supported here: leave it out, and the issuer is reached directly";
+            errors.invalid(&format!("{path}.egressSelectorType"), other, why);
+        }
+        other => {
+            let why = "egress selector must be either controlplane or cluster";
+            errors.invalid(&format!("{path}.egressSelectorType"), other, why);
+        }
+    }
+}
+
+fn is_authority(pem: &str) -> bool {
+    use rustls_pki_types::pem::PemObject;
+    let mut certificates = rustls_pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()).peekable();
+    certificates.peek().is_some()
+        && certificates.all(|der| der.is_ok_and(|der| webpki::anchor_from_trusted_cert(&der).is_ok()))
+}
+
+fn check_url(url: &str, disallowed: &[String], path: &str, errors: &mut Errors) {
+    if disallowed.iter().any(|issuer| issuer == url) {
+        let mut sorted = disallowed.to_vec();
+        sorted.sort();
+        errors.invalid(path, url, &format!("URL must not overlap with disallowed issuers: [{}]", sorted.join(" ")));
+    }
+    if url.contains(|c: char| c.is_control() || c == ' ') {
+        errors.invalid(path, url, &format!("parse {}: net/url: invalid control character in URL", go::quote(url)));
+        return;
+    }
+    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (scheme, rest) = rest.split_once("://").unwrap_or(("", rest));
+    if !scheme.eq_ignore_ascii_case("https") {
+        errors.invalid(path, url, "URL scheme must be https");
+    }
+    if !scheme.is_empty() && rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
+        errors.invalid(path, url, "URL must not contain a username or password");
+    }
+    if !query.is_empty() {
+        errors.invalid(path, url, "URL must not contain a query");
+    }
+    if !fragment.is_empty() {
+        errors.invalid(path, url, "URL must not contain a fragment");
+    }
+}
+
+fn check_audiences(issuer: &Issuer, path: &str, errors: &mut Errors) {
+    let audiences = format!("{path}.audiences");
+    let policy = issuer.audience_match_policy.as_str();
+    let policy_path = format!("{path}.audienceMatchPolicy");
+    if issuer.audiences.is_empty() {
+        errors.required(&audiences, &format!("at least one {audiences} is required"));
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for (at, audience) in issuer.audiences.iter().enumerate() {
+        let path = format!("{audiences}[{at}]");
+        if audience.is_empty() {
+            errors.required(&path, "");
+        }
+        if !seen.insert(audience) {
+            errors.duplicate(&path, audience);
+        }
+    }
+    if issuer.audiences.len() > 1 && policy != "MatchAny" {
+        errors.invalid(&policy_path, policy, "audienceMatchPolicy must be MatchAny for multiple audiences");
+    }
+    if issuer.audiences.len() == 1 && !policy.is_empty() && policy != "MatchAny" {
+        errors.invalid(&policy_path, policy, "audienceMatchPolicy must be empty or MatchAny for single audience");
+    }
+}
+
+/// The compiled rules of an issuer, where all of them are right.
+fn compile_rules(jwt: &Jwt, path: &str, errors: &mut Errors) -> Option<Rules> {
+    let before = errors.0.len();
+    let mut required = BTreeMap::new();
+    let mut claim_rules = Vec::new();
+    compile_claim_rules(jwt, path, errors, &mut required, &mut claim_rules);
+    let mappings = format!("{path}.claimMappings");
+    let username = compile_source(&jwt.claim_mappings.username, &format!("{mappings}.username"), true, errors);
+    let groups = compile_source(&jwt.claim_mappings.groups, &format!("{mappings}.groups"), false, errors);
+    let uid = compile_uid(&jwt.claim_mappings.uid, &format!("{mappings}.uid"), errors);
+    let extra = compile_extra(&jwt.claim_mappings.extra, &mappings, errors);
+    let reads = |source: &Option<Source>, claim: &str| match source {
+        Some(Source::Expression(expression)) => expression.reads(claim),
+        _ => false,
+    };
+    let mut verified = claim_rules.iter().map(|(rule, _)| rule).chain(extra.iter().map(|(_, value)| value));
+    if reads(&username, "email")
+        && !reads(&username, "email_verified")
+        && !verified.any(|expression: &Expression| expression.reads("email_verified"))
+    {
+        errors.invalid(
+            &format!("{mappings}.username.expression"),
+            &jwt.claim_mappings.username.expression,
+            "claims.email_verified must be used in claimMappings.username.expression or \
+             claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in \
+             claimMappings.username.expression",
+        );
+    }
+    let user_rules = compile_user_rules(jwt, path, errors);
+    if errors.0.len() > before {
+        return None;
+    }
+    Some(Rules { username: username?, groups, uid, extra, required, claim_rules, user_rules })
+}
+
+fn compile_claim_rules(
+    jwt: &Jwt,
+    path: &str,
+    errors: &mut Errors,
+    required: &mut BTreeMap<String, String>,
+    compiled: &mut Vec<(Expression, String)>,
+) {
+    let mut seen = BTreeSet::new();
+    for (at, rule) in jwt.claim_validation_rules.iter().enumerate() {
+        let path = format!("{path}.claimValidationRules[{at}]");
+        match (rule.claim.as_str(), rule.expression.as_str()) {
+            ("", "") => errors.required(&path, "claim or expression is required"),
+            (claim, "") => {
+                if !rule.message.is_empty() {
+                    errors.invalid(&format!("{path}.message"), &rule.message, "may not be specified when claim is set");
+                }
+                if required.insert(claim.to_string(), rule.required_value.clone()).is_some() {
+                    errors.duplicate(&format!("{path}.claim"), claim);
+                }
+            }
+            ("", expression) => {
+                if !rule.required_value.is_empty() {
+                    let why = "may not be specified when expression is set";
+                    errors.invalid(&format!("{path}.requiredValue"), &rule.required_value, why);
+                }
+                let path = format!("{path}.expression");
+                match seen.insert(expression) {
+                    false => errors.duplicate(&path, expression),
+                    true => match Expression::compile_condition(expression, About::Claims) {
+                        Ok(rule_compiled) => compiled.push((rule_compiled, rule.message.clone())),
+                        Err(why) => errors.invalid(&path, expression, &why),
+                    },
+                }
+            }
+            (claim, _) => errors.invalid(&path, claim, "claim and expression can't both be set"),
+        }
+    }
+}
+
+fn compile_user_rules(jwt: &Jwt, path: &str, errors: &mut Errors) -> Vec<(Expression, String)> {
+    let mut compiled = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (at, rule) in jwt.user_validation_rules.iter().enumerate() {
+        let path = format!("{path}.userValidationRules[{at}].expression");
+        if rule.expression.is_empty() {
+            errors.required(&path, "");
+        } else if !seen.insert(&rule.expression) {
+            errors.duplicate(&path, &rule.expression);
+        } else {
+            match Expression::compile_condition(&rule.expression, About::User) {
+                Ok(expression) => compiled.push((expression, rule.message.clone())),
+                Err(why) => errors.invalid(&path, &rule.expression, &why),
+            }
+        }
+    }
+    compiled
+}
+
+fn compile_source(mapping: &Mapping, path: &str, is_required: bool, errors: &mut Errors) -> Option<Source> {
+    match (mapping.claim.as_str(), mapping.expression.as_str()) {
+        ("", "") => {
+            if is_required {
+                errors.required(path, "claim or expression is required");
+            }
+            None
+        }
+        (claim, "") => {
+            if mapping.prefix.is_none() {
+                let why = "prefix is required when claim is set. It can be set to an empty string to disable prefixing";
+                errors.required(&format!("{path}.prefix"), why);
+            }
+            Some(Source::Claim { name: claim.to_string(), prefix: mapping.prefix.clone().unwrap_or_default() })
+        }
+        ("", expression) => {
+            if let Some(prefix) = &mapping.prefix {
+                errors.invalid(&format!("{path}.prefix"), prefix, "may not be specified when expression is set");
+            }
+            compile_expression(expression, &format!("{path}.expression"), errors).map(Source::Expression)
+        }
+        _ => {
+            errors.invalid(path, "", "claim and expression can't both be set");
+            None
+        }
+    }
+}
+
+fn compile_uid(mapping: &Mapping, path: &str, errors: &mut Errors) -> Option<Source> {
+    match (mapping.claim.as_str(), mapping.expression.as_str()) {
+        ("", "") => None,
+        (claim, "") => Some(Source::Claim { name: claim.to_string(), prefix: String::new() }),
+        ("", expression) => {
+            compile_expression(expression, &format!("{path}.expression"), errors).map(Source::Expression)
+        }
+        _ => {
+            errors.invalid(path, "", "claim and expression can't both be set");
+            None
+        }
+    }
+}
+
+fn compile_extra(mappings: &[Extra], path: &str, errors: &mut Errors) -> Vec<(String, Expression)> {
+    let mut compiled = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (at, mapping) in mappings.iter().enumerate() {
+        let path = format!("{path}.extra[{at}]");
+        check_extra_key(&mapping.key, &format!("{path}.key"), errors);
+        if !seen.insert(&mapping.key) {
+            errors.duplicate(&format!("{path}.key"), &mapping.key);
+            continue;
+        }
+        let path = format!("{path}.valueExpression");
+        if mapping.value_expression.is_empty() {
+            errors.required(&path, "");
+            continue;
+        }
+        let expression = compile_expression(&mapping.value_expression, &path, errors);
+        compiled.extend(expression.map(|expression| (mapping.key.clone(), expression)));
+    }
+    compiled
+}
+
+fn check_extra_key(key: &str, path: &str, errors: &mut Errors) {
+    const PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+    match key.split_once('/') {
+        _ if key.is_empty() => errors.required(path, ""),
+        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+            for why in kinds::validate::dns1123_subdomain(domain) {
+                errors.invalid(path, domain, &why);
+            }
+            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !rest.bytes().all(is_plain) {
+                errors.invalid(path, rest, &format!("Invalid path (regex used for validation is '{PATH}')"));
+            }
+        }
+        _ => errors.invalid(path, key, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
+    if key != key.to_lowercase() {
+        errors.invalid(path, key, "must be lowercase");
+    }
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let is_reserved = |own: &str| domain == own || domain.strip_suffix(own).is_some_and(|rest| rest.ends_with('.'));
+    if is_reserved("kubernetes.io") || is_reserved("k8s.io") {
+        let why = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
+        errors.invalid(path, key, why);
+    }
+}
+
+fn compile_expression(text: &str, path: &str, errors: &mut Errors) -> Option<Expression> {
+    Expression::compile(text, About::Claims).map_err(|why| errors.invalid(path, text, &why)).ok()
+}
+
+/// Gathers the fields that nobody knows; fails at the first that holds something else than it should.
+///
+/// `at` is the path with indices, `go_at` the one without, as Go's errors have them.
+fn check_fields(
+    value: &Value,
+    fields: &Fields,
+    at: &str,
+    go_at: &str,
+    unknown: &mut Vec<String>,
+) -> Result<(), String> {
+    let Some(map) = value.as_object() else { return Ok(()) };
+    for (name, value) in map {
+        let dot = if at.is_empty() { "" } else { "." };
+        let (at, go_at) = (format!("{at}{dot}{name}"), format!("{go_at}{dot}{name}"));
+        let Some((_, shape)) = fields.fields.iter().find(|(field, _)| field == name) else {
+            unknown.push(format!("unknown field {}", go::quote(&at)));
+            continue;
+        };
+        let wrong = |value: &Value, wanted: &str| {
+            let found = match value {
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                _ => "object",
+            };
+            format!("json: cannot unmarshal {found} into Go struct field {}.{go_at} of type {wanted}", fields.go)
+        };
+        match (shape, value) {
+            (_, Value::Null) | (Shape::Text, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => {}
+            (Shape::Texts, Value::Array(items)) => {
+                if let Some(other) = items.iter().find(|item| !item.is_string()) {
+                    return Err(wrong(other, "string"));
+                }
+            }
+            (Shape::Object(inner), Value::Object(_)) => check_fields(value, inner, &at, &go_at, unknown)?,
+            (Shape::Objects(inner), Value::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    if !item.is_object() {
+                        return Err(wrong(item, &format!("v1.{}", inner.go)));
+                    }
+                    check_fields(item, inner, &format!("{at}[{index}]"), &go_at, unknown)?;
+                }
+            }
+            (Shape::Text, other) => return Err(wrong(other, "string")),
+            (Shape::Bool, other) => return Err(wrong(other, "bool")),
+            (Shape::Texts, other) => return Err(wrong(other, "[]string")),
+            (Shape::Object(inner), other) => return Err(wrong(other, &format!("v1.{}", inner.go))),
+            (Shape::Objects(inner), other) => return Err(wrong(other, &format!("[]v1.{}", inner.go))),
+        }
+    }
+    Ok(())
+}
+
+/// A field that is null is as good as absent.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let set = map.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
+
+    /// What a file comes to: the errors, or how many issuers.
+    #[track_caller]
+    fn check(text: &str, want: &str) {
+        let own = ["https://own.example".to_string()];
+        let algorithms = ["RS256".to_string()];
+        let got = match Configuration::parse(text).and_then(|file| file.compile(&own, &algorithms)) {
+            Ok(trusted) => trusted.len().to_string(),
+            Err(why) => why,
+        };
+        assert_eq!(got, want, "{text}");
+    }
+
+    /// The same of one issuer, whose audiences, username and so on are right unless they are given.
+    #[track_caller]
+    fn check_jwt(issuer: &str, rest: &str, want: &str) {
+        let mappings =
+            if rest.contains("claimMappings") { "" } else { ", claimMappings: {username: {claim: sub, prefix: ''}}" };
+        check(&format!("{HEAD}jwt: [{{issuer: {{{issuer}}}{mappings}{rest}}}]"), want);
+    }
+
+    const ISSUER: &str = "url: 'https://a.example', audiences: [a]";
+
+    #[test]
+    fn files_that_are_right() {
+        check(HEAD, "0");
+        check(&HEAD.replace("/v1", "/v1beta1"), "0");
+        check(r#"{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AuthenticationConfiguration","jwt":null}"#, "0");
+        check(&format!("{HEAD}anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}"), "0");
+        check_jwt(ISSUER, "", "1");
+        check_jwt(
+            "url: 'https://a.example/x', discoveryURL: 'https://b.example', audiences: [a, b], audienceMatchPolicy: MatchAny",
+            "",
+            "1",
+        );
+        check_jwt(
+            ISSUER,
+            ", claimValidationRules: [{claim: hd, requiredValue: a}, {expression: 'claims.hd == \"a\"', message: m}], \
+             claimMappings: {username: {expression: claims.sub}, groups: {claim: groups, prefix: 'oidc:'}, uid: {claim: sub}, \
+             extra: [{key: example.com/tenant, valueExpression: claims.tenant}]}, \
+             userValidationRules: [{expression: '!user.username.startsWith(\"system:\")', message: m}]",
+            "1",
+        );
+    }
+
+    #[test]
+    fn files_that_are_no_configuration() {
+        check("", "empty config data");
+        check("a: b", "Object 'Kind' is missing in '{\"a\":\"b\"}'");
+        check(
+            "kind: AuthenticationConfiguration",
+            "Object 'apiVersion' is missing in '{\"kind\":\"AuthenticationConfiguration\"}'",
+        );
+        check(
+            "kind: Pod\napiVersion: v1",
+            "no kind \"Pod\" is registered for version \"v1\"; write kind: AuthenticationConfiguration, apiVersion: \
+             apiserver.config.k8s.io/v1",
+        );
+        check(
+            &format!("{HEAD}jwt: [{{isuer: {{}}}}, {{issuer: {{url: x, nosuch: y}}}}]\nmore: 1"),
+            "strict decoding error: unknown field \"jwt[0].isuer\", unknown field \"jwt[1].issuer.nosuch\", unknown field \"more\"",
+        );
+        check(
+            &format!("{HEAD}jwt: [{{issuer: {{audiences: a}}}}]"),
+            "json: cannot unmarshal string into Go struct field Issuer.jwt.issuer.audiences of type []string",
+        );
+        check(
+            &format!("{HEAD}anonymous: true"),
+            "json: cannot unmarshal bool into Go struct field AuthenticationConfiguration.anonymous of type v1.AnonymousAuthConfig",
+        );
+    }
+
+    #[test]
+    fn the_older_flags_are_a_configuration() {
+        let flags = OidcFlags {
+            issuer_url: Some("https://a.example".into()),
+            client_id: Some("kubernetes".into()),
+            ..OidcFlags::default()
+        };
+        let prefix = |flags: OidcFlags| {
+            let (configuration, _) = flags.to_configuration().unwrap();
+            let username = configuration.jwt[0].claim_mappings.username.clone();
+            format!("{} {:?}", username.claim, username.prefix.unwrap())
+        };
+        assert_eq!(prefix(flags.clone()), "sub \"https://a.example#\"");
+        let named = |claim: &str, prefix: &str| OidcFlags {
+            username_claim: Some(claim.into()),
+            username_prefix: Some(prefix.into()),
+            ..flags.clone()
+        };
+        assert_eq!(prefix(named("email", "")), "email \"\"");
+        assert_eq!(prefix(named("name", "-")), "name \"\"");
+        assert_eq!(prefix(named("name", "oidc:")), "name \"oidc:\"");
+        let more = OidcFlags {
+            groups_claim: Some("roles".into()),
+            required_claims: vec!["hd=a.example".into()],
+            signing_algorithms: vec!["ES256".into()],
+            ..flags.clone()
+        };
+        let (configuration, algorithms) = more.to_configuration().unwrap();
+        assert_eq!(configuration.jwt[0].claim_mappings.groups.prefix.as_deref(), Some(""));
+        assert_eq!(configuration.jwt[0].claim_validation_rules[0].required_value, "a.example");
+        assert_eq!(algorithms, ["ES256"]);
+        let refused = |flags: OidcFlags| flags.to_configuration().err().unwrap();
+        assert_eq!(
+            refused(OidcFlags { client_id: None, ..flags.clone() }),
+            "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set"
+        );
+        assert_eq!(
+            refused(OidcFlags { signing_algorithms: vec!["HS256".into()], ..flags.clone() }),
+            "oidc: unsupported signing alg: \"HS256\""
+        );
+        assert!(refused(OidcFlags { required_claims: vec!["hd".into()], ..flags }).contains("malformed pair"));
+    }
+
+    #[test]
+    fn flags_and_file_do_not_contradict_each_other() {
+        let folder = std::env::temp_dir().join(format!("kemudi-authn-{}", std::process::id()));
+        std::fs::write(&folder, format!("{HEAD}anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}")).unwrap();
+        let options = Options { config_file: Some(folder.clone()), ..Options::default() };
+        let load = |options: &Options| load(options, &[]).map(|loaded| loaded.anonymous);
+        let anonymous = load(&options).unwrap();
+        assert!(anonymous.is_allowed("/livez") && !anonymous.is_allowed("/livez/ping") && !anonymous.is_allowed("/"));
+        let both = Options { anonymous: Some(true), ..options.clone() };
+        assert_eq!(
+            load(&both).unwrap_err(),
+            "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in authentication \
+             configuration file"
+        );
+        let both = Options { oidc: Some(OidcFlags::default()), ..options };
+        assert_eq!(load(&both).unwrap_err(), "authentication-config file and oidc-* flags are mutually exclusive");
+        std::fs::remove_file(&folder).unwrap();
+        assert!(
+            load(&Options { config_file: Some(folder), ..Options::default() }).unwrap_err().contains("failed to load")
+        );
+        assert!(load(&Options::default()).unwrap().is_allowed("/anything"));
+        assert!(!load(&Options { anonymous: Some(false), ..Options::default() }).unwrap().is_allowed("/livez"));
+    }
+
+    #[test]
+    fn issuers_that_are_wrong() {
+        check_jwt(
+            "",
+            "",
+            "[jwt[0].issuer.url: Required value, jwt[0].issuer.audiences: Required value: at least one \
+             jwt[0].issuer.audiences is required]",
+        );
+        for (url, why) in [
+            ("http://a.example", "URL scheme must be https"),
+            ("a.example", "URL scheme must be https"),
+            ("https://u:p@a.example", "URL must not contain a username or password"),
+            ("https://a.example?x=y", "URL must not contain a query"),
+            ("https://a.example#x", "URL must not contain a fragment"),
+            ("https://own.example", "URL must not overlap with disallowed issuers: [https://own.example]"),
+        ] {
+            let issuer = format!("url: '{url}', audiences: [a]");
+            check_jwt(&issuer, "", &format!("jwt[0].issuer.url: Invalid value: \"{url}\": {why}"));
+        }
+        check_jwt(
+            "url: 'https://a.example', discoveryURL: 'https://a.example/', audiences: [a]",
+            "",
+            "jwt[0].issuer.discoveryURL: Invalid value: \"https://a.example/\": discoveryURL must be different from URL",
+        );
+        check_jwt(
+            "url: 'https://a.example', audiences: [a, a, '']",
+            "",
+            "[jwt[0].issuer.audiences[1]: Duplicate value: \"a\", jwt[0].issuer.audiences[2]: Required value, \
+             jwt[0].issuer.audienceMatchPolicy: Invalid value: \"\": audienceMatchPolicy must be MatchAny for multiple audiences]",
+        );
+        check_jwt(
+            &format!("{ISSUER}, audienceMatchPolicy: MatchAll"),
+            "",
+            "jwt[0].issuer.audienceMatchPolicy: Invalid value: \"MatchAll\": audienceMatchPolicy must be empty or MatchAny for \
+             single audience",
+        );
+        check_jwt(
+            &format!("{ISSUER}, certificateAuthority: x"),
+            "",
+            "jwt[0].issuer.certificateAuthority: Invalid value: \"<omitted>\": data does not contain any valid RSA or ECDSA \
+             certificates",
+        );
+        let one = format!("{{issuer: {{{ISSUER}}}, claimMappings: {{username: {{claim: sub, prefix: ''}}}}}}");
+        check(&format!("{HEAD}jwt: [{one}, {one}]"), "jwt[1].issuer.url: Duplicate value: \"https://a.example\"");
+        check(&format!("{HEAD}jwt: [{}]", vec![one; 65].join(",")), "jwt: Too many: 65: must have at most 64 items");
+        check(
+            &format!("{HEAD}anonymous: {{conditions: [{{path: /livez}}]}}"),
+            "anonymous.conditions: Invalid value: [{\"path\":\"/livez\"}]: enabled should be set to true when conditions are defined",
+        );
+    }
+
+    #[test]
+    fn rules_and_mappings_that_are_wrong() {
+        check_jwt(
+            ISSUER,
+            ", claimMappings: {}",
+            "jwt[0].claimMappings.username: Required value: claim or expression is required",
+        );
+        check_jwt(
+            ISSUER,
+            ", claimMappings: {username: {claim: sub}}",
+            "jwt[0].claimMappings.username.prefix: Required value: prefix is required when claim is set. It can be set to an \
+             empty string to disable prefixing",
+        );
+        check_jwt(
+            ISSUER,
+            ", claimMappings: {username: {claim: a, expression: b}, groups: {expression: claims.g, prefix: x}, uid: {claim: a, expression: b}}",
+            "[jwt[0].claimMappings.username: Invalid value: \"\": claim and expression can't both be set, \
+             jwt[0].claimMappings.groups.prefix: Invalid value: \"x\": may not be specified when expression is set, \
+             jwt[0].claimMappings.uid: Invalid value: \"\": claim and expression can't both be set]",
+        );
+        check_jwt(
+            ISSUER,
+            ", claimMappings: {username: {expression: claims.email}}",
+            "jwt[0].claimMappings.username.expression: Invalid value: \"claims.email\": claims.email_verified must be used in \
+             claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression \
+             when claims.email is used in claimMappings.username.expression",
+        );
+        check_jwt(
+            ISSUER,
+            ", claimMappings: {username: {expression: claims.email}}, claimValidationRules: [{expression: claims.email_verified == true}]",
+            "1",
+        );
+        for (key, why) in [
+            ("", "Required value"),
+            ("tenant", "Invalid value: \"tenant\": must be a domain-prefixed path (such as \"acme.io/foo\")"),
+            ("a.example/X", "Invalid value: \"a.example/X\": must be lowercase"),
+            (
+                "x.k8s.io/a",
+                "Invalid value: \"x.k8s.io/a\": k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use",
+            ),
+        ] {
+            let rest = format!(
+                ", claimMappings: {{username: {{claim: sub, prefix: ''}}, extra: [{{key: '{key}', valueExpression: claims.a}}]}}"
+            );
+            check_jwt(ISSUER, &rest, &format!("jwt[0].claimMappings.extra[0].key: {why}"));
+        }
+        check_jwt(
+            ISSUER,
+            ", claimValidationRules: [{}, {claim: a, expression: b}, {claim: c, message: m}, {claim: c}, {expression: 'true', requiredValue: v}, {expression: 'true'}, {expression: claims.x}]",
+            "[jwt[0].claimValidationRules[0]: Required value: claim or expression is required, \
+             jwt[0].claimValidationRules[1]: Invalid value: \"a\": claim and expression can't both be set, \
+             jwt[0].claimValidationRules[2].message: Invalid value: \"m\": may not be specified when claim is set, \
+             jwt[0].claimValidationRules[3].claim: Duplicate value: \"c\", \
+             jwt[0].claimValidationRules[4].requiredValue: Invalid value: \"v\": may not be specified when expression is set, \
+             jwt[0].claimValidationRules[5].expression: Duplicate value: \"true\", \
+             jwt[0].claimValidationRules[6].expression: Invalid value: \"claims.x\": must evaluate to bool]",
+        );
+        check_jwt(
+            ISSUER,
+            ", userValidationRules: [{message: m}, {expression: 'user.username != \"\"'}, {expression: 'user.username != \"\"'}]",
+            "[jwt[0].userValidationRules[0].expression: Required value, jwt[0].userValidationRules[2].expression: Duplicate \
+             value: \"user.username != \\\"\\\"\"]",
+        );
+    }
+}
