@@ -11,6 +11,7 @@ pub mod serve;
 mod accept;
 pub mod admission;
 pub mod allocate;
+pub mod audit;
 pub mod authn;
 pub mod authorize;
 pub mod authz;
@@ -74,6 +75,7 @@ impl Server {
         let clock = std::time::Instant::now();
         let registry = kinds::builtin();
         tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
+        let audit = audit::Audit::open(&options.audit)?;
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
         let pki = match &options.pki_folder {
             Some(folder) => Pki::open(folder, &options.pki)?,
@@ -93,7 +95,7 @@ impl Server {
         };
         let service_accounts = ServiceAccounts::new(vec![options.issuer.clone()], audiences.clone(), pki.keys.clone());
         let authenticator = Authenticator { tokens, service_accounts, audiences };
-        let state = State::new(options, objects, registry, authenticator, pki).map_err(|why| why.message)?;
+        let state = State::new(options, objects, registry, authenticator, pki, audit).map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "state");
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "objects");
@@ -134,12 +136,15 @@ impl Server {
         self.state.draining.cancel();
     }
 
-    /// Ends watches and connections, then closes the store. Everything acknowledged is kept.
+    /// Ends watches and connections, then closes the audit log and the store. Everything acknowledged is kept.
     pub async fn stop(self) -> Result<(), Status> {
         self.drain();
         self.state.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(audit) = &self.state.audit {
+            audit.close().await;
+        }
         self.state.objects.close().await.map_err(Status::internal)
     }
 }

@@ -15,6 +15,7 @@ use store::Revision;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocate::{Allocator, Range};
+use crate::audit::{self, Audit, Trail};
 use crate::authn::{Authenticator, Credentials, User};
 use crate::authz::{Authorizer, rbac};
 use crate::connection::Peer;
@@ -52,6 +53,8 @@ pub struct Options {
     pub tokens: Vec<(String, User)>,
     /// How much of the past is remembered for watches that resume and lists that continue.
     pub history: objects::HistoryLimits,
+    /// What is written down of requests, and where.
+    pub audit: audit::Options,
 }
 
 /// The issuer of a cluster that was told none.
@@ -72,6 +75,7 @@ impl Default for Options {
             token_auth_file: None,
             tokens: Vec::new(),
             history: objects::HistoryLimits::default(),
+            audit: audit::Options::default(),
         }
     }
 }
@@ -98,6 +102,8 @@ pub struct State {
     pub metrics: crate::metrics::Metrics,
     pub flow: Flow,
     pub counting: crate::quota::Counting,
+    /// None where nothing is audited.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// A node's own API (logs, later exec), in the shape of the kubelet's.
@@ -113,6 +119,7 @@ impl State {
         registry: Registry,
         authenticator: Authenticator,
         pki: Pki,
+        audit: Option<Arc<Audit>>,
     ) -> Result<Arc<State>, Status> {
         let range = Range::parse(&options.service_range).map_err(Status::bad_request)?;
         let state = Arc::new(State {
@@ -133,6 +140,7 @@ impl State {
             metrics: crate::metrics::Metrics::default(),
             flow: Flow::default(),
             counting: crate::quota::Counting::default(),
+            audit,
         });
         for resource in rbac::RESOURCES {
             state.observe(rbac::GROUP, resource, move |state, old, new| {
@@ -175,6 +183,7 @@ impl State {
         headers: &HeaderMap,
         now: Timestamp,
         warnings: &mut Vec<String>,
+        trail: &Trail,
     ) -> Result<Arc<User>, Status> {
         if let Some(user) = &peer.internal {
             self.metrics.authenticated(Some(user));
@@ -185,6 +194,7 @@ impl State {
             Ok(found) => {
                 self.metrics.authenticated(Some(&found.user));
                 warnings.extend(found.warning.map(str::to_string));
+                found.annotations.into_iter().for_each(|(key, value)| trail.annotate(key, value));
                 Ok(found.user)
             }
             Err(why) => {

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use kinds::Kind;
 use serde_json::Value;
 
+use crate::audit::Trail;
 use crate::authn::User;
 use crate::serve::Cx;
 use crate::state::State;
@@ -43,6 +44,8 @@ pub struct Request<'a> {
     pub now: Timestamp,
     /// What the client is to be told beside the answer; see [`Request::warn`].
     pub warnings: &'a Mutex<Vec<String>>,
+    /// Where a plugin notes what the audit log should tell.
+    pub audit: &'a Trail,
 }
 
 /// What is done.
@@ -111,6 +114,7 @@ impl<'a> Request<'a> {
             old: None,
             now: cx.now,
             warnings,
+            audit: cx.audit,
         }
     }
 

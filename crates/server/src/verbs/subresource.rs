@@ -59,6 +59,7 @@ async fn part(
             let wanted = Wanted::object_of(&registry, at.kind);
             let encoding = body::encoding(cx.headers)?;
             let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
+            at.note(cx, &object);
             let object = place(at, object, Some(&at.target.name))?;
             let stored = change_object(cx, at, part, &options, warnings, true, |_| Ok(object.clone())).await?;
             written(cx, at.kind, respond::OK, stored)
@@ -79,7 +80,12 @@ pub async fn own_body(
     let registry = cx.state.registry.load();
     let (group, version) = own_version(at, sub);
     let wanted = Wanted { registry: &registry, kind: at.kind, group, version, kind_name: &sub.kind, root: sub.root };
-    body::object(wanted, &bytes, body::encoding(cx.headers)?, validation, warnings)
+    let mut object = body::object(wanted, &bytes, body::encoding(cx.headers)?, validation, warnings)?;
+    if &*sub.name == "token" {
+        token_request::default(&mut object);
+    }
+    cx.audit.object(&object, |object| object);
+    Ok(object)
 }
 
 /// The group and version of a subresource's body.
@@ -391,7 +397,6 @@ async fn token(
 ) -> Result<Answer, Status> {
     let options = WriteOptions::create(&cx.ask.query)?;
     let mut request = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
-    token_request::default(&mut request);
     let (group, version) = own_version(at, sub);
     let typed = Typed { group, version, kind: &sub.kind, root: sub.root, has_status: true, ..Typed::of(at.kind) };
     own_fields(cx, typed, &sub.name, None, &mut request, &options);
@@ -406,6 +411,7 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    at.note(cx, &object);
     let object = place(at, object, Some(&at.target.name))?;
     let change = |old: &Value| {
         let mut new = old.clone();

@@ -3,6 +3,7 @@
 mod tour;
 mod tutorial;
 
+mod audit;
 mod bad_input;
 mod clients;
 mod crash;
