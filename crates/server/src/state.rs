@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::allocate::{Allocator, Range};
 use crate::audit::{self, Audit, Trail};
 use crate::authn::{Authenticator, Credentials, User};
-use crate::authz::{Authorizer, rbac};
+use crate::authz::{Authorizer, node, rbac};
 use crate::connection::Peer;
 use crate::flow::{self, Flow};
 use crate::lookup::{Identity, Lookup};
@@ -150,11 +150,35 @@ impl State {
         for resource in [flow::LEVELS, flow::SCHEMAS] {
             state.observe(flow::GROUP, resource, move |state, old, new| state.flow.on_change(resource, old, new))?;
         }
+        for (at, (group, resource)) in node::RESOURCES.iter().enumerate() {
+            state.observe(group, resource, move |state, old, new| state.authorizer.node.on_change(at, old, new))?;
+        }
+        state.follow_pods()?;
         crate::definitions::follow(&state)?;
         if let Some(services) = state.registry.load().kind("", "v1", "services") {
             state.allocator.follow(&*state.collection(services)?);
         }
         Ok(state)
+    }
+
+    /// Tells the Node authorizer which pods are whose. Of a pod nothing is read but what its collection holds beside it.
+    fn follow_pods(self: &Arc<State>) -> Result<(), Status> {
+        let Some(kind) = self.registry.load().kind("", "v1", "pods").cloned() else { return Ok(()) };
+        let pods = self.collection(&kind)?;
+        let Some(node) = pods.field_index("/spec/nodeName") else { return Ok(()) };
+        let weak = Arc::downgrade(self);
+        pods.observe(Box::new(move |change: &Changed| {
+            let Some(state) = weak.upgrade() else { return };
+            match (&change.old, &change.new) {
+                (_, Some(pod)) => {
+                    let held = pod.clone();
+                    state.authorizer.node.on_pod(&pod.key, pod.field(node), move || held.value());
+                }
+                (Some(pod), None) => state.authorizer.node.on_pod(&pod.key, "", || Value::Null),
+                (None, None) => {}
+            }
+        }));
+        Ok(())
     }
 
     /// Keeps something of the state in step with a resource.

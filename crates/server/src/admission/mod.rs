@@ -5,6 +5,7 @@ mod custom_resources;
 mod default_ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
+pub mod node_restriction;
 pub mod pod_defaults;
 mod pod_security;
 pub mod pod_topology_labels;
@@ -56,6 +57,17 @@ pub enum Operation {
     Delete,
 }
 
+impl Operation {
+    /// The word for it in error texts.
+    pub fn word(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        }
+    }
+}
+
 /// One admission plugin. Reads the cluster through `request.state`, never waits.
 pub trait Plugin: Sync {
     /// Changes the object, or refuses it.
@@ -74,6 +86,7 @@ const ALL: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
+    &node_restriction::NodeRestriction,
     &taint_nodes::TaintNodesByCondition,
     &pod_security::PodSecurity,
     &pod_defaults::Priority,

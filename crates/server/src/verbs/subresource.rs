@@ -1,5 +1,7 @@
 //! Subresources: parts of an object (`status`, ..), and the table of those that are code of their own.
 
+use std::sync::Mutex;
+
 use api::options::{FieldValidation, Preconditions};
 use api::status::GroupResource;
 use api::{DeleteOptions, Status, WriteOptions, go, meta};
@@ -12,7 +14,7 @@ use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
 use super::write::{Part, Typed, change_object, invalid, own_fields, place, written};
 use super::{At, patch, read, scale};
-use crate::admission::pod_topology_labels;
+use crate::admission::{self, pod_topology_labels};
 use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
@@ -86,6 +88,13 @@ pub async fn own_body(
     }
     cx.audit.object(&object, |object| object);
     Ok(object)
+}
+
+/// What is asked of a subresource and not kept is looked at by the one plugin that has something to say of it.
+fn restrict_node(cx: &Cx<'_>, at: &At<'_>, sub: &Subresource, asked: &Value) -> Result<(), Status> {
+    let told = Mutex::default();
+    let request = admission::Request::new(cx, at, admission::Operation::Create, &told);
+    admission::node_restriction::check(&admission::Request { subresource: &sub.name, ..request }, Some(asked))
 }
 
 /// The group and version of a subresource's body.
@@ -213,6 +222,7 @@ async fn evict(
     if meta::name(&eviction) != at.target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    restrict_node(cx, at, sub, &eviction)?;
     let pod = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value();
     let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"])?;
     delete.dry_run |= options.dry_run;
@@ -400,6 +410,7 @@ async fn token(
     let (group, version) = own_version(at, sub);
     let typed = Typed { group, version, kind: &sub.kind, root: sub.root, has_status: true, ..Typed::of(at.kind) };
     own_fields(cx, typed, &sub.name, None, &mut request, &options);
+    restrict_node(cx, at, sub, &request)?;
     let issued = token_request::answer(cx, at.namespace(), &at.target.name, request, warnings)?;
     Ok(Answer::created(issued))
 }

@@ -3,6 +3,7 @@
 mod consistency;
 mod deletion;
 mod history;
+mod nodes;
 
 use std::sync::Arc;
 
