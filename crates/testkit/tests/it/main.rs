@@ -10,6 +10,7 @@ mod crash;
 mod ending;
 mod flood;
 mod golden;
+mod node_rights;
 mod tidy;
 mod transcripts;
 
