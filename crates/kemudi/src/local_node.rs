@@ -11,12 +11,11 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::Client;
 use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
-use server::authn::{AUTHENTICATED, MASTERS, User};
+use server::authn::{AUTHENTICATED, User};
+use server::authz::node::NODES;
 use server::respond::{Body, BodyError};
 use server::{NodeApi, Server};
 
-/// The group of nodes.
-const NODES: &str = "system:nodes";
 /// The Kubernetes version that nodes report.
 const VERSION: &str = "v1.37.2";
 
@@ -42,9 +41,8 @@ impl LocalNode {
     /// Why this machine cannot run pods, and what to change.
     pub async fn start(server: &Server, options: NodeOptions) -> Result<LocalNode, String> {
         let state = server.state();
-        // The agent is a part of this process and trusted as such. What a node of another machine may do is decided by
-        // the Node authorizer.
-        let user = User::new(format!("system:node:{}", options.name), [NODES, MASTERS, AUTHENTICATED]);
+        // The agent has the rights of any node: the Node authorizer and NodeRestriction look at what it does.
+        let user = User::new(format!("system:node:{}", options.name), [NODES, AUTHENTICATED]);
         let client = crate::cluster::client_of(state, user);
         let front = server.front();
         let api: ApiAccess = Arc::new(move |stream| {

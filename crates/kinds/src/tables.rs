@@ -34,6 +34,12 @@ pub fn type_of(api_version: &str, kind: &str) -> Option<TypeId> {
     schema().find(name)
 }
 
+/// The types of another table in the form of `types.txt`: what is read from files and is no resource. The table is a
+/// constant of the caller, and tested there: one that does not parse panics.
+pub fn types_of(table: &'static str) -> Schema {
+    read_types(table)
+}
+
 /// Type name, kind and the groups' versions it is served in: what OpenAPI prints as `x-kubernetes-group-version-kind`.
 pub(crate) fn served_types() -> impl Iterator<Item = (&'static str, &'static str, Vec<&'static str>)> {
     KINDS.lines().filter_map(|line| {

@@ -2,17 +2,22 @@
 
 use api::{Ask, Status};
 
+use crate::audit::Trail;
 use crate::authn::User;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Decision};
 use crate::state::State;
 
 /// `Ok` when the request may go on.
-pub fn authorize(state: &State, user: &User, ask: &Ask) -> Result<(), Status> {
+pub fn authorize(state: &State, user: &User, ask: &Ask, trail: &Trail) -> Result<(), Status> {
     let attributes = attributes(user, ask);
-    let decided = state.authorizer.require(&attributes);
-    state.metrics.authorized(decided.is_ok());
-    state.usage.note(&attributes, decided.is_ok());
-    decided.map(|_| ())
+    let decision = state.authorizer.authorize(&attributes);
+    state.metrics.authorized(decision.is_allowed());
+    state.usage.note(&attributes, decision.is_allowed());
+    trail.authorized(&decision);
+    match decision {
+        Decision::Allow { .. } => Ok(()),
+        Decision::NoOpinion { reason } | Decision::Deny { reason } => Err(attributes.forbidden(&reason)),
+    }
 }
 
 /// What authorizers look at.

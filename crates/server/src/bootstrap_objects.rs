@@ -284,7 +284,15 @@ impl Context {
     }
 
     fn cx<'a>(&'a self, state: &'a Arc<State>) -> Cx<'a> {
-        Cx { state, user: &self.user, ask: &self.ask, headers: &self.headers, accept: Accept::default(), now: self.now }
+        Cx {
+            state,
+            user: &self.user,
+            ask: &self.ask,
+            headers: &self.headers,
+            accept: Accept::default(),
+            now: self.now,
+            audit: &crate::audit::OFF,
+        }
     }
 
     fn target(&self) -> &Target {

@@ -8,6 +8,7 @@ use api::{Ask, Status, go, selector};
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
+use crate::audit::Trail;
 use crate::authn::service_account::{groups, split_user_name};
 use crate::authn::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
 use crate::authz::{Attributes, Authorizer};
@@ -25,7 +26,7 @@ const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// The ways to impersonate, in the order they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub enum Mode {
     /// A service account the node that its own pod runs on.
     AssociatedNode,
     ArbitraryNode,
@@ -45,10 +46,13 @@ pub fn impersonate(
     requester: Arc<User>,
     ask: &Ask,
     headers: &HeaderMap,
+    trail: &Trail,
 ) -> Result<Arc<User>, Status> {
     let Some(wanted) = wanted(headers)? else { return Ok(requester) };
     let request = crate::authorize::attributes(&requester, ask);
-    authorizer.impersonator.impersonate(authorizer, &wanted, &request).map(Arc::new)
+    let (user, mode) = authorizer.impersonator.impersonate(authorizer, &wanted, &request)?;
+    trail.impersonated(&user, &mode.constraint());
+    Ok(Arc::new(user))
 }
 
 /// Remembers which way worked for whom: it is tried first, and its refusal is the one that is told.
@@ -85,13 +89,14 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
 }
 
 impl Impersonator {
-    /// The identity under which the request goes on. `request` is what the requester asks for, as itself.
+    /// The identity under which the request goes on, and which way led there. `request` is what the requester asks for,
+    /// as itself.
     pub fn impersonate(
         &self,
         authorizer: &Authorizer,
         wanted: &User,
         request: &Attributes<'_>,
-    ) -> Result<User, Status> {
+    ) -> Result<(User, Mode), Status> {
         let last = self.lock().get(&request.user.name).copied();
         let mut first_refusal = None;
         for mode in last.into_iter().chain(MODES.into_iter().filter(|mode| Some(*mode) != last)) {
@@ -101,7 +106,7 @@ impl Impersonator {
                     if last != Some(mode) {
                         self.remember(&request.user.name, mode);
                     }
-                    return Ok(user);
+                    return Ok((user, mode));
                 }
                 Some(Err(refusal)) => drop(first_refusal.get_or_insert(refusal)),
             }
@@ -131,6 +136,14 @@ impl Mode {
             Mode::ServiceAccount => "serviceaccount",
             Mode::UserInfo => "user-info",
             Mode::Legacy => "",
+        }
+    }
+
+    /// The verb for whom this way is to; `""` where that does not limit what is done.
+    fn constraint(self) -> String {
+        match self {
+            Mode::Legacy => String::new(),
+            mode => format!("impersonate:{}", mode.name()),
         }
     }
 
@@ -173,7 +186,7 @@ impl Mode {
             let verb = format!("impersonate-on:{}:{}", self.name(), request.verb);
             authorizer.require(&Attributes { verb: &verb, ..*request })?;
         }
-        let verb = if constrained { format!("impersonate:{}", self.name()) } else { "impersonate".to_string() };
+        let verb = if constrained { self.constraint() } else { "impersonate".to_string() };
         let rights = Rights { authorizer, requester: request.user, verb: &verb, constrained };
         let mut user = wanted.clone();
         rights.name(self, &mut user)?;
@@ -354,7 +367,7 @@ mod tests {
             Err(status) => status.message.clone(),
             Ok(None) => "nobody".into(),
             Ok(Some(wanted)) => match impersonator.impersonate(authorizer, &wanted, &request) {
-                Ok(user) => serde_json::to_string(&user).unwrap(),
+                Ok((user, _)) => serde_json::to_string(&user).unwrap(),
                 Err(status) => status.message.clone(),
             },
         }

@@ -11,6 +11,7 @@ pub mod serve;
 mod accept;
 pub mod admission;
 pub mod allocate;
+pub mod audit;
 pub mod authn;
 pub mod authorize;
 pub mod authz;
@@ -76,6 +77,7 @@ impl Server {
         let clock = std::time::Instant::now();
         let registry = kinds::builtin();
         tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
+        let audit = audit::Audit::open(&options.audit)?;
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
         let mut pki = match &options.pki_folder {
             Some(folder) => Pki::open(folder, &options.pki)?,
@@ -103,7 +105,7 @@ impl Server {
             let proxies = FrontProxy::new(&options.authn.front_proxy, pki.proxy_authorities())?;
             authenticator.front_proxy = Some(proxies);
         }
-        let state = State::new(options, objects, registry, authenticator, pki).map_err(|why| why.message)?;
+        let state = State::new(options, objects, registry, authenticator, pki, audit).map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "state");
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "objects");
@@ -151,13 +153,16 @@ impl Server {
         self.state.draining.cancel();
     }
 
-    /// Ends watches and connections, then closes the store. Everything acknowledged is kept.
+    /// Ends watches and connections, then closes the audit log and the store. Everything acknowledged is kept.
     pub async fn stop(self) -> Result<(), Status> {
         self.drain();
         self.state.stopping.cancel();
         self.state.objects.end_watches();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(audit) = &self.state.audit {
+            audit.close().await;
+        }
         self.state.objects.close().await.map_err(Status::internal)
     }
 }

@@ -201,6 +201,7 @@ impl Metrics {
         self.requests(out);
         objects(out, state);
         flow(out, state);
+        audit(out, state);
         family(out, "kemudi_store_revision", "gauge", "The revision of the last write.");
         line(out, "kemudi_store_revision", "", state.objects.revision());
         let version = documents::version_info();
@@ -401,6 +402,22 @@ fn objects(out: &mut String, state: &State) {
         let name = table.split_once('/').map_or(table.to_string(), |(group, resource)| format!("{resource}.{group}"));
         line(out, "apiserver_storage_objects", &format!("resource=\"{name}\""), count);
     }
+}
+
+fn audit(out: &mut String, state: &State) {
+    let off = crate::audit::Counts::default();
+    let counts = state.audit.as_ref().map_or(&off, |audit| &audit.counts);
+    family(out, "apiserver_audit_event_total", "counter", "Audit events that were made and sent to the log.");
+    counted(out, "apiserver_audit_event_total", "", &counts.events);
+    family(out, "apiserver_audit_error_total", "counter", "Audit events that could not be written.");
+    some(out, "apiserver_audit_error_total", "plugin=\"log\"", &counts.errors);
+    family(out, "apiserver_audit_level_total", "counter", "Requests by the level that the audit policy gives them.");
+    for (level, count) in crate::audit::Level::ALL.iter().zip(&counts.levels) {
+        some(out, "apiserver_audit_level_total", &format!("level=\"{}\"", level.as_str()), count);
+    }
+    let help = "Requests that were refused because their audit event could not be written.";
+    family(out, "apiserver_audit_requests_rejected_total", "counter", help);
+    counted(out, "apiserver_audit_requests_rejected_total", "", &counts.rejected);
 }
 
 fn flow(out: &mut String, state: &State) {

@@ -134,6 +134,14 @@ pub fn too_many_requests(retry_after_seconds: u32) -> Response<Body> {
     response
 }
 
+/// A failure of which no object tells: text, with the path that was asked for.
+pub fn internal_text(path: &str, why: &str) -> Response<Body> {
+    let text = format!("Internal Server Error: {}: {why}\n", api::go::quote(path));
+    let mut response = raw(500, "text/plain; charset=utf-8", text);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 /// What a request holds until its answer has been sent.
 pub type Held = (Option<Seat>, Option<Living>);
 

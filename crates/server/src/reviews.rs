@@ -4,6 +4,7 @@ use api::{Cause, FieldSelector, LabelSelector, Status, go, meta, selector};
 use serde_json::{Map, Value, json};
 
 use crate::authn::{Authenticator, Judged, User};
+use crate::authz::node::node_name;
 use crate::authz::{Attributes, Authorizer, Decision};
 use crate::lookup::Lookup;
 
@@ -153,7 +154,12 @@ fn self_subject_rules_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Valu
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let (rules, errors) = cx.authorizer.rbac.rules_for(cx.user, namespace);
+    let (rules, mut errors) = cx.authorizer.rbac.rules_for(cx.user, namespace);
+    // What a node may do hangs on its pods.
+    let is_node = node_name(cx.user).is_some();
+    if is_node {
+        errors.insert(0, "node authorizer does not support user rule resolution".into());
+    }
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
     for mut rule in rules {
         let urls = std::mem::take(&mut rule.non_resource_urls);
@@ -164,7 +170,7 @@ fn self_subject_rules_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Valu
             resources.push(rule.to_value());
         }
     }
-    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": is_node});
     if !errors.is_empty() {
         status["evaluationError"] = json!(crate::authz::aggregate(&errors));
     }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
 use crate::accept::{self, Accept};
+use crate::audit::Trail;
 use crate::authn::User;
 use crate::metrics::Answered;
 use crate::respond::{self, Answer, Body, BodyError};
@@ -34,26 +35,40 @@ pub struct Cx<'a> {
     pub headers: &'a http::HeaderMap,
     pub accept: Accept,
     pub now: Timestamp,
+    /// What is to be written down of the request.
+    pub audit: &'a Trail,
 }
 
 /// Answers one request. Never fails: what goes wrong is an answer too.
 pub async fn serve(state: &Arc<State>, peer: &connection::Peer, request: Request<RequestBody>) -> Response<Body> {
     let audit_id = audit_id(&request);
-    let guarded = AssertUnwindSafe(answer(state, peer, request)).catch_unwind();
-    let mut response = guarded.await.unwrap_or_else(|panic| {
-        tracing::error!(panic = panic_text(&panic), "a request made the server panic");
-        let status = Status::internal("this request caused apiserver to panic. Look in the logs for more information");
-        respond::failure(&status, Accept::default())
-    });
+    let trail = Trail::begin(state.audit.as_ref(), &audit_id, &request);
+    let guarded = AssertUnwindSafe(answer(state, peer, request, &trail)).catch_unwind();
+    let mut response = match guarded.await {
+        Ok(response) => response,
+        Err(panic) => {
+            let text = panic_text(&panic);
+            tracing::error!(panic = text, "a request made the server panic");
+            trail.panicked(text).await;
+            let status =
+                Status::internal("this request caused apiserver to panic. Look in the logs for more information");
+            respond::failure(&status, Accept::default())
+        }
+    };
     let headers = response.headers_mut();
     headers.insert("audit-id", audit_id);
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
-    response
+    trail.finish(response).await
 }
 
-async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<RequestBody>) -> Response<Body> {
+async fn answer(
+    state: &Arc<State>,
+    peer: &connection::Peer,
+    request: Request<RequestBody>,
+    trail: &Trail,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let Ok(ask) = Ask::parse(head.method.as_str(), target) else {
@@ -62,10 +77,13 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
     let lenient = accept::lenient(&head.headers, &ask.query);
     let began = Instant::now();
     let running = state.metrics.begin(&ask);
-    let mut passed = Passed::default();
+    let mut passed = Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false };
     let deadline = deadline(&ask, began);
     let result = match deadline.clone() {
-        Err(status) => Err(status),
+        Err(status) => {
+            trail.refused(&ask, &head.headers, peer);
+            Err(status)
+        }
         Ok(until) => {
             let steps = steps(state, peer, &ask, &head.headers, body, until, &mut passed);
             match until {
@@ -76,8 +94,12 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
     };
     drop(running);
     let mut response = match result {
-        Ok((answer, accept)) => respond::respond(answer, accept),
+        Ok((answer, accept)) => {
+            trail.answered(&answer);
+            respond::respond(answer, accept)
+        }
         Err(status) => {
+            trail.failed(&status);
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -85,7 +107,7 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
             response
         }
     };
-    let Passed { warnings, schema, seat, known } = passed;
+    let Passed { warnings, schema, seat, known, .. } = passed;
     let headers = response.headers_mut();
     respond::add_warnings(headers, &warnings);
     if let Some(schema) = schema.filter(|schema| !schema.uid.is_empty()) {
@@ -106,8 +128,8 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
 }
 
 /// What is learned of a request on its way.
-#[derive(Default)]
-struct Passed {
+struct Passed<'a> {
+    trail: &'a Trail,
     warnings: Vec<String>,
     schema: Option<Arc<flow::Schema>>,
     seat: Option<flow::Seat>,
@@ -123,20 +145,27 @@ async fn steps(
     headers: &http::HeaderMap,
     body: RequestBody,
     deadline: Option<Instant>,
-    passed: &mut Passed,
+    passed: &mut Passed<'_>,
 ) -> Result<(Answer, Accept), Status> {
+    let trail = passed.trail;
     let now = Timestamp::now();
     let lenient = accept::lenient(headers, &ask.query);
-    let user = state.authenticate(peer, headers, &ask.path, now, &mut passed.warnings).await?;
-    let user = impersonate::impersonate(&state.authorizer, user, ask, headers)?;
+    let user = state
+        .authenticate(peer, headers, &ask.path, now, &mut passed.warnings, trail)
+        .await
+        .inspect_err(|_| trail.refused(ask, headers, peer))?;
+    if !trail.received(&user, ask, headers, peer, lives_long(ask)).await {
+        return Ok((Answer::Raw(respond::internal_text(&ask.path, "failed to store audit event")), lenient));
+    }
+    let user = impersonate::impersonate(&state.authorizer, user, ask, headers, trail)?;
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
         return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));
     }
-    authorize::authorize(state, &user, ask)?;
+    authorize::authorize(state, &user, ask, trail)?;
     passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
-        let cx = Cx { state, user: &user, ask, headers, accept: lenient, now };
+        let cx = Cx { state, user: &user, ask, headers, accept: lenient, now, audit: trail };
         return Ok((documents::answer(&cx)?, lenient));
     };
     let found = match kind_of::find(&state.registry.load(), ask, target) {
@@ -151,9 +180,10 @@ async fn steps(
         Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
         None => lenient,
     };
+    trail.deprecated(found.deprecated());
     let warnings = &mut passed.warnings;
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
-    let cx = Cx { state, user: &user, ask, headers, accept, now };
+    let cx = Cx { state, user: &user, ask, headers, accept, now, audit: trail };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }
 
@@ -163,7 +193,7 @@ async fn seat(
     user: &User,
     ask: &Ask,
     deadline: Option<Instant>,
-    passed: &mut Passed,
+    passed: &mut Passed<'_>,
 ) -> Result<(), flow::Refused> {
     if flow::is_exempt_by_nature(ask) {
         return Ok(());
@@ -180,10 +210,15 @@ async fn seat(
     Ok(())
 }
 
+/// Whether a request has no end of its own.
+fn lives_long(ask: &Ask) -> bool {
+    ask.verb == Verb::Watch || flow::is_exempt_by_nature(ask)
+}
+
 /// When a request must have its answer: in [`REQUEST_TIME_MAX`], or as soon as its `timeout=` says. None for requests that
 /// live long.
 fn deadline(ask: &Ask, began: Instant) -> Result<Option<Instant>, Status> {
-    if ask.verb == Verb::Watch || flow::is_exempt_by_nature(ask) {
+    if lives_long(ask) {
         return Ok(None);
     }
     let given = ask.query.get("timeout").filter(|text| !text.is_empty());

@@ -15,8 +15,9 @@ use store::Revision;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocate::{Allocator, Range};
+use crate::audit::{self, Audit, Trail};
 use crate::authn::{Authenticator, Credentials, Judged, User};
-use crate::authz::{Authorizer, rbac};
+use crate::authz::{Authorizer, node, rbac};
 use crate::connection::Peer;
 use crate::flow::{self, Flow};
 use crate::lookup::{Identity, Lookup};
@@ -54,6 +55,8 @@ pub struct Options {
     pub tokens: Vec<(String, User)>,
     /// How much of the past is remembered for watches that resume and lists that continue.
     pub history: objects::HistoryLimits,
+    /// What is written down of requests, and where.
+    pub audit: audit::Options,
 }
 
 /// The issuer of a cluster that was told none.
@@ -75,6 +78,7 @@ impl Default for Options {
             authn: crate::authn::Options::default(),
             tokens: Vec::new(),
             history: objects::HistoryLimits::default(),
+            audit: audit::Options::default(),
         }
     }
 }
@@ -99,6 +103,8 @@ pub struct State {
     pub metrics: crate::metrics::Metrics,
     pub flow: Flow,
     pub counting: crate::quota::Counting,
+    /// None where nothing is audited.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// A node's own API (logs, later exec), in the shape of the kubelet's.
@@ -114,6 +120,7 @@ impl State {
         registry: Registry,
         authenticator: Authenticator,
         pki: Pki,
+        audit: Option<Arc<Audit>>,
     ) -> Result<Arc<State>, Status> {
         let range = Range::parse(&options.service_range).map_err(Status::bad_request)?;
         let state = Arc::new(State {
@@ -133,6 +140,7 @@ impl State {
             metrics: crate::metrics::Metrics::default(),
             flow: Flow::default(),
             counting: crate::quota::Counting::default(),
+            audit,
         });
         for resource in rbac::RESOURCES {
             state.observe(rbac::GROUP, resource, move |state, old, new| {
@@ -142,11 +150,35 @@ impl State {
         for resource in [flow::LEVELS, flow::SCHEMAS] {
             state.observe(flow::GROUP, resource, move |state, old, new| state.flow.on_change(resource, old, new))?;
         }
+        for (at, (group, resource)) in node::RESOURCES.iter().enumerate() {
+            state.observe(group, resource, move |state, old, new| state.authorizer.node.on_change(at, old, new))?;
+        }
+        state.follow_pods()?;
         crate::definitions::follow(&state)?;
         if let Some(services) = state.registry.load().kind("", "v1", "services") {
             state.allocator.follow(&*state.collection(services)?);
         }
         Ok(state)
+    }
+
+    /// Tells the Node authorizer which pods are whose. Of a pod nothing is read but what its collection holds beside it.
+    fn follow_pods(self: &Arc<State>) -> Result<(), Status> {
+        let Some(kind) = self.registry.load().kind("", "v1", "pods").cloned() else { return Ok(()) };
+        let pods = self.collection(&kind)?;
+        let Some(node) = pods.field_index("/spec/nodeName") else { return Ok(()) };
+        let weak = Arc::downgrade(self);
+        pods.observe(Box::new(move |change: &Changed| {
+            let Some(state) = weak.upgrade() else { return };
+            match (&change.old, &change.new) {
+                (_, Some(pod)) => {
+                    let held = pod.clone();
+                    state.authorizer.node.on_pod(&pod.key, pod.field(node), move || held.value());
+                }
+                (Some(pod), None) => state.authorizer.node.on_pod(&pod.key, "", || Value::Null),
+                (None, None) => {}
+            }
+        }));
+        Ok(())
     }
 
     /// Keeps something of the state in step with a resource.
@@ -176,6 +208,7 @@ impl State {
         path: &str,
         now: Timestamp,
         warnings: &mut Vec<String>,
+        trail: &Trail,
     ) -> Result<Arc<User>, Status> {
         if let Some(user) = &peer.internal {
             self.metrics.authenticated(Some(user));
@@ -191,6 +224,7 @@ impl State {
             Ok(found) => {
                 self.metrics.authenticated(Some(&found.user));
                 warnings.extend(found.warning.map(str::to_string));
+                found.annotations.into_iter().for_each(|(key, value)| trail.annotate(key, value));
                 Ok(found.user)
             }
             Err(why) => {

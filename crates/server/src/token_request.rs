@@ -10,6 +10,9 @@ use crate::lookup::Lookup;
 const GROUP: &str = "authentication.k8s.io";
 const KIND: &str = "TokenRequest";
 
+/// The annotation of audit events that names the token.
+const ISSUED_CREDENTIAL: &str = "authentication.kubernetes.io/issued-credential-id";
+
 const EXPIRATION_SECONDS_DEFAULT: i64 = 3600;
 const EXPIRATION_SECONDS_MIN: i64 = 600;
 const EXPIRATION_SECONDS_MAX: i64 = 1 << 32;
@@ -36,6 +39,7 @@ pub fn answer(
     };
     let issued = token_request(&issuer, namespace, name, object)?;
     warnings.extend(issued.warning);
+    cx.audit.annotate(ISSUED_CREDENTIAL, format!("JTI={}", issued.id));
     Ok(issued.object)
 }
 
@@ -69,6 +73,8 @@ struct Issued {
     object: Value,
     /// To be sent as `Warning: 299` header.
     warning: Option<String>,
+    /// Of the token.
+    id: String,
 }
 
 /// Issues a token for the named account. Errors are the answers to the client.
@@ -127,7 +133,7 @@ fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value) ->
         issued_at: Some(cx.now),
         not_before: Some(cx.now),
         expires_at: Some(cx.now + if extended { EXTENDED_SECONDS } else { seconds }),
-        id,
+        id: id.clone(),
         namespace: namespace.to_string(),
         service_account: Reference { name: name.to_string(), uid: uid.to_string() },
         warn_after: extended.then_some(cx.now + seconds),
@@ -138,7 +144,7 @@ fn token_request(cx: &Cx<'_>, namespace: &str, name: &str, mut object: Value) ->
     fill_metadata(&mut object, namespace, name, uid, &time(cx.now)?);
     object["spec"] = json!({"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": reference});
     object["status"] = json!({"token": token, "expirationTimestamp": time(cx.now + seconds)?});
-    Ok(Issued { object, warning })
+    Ok(Issued { object, warning, id })
 }
 
 /// The unexpiring token of a Secret of type `kubernetes.io/service-account-token`, for whoever fills such Secrets.

@@ -64,11 +64,39 @@ pub struct Up {
     /// Audiences of the API server, comma separated [default: the issuer]
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     pub api_audiences: Vec<String>,
+    #[command(flatten)]
+    pub audit: Box<Audit>,
     /// How long to go on after SIGTERM while /readyz says that the end is near, as 10s or 1m
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub shutdown_delay_duration: Duration,
     #[command(flatten)]
     pub authn: Box<AuthnFlags>,
+}
+
+/// What is written down of requests.
+#[derive(Args, Debug)]
+pub struct Audit {
+    /// Policy of the audit log (audit.k8s.io/v1 Policy, YAML or JSON)
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where audit events are written, - for standard output; nothing without --audit-policy-file
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept, 0 for ever
+    #[arg(long, value_name = "DAYS", default_value_t = 366)]
+    pub audit_log_maxage: u32,
+    /// Old audit logs that are kept, 0 for all
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub audit_log_maxbackup: u32,
+    /// Megabytes of an audit log before the next one is begun, 0 for no limit
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 100)]
+    pub audit_log_maxsize: u32,
+    /// Format of audit events
+    #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = ["json"])]
+    pub audit_log_format: String,
+    /// blocking: answers wait for their events; blocking-strict: what cannot be written down is refused
+    #[arg(long, value_name = "MODE", default_value = "blocking", value_parser = ["blocking", "blocking-strict"])]
+    pub audit_log_mode: String,
 }
 
 impl Up {
@@ -153,8 +181,21 @@ impl Up {
             token_seconds_max: self.service_account_max_token_expiration,
             token_auth_file: self.token_auth_file.clone(),
             authn: self.authn.options(),
+            audit: self.audit.options(),
             ..Options::default()
         })
+    }
+}
+
+impl Audit {
+    fn options(&self) -> server::audit::Options {
+        let (backups, days) = (self.audit_log_maxbackup as usize, self.audit_log_maxage);
+        server::audit::Options {
+            policy_file: self.audit_policy_file.clone(),
+            log_path: self.audit_log_path.clone(),
+            limits: server::audit::Limits::of_megabytes(self.audit_log_maxsize, backups, days),
+            strict: self.audit_log_mode == "blocking-strict",
+        }
     }
 }
 

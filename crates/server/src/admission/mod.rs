@@ -5,6 +5,7 @@ mod custom_resources;
 mod default_ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
+pub mod node_restriction;
 pub mod pod_defaults;
 mod pod_security;
 pub mod pod_topology_labels;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use kinds::Kind;
 use serde_json::Value;
 
+use crate::audit::Trail;
 use crate::authn::User;
 use crate::serve::Cx;
 use crate::state::State;
@@ -43,6 +45,8 @@ pub struct Request<'a> {
     pub now: Timestamp,
     /// What the client is to be told beside the answer; see [`Request::warn`].
     pub warnings: &'a Mutex<Vec<String>>,
+    /// Where a plugin notes what the audit log should tell.
+    pub audit: &'a Trail,
 }
 
 /// What is done.
@@ -51,6 +55,17 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+}
+
+impl Operation {
+    /// The word for it in error texts.
+    pub fn word(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        }
+    }
 }
 
 /// One admission plugin. Reads the cluster through `request.state`, never waits.
@@ -71,6 +86,7 @@ const ALL: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
+    &node_restriction::NodeRestriction,
     &taint_nodes::TaintNodesByCondition,
     &pod_security::PodSecurity,
     &pod_defaults::Priority,
@@ -111,6 +127,7 @@ impl<'a> Request<'a> {
             old: None,
             now: cx.now,
             warnings,
+            audit: cx.audit,
         }
     }
 

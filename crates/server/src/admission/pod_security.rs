@@ -87,8 +87,18 @@ fn check_pod(request: &Request, pod: &Value, is_pod: bool) -> Result<(), Status>
         let all: Vec<String> = found.iter().map(|found| format!("{} ({})", found.reason, found.detail)).collect();
         all.join(", ")
     };
+    if request.audit.is_on() {
+        let (policy, found) = wrong("audit");
+        if !found.is_empty() {
+            let text = format!("would violate PodSecurity {}: {}", go::quote(&policy.to_string()), text(&found));
+            request.audit.annotate(format!("{PREFIX}audit-violations"), text);
+        }
+    }
     if is_pod {
         let (policy, found) = wrong("enforce");
+        if request.audit.is_on() {
+            request.audit.annotate(format!("{PREFIX}enforce-policy"), policy.to_string());
+        }
         if !found.is_empty() {
             let policy = go::quote(&policy.to_string());
             return Err(request.forbidden(format!("violates PodSecurity {policy}: {}", text(&found))));

@@ -120,14 +120,10 @@ impl ServiceAccounts {
         }
         let legacy = LegacyClaims::from_value(&claims)?;
         legacy.check(token, lookup)?;
+        let annotations = legacy.annotations(lookup);
         let service_account = Reference { name: legacy.account, uid: legacy.account_uid };
         let claims = Claims { namespace: legacy.namespace, service_account, ..Claims::default() };
-        Ok(Some(Authenticated {
-            user: Arc::new(claims.user()),
-            audiences: common,
-            warning: None,
-            annotations: Default::default(),
-        }))
+        Ok(Some(Authenticated { user: Arc::new(claims.user()), audiences: common, warning: None, annotations }))
     }
 
     /// The claims of a token with a good signature.

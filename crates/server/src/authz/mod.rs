@@ -2,6 +2,7 @@
 //! it keeps an index of roles and bindings that its owner feeds.
 
 pub mod bootstrap;
+pub mod node;
 pub mod rbac;
 pub mod rules;
 
@@ -95,6 +96,8 @@ impl Decision {
 pub enum Reason {
     /// Member of system:masters.
     Privileged,
+    /// A node, about itself or its pods.
+    Node,
     /// A binding, by one of its subjects.
     Binding { binding: Arc<rbac::Binding>, subject: usize },
 }
@@ -102,7 +105,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Privileged => Ok(()),
+            Reason::Privileged | Reason::Node => Ok(()),
             Reason::Binding { binding, subject } => {
                 f.write_str("RBAC: allowed by ")?;
                 binding.describe(*subject, f)
@@ -111,10 +114,18 @@ impl fmt::Display for Reason {
     }
 }
 
+type Authorize = fn(&Authorizer, &Attributes<'_>) -> Decision;
+
+/// The authorizers by name: the first that has an opinion is heard.
+const IN_ORDER: [(&str, Authorize); 2] = [
+    ("node", |all, attributes| all.node.authorize(attributes)),
+    ("rbac", |all, attributes| all.rbac.authorize(attributes)),
+];
+
 /// All authorizers, in order.
 #[derive(Default)]
 pub struct Authorizer {
-    // The Node authorizer goes before RBAC.
+    pub node: node::NodeAuthorizer,
     pub rbac: rbac::Rbac,
     /// Who may act as somebody else, and how they did it last.
     pub impersonator: Impersonator,
@@ -129,12 +140,15 @@ impl Authorizer {
         if attributes.user.is_in(MASTERS) {
             return Decision::Allow { reason: Reason::Privileged };
         }
-        match self.rbac.authorize(attributes) {
-            Decision::NoOpinion { reason } if !reason.is_empty() => {
-                Decision::NoOpinion { reason: format!("rbac: {reason}") }
+        let mut reasons = Vec::new();
+        for (name, authorize) in IN_ORDER {
+            match authorize(self, attributes) {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(format!("{name}: {reason}")),
+                decision => return decision,
             }
-            decision => decision,
         }
+        Decision::NoOpinion { reason: reasons.join("\n") }
     }
 
     /// Refuses what is not allowed, in the words of the API server.

@@ -210,7 +210,21 @@ async fn options(cx: &Cx<'_>, body: RequestBody) -> Result<DeleteOptions, Status
     let wanted =
         Wanted { registry: &registry, kind: schema_of, group: "", version: "v1", kind_name: "DeleteOptions", root };
     let value = body::options(wanted, &bytes, encoding?)?;
+    cx.audit.body(|| Some(said(&value)));
     DeleteOptions::from_body(&value)
+}
+
+/// The options as they are written down: as of the version that the client said, which is that of metadata if none.
+fn said(options: &Value) -> Value {
+    const META_VERSION: &str = "meta.k8s.io/v1";
+    let version = Some(meta::text_at(options, &["apiVersion"])).filter(|version| !version.is_empty());
+    let mut said = json!({"kind": "DeleteOptions", "apiVersion": version.unwrap_or(META_VERSION)});
+    for (key, value) in options.as_object().into_iter().flatten() {
+        if !matches!(key.as_str(), "kind" | "apiVersion") {
+            said[key] = value.clone();
+        }
+    }
+    said
 }
 
 /// The type of `DeleteOptions`, and a kind whose schema holds it.

@@ -45,6 +45,10 @@ pub async fn list(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let page = page(cx, at, &options).await?;
     match cx.accept {
         Accept { media: Media::Json, transform: None, pretty: false, .. } if page.shows_stored(at.kind) => {
+            cx.audit.answer_object(|| {
+                let items = page.entries.iter().map(|entry| at.shown(entry, cx.accept)).collect();
+                transform::list(cx, at.kind, items, page.metadata(), cx.accept).ok()
+            });
             Ok(Answer::Raw(stream_list(cx, at.kind, page)))
         }
         accept => {

@@ -111,6 +111,15 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Notes what a client sent, with the defaults that decoding gives it upstream.
+    pub fn note(&self, cx: &Cx<'_>, object: &Value) {
+        cx.audit.object(object, |mut object| {
+            self.kind.default(&mut object);
+            // What was decoded can be written again.
+            self.kind.tidy(object).unwrap_or_default()
+        });
+    }
+
     pub fn not_found(&self) -> Status {
         let status = Status::not_found(self.group_resource(), &self.target.name);
         match self.target.odd_name.as_slice() {

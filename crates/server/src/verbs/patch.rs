@@ -101,6 +101,10 @@ pub async fn patch_subject(
     at.check_name()?;
     let options = WriteOptions::patch(&cx.ask.query, form == Form::Apply)?;
     let bytes = body::read(body).await?;
+    cx.audit.body(|| match form {
+        Form::Apply => yaml::read(&bytes).ok().map(|read| read.value),
+        _ => serde_json::from_slice(&bytes).ok(),
+    });
     if form == Form::Apply {
         return apply(cx, at, subject, &bytes, options, warnings).await;
     }

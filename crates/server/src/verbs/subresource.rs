@@ -1,5 +1,7 @@
 //! Subresources: parts of an object (`status`, ..), and the table of those that are code of their own.
 
+use std::sync::Mutex;
+
 use api::options::{FieldValidation, Preconditions};
 use api::status::GroupResource;
 use api::{DeleteOptions, Status, WriteOptions, go, meta};
@@ -12,7 +14,7 @@ use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
 use super::write::{Part, Typed, change_object, invalid, own_fields, place, written};
 use super::{At, patch, read, scale};
-use crate::admission::pod_topology_labels;
+use crate::admission::{self, pod_topology_labels};
 use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
@@ -59,6 +61,7 @@ async fn part(
             let wanted = Wanted::object_of(&registry, at.kind);
             let encoding = body::encoding(cx.headers)?;
             let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
+            at.note(cx, &object);
             let object = place(at, object, Some(&at.target.name))?;
             let stored = change_object(cx, at, part, &options, warnings, true, |_| Ok(object.clone())).await?;
             written(cx, at.kind, respond::OK, stored)
@@ -79,7 +82,19 @@ pub async fn own_body(
     let registry = cx.state.registry.load();
     let (group, version) = own_version(at, sub);
     let wanted = Wanted { registry: &registry, kind: at.kind, group, version, kind_name: &sub.kind, root: sub.root };
-    body::object(wanted, &bytes, body::encoding(cx.headers)?, validation, warnings)
+    let mut object = body::object(wanted, &bytes, body::encoding(cx.headers)?, validation, warnings)?;
+    if &*sub.name == "token" {
+        token_request::default(&mut object);
+    }
+    cx.audit.object(&object, |object| object);
+    Ok(object)
+}
+
+/// What is asked of a subresource and not kept is looked at by the one plugin that has something to say of it.
+fn restrict_node(cx: &Cx<'_>, at: &At<'_>, sub: &Subresource, asked: &Value) -> Result<(), Status> {
+    let told = Mutex::default();
+    let request = admission::Request::new(cx, at, admission::Operation::Create, &told);
+    admission::node_restriction::check(&admission::Request { subresource: &sub.name, ..request }, Some(asked))
 }
 
 /// The group and version of a subresource's body.
@@ -207,6 +222,7 @@ async fn evict(
     if meta::name(&eviction) != at.target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    restrict_node(cx, at, sub, &eviction)?;
     let pod = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value();
     let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"])?;
     delete.dry_run |= options.dry_run;
@@ -391,10 +407,10 @@ async fn token(
 ) -> Result<Answer, Status> {
     let options = WriteOptions::create(&cx.ask.query)?;
     let mut request = own_body(cx, at, sub, body, options.field_validation, warnings).await?;
-    token_request::default(&mut request);
     let (group, version) = own_version(at, sub);
     let typed = Typed { group, version, kind: &sub.kind, root: sub.root, has_status: true, ..Typed::of(at.kind) };
     own_fields(cx, typed, &sub.name, None, &mut request, &options);
+    restrict_node(cx, at, sub, &request)?;
     let issued = token_request::answer(cx, at.namespace(), &at.target.name, request, warnings)?;
     Ok(Answer::created(issued))
 }
@@ -406,6 +422,7 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    at.note(cx, &object);
     let object = place(at, object, Some(&at.target.name))?;
     let change = |old: &Value| {
         let mut new = old.clone();

@@ -38,6 +38,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    at.note(cx, &object);
     // Kinds that are only ever created are questions, not objects: they are answered and not kept.
     if !at.kind.has_verb("get") {
         return match &*at.kind.plural {
@@ -150,6 +151,7 @@ pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    at.note(cx, &object);
     let object = place(at, object, Some(&at.target.name))?;
     let exists = cx.state.collection(at.kind)?.get(&at.key()).is_some();
     if !exists && at.kind.behaviour.create_on_update {

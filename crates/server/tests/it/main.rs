@@ -3,6 +3,7 @@
 mod consistency;
 mod deletion;
 mod history;
+mod nodes;
 mod rights;
 
 use std::sync::Arc;

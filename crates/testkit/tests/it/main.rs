@@ -4,6 +4,7 @@ mod tour;
 mod tutorial;
 
 mod attacks;
+mod audit;
 mod authn;
 mod bad_input;
 mod clients;
@@ -13,6 +14,7 @@ mod ending;
 mod flood;
 mod golden;
 mod https;
+mod node_rights;
 mod tidy;
 mod transcripts;
 
