@@ -4,15 +4,19 @@ use api::{Ask, Status};
 
 use crate::authn::User;
 use crate::authz::Attributes;
+use crate::documents;
 use crate::state::State;
 
 /// `Ok` when the request may go on.
 pub fn authorize(state: &State, user: &User, ask: &Ask) -> Result<(), Status> {
     let attributes = attributes(user, ask);
-    let decided = state.authorizer.require(&attributes);
+    let decided = match ask.target.is_none() && documents::explains(&ask.path) {
+        true => documents::authorize_explaining(state, &attributes),
+        false => state.authorizer.require(&attributes).map(|_| ()),
+    };
     state.metrics.authorized(decided.is_ok());
     state.usage.note(&attributes, decided.is_ok());
-    decided.map(|_| ())
+    decided
 }
 
 /// What authorizers look at.

@@ -14,6 +14,7 @@ pub mod allocate;
 pub mod authn;
 pub mod authorize;
 pub mod authz;
+pub mod denials;
 pub mod documents;
 pub mod flow;
 mod held_json;

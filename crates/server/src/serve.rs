@@ -80,12 +80,15 @@ async fn answer(state: &Arc<State>, peer: &connection::Peer, request: Request<Re
         Err(status) => {
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
+                if let Some(user) = &passed.user {
+                    state.denials.forbidden(user, &ask, &status);
+                }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
             response
         }
     };
-    let Passed { warnings, schema, seat, known } = passed;
+    let Passed { warnings, schema, seat, known, user: _ } = passed;
     let headers = response.headers_mut();
     respond::add_warnings(headers, &warnings);
     if let Some(schema) = schema.filter(|schema| !schema.uid.is_empty()) {
@@ -113,6 +116,8 @@ struct Passed {
     seat: Option<flow::Seat>,
     /// The kind that is asked for is served, or none is asked for.
     known: bool,
+    /// Who asks, as far as that is known.
+    user: Option<Arc<User>>,
 }
 
 /// The steps themselves, in order.
@@ -128,7 +133,9 @@ async fn steps(
     let now = Timestamp::now();
     let lenient = accept::lenient(headers, &ask.query);
     let user = state.authenticate(peer, headers, now, &mut passed.warnings)?;
+    passed.user = Some(user.clone());
     let user = impersonate::impersonate(&state.authorizer, user, ask, headers)?;
+    passed.user = Some(user.clone());
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
         return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));
