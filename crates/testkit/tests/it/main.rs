@@ -11,5 +11,6 @@ mod flood;
 mod golden;
 mod tidy;
 mod transcripts;
+mod why;
 
 mod ratchet;
