@@ -105,9 +105,10 @@ fn unquote_rest(text: &str) -> Option<(String, &str)> {
 fn name_before(before: &str) -> String {
     let head = before.trim_end().strip_suffix("is forbidden:").map(str::trim_end);
     let name = head.and_then(|head| head.strip_suffix('"')).and_then(|head| head.rsplit_once(" \""));
+    let Some((_, name)) = name else { return String::new() };
     // Of a quoted name only the inside is left: its end is put back to read it.
-    name.and_then(|(_, name)| Some(plain(&unquote_rest(&format!("{name}\"")).filter(|(_, rest)| rest.is_empty())?.0)))
-        .unwrap_or_default()
+    let quoted = format!("{name}\"");
+    unquote_rest(&quoted).filter(|(_, rest)| rest.is_empty()).map(|(name, _)| name).unwrap_or_default()
 }
 
 /// Without the escapes that keep a browser from reading names as markup.
