@@ -231,7 +231,7 @@ pub fn explain(asked: &Asked, known: &Known) -> Explanation {
     }
     let (meant, faults) = meant(asked, known);
     let is_other = meant != *asked;
-    if is_other && let Some(by) = allowed_by(&meant, known) {
+    if is_other && let Some(by) = ways::allowed_by(&meant, known) {
         explanation.causes = faults;
         explanation.causes.push(Finding::new(Cause::Allowed, format!("what was most likely meant is {by}"), ""));
         explanation.instead = Some(meant);
@@ -329,15 +329,12 @@ fn letters(text: &str) -> String {
     out
 }
 
+/// By what the very request is allowed that the server was asked about.
 fn allowed_by(asked: &Asked, known: &Known) -> Option<String> {
     let by = ways::allowed_by(asked, known);
-    match &known.verdict {
-        // The server's word counts for the request that it was asked about, and what it sees is more than what we see.
-        Some(verdict) if verdict.allowed && by.is_none() && !known.unseen.is_empty() => {
-            Some(format!("allowed, says the server{}", colon(&verdict.reason)))
-        }
-        _ => by,
-    }
+    // It sees more than we do: other authorizers, and what may not be read.
+    let verdict = known.verdict.as_ref().filter(|verdict| verdict.allowed);
+    by.or_else(|| verdict.map(|verdict| format!("allowed, says the server{}", colon(&verdict.reason))))
 }
 
 /// What stands between a request and its success, and what else came near.

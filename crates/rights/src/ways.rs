@@ -1,6 +1,8 @@
 //! The ways in which a request could be allowed: a binding, the role it grants, a rule of that; and what is between each
 //! of them and the request. The shortest is the cause.
 
+use std::collections::{HashMap, HashSet};
+
 use api::go;
 
 use crate::asked::{Asked, joined};
@@ -55,15 +57,42 @@ pub(crate) fn allowed_by(asked: &Asked, known: &Known) -> Option<String> {
     by_binding.or_else(held)
 }
 
+/// Roles by namespace (`""` for ClusterRoles) and name.
+struct Index<'a> {
+    known: &'a Known,
+    roles: HashMap<(&'a str, &'a str), &'a Role>,
+}
+
+impl<'a> Index<'a> {
+    fn of(known: &'a Known) -> Index<'a> {
+        let roles = known.roles.iter().map(|role| ((role.namespace.as_str(), role.name.as_str()), role));
+        Index { known, roles: roles.collect() }
+    }
+
+    fn role(&self, binding: &'a Binding) -> Option<&'a Role> {
+        self.roles.get(&Index::place(binding)?).copied()
+    }
+
+    /// Where the role is that a binding refers to; `None` for a Role in no namespace.
+    fn place(binding: &Binding) -> Option<(&str, &str)> {
+        let is_cluster = binding.role.kind == "ClusterRole";
+        let namespace = if is_cluster { "" } else { binding.namespace.as_str() };
+        (is_cluster || !namespace.is_empty()).then_some((namespace, binding.role.name.as_str()))
+    }
+}
+
 /// All ways that end short of a request, the shortest first.
 pub(crate) fn ways(asked: &Asked, known: &Known) -> Vec<Way> {
+    let index = Index::of(known);
+    let bound: HashSet<_> = known.bindings.iter().filter_map(Index::place).collect();
     let mut ways: Vec<Way> = known
         .bindings
         .iter()
         .filter(|binding| !binding.is_default)
-        .filter_map(|binding| by_binding(binding, asked, known))
+        .filter_map(|binding| by_binding(binding, asked, &index))
         .collect();
-    ways.extend(known.roles.iter().filter_map(|role| unbound(role, asked, known)));
+    let free = known.roles.iter().filter(|role| !bound.contains(&(role.namespace.as_str(), role.name.as_str())));
+    ways.extend(free.filter_map(|role| unbound(role, asked, known)));
     if !known.sees_rights(&asked.namespace) {
         ways.extend(by_held_rules(asked, known));
     }
@@ -99,16 +128,20 @@ pub(crate) fn no_way(asked: &Asked, known: &Known) -> Finding {
 }
 
 /// The way through a binding.
-fn by_binding(binding: &Binding, asked: &Asked, known: &Known) -> Option<Way> {
+fn by_binding<'a>(binding: &'a Binding, asked: &Asked, index: &Index<'a>) -> Option<Way> {
+    let known = index.known;
     let subject = match binding.reaches(&asked.user, &asked.groups) {
         Some(_) => None,
         None => Some(nearest_subject(binding, asked, known)),
     };
     let scope = scope_gap(binding, asked);
-    let (role_cost, role_findings) = granted(binding, asked, known);
     // A binding for others is of interest only where nothing else is wrong with it.
     let is_for_others = subject.as_ref().is_some_and(|(cost, _)| *cost >= OTHERS_COST);
-    if is_for_others && (scope.is_some() || role_cost > 0) {
+    if is_for_others && (scope.is_some() || index.role(binding).is_none()) {
+        return None;
+    }
+    let (role_cost, role_findings) = granted(binding, asked, index);
+    if is_for_others && role_cost > 0 {
         return None;
     }
     // Nor is one elsewhere that has nothing to do with the request.
@@ -131,15 +164,12 @@ fn by_binding(binding: &Binding, asked: &Asked, known: &Known) -> Option<Way> {
     Some(Way { what: format!("{} of {role}", label(binding)), cost, findings })
 }
 
-/// The role that nobody is bound to.
+/// A role that nobody is bound to.
 fn unbound(role: &Role, asked: &Asked, known: &Known) -> Option<Way> {
     let here = role.namespace == asked.namespace || role.namespace.is_empty();
     let sees_bindings = known.sees(Part::ClusterRoleBindings, "")
         && known.sees(Part::RoleBindings, if role.namespace.is_empty() { "" } else { &role.namespace });
-    let bound = |binding: &Binding| {
-        known.role(&binding.role, &binding.namespace).is_some_and(|bound| std::ptr::eq(bound, role))
-    };
-    if role.is_default || !here || !sees_bindings || known.bindings.iter().any(bound) {
+    if role.is_default || !here || !sees_bindings {
         return None;
     }
     if !role.rules.iter().any(|rule| rule.allows(&asked.wanted())) {
@@ -381,9 +411,10 @@ fn scope_gap(binding: &Binding, asked: &Asked) -> Option<Gap> {
 }
 
 /// What is between a binding's roleRef and the request: that the role is not there, or what its rules lack.
-fn granted(binding: &Binding, asked: &Asked, known: &Known) -> (u32, Vec<Finding>) {
+fn granted<'a>(binding: &'a Binding, asked: &Asked, index: &Index<'a>) -> (u32, Vec<Finding>) {
+    let known = index.known;
     let rules_of = |role: &Role| role_gaps(role, asked, known);
-    if let Some(role) = known.role(&binding.role, &binding.namespace) {
+    if let Some(role) = index.role(binding) {
         return rules_of(role);
     }
     let (kind, name, own) = (binding.role.kind.as_str(), &binding.role.name, binding.namespace.as_str());

@@ -12,8 +12,10 @@ use crate::authn::User;
 
 /// Refusals that are remembered; the oldest gives way to the next.
 pub const DENIALS_MAX: usize = 256;
-/// Longest text of a refusal that is kept whole; of longer ones the beginning is.
-const TEXT_BYTES_MAX: usize = 2048;
+/// Longest name or path of a refused request that is kept whole; of longer ones the beginning is.
+const TEXT_BYTES_MAX: usize = 1024;
+/// Longest message that is kept whole. It may list the rules that were to be handed out.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
 /// Groups of a user that are kept.
 const GROUPS_MAX: usize = 64;
 
@@ -56,13 +58,14 @@ impl Denials {
             time: shown(Timestamp::now()),
             code: status.code,
             request,
-            message: beginning(&status.message),
+            message: beginning_of(&status.message, MESSAGE_BYTES_MAX),
         });
     }
 
     /// A request with credentials that are no good.
     pub fn unauthenticated(&self, now: Timestamp, why: &str) {
-        self.note(Denial { time: shown(now), code: 401, request: Asked::default(), message: beginning(why) });
+        let message = beginning_of(why, MESSAGE_BYTES_MAX);
+        self.note(Denial { time: shown(now), code: 401, request: Asked::default(), message });
     }
 
     /// The last ones, of one user where one is named, newest first.
@@ -86,7 +89,11 @@ fn shown(time: Timestamp) -> String {
 }
 
 fn beginning(text: &str) -> String {
-    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_string()
+    beginning_of(text, TEXT_BYTES_MAX)
+}
+
+fn beginning_of(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_string()
 }
 
 #[cfg(test)]
@@ -100,9 +107,9 @@ mod tests {
         for i in 0..DENIALS_MAX + 10 {
             denials.forbidden(&User::new(format!("u{i}"), ["g"]), &ask, &Status::unauthorized());
         }
-        denials.unauthenticated(Timestamp::UNIX_EPOCH, &"é".repeat(TEXT_BYTES_MAX));
+        denials.unauthenticated(Timestamp::UNIX_EPOCH, &"é".repeat(MESSAGE_BYTES_MAX));
         let all = denials.last(None, usize::MAX);
-        assert_eq!((all.len(), all[0].code, all[0].message.len()), (DENIALS_MAX, 401, TEXT_BYTES_MAX));
+        assert_eq!((all.len(), all[0].code, all[0].message.len()), (DENIALS_MAX, 401, MESSAGE_BYTES_MAX));
         assert_eq!(all.last().unwrap().request.user, "u11");
         assert_eq!(denials.last(Some("u12"), 5).len(), 1);
         assert!(!serde_json::to_string(&all).unwrap().contains("secret"));
