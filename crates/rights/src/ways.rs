@@ -9,7 +9,7 @@ use crate::asked::{Asked, joined};
 use crate::binding::{Binding, Role, Subject, account_of, user_of};
 use crate::explain::{Cause, Finding, Known, Part, colon};
 use crate::rule::{Rule, has_or_star, resource_matches, url_matches};
-use crate::words::is_near;
+use crate::words::{is_near, is_part};
 
 /// Members may do everything.
 const MASTERS: &str = "system:masters";
@@ -311,9 +311,18 @@ fn subject_gap(
                     format!("ask as {}, the account", user_of(namespace, name)),
                 ));
             }
-            if is_near(name, account) && !exists {
-                let what = format!("is the account {}; the request is by {}", go::quote(name), go::quote(account));
-                return Some((12, Cause::SubjectMisspelt, what, format!("write name: {account}")));
+            if !exists {
+                // What is surely nobody can be nobody else; how alike the names are says how likely a slip is.
+                let is_seen = known.sees(Part::ServiceAccounts, namespace);
+                let cost = match (is_near(name, account), is_part(name, account)) {
+                    (true, _) => Some(12),
+                    (_, true) => Some(14).filter(|_| is_seen),
+                    _ => Some(OTHERS_COST - 2).filter(|_| is_seen),
+                };
+                let nobody = if is_seen { ", which does not exist" } else { "" };
+                let (name, own) = (go::quote(name), go::quote(account));
+                let what = format!("is the account {name}{nobody}; the request is by {own}");
+                return cost.map(|cost| (cost, Cause::SubjectMisspelt, what, format!("write name: {account}")));
             }
             // A pod that names no account runs as the default one.
             let what = format!("is the account {}; the request is by {}", go::quote(name), go::quote(account));
@@ -353,7 +362,15 @@ fn subject_gap(
                 let what = format!("is the user {}; the request is by {}", go::quote(name), go::quote(full));
                 return Some((12, Cause::SubjectMisspelt, what, format!("write {right}")));
             }
-            (kind == "Group").then(|| group_gap(name, asked, known)).flatten()
+            match name.strip_prefix("system:serviceaccounts:").filter(|_| kind == "Group") {
+                Some(other) if known.namespaces.iter().any(|known| known == other) => {
+                    let (other, own) = (quoted_namespace(other), quoted_namespace(namespace));
+                    let what = format!("is all accounts of {other}; the request is by one of {own}");
+                    let repair = format!("write name: system:serviceaccounts:{namespace}");
+                    Some((OTHERS_COST + 1, Cause::SubjectNamespaceWrong, what, repair))
+                }
+                _ => (kind == "Group").then(|| group_gap(name, asked, known)).flatten(),
+            }
         }
         _ => None,
     }
@@ -461,6 +478,10 @@ fn granted<'a>(binding: &'a Binding, asked: &Asked, index: &Index<'a>) -> (u32, 
             }
             (false, _, true) if is_near(&role.name, name) => {
                 consider(10, Cause::RoleRefMisspelt, role, format!("{there} does"));
+            }
+            // A name that is merely alike must be of a role that fits.
+            (false, _, true) if is_part(&role.name, name) && rules_of(role).0 == 0 => {
+                consider(14, Cause::RoleRefMisspelt, role, format!("{there} does"));
             }
             _ => {}
         }

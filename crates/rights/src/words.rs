@@ -26,6 +26,13 @@ pub fn is_near(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b) || distance(a, b) <= edits || are_swapped(a, b)
 }
 
+/// One name is a part of the other, and long enough for that to be no chance: `reader` and `pod-reader`.
+pub fn is_part(a: &str, b: &str) -> bool {
+    const PART_CHARS_MIN: usize = 3;
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    short.chars().count() >= PART_CHARS_MIN && short != long && long.contains(short)
+}
+
 /// Two letters changed places.
 fn are_swapped(a: &str, b: &str) -> bool {
     let letters = |text: &str| {
@@ -49,6 +56,7 @@ mod tests {
                 && is_near("Pods", "pods")
                 && is_near("robot", "robto")
         );
+        assert!(is_part("reader", "pod-reader") && !is_part("a", "ab") && !is_part("reader", "reader"));
         assert!(!is_near("pods", "pods") && !is_near("nodes", "pods") && !is_near("", "a"));
     }
 }

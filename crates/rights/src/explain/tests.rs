@@ -209,6 +209,8 @@ fn bindings() {
     reader("bind b rb Role/reader ServiceAccount=a/robot", "a:robot get b pods", "RoleInAnotherNamespace");
     reader("bind a rb Role/raeder ServiceAccount=a/robot", "a:robot get a pods", "RoleRefMisspelt");
     reader("bind a rb Role/raeder ServiceAccount=a/robot", "a:robot list a pods", "RoleRefMisspelt VerbMissing");
+    reader("bind a rb Role/pod-reader ServiceAccount=a/robot", "a:robot get a pods", "RoleRefMisspelt");
+    reader("bind a rb Role/pod-reader ServiceAccount=a/robot", "a:robot list a pods", "RoleMissing");
     reader("bind a rb ClusterRole/reader ServiceAccount=a/robot", "a:robot get a pods", "RoleRefKindWrong");
     reader("bind a rb Role/other ServiceAccount=a/robot", "a:robot list a secrets", "RoleMissing");
     reader("bind a rb ClusterRole/other ServiceAccount=a/robot", "a:robot list a secrets", "ClusterRoleMissing");
@@ -235,6 +237,10 @@ fn subjects() {
     reader("User=system:serviceaccounts:a:robot", "a:robot get a pods", "SubjectMisspelt");
     reader("Group=system:serviceaccount:a", "a:robot get a pods", "SubjectMisspelt");
     reader("ServiceAccount=a/robto", "a:robot get a pods", "SubjectMisspelt");
+    reader("ServiceAccount=a/robot-sa", "a:robot get a pods", "SubjectMisspelt");
+    reader("ServiceAccount=a/machine", "a:robot get a pods", "SubjectMisspelt");
+    reader("ServiceAccount=a/robot-sa", "a:robot list a pods", "SubjectMisspelt VerbMissing");
+    reader("Group=system:serviceaccounts:b", "a:robot get a pods", "SubjectNamespaceWrong");
     reader("ServiceAccount=a/robot", "a:robto get a pods", "AccountMissing");
     reader("ServiceAccount=a/app", "a:default get a pods", "BoundToAnotherAccount");
     reader("ServiceAccount=a/app", "a:robot get a pods", "NoBinding");

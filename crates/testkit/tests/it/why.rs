@@ -488,6 +488,27 @@ const SEEDS: &[Seed] = &[
         "there is no service account \"wbe\" in namespace \"shop\"",
     )
     .by("system:serviceaccount:shop:wbe"),
+    Seed::new(
+        "Role shop/reader list core pods
+         RoleBinding shop/rb Role/reader ServiceAccount:shop/web-account",
+        LIST,
+        "SubjectMisspelt",
+        "is the account \"web-account\", which does not exist",
+    ),
+    Seed::new(
+        "Role shop/reader list core pods
+         RoleBinding shop/rb Role/reader Group:system:serviceaccounts:prod",
+        LIST,
+        "SubjectNamespaceWrong",
+        "is all accounts of namespace \"prod\"",
+    ),
+    Seed::new(
+        "Role shop/pod-reader list core pods
+         RoleBinding shop/rb Role/reader ServiceAccount:shop/web",
+        LIST,
+        "RoleRefMisspelt",
+        "Role \"pod-reader\" in namespace \"shop\" does",
+    ),
     // Who may write roles may not hand out what they do not hold.
     Seed::new(
         "Role shop/author create rbac.authorization.k8s.io roles

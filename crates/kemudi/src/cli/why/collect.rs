@@ -49,6 +49,10 @@ pub async fn who(client: &Client, global: &Global, asked: Asked, by: By) -> Resu
             let groups = [rights::asked::groups_of(user), global.as_group.clone()].concat();
             (asked.by(user, groups), Whose::Others(global.as_group.clone()))
         }
+        (By::Caller, None) if name.is_empty() => {
+            let why = "the server does not say whom it takes you for; say about whom you ask: --as USER";
+            return Err(Error::Request(why.to_string()));
+        }
         (By::Caller, None) => (asked.by(&name, groups()), Whose::Own),
         (By::Named, None) if asked.user == name => (asked.by(&name, groups()), Whose::Own),
         (By::Named, None) if account_of(&asked.user).is_some() || asked.is_anonymous() => {
