@@ -38,6 +38,7 @@ pub const ALL: &[Target] = &[
     Target { name: "apply", check: patches::apply },
     Target { name: "definitions", check: definitions::definitions },
     Target { name: "asks", check: texts::asks },
+    Target { name: "refusals", check: texts::refusals },
     Target { name: "tokens", check: requests::tokens },
     Target { name: "changes", check: requests::changes },
     Target { name: "requests", check: requests::requests },

@@ -8,7 +8,10 @@ use api::selector::{FieldTerm, Op, Requirement};
 use api::{Ask, DeleteOptions, FieldSelector, LabelSelector, ListOptions, Query, Target, Verb, WriteOptions};
 use kinds::quantity::Quantity;
 use kinds::scalar;
+use rights::Refusal;
 use serde_json::{Value, json};
+use server::authn::User;
+use server::authz::Attributes;
 
 use crate::tape::Tape;
 
@@ -297,3 +300,39 @@ pub fn jsonpath(bytes: &[u8]) {
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
+
+/// What the server says to a request that it refuses, made from its parts: a client reads those very parts. And a text that
+/// anybody may have written is read as something or as nothing.
+pub fn refusals(bytes: &[u8]) {
+    if let Some(text) = text(bytes) {
+        let _ = Refusal::read(text);
+    }
+    let tape = &mut Tape::new(bytes);
+    let name = |tape: &mut Tape| format!("n{}", tape.text(&ODD_LETTERS, 6));
+    let user = User::new(name(tape), ["system:authenticated"]);
+    let (namespace, object, subresource) = (name(tape), name(tape), name(tape));
+    let path = format!("/{}", tape.text(&ODD_LETTERS, 8));
+    let verb = tape.one_of(&["get", "list", "deletecollection", "impersonate:user-info"]);
+    let attributes = match tape.chance(64) {
+        true => Attributes::path(&user, verb, &path),
+        false => Attributes {
+            namespace: if tape.chance(128) { &namespace } else { "" },
+            name: if tape.chance(128) { &object } else { "" },
+            subresource: if tape.chance(128) { &subresource } else { "" },
+            ..Attributes::resource(&user, verb, tape.one_of(&["", "apps"]), "pods")
+        },
+    };
+    let reason = tape.one_of(&["", "RBAC: role.rbac.authorization.k8s.io \"x\" not found"]);
+    let told = format!("Error from server (Forbidden): {}", attributes.forbidden(reason).message);
+    let Some(Refusal::Rights { asked, reason: said }) = Refusal::read(&told) else { panic!("no refusal: {told}") };
+    let (got, want) = (asked.wanted(), attributes.wanted());
+    // A subresource is told with its resource; what stands behind the first slash is all of it.
+    assert_eq!(
+        (got, &*asked.user, &*asked.namespace, &*said),
+        (want, &*user.name, attributes.namespace, reason),
+        "{told}"
+    );
+}
+
+/// What names are never made of and requests may hold.
+const ODD_LETTERS: [char; 9] = ['a', '"', '\\', '<', '&', ' ', 'é', '\n', '\u{a0}'];

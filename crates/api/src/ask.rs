@@ -102,6 +102,11 @@ impl Query {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// All of them as they stand behind a `?`.
+    pub fn print(&self) -> String {
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+    }
+
     /// A boolean as list options read it: present and neither `false` nor `0` means true.
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| !value.eq_ignore_ascii_case("false") && value != "0")
@@ -161,7 +166,7 @@ impl Ask {
         let mut out: String = utf8_percent_encode(&self.path, PATH).collect();
         if !self.query.0.is_empty() {
             out.push('?');
-            out.push_str(&form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.query.0).finish());
+            out.push_str(&self.query.print());
         }
         (&self.method, out)
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use api::refusal::Forbidden;
 use api::{Reason, Status};
 
 use crate::config::ConfigError;
@@ -108,96 +109,5 @@ impl Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Error {
         Error::Api(Box::new(status))
-    }
-}
-
-/// A refusal in parts: `User "U" cannot VERB resource "R" in API group "G" in the namespace "N"`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Forbidden {
-    pub user: String,
-    pub verb: String,
-    /// `pods` or `pods/log`; empty where a path was refused.
-    pub resource: String,
-    /// Empty for the core group.
-    pub group: String,
-    /// Empty for the cluster scope.
-    pub namespace: String,
-    /// The refused path where it is no resource's.
-    pub path: String,
-}
-
-impl Forbidden {
-    /// Reads the message of a 403; `None` where it is a refusal of another kind (admission, for one).
-    pub fn parse(message: &str) -> Option<Forbidden> {
-        let (user, rest) = quoted(message.split_once("User ")?.1)?;
-        let (verb, rest) = rest.strip_prefix(" cannot ")?.split_once(' ')?;
-        let mut refusal = Forbidden { user, verb: verb.to_string(), ..Forbidden::default() };
-        if let Some(path) = rest.strip_prefix("path ") {
-            refusal.path = quoted(path)?.0;
-            return Some(refusal);
-        }
-        let (resource, rest) = quoted(rest.strip_prefix("resource ")?)?;
-        let (group, rest) = quoted(rest.strip_prefix(" in API group ")?)?;
-        refusal.resource = resource;
-        refusal.group = group;
-        if let Some(namespace) = rest.strip_prefix(" in the namespace ") {
-            refusal.namespace = quoted(namespace)?.0;
-        }
-        Some(refusal)
-    }
-
-    /// The RBAC rule that would allow it, as one line of a `--allow` option or of a Role.
-    pub fn missing_rule(&self) -> String {
-        match (self.path.as_str(), self.group.as_str()) {
-            ("", "") => format!("{} {}", self.verb, self.resource),
-            ("", group) => format!("{} {}.{group}", self.verb, self.resource),
-            (path, _) => format!("{} {path}", self.verb),
-        }
-    }
-}
-
-/// A Go `%q` text at the start, and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let text = text.strip_prefix('"')?;
-    let mut out = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((out, &text[at + 1..])),
-            '\\' => out.push(chars.next()?.1),
-            c => out.push(c),
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(message: &str, want: &str) {
-        let got = match Forbidden::parse(message) {
-            None => "-".to_string(),
-            Some(f) => {
-                let Forbidden { user, verb, resource, group, namespace, path } = f;
-                format!("{user}|{verb}|{resource}|{group}|{namespace}|{path}")
-            }
-        };
-        assert_eq!(got, want, "{message}");
-    }
-
-    #[test]
-    fn refusals_are_read_back() {
-        check(
-            r#"pods is forbidden: User "system:serviceaccount:a:b" cannot list resource "pods" in API group "" in the namespace "a""#,
-            "system:serviceaccount:a:b|list|pods||a|",
-        );
-        check(
-            r#"deployments.apps "d" is forbidden: User "u" cannot patch resource "deployments/scale" in API group "apps" at the cluster scope"#,
-            "u|patch|deployments/scale|apps||",
-        );
-        check(r#"forbidden: User "system:anonymous" cannot get path "/apis""#, "system:anonymous|get||||/apis");
-        check(r#"pods "x" is forbidden: error looking up service account a/b: serviceaccount "b" not found"#, "-");
     }
 }

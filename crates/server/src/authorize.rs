@@ -5,12 +5,16 @@ use api::{Ask, Status};
 use crate::audit::Trail;
 use crate::authn::User;
 use crate::authz::{Attributes, Decision};
+use crate::documents;
 use crate::state::State;
 
 /// `Ok` when the request may go on.
 pub fn authorize(state: &State, user: &User, ask: &Ask, trail: &Trail) -> Result<(), Status> {
     let attributes = attributes(user, ask);
-    let decision = state.authorizer.authorize(&attributes);
+    let decision = match ask.target.is_none() && documents::explains(&ask.path) {
+        true => documents::authorize_explaining(state, &attributes),
+        false => state.authorizer.authorize(&attributes),
+    };
     state.metrics.authorized(decision.is_allowed());
     state.usage.note(&attributes, decision.is_allowed());
     trail.authorized(&decision);

@@ -15,6 +15,7 @@ pub mod audit;
 pub mod authn;
 pub mod authorize;
 pub mod authz;
+pub mod denials;
 pub mod documents;
 pub mod flow;
 mod held_json;

@@ -77,7 +77,7 @@ async fn answer(
     let lenient = accept::lenient(&head.headers, &ask.query);
     let began = Instant::now();
     let running = state.metrics.begin(&ask);
-    let mut passed = Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false };
+    let mut passed = Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false, user: None };
     let deadline = deadline(&ask, began);
     let result = match deadline.clone() {
         Err(status) => {
@@ -102,6 +102,9 @@ async fn answer(
             trail.failed(&status);
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
+                if let Some(user) = &passed.user {
+                    state.denials.forbidden(user, &ask, &status);
+                }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
             response
@@ -135,6 +138,8 @@ struct Passed<'a> {
     seat: Option<flow::Seat>,
     /// The kind that is asked for is served, or none is asked for.
     known: bool,
+    /// Who asks, as far as that is known.
+    user: Option<Arc<User>>,
 }
 
 /// The steps themselves, in order.
@@ -157,7 +162,9 @@ async fn steps(
     if !trail.received(&user, ask, headers, peer, lives_long(ask)).await {
         return Ok((Answer::Raw(respond::internal_text(&ask.path, "failed to store audit event")), lenient));
     }
+    passed.user = Some(user.clone());
     let user = impersonate::impersonate(&state.authorizer, user, ask, headers, trail)?;
+    passed.user = Some(user.clone());
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
         return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));

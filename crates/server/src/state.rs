@@ -100,6 +100,7 @@ pub struct State {
     pub started: Timestamp,
     pub documents: crate::documents::Documents,
     pub usage: crate::usage::Recorder,
+    pub denials: crate::denials::Denials,
     pub metrics: crate::metrics::Metrics,
     pub flow: Flow,
     pub counting: crate::quota::Counting,
@@ -137,6 +138,7 @@ impl State {
             started: Timestamp::now(),
             documents: crate::documents::Documents::default(),
             usage: crate::usage::Recorder::default(),
+            denials: crate::denials::Denials::default(),
             metrics: crate::metrics::Metrics::default(),
             flow: Flow::default(),
             counting: crate::quota::Counting::default(),
@@ -229,6 +231,7 @@ impl State {
             }
             Err(why) => {
                 self.metrics.authenticated(None);
+                self.denials.unauthenticated(now, &why.reason);
                 tracing::debug!(%why, "a request could not be authenticated");
                 Err(Status::unauthorized())
             }

@@ -1,33 +1,16 @@
 //! What identities asked for: the rights a program really used. Off until somebody wants to know; keeps no bodies and no
 //! secrets, only what authorization looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use rights::Usage;
 
 use crate::authz::Attributes;
-use crate::authz::rbac::GROUP;
 
 /// Different requests that are remembered; more are not.
 pub const USAGES_MAX: usize = 10_000;
-
-/// One kind of request that was made.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Usage {
-    pub user: String,
-    /// `""` for the whole cluster.
-    pub namespace: String,
-    pub group: String,
-    /// With its subresource: `pods/log`. `""` for a path.
-    pub resource: String,
-    pub verb: String,
-    pub name: String,
-    /// The path of a request for no resource.
-    pub path: String,
-    pub allowed: bool,
-}
 
 /// Remembers requests, each once.
 #[derive(Default)]
@@ -72,164 +55,5 @@ impl Recorder {
     pub fn of(&self, user: &str) -> Vec<Usage> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().filter(|usage| usage.user == user).cloned().collect()
-    }
-}
-
-/// What everybody may do anyway, through the bindings that every cluster starts with.
-fn is_given_to_all(usage: &Usage) -> bool {
-    const REVIEWS: [&str; 3] = ["selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"];
-    const PATHS: [&str; 6] = ["/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz"];
-    if usage.resource.is_empty() {
-        let below = |path: &str| usage.path == path || usage.path.starts_with(&format!("{path}/"));
-        return usage.verb == "get"
-            && (PATHS.iter().any(|path| below(path))
-                || below("/version")
-                || usage.path.starts_with("/.well-known/openid-configuration")
-                || usage.path.starts_with("/openid/"));
-    }
-    REVIEWS.contains(&usage.resource.as_str()) && usage.verb == "create"
-}
-
-/// The least roles that allow what was used: a Role per namespace, and a ClusterRole for what has none. Names are kept
-/// where verbs have them, except of objects that the program made itself and of `own` ones, which differ from run to run.
-pub fn least_roles(usages: &[Usage], name: &str, own: &[&str]) -> Vec<Value> {
-    let creates = |usage: &Usage| {
-        usages.iter().any(|other| {
-            other.verb == "create"
-                && other.group == usage.group
-                && base(&other.resource) == base(&usage.resource)
-                && other.namespace == usage.namespace
-        })
-    };
-    // By namespace, then group, resource and name.
-    type Rights<'a> = BTreeMap<(&'a str, &'a str, Option<&'a str>), BTreeSet<&'a str>>;
-    let mut scopes: BTreeMap<&str, Rights> = BTreeMap::new();
-    let mut paths: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for usage in usages.iter().filter(|usage| !is_given_to_all(usage)) {
-        if usage.resource.is_empty() {
-            paths.entry(&usage.path).or_default().insert(&usage.verb);
-            continue;
-        }
-        let collective = matches!(usage.verb.as_str(), "create" | "deletecollection");
-        let named = !usage.name.is_empty() && !collective && !own.contains(&usage.name.as_str()) && !creates(usage);
-        let names = named.then_some(usage.name.as_str());
-        let scope = scopes.entry(&usage.namespace).or_default();
-        scope.entry((&usage.group, &usage.resource, names)).or_default().insert(&usage.verb);
-    }
-    let mut roles = Vec::new();
-    for (namespace, rights) in scopes {
-        // What differs in nothing but its resource, or nothing but its name, is one rule.
-        let mut by_verbs = BTreeMap::<_, Vec<&str>>::new();
-        for ((group, resource, name), verbs) in rights {
-            by_verbs.entry((group, in_order(verbs), name)).or_default().push(resource);
-        }
-        let mut by_names = BTreeMap::<_, Vec<&str>>::new();
-        for ((group, verbs, name), resources) in by_verbs {
-            by_names.entry((group, verbs, resources, name.is_some())).or_default().extend(name);
-        }
-        let mut rules: Vec<Value> = by_names
-            .into_iter()
-            .map(|((group, verbs, resources, _), names)| {
-                let mut rule = json!({"apiGroups": [group], "resources": resources});
-                if !names.is_empty() {
-                    rule["resourceNames"] = json!(names);
-                }
-                rule["verbs"] = json!(verbs);
-                rule
-            })
-            .collect();
-        if namespace.is_empty() {
-            rules.extend(path_rules(&std::mem::take(&mut paths)));
-        }
-        roles.push(role(name, namespace, rules));
-    }
-    if !paths.is_empty() {
-        roles.insert(0, role(name, "", path_rules(&paths)));
-    }
-    roles
-}
-
-fn path_rules(paths: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<Value> {
-    paths.iter().map(|(path, verbs)| json!({"nonResourceURLs": [path], "verbs": verbs})).collect()
-}
-
-fn role(name: &str, namespace: &str, rules: Vec<Value>) -> Value {
-    let api_version = format!("{GROUP}/v1");
-    match namespace {
-        "" => json!({"apiVersion": api_version, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}),
-        _ => json!({
-            "apiVersion": api_version,
-            "kind": "Role",
-            "metadata": {"name": name, "namespace": namespace},
-            "rules": rules,
-        }),
-    }
-}
-
-/// `pods` of `pods/log`.
-fn base(resource: &str) -> &str {
-    resource.split('/').next().unwrap_or_default()
-}
-
-/// Verbs as people write them.
-fn in_order(verbs: BTreeSet<&str>) -> Vec<&str> {
-    const ORDER: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-    let mut verbs: Vec<&str> = verbs.into_iter().collect();
-    verbs.sort_by_key(|verb| (ORDER.iter().position(|known| known == verb).unwrap_or(ORDER.len()), *verb));
-    verbs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn usage(text: &str) -> Usage {
-        let words: Vec<&str> = text.split(' ').collect();
-        let [verb, namespace, resource, name] = words[..] else { panic!("four words") };
-        let path = if resource.starts_with('/') { resource } else { "" };
-        let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
-        Usage {
-            user: "u".into(),
-            namespace: namespace.trim_matches('-').into(),
-            group: group.into(),
-            resource: if path.is_empty() { resource.into() } else { String::new() },
-            verb: verb.into(),
-            name: name.trim_matches('-').into(),
-            path: path.into(),
-            allowed: true,
-        }
-    }
-
-    #[track_caller]
-    fn check(usages: &[&str], want: &str) {
-        let usages: Vec<Usage> = usages.iter().map(|text| usage(text)).collect();
-        let roles = least_roles(&usages, "app", &["own-pod"]);
-        let shown: Vec<String> = roles
-            .iter()
-            .map(|role| format!("{} {} {}", role["kind"], role["metadata"]["namespace"], role["rules"]))
-            .collect();
-        assert_eq!(shown.join("; "), want);
-    }
-
-    #[test]
-    fn roles_hold_what_was_used_and_no_more() {
-        check(
-            &["list a pods -", "watch a pods -", "get a configmaps one", "get a configmaps two"],
-            r#""Role" "a" [{"apiGroups":[""],"resources":["configmaps"],"resourceNames":["one","two"],"verbs":["get"]},{"apiGroups":[""],"resources":["pods"],"verbs":["list","watch"]}]"#,
-        );
-        check(
-            &["get a pods own-pod", "list a services -", "list a pods -"],
-            r#""Role" "a" [{"apiGroups":[""],"resources":["pods"],"verbs":["get","list"]},{"apiGroups":[""],"resources":["services"],"verbs":["list"]}]"#,
-        );
-        check(
-            &[
-                "create a configmaps -",
-                "delete a configmaps made",
-                "list - nodes -",
-                "get - /metrics -",
-                "get - /api -",
-            ],
-            r#""ClusterRole" null [{"apiGroups":[""],"resources":["nodes"],"verbs":["list"]},{"nonResourceURLs":["/metrics"],"verbs":["get"]}]; "Role" "a" [{"apiGroups":[""],"resources":["configmaps"],"verbs":["create","delete"]}]"#,
-        );
     }
 }

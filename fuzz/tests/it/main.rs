@@ -135,6 +135,7 @@ targets!(
     apply,
     definitions,
     asks,
+    refusals,
     tokens,
     changes,
     requests,

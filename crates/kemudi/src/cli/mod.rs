@@ -16,6 +16,7 @@ mod tour;
 mod up;
 mod version;
 mod whoami;
+mod why;
 
 mod authn_flags;
 mod files;
@@ -70,6 +71,8 @@ enum Command {
     Auth(auth::Auth),
     /// Show who the server takes you for
     Whoami(whoami::Whoami),
+    /// Explain a refusal: its cause, and the least Role that allows it
+    Why(why::Why),
     /// Check each step from here to the server, and say what is wrong
     Doctor(doctor::Doctor),
     /// Print the token in use, or ask for one of a service account
@@ -158,6 +161,7 @@ impl Command {
             Command::Raw(raw) => raw.run(global).await,
             Command::Auth(auth) => auth.run(global).await,
             Command::Whoami(whoami) => whoami.run(global).await,
+            Command::Why(why) => why.run(global).await,
             Command::Doctor(doctor) => doctor.run(global).await,
             Command::Token(token) => token.run(global).await,
             Command::Version(version) => version.run(global).await,

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value, json};
-use server::usage::{self, Usage};
+use rights::{Subject, Usage};
+use serde_json::Value;
 
 use super::rights::Rights;
 use super::run::{Place, Program, finish};
@@ -55,10 +55,11 @@ impl Record {
         let used = state.usage.of(&user);
         place.leave().await;
         let exit = outcome?;
-        let roles = usage::least_roles(&used, &self.name, &[&name]);
+        let subject = Subject::of_user(&rights::user_of(&namespace, ACCOUNT));
+        let roles = rights::least_roles(&used, &self.name, &[&name]);
         let mut documents: Vec<Value> = Vec::new();
         for role in roles {
-            let binding = binding_of(&role, &namespace);
+            let binding = rights::binding_of(&role, &subject);
             documents.extend([role, binding]);
         }
         let documents: Vec<String> = documents.iter().map(|d| api::codec::to_yaml(d).trim_end().to_string()).collect();
@@ -73,22 +74,6 @@ impl Record {
         }
         finish(exit)
     }
-}
-
-/// The binding of a role to the namespace's default account.
-fn binding_of(role: &Value, namespace: &str) -> Value {
-    let kind = role["kind"].as_str().unwrap_or_default();
-    let mut metadata = json!({"name": role["metadata"]["name"]});
-    if let Some(namespace) = role["metadata"]["namespace"].as_str() {
-        metadata["namespace"] = json!(namespace);
-    }
-    json!({
-        "apiVersion": role["apiVersion"],
-        "kind": format!("{kind}Binding"),
-        "metadata": metadata,
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role["metadata"]["name"]},
-    })
 }
 
 /// What was used, for people: a line a resource.

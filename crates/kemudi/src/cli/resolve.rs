@@ -2,6 +2,7 @@
 
 use kemudi_client::discovery::{Discovered, Discovery};
 use kemudi_client::{Api, Client, Dynamic, Error};
+use rights::distance;
 
 use super::files::Source;
 use super::{Failure, Outcome};
@@ -132,30 +133,5 @@ impl Failures {
             }
         }
         Err(Failure::silent(code))
-    }
-}
-
-/// Edits between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (row[j] + 1).min(row[j + 1] + 1).min(corner + usize::from(x != *y));
-            corner = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn typing_errors_are_near() {
-        assert_eq!((distance("pods", "pdos"), distance("pods", "pods"), distance("pods", "podz")), (2, 0, 1));
     }
 }

@@ -12,7 +12,6 @@ use kemudi_client::{Api, ApiResource, Client, DeleteOptions, Dynamic, Event, Fie
 use node::Attachment;
 use node::sandbox::{Mount, Source, Stdio};
 use serde_json::{Value, json};
-use server::usage;
 
 use super::run::Place;
 use super::{Failure, Global, Outcome};
@@ -154,7 +153,7 @@ impl Stage {
         self.title("Least privilege: what this account really used, as a Role");
         let used = self.place.cluster().map(|c| c.server().state().usage.of("system:serviceaccount:default:default"));
         let allowed: Vec<_> = used.unwrap_or_default().into_iter().filter(|usage| usage.allowed).collect();
-        let roles = usage::least_roles(&allowed, "recorded", &[POD]);
+        let roles = rights::least_roles(&allowed, "recorded", &[POD]);
         let text: String = roles.iter().map(api::codec::to_yaml).collect();
         self.show("as `kemudi record` writes it", &text, &["kind: Role", "pods", "list"])?;
 

@@ -306,10 +306,7 @@ impl Claims {
     }
 }
 
-/// The user name of a service account.
-pub fn user_name(namespace: &str, name: &str) -> String {
-    format!("{USER_PREFIX}{namespace}:{name}")
-}
+pub use rights::user_of as user_name;
 
 /// Namespace and name behind the user name of a service account.
 pub fn split_user_name(user: &str) -> Option<(&str, &str)> {

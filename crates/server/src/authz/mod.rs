@@ -60,6 +60,18 @@ impl<'a> Attributes<'a> {
         Attributes { path, is_resource: false, ..Attributes::resource(user, verb, "", "") }
     }
 
+    /// What a rule looks at.
+    pub fn wanted(&self) -> rights::Wanted<'a> {
+        rights::Wanted {
+            verb: self.verb,
+            group: self.group,
+            resource: self.resource,
+            subresource: self.subresource,
+            name: self.name,
+            path: (!self.is_resource).then_some(self.path),
+        }
+    }
+
     /// The refusal as a client reads it; `reason` is that of [`Decision::NoOpinion`].
     pub fn forbidden(&self, reason: &str) -> Status {
         Status::forbidden(
@@ -99,7 +111,7 @@ pub enum Reason {
     /// A node, about itself or its pods.
     Node,
     /// A binding, by one of its subjects.
-    Binding { binding: Arc<rbac::Binding>, subject: usize },
+    Binding { binding: Arc<rights::Binding>, subject: usize },
 }
 
 impl fmt::Display for Reason {

@@ -8,9 +8,9 @@ use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 use api::{FieldSelector, go, meta};
 use serde_json::Value;
 
-use super::rules::Rule;
 use super::{Attributes, Decision, Reason, bootstrap};
 use crate::authn::User;
+use rights::Rule;
 
 /// The group of all nodes.
 pub const NODES: &str = "system:nodes";
@@ -366,7 +366,7 @@ fn by_role(attributes: &Attributes<'_>) -> Result<(), String> {
         let role = roles.iter().find(|role| role.resource == "clusterroles" && meta::name(&role.object) == ROLE);
         role.map(|role| Rule::all_of(&role.object)).unwrap_or_default()
     });
-    if RULES.iter().any(|rule| rule.allows(attributes)) { Ok(()) } else { no("") }
+    if RULES.iter().any(|rule| rule.allows(&attributes.wanted())) { Ok(()) } else { no("") }
 }
 
 fn lease(node: &str, attributes: &Attributes<'_>) -> Result<(), String> {

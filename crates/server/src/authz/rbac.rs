@@ -1,7 +1,6 @@
 //! Role based access control: an index of who is bound to which rules, changed object by object as roles and bindings
 //! change. Readers see one consistent index and never wait; nothing here reads or writes objects elsewhere.
 
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,12 +8,11 @@ use api::{go, meta};
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
-use super::rules::Rule;
+pub use rights::GROUP;
+use rights::{Binding, RoleRef, Rule, Subject};
+
 use super::{Attributes, Decision, Reason, aggregate};
 use crate::authn::User;
-use crate::authn::service_account;
-
-pub const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The resources this index is made of.
 pub const RESOURCES: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
@@ -45,30 +43,6 @@ struct Scope {
 /// Bindings by name.
 type Bindings = Arc<[Arc<Binding>]>;
 
-/// A RoleBinding, or a ClusterRoleBinding where the namespace is `""`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Binding {
-    pub name: String,
-    pub namespace: String,
-    pub role: RoleRef,
-    pub subjects: Vec<Subject>,
-}
-
-/// What a binding grants.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RoleRef {
-    pub kind: String,
-    pub name: String,
-}
-
-/// Whom a binding reaches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subject {
-    pub kind: String,
-    pub name: String,
-    pub namespace: String,
-}
-
 impl Rbac {
     /// An index of all objects, each with its resource.
     pub fn build<'a>(objects: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Rbac {
@@ -89,13 +63,14 @@ impl Rbac {
 
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let index = self.index.load();
+        let wanted = attributes.wanted();
         let (mut errors, mut reason) = (Vec::new(), None);
         index.visit(attributes.user, attributes.namespace, |visit| match visit {
             Err(error) => {
                 errors.push(error);
                 ControlFlow::Continue(())
             }
-            Ok((binding, subject, rules)) if rules.iter().any(|rule| rule.allows(attributes)) => {
+            Ok((binding, subject, rules)) if rules.iter().any(|rule| rule.allows(&wanted)) => {
                 reason = Some(Reason::Binding { binding: binding.clone(), subject });
                 ControlFlow::Break(())
             }
@@ -143,7 +118,7 @@ impl Index {
             reached.sort_by(|a, b| a.name.cmp(&b.name));
             reached.dedup_by(|a, b| Arc::ptr_eq(a, b));
             for binding in reached {
-                let Some(subject) = binding.subjects.iter().position(|s| s.is(user, &binding.namespace)) else {
+                let Some(subject) = binding.reaches(&user.name, &user.groups) else {
                     continue;
                 };
                 let flow = match self.role(&binding.role, &binding.namespace) {
@@ -219,7 +194,7 @@ impl Scope {
     /// Changes the lists of everyone the binding reaches.
     fn change(&mut self, binding: &Binding, edit: impl Fn(&mut Vec<Arc<Binding>>)) {
         for subject in &binding.subjects {
-            let Some((is_group, key)) = subject.key(&binding.namespace) else { continue };
+            let Some((is_group, key)) = key(subject, &binding.namespace) else { continue };
             let map = if is_group { &mut self.by_group } else { &mut self.by_user };
             let mut bindings = map.get(key.as_str()).map(|list| list.to_vec()).unwrap_or_default();
             edit(&mut bindings);
@@ -231,75 +206,16 @@ impl Scope {
     }
 }
 
-impl Binding {
-    fn of(object: &Value) -> Binding {
-        let subjects = meta::items_at(object, &["subjects"]).iter().map(|subject| {
-            let text = |field: &str| meta::text_at(subject, &[field]).to_string();
-            Subject { kind: text("kind"), name: text("name"), namespace: text("namespace") }
-        });
-        Binding {
-            name: meta::name(object).to_string(),
-            namespace: meta::namespace(object).to_string(),
-            role: RoleRef::of(object),
-            subjects: subjects.collect(),
-        }
-    }
-
-    /// `RoleBinding "b/ns" of Role "r" to User "u"`
-    pub(super) fn describe(&self, subject: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, name) = match self.namespace.as_str() {
-            "" => ("ClusterRoleBinding", self.name.clone()),
-            namespace => ("RoleBinding", format!("{}/{namespace}", self.name)),
-        };
-        write!(f, "{kind} {} of {} {}", go::quote(&name), self.role.kind, go::quote(&self.role.name))?;
-        let Some(subject) = self.subjects.get(subject) else { return Ok(()) };
-        let name = match (subject.kind.as_str(), subject.namespace.as_str()) {
-            ("ServiceAccount", "") => format!("{}/{}", subject.name, self.namespace),
-            ("ServiceAccount", namespace) => format!("{}/{namespace}", subject.name),
-            _ => subject.name.clone(),
-        };
-        write!(f, " to {} {}", subject.kind, go::quote(&name))
-    }
-}
-
-impl RoleRef {
-    /// The `roleRef` of a binding.
-    pub fn of(binding: &Value) -> RoleRef {
-        let text = |field: &str| meta::text_at(binding, &["roleRef", field]).to_string();
-        RoleRef { kind: text("kind"), name: text("name") }
-    }
-}
-
-impl Subject {
-    fn is(&self, user: &User, binding_namespace: &str) -> bool {
-        match self.kind.as_str() {
-            "User" => self.name == user.name,
-            "Group" => user.is_in(&self.name),
-            "ServiceAccount" => {
-                let namespace = self.account_namespace(binding_namespace);
-                let rest = user.name.strip_prefix("system:serviceaccount:");
-                let rest = rest.and_then(|rest| rest.strip_prefix(namespace)).and_then(|rest| rest.strip_prefix(':'));
-                !namespace.is_empty() && rest == Some(&self.name)
-            }
-            _ => false,
-        }
-    }
-
-    /// Under which name, of a group or a user, the binding is found.
-    fn key(&self, binding_namespace: &str) -> Option<(bool, String)> {
-        match self.kind.as_str() {
-            "User" => Some((false, self.name.clone())),
-            "Group" => Some((true, self.name.clone())),
-            "ServiceAccount" => match self.account_namespace(binding_namespace) {
-                "" => None,
-                namespace => Some((false, service_account::user_name(namespace, &self.name))),
-            },
-            _ => None,
-        }
-    }
-
-    fn account_namespace<'a>(&'a self, binding_namespace: &'a str) -> &'a str {
-        if self.namespace.is_empty() { binding_namespace } else { &self.namespace }
+/// Under which name, of a group or a user, a binding is found.
+fn key(subject: &Subject, binding_namespace: &str) -> Option<(bool, String)> {
+    match subject.kind.as_str() {
+        "User" => Some((false, subject.name.clone())),
+        "Group" => Some((true, subject.name.clone())),
+        "ServiceAccount" => match subject.account_namespace(binding_namespace) {
+            "" => None,
+            namespace => Some((false, rights::user_of(namespace, &subject.name))),
+        },
+        _ => None,
     }
 }
 

@@ -1,8 +1,9 @@
-//! What is served at paths that are no resource's: discovery, OpenAPI, health, version, metrics. Reads no object and
-//! changes nothing. Documents are made when somebody first asks and kept as long as the kinds stay as they are.
+//! What is served at paths that are no resource's: discovery, OpenAPI, health, version, metrics. Reads no object (but the
+//! roles and bindings that `explain` explains) and changes nothing. Documents are made when somebody first asks and kept as long as the kinds stay as they are.
 
 mod content;
 mod discovery;
+mod explain;
 mod health;
 mod negotiate;
 mod openapi;
@@ -29,6 +30,9 @@ use crate::state::State;
 /// Answers a request whose path names no resource.
 pub fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
     let ask = Ask { method: &cx.ask.method, path: &cx.ask.path, headers: cx.headers, query: &cx.ask.query };
+    if explain::is_at(ask.path) {
+        return explain::answer(cx);
+    }
     if ask.path == "/metrics" {
         return Ok(compressed(&ask, cx.state.metrics.text(cx.state), crate::metrics::CONTENT_TYPE));
     }
@@ -40,6 +44,7 @@ pub fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
     route(&ask, &cx.state.documents.of(&registry), cx.state.options.advertise, &signs)
 }
 
+pub(crate) use explain::{authorize as authorize_explaining, is_at as explains};
 pub(crate) use version::info as version_info;
 
 /// What nothing is served at, outside of the API groups.

@@ -17,5 +17,6 @@ mod https;
 mod node_rights;
 mod tidy;
 mod transcripts;
+mod why;
 
 mod ratchet;

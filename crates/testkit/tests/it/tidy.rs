@@ -10,11 +10,12 @@ use testkit::command::workspace;
 use walkdir::WalkDir;
 
 /// A crate uses only crates of lower floors, in its tests too.
-const FLOORS: [(&str, u8); 10] = [
+const FLOORS: [(&str, u8); 11] = [
     ("api", 0),
     ("descriptions", 0),
     ("store", 0),
     ("kinds", 1),
+    ("rights", 1),
     ("client", 1),
     ("server", 2),
     ("controllers", 2),

@@ -1,0 +1,113 @@
+//! `/explain`: why a request is refused, and `/explain/denials`: the last that were. Paths of this server's own, for those who
+//! may list all roles and bindings; they tell nothing that those could not find out for themselves.
+
+use api::{Query, Status, codec};
+use rights::{Asked, Binding, Known, Role, Served};
+use serde_json::{Value, json};
+
+use crate::authn::User;
+use crate::authz::{Attributes, Decision, rbac};
+use crate::respond::{self, Answer};
+use crate::serve::Cx;
+use crate::state::State;
+
+const PATH: &str = "/explain";
+const DENIALS: &str = "/explain/denials";
+/// Denials that one answer tells, where it is not asked for fewer.
+const DENIALS_SHOWN: usize = 20;
+
+/// A path that is answered here.
+pub(crate) fn is_at(path: &str) -> bool {
+    path == PATH || path == DENIALS
+}
+
+/// Refuses everybody who may not list roles and bindings in all namespaces, as any path is refused.
+pub(crate) fn authorize(state: &State, attributes: &Attributes<'_>) -> Decision {
+    let refusal = Decision::NoOpinion { reason: String::new() };
+    rbac::RESOURCES
+        .iter()
+        .try_fold(refusal, |_, resource| {
+            let list =
+                Attributes { version: "v1", ..Attributes::resource(attributes.user, "list", rbac::GROUP, resource) };
+            let decision = state.authorizer.authorize(&list);
+            match decision.is_allowed() {
+                true => Ok(decision),
+                false => Err(Decision::NoOpinion { reason: String::new() }),
+            }
+        })
+        .unwrap_or_else(|refusal| refusal)
+}
+
+/// Answers who was let through.
+pub(super) fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
+    if !matches!(&*cx.ask.method, "GET" | "HEAD") {
+        return Err(Status::method_not_allowed());
+    }
+    let answer = match cx.ask.path.as_str() {
+        DENIALS => denials(cx.state, &cx.ask.query)?,
+        _ => json!(rights::explain(&asked(cx.user, &cx.ask.query)?, &known(cx.state))),
+    };
+    Ok(Answer::Raw(respond::raw(200, "application/json", codec::to_json(&answer))))
+}
+
+fn denials(state: &State, query: &Query) -> Result<Value, Status> {
+    let limit = match query.get("limit") {
+        None => DENIALS_SHOWN,
+        Some(text) => api::go::parse_u64(text).map_err(Status::bad_request)? as usize,
+    };
+    Ok(json!({"items": state.denials.last(query.get("user"), limit)}))
+}
+
+/// The request that is asked about: the fields of a SubjectAccessReview as parameters. Nobody named means the caller.
+fn asked(caller: &User, query: &Query) -> Result<Asked, Status> {
+    let text = |name: &str| query.get(name).unwrap_or_default().to_string();
+    let asked = Asked {
+        verb: text("verb"),
+        group: text("group"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        path: text("path"),
+        ..Asked::default()
+    };
+    if asked.verb.is_empty() || asked.resource.is_empty() == asked.path.is_empty() {
+        let how = "name what is asked for: verb and either resource (with group, subresource, namespace, name) or path; \
+                   and by whom: user, groups";
+        return Err(Status::bad_request(how));
+    }
+    let groups: Vec<String> = query.all("groups").map(str::to_string).collect();
+    Ok(match query.get("user") {
+        None => asked.by(&caller.name, caller.groups.clone()),
+        Some(user) if groups.is_empty() => asked.by(user, rights::asked::groups_of(user)),
+        Some(user) => asked.by(user, groups),
+    })
+}
+
+/// All there is to know. It is made for each question: who asks why does not ask often.
+fn known(state: &State) -> Known {
+    let objects = |resource: &str| state.list(rbac::GROUP, resource);
+    let roles = [objects("clusterroles"), objects("roles")].concat();
+    let bindings = [objects("clusterrolebindings"), objects("rolebindings")].concat();
+    let names = |object: &Value| (api::meta::namespace(object).to_string(), api::meta::name(object).to_string());
+    let mut resources: Vec<Served> = Vec::new();
+    for kind in state.registry.load().kinds() {
+        let lower = |text: &str| text.to_lowercase();
+        let words = [&kind.singular, &kind.kind].into_iter().chain(&kind.short_names).map(|word| lower(word));
+        resources.push(Served {
+            group: kind.group.to_string(),
+            plural: kind.plural.to_string(),
+            words: words.collect(),
+            subresources: kind.subresources.iter().map(|sub| sub.name.to_string()).collect(),
+            namespaced: kind.namespaced,
+        });
+    }
+    Known {
+        roles: roles.iter().map(Role::of).collect(),
+        bindings: bindings.iter().map(Binding::of).collect(),
+        accounts: state.list("", "serviceaccounts").iter().map(names).collect(),
+        namespaces: state.list("", "namespaces").iter().map(|object| names(object).1).collect(),
+        resources,
+        ..Known::default()
+    }
+}
