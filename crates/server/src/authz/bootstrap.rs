@@ -51,6 +51,13 @@ pub fn objects() -> Vec<Bootstrap> {
         .collect()
 }
 
+/// The facts about one cluster role, its rules among them.
+pub fn cluster_role(name: &str) -> Option<Value> {
+    let mut data: Map<String, Value> = serde_json::from_str(DATA).unwrap_or_default();
+    let roles = data.get_mut("clusterRoles")?.as_array_mut()?;
+    roles.iter_mut().find(|role| role["name"] == *name).map(Value::take)
+}
+
 fn shell(kind: &str, given: &Value) -> Value {
     let mut labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
     if let (Some(labels), Some(more)) = (labels.as_object_mut(), given.get("labels").and_then(Value::as_object)) {

@@ -361,11 +361,8 @@ fn no(reason: &str) -> Result<(), String> {
 
 /// The rules that all nodes have.
 fn by_role(attributes: &Attributes<'_>) -> Result<(), String> {
-    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-        let roles = bootstrap::objects();
-        let role = roles.iter().find(|role| role.resource == "clusterroles" && meta::name(&role.object) == ROLE);
-        role.map(|role| Rule::all_of(&role.object)).unwrap_or_default()
-    });
+    static RULES: LazyLock<Vec<Rule>> =
+        LazyLock::new(|| bootstrap::cluster_role(ROLE).map(|role| Rule::all_of(&role)).unwrap_or_default());
     if RULES.iter().any(|rule| rule.allows(&attributes.wanted())) { Ok(()) } else { no("") }
 }
 
