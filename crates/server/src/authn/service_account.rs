@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::jwt::{self, Keys};
 use super::legacy_token::{self, LegacyClaims};
 use super::remembered::{Remembered, hash};
-use super::{Authenticated, CREDENTIAL_ID, User, intersect};
+use super::{Authenticated, CREDENTIAL_ID, User, authenticated, intersect};
 use crate::lookup::{Identity, Lookup};
 
 /// Verified tokens that are remembered, in two generations of this size.
@@ -29,7 +29,13 @@ pub struct ServiceAccounts {
     pub audiences: Vec<String>,
     pub keys: Arc<Keys>,
     /// Claims whose signatures held.
-    verified: Remembered<Claims>,
+    verified: Remembered<Verified>,
+}
+
+/// A token with a good signature: what it says, and whom that makes.
+struct Verified {
+    claims: Claims,
+    user: Arc<User>,
 }
 
 /// A named object of a certain incarnation.
@@ -82,7 +88,8 @@ impl ServiceAccounts {
         lookup: &dyn Lookup,
         now: i64,
     ) -> Result<Option<Authenticated>, String> {
-        let Some(claims) = self.verify(token)? else { return self.authenticate_legacy(token, audiences, lookup) };
+        let Some(verified) = self.verify(token)? else { return self.authenticate_legacy(token, audiences, lookup) };
+        let claims = &verified.claims;
         let given = if claims.audiences.is_empty() { &self.audiences } else { &claims.audiences };
         let common = intersect(given, audiences);
         if common.is_empty() {
@@ -96,7 +103,7 @@ impl ServiceAccounts {
         claims.check_times(now)?;
         claims.check_objects(lookup, now)?;
         Ok(Some(Authenticated {
-            user: Arc::new(claims.user()),
+            user: verified.user.clone(),
             audiences: common,
             warning: None,
             annotations: claims.stale(now).into_iter().collect(),
@@ -127,18 +134,20 @@ impl ServiceAccounts {
     }
 
     /// The claims of a token with a good signature.
-    fn verify(&self, token: &str) -> Result<Option<Arc<Claims>>, String> {
+    fn verify(&self, token: &str) -> Result<Option<Arc<Verified>>, String> {
         let hash = hash(token);
-        if let Some(claims) = self.verified.get(&hash) {
-            return Ok(Some(claims));
+        if let Some(verified) = self.verified.get(&hash) {
+            return Ok(Some(verified));
         }
         if !jwt::issuer_of(token).is_some_and(|issuer| self.issuers.contains(&issuer)) {
             return Ok(None);
         }
         let Some(claims) = self.signed(token)? else { return Ok(None) };
-        let claims = Arc::new(Claims::from_value(&claims).ok_or("the claims of the token cannot be read")?);
-        self.verified.put(hash, claims.clone());
-        Ok(Some(claims))
+        let claims = Claims::from_value(&claims).ok_or("the claims of the token cannot be read")?;
+        let user = authenticated(Arc::new(claims.user()));
+        let verified = Arc::new(Verified { claims, user });
+        self.verified.put(hash, verified.clone());
+        Ok(Some(verified))
     }
 
     /// What a token says that one of our keys has signed.
