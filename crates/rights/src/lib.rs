@@ -16,5 +16,5 @@ pub use binding::{Binding, GROUP, Role, RoleRef, Subject, account_of, user_of};
 pub use explain::{Cause, Explanation, Finding, Known, Part, Served, Unseen, Verdict, explain};
 pub use least::{Usage, binding_of, exact_roles, least_roles};
 pub use refusal::Refusal;
-pub use rule::{Rule, Wanted, uncovered};
+pub use rule::{Rule, VERBS, Wanted, uncovered};
 pub use words::distance;

@@ -6,6 +6,22 @@ use std::fmt;
 use api::{go, meta};
 use serde_json::{Map, Value, json};
 
+/// The verbs that Kubernetes' own resources know, in the order kubectl has them.
+pub const VERBS: [&str; 12] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "use",
+    "bind",
+    "escalate",
+    "impersonate",
+];
+
 /// One request, as far as a rule looks at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted<'a> {

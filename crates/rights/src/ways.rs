@@ -8,7 +8,7 @@ use api::go;
 use crate::asked::{Asked, joined};
 use crate::binding::{Binding, Role, Subject, account_of, user_of};
 use crate::explain::{Cause, Finding, Known, Part, colon};
-use crate::rule::{Rule, has_or_star, resource_matches, url_matches};
+use crate::rule::{Rule, VERBS, has_or_star, resource_matches, url_matches};
 use crate::words::{is_near, is_part};
 
 /// Members may do everything.
@@ -625,20 +625,6 @@ fn is_version(word: &str) -> bool {
 }
 
 fn verb_gap(rule: &Rule, asked: &Asked, label: &str, all: &[Rule]) -> Option<Gap> {
-    const KNOWN: [&str; 12] = [
-        "get",
-        "list",
-        "watch",
-        "create",
-        "update",
-        "patch",
-        "delete",
-        "deletecollection",
-        "impersonate",
-        "bind",
-        "escalate",
-        "use",
-    ];
     /// What people write for a verb.
     const OTHER: [(&str, &str); 8] = [
         ("post", "create"),
@@ -657,7 +643,7 @@ fn verb_gap(rule: &Rule, asked: &Asked, label: &str, all: &[Rule]) -> Option<Gap
     let is_slip = |own: &&String| {
         let lower = own.to_lowercase();
         own.as_str() != asked.verb
-            && !KNOWN.contains(&own.as_str())
+            && !VERBS.contains(&own.as_str())
             && (lower == asked.verb
                 || OTHER.contains(&(lower.as_str(), asked.verb.as_str()))
                 || is_near(&lower, &asked.verb)

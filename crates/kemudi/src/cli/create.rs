@@ -366,21 +366,6 @@ pub async fn request_token(client: &Client, name: &str, args: &TokenArgs) -> Out
 impl Rules {
     /// One rule for each API group, as kubectl makes them.
     async fn rules(&self, client: &Client) -> Outcome<Vec<Value>> {
-        const KNOWN: [&str; 13] = [
-            "get",
-            "list",
-            "watch",
-            "create",
-            "update",
-            "patch",
-            "delete",
-            "deletecollection",
-            "use",
-            "bind",
-            "escalate",
-            "impersonate",
-            "*",
-        ];
         if self.verb.is_empty() {
             return Err(Failure::new("at least one verb must be specified").hint("--verb=get,list"));
         }
@@ -388,7 +373,7 @@ impl Rules {
             return Err(Failure::new("at least one resource must be specified").hint("--resource=pods"));
         }
         let mut verbs = self.verb.clone();
-        for verb in verbs.iter().filter(|verb| !KNOWN.contains(&verb.as_str())) {
+        for verb in verbs.iter().filter(|verb| *verb != "*" && !rights::VERBS.contains(&verb.as_str())) {
             eprintln!("Warning: '{verb}' is not a standard resource verb");
         }
         if verbs.iter().any(|verb| verb == "*") {
