@@ -3,6 +3,7 @@
 
 pub mod asked;
 pub mod binding;
+pub mod difference;
 pub mod explain;
 pub mod least;
 pub mod refusal;
@@ -13,6 +14,7 @@ mod words;
 
 pub use asked::Asked;
 pub use binding::{Binding, GROUP, Role, RoleRef, Subject, account_of, user_of};
+pub use difference::{Difference, Right};
 pub use explain::{Cause, Explanation, Finding, Known, Part, Served, Unseen, Verdict, explain};
 pub use least::{Usage, binding_of, exact_roles, least_roles};
 pub use refusal::Refusal;

@@ -6,12 +6,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use rights::{Subject, Usage};
+use rights::{Difference, Subject, Usage};
 use serde_json::Value;
 
-use super::rights::Rights;
+use super::rights::{Rights, read_roles};
 use super::run::{Place, Program, finish};
-use super::{Failure, Global, Outcome};
+use super::{Failure, Global, Outcome, print};
 
 /// The account that the written binding names.
 const ACCOUNT: &str = "default";
@@ -24,11 +24,15 @@ is taken from any other cluster.
 Examples:
   kemudi record -- python3 app.py                  the Role on stdout once the command has ended
   kemudi record -o role.yaml -- ./app              into a file, to apply: kubectl apply -f role.yaml
-  kemudi run --role role.yaml -- ./app             the command again, with just these rights")]
+  kemudi run --role role.yaml -- ./app             the command again, with just these rights
+  kemudi record --check role.yaml -- ./app         exit code 1 where the Role and what was used differ, in either direction")]
 pub struct Record {
     /// File to write to instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// File of Roles that should allow just what is used, instead of writing one; may be repeated. A difference is exit code 1
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "name"])]
+    pub check: Vec<PathBuf>,
     /// Name of the roles
     #[arg(long, value_name = "NAME", default_value = "recorded")]
     pub name: String,
@@ -40,6 +44,10 @@ pub struct Record {
 impl Record {
     pub async fn run(self, global: &Global) -> Outcome {
         let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
+        let mut granted = Vec::new();
+        for path in &self.check {
+            granted.extend(read_roles(path).map_err(|why| Failure::new(format!("--check {why}")))?);
+        }
         let place = Place::own().await?;
         let Some(cluster) = place.cluster() else { return Err(Failure::new("recording needs a cluster of its own")) };
         let state = cluster.server().state().clone();
@@ -57,6 +65,10 @@ impl Record {
         let exit = outcome?;
         let subject = Subject::of_user(&rights::user_of(&namespace, ACCOUNT));
         let roles = rights::least_roles(&used, &self.name, &[&name]);
+        if !self.check.is_empty() {
+            eprint!("{}", table(&used));
+            return finish(exit).and_then(|()| compared(&Difference::of(&granted, &roles, &namespace)));
+        }
         let mut documents: Vec<Value> = Vec::new();
         for role in roles {
             let binding = rights::binding_of(&role, &subject);
@@ -74,6 +86,23 @@ impl Record {
         }
         finish(exit)
     }
+}
+
+/// Prints how what was granted and what was used differ, where they do.
+fn compared(difference: &Difference) -> Outcome {
+    if difference.is_empty() {
+        return Ok(());
+    }
+    for (what, rights) in [("used and not granted", &difference.missing), ("granted and not used", &difference.unused)]
+    {
+        if !rights.is_empty() {
+            let lines: String = rights.iter().map(|right| format!("  {right}\n")).collect();
+            print(format!("{what}:\n{lines}"))?;
+        }
+    }
+    let hint = "to write the least Role instead: the same command without --check; whole words as *, and all names where one \
+                was used, are more than was used";
+    Err(Failure::new("what is granted is not what was used").hint(hint))
 }
 
 /// What was used, for people: a line a resource.

@@ -48,7 +48,7 @@ impl Rights {
         let allow = allow.iter().map(|text| Allow::parse(text)).collect::<Result<_, _>>()?;
         let mut found = Vec::new();
         for path in roles {
-            found.extend(read_roles(path)?);
+            found.extend(read_roles(path).map_err(|why| format!("--role {why}"))?);
         }
         Ok(Rights { allow, roles: found, everywhere })
     }
@@ -161,14 +161,14 @@ async fn find(client: &Client, word: &str) -> Result<(String, String, bool), Str
     Ok((found.resource.group.to_string(), found.resource.plural.to_string(), found.resource.namespaced))
 }
 
-fn read_roles(path: &Path) -> Result<Vec<Value>, String> {
+pub fn read_roles(path: &Path) -> Result<Vec<Value>, String> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|why| format!("--role {shown}: {why}"))?;
-    let documents = api::codec::from_yaml_stream(&text).map_err(|why| format!("--role {shown}: {why}"))?;
+    let text = std::fs::read_to_string(path).map_err(|why| format!("{shown}: {why}"))?;
+    let documents = api::codec::from_yaml_stream(&text).map_err(|why| format!("{shown}: {why}"))?;
     let roles: Vec<Value> =
         documents.into_iter().filter(|d| d["kind"] == "Role" || d["kind"] == "ClusterRole").collect();
     match roles.is_empty() {
-        true => Err(format!("--role {shown}: there is no Role or ClusterRole in it")),
+        true => Err(format!("{shown}: there is no Role or ClusterRole in it")),
         false => Ok(roles),
     }
 }

@@ -466,6 +466,22 @@ fn t20_the_permissions_that_were_used_become_a_role() {
     let again = Pod::new().flag("--role", path).shell(&script).ok();
     assert!(again.contains("PodList") && again.contains("BEGIN CERTIFICATE"), "{again}");
     assert!(!again.contains("Forbidden"), "{again}");
+    // It is just what was used; with less and with more than that a check fails, and says which.
+    let check = |role: &str, code: i32, want: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), role).expect("our own file");
+        let path = file.path().to_str().expect("UTF-8");
+        let mut record = Command::new(kemudi());
+        record.args(["record", "--check", path, "--", "sh", "-c", &script]);
+        let seen = run(&mut record, "", RUN_LIMIT).exits(code);
+        assert!(seen.stdout.ends_with(want), "{want:?}: {}", seen.stdout);
+    };
+    check(&role, 0, "}");
+    check(
+        &role.replace("- list\n", "- watch\n"),
+        1,
+        "used and not granted:\n  list pods in namespace default\ngranted and not used:\n  watch pods in namespace default\n",
+    );
 }
 
 #[test]
