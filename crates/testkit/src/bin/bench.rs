@@ -386,6 +386,11 @@ are 100 on a connection, and see 50 changes, one 50 ms after another.
         let _ = writeln!(text, "| {what} | {goal} | {here} | {there} |");
     }
     let path: &Path = &workspace().join("docs/benchmarks.md");
+    // What other programs measured follows under headings of its own, and stays.
+    let before = std::fs::read_to_string(path).unwrap_or_default();
+    if let Some(at) = before.find("\n## ") {
+        text.push_str(&before[at..]);
+    }
     std::fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     println!("written to docs/benchmarks.md");
 }
