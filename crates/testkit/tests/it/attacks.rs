@@ -380,3 +380,100 @@ fn secrets_are_in_no_answer_to_who_may_not_read_them() {
         check_no_secret(&ask(&server, "GET", target, &[own], None), target);
     }
 }
+
+/// Whoever may write roles and bindings hands out no more than they have, whichever way they write.
+#[test]
+fn no_road_of_writing_leads_to_more_rights() {
+    const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let server = server(&[]);
+    let verbs = ["get", "create", "update", "patch", "delete"];
+    grant(
+        &server,
+        "editor",
+        &json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": verbs}]),
+    );
+    let bearer = format!("Bearer {}", token(&server, json!({})));
+    let own = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]);
+    let more = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+    let role = |rules: &Value| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "mine", "namespace": "default"},
+            "rules": rules,
+        })
+    };
+    let binding = |role: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "mine", "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": "default"}],
+        })
+    };
+    let check = |method: &str, path: &str, form: &str, body: &Value, code: u16| {
+        let headers = [("authorization", bearer.as_str()), ("content-type", form)];
+        let answer = ask(&server, method, &format!("{RBAC}/{path}"), &headers, Some(&body.to_string()));
+        let told = describe(&answer);
+        assert_eq!(answer.head.status, code, "{method} {path} as {form}: {told}");
+        assert_eq!(told.contains("attempting to grant RBAC permissions not currently held"), code == 403, "{told}");
+    };
+    let (json_form, merge) = ("application/json", "application/merge-patch+json");
+    let (apply, replace) =
+        ("application/apply-patch+yaml", json!([{"op": "replace", "path": "/rules", "value": more}]));
+    // What is not there yet.
+    check("POST", "roles", json_form, &role(&more), 403);
+    check("POST", "roles?dryRun=All", json_form, &role(&more), 403);
+    check("PUT", "roles/mine", json_form, &role(&more), 403);
+    check("PATCH", "roles/mine?fieldManager=m", apply, &role(&more), 403);
+    check("POST", "rolebindings", json_form, &binding("cluster-admin"), 403);
+    check("PUT", "rolebindings/mine", json_form, &binding("cluster-admin"), 403);
+    check("PATCH", "rolebindings/mine?fieldManager=m", apply, &binding("cluster-admin"), 403);
+    // What is there, and was harmless.
+    check("POST", "roles", json_form, &role(&own), 201);
+    check("PUT", "roles/mine", json_form, &role(&more), 403);
+    check("PATCH", "roles/mine", merge, &json!({"rules": more}), 403);
+    check("PATCH", "roles/mine", "application/strategic-merge-patch+json", &json!({"rules": more}), 403);
+    check("PATCH", "roles/mine", "application/json-patch+json", &replace, 403);
+    check("PATCH", "roles/mine?fieldManager=m&force=true", apply, &role(&more), 403);
+    let secrets =
+        server.ask(&format!("token:{}", &bearer["Bearer ".len()..]), "GET /api/v1/namespaces/default/secrets/x");
+    assert_eq!(secrets.head.status, 403, "{}", describe(&secrets));
+    // A binding that gives others what one has oneself is no escalation, and one to somebody else's rights is.
+    let mut others = binding("view");
+    others["subjects"] = json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "friend"}]);
+    check("POST", "rolebindings", json_form, &others, 403);
+    others["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mine"});
+    check("POST", "rolebindings", json_form, &others, 201);
+}
+
+/// Keys, tokens and values are for the owner of the data folder alone.
+#[test]
+fn the_data_folder_is_readable_by_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start_in(folder.path(), &["--node", "none"]);
+    server.json("admin", r#"POST /api/v1/namespaces/default/secrets {"metadata":{"name":"s"},"stringData":{"k":"v"}}"#);
+    server.stop();
+    let data = folder.path().join("data");
+    let mut seen = 0;
+    for entry in walkdir::WalkDir::new(&data) {
+        let entry = entry.expect("our own folder");
+        let mode = entry.metadata().expect("it is there").permissions().mode() & 0o777;
+        let (path, is_folder) = (entry.path(), entry.file_type().is_dir());
+        let is_public = path.extension().is_some_and(|of| of == "crt" || of == "pub");
+        let allowed = match () {
+            // Nobody else enters the folder that these are in, which is checked as well.
+            () if path.parent().is_some_and(|parent| parent.starts_with(data.join("store/db"))) => 0o755,
+            () if is_folder => 0o700,
+            () if is_public => 0o644,
+            () => 0o600,
+        };
+        assert_eq!(mode & !allowed, 0, "{} has mode {mode:04o}", path.display());
+        seen += 1;
+    }
+    assert!(seen > 5, "{seen} files");
+    let kubeconfig = std::fs::metadata(folder.path().join("kubeconfig")).expect("it was written");
+    assert_eq!(kubeconfig.permissions().mode() & 0o777, 0o600);
+}
