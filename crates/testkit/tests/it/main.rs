@@ -15,6 +15,7 @@ mod flood;
 mod golden;
 mod https;
 mod node_rights;
+mod record;
 mod tidy;
 mod transcripts;
 mod why;
