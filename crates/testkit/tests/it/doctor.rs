@@ -96,8 +96,9 @@ impl Environment {
         assert!(told.contains(words), "{want}\n{}", seen.stdout);
         let failures = seen.stdout.lines().filter(|line| line.starts_with("FAIL"));
         assert_eq!(failures.count() > 0, code != 0, "{}", seen.stdout);
-        // Debug builds on a busy machine are slow; the wait of a step for the network would be five times this.
-        assert!(took < Duration::from_secs(3) || words.contains("in 5s"), "{want}: took {took:?}");
+        // Debug builds on a busy machine are slow; a step that waits for the network waits for five seconds. How long a name
+        // takes that nobody has is the resolver's affair.
+        assert!(took < Duration::from_secs(4) || step.ends_with("name"), "{want}: took {took:?}");
     }
 }
 
