@@ -203,7 +203,8 @@ impl Kubeconfig {
             true => return Ok(()),
             false => ::api::codec::from_yaml(text).map_err(&invalid)?,
         };
-        let file: File = serde_json::from_value(without_nulls(value)).map_err(|error| invalid(error.to_string()))?;
+        let file: File =
+            serde_json::from_value(::api::codec::without_nulls(value)).map_err(|error| invalid(error.to_string()))?;
         if self.current_context.is_empty() {
             self.current_context = file.current_context.unwrap_or_default();
         }
@@ -256,15 +257,4 @@ fn pem(file: &str, data: &str, field: &str) -> Result<Option<Pem>, ConfigError> 
         return Ok(Some(Pem::Inline(bytes)));
     }
     Ok(Some(file).filter(|file| !file.is_empty()).map(|file| Pem::File(file.into())))
-}
-
-/// `users: null` and the like mean the same as absence.
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            Value::Object(map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect())
-        }
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
-        other => other,
-    }
 }

@@ -189,8 +189,10 @@ impl fmt::Display for Rule {
             ("ResourceNames", &self.resource_names),
             ("Verbs", &self.verbs),
         ];
-        let parts =
-            parts.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| format!("{name}:{}", quoted(list)));
+        let parts = parts
+            .iter()
+            .filter(|(_, list)| !list.is_empty())
+            .map(|(name, list)| format!("{name}:{}", go::quote_list(list)));
         write!(f, "{{{}}}", parts.collect::<Vec<_>>().join(", "))
     }
 }
@@ -254,11 +256,6 @@ pub(crate) fn has_or_star(list: &[String], wanted: &str) -> bool {
 
 fn has_all(list: &[String], wanted: &[String]) -> bool {
     wanted.iter().all(|item| has(list, item))
-}
-
-/// `["a" "b"]`, as Go prints a list of texts.
-pub fn quoted(list: &[String]) -> String {
-    format!("[{}]", list.iter().map(|item| go::quote(item)).collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use api::yaml;
 use kinds::schema::Schema;
 use kinds::{Cause, decode, tables, validate};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::authz::Attributes;
 
@@ -216,7 +216,7 @@ impl Policy {
             .collect();
         let warning = (!strict.is_empty()).then(|| format!("strict decoding error: {}", strict.join(", ")));
         let file: File =
-            serde_json::from_value(without_nulls(decoded.object)).map_err(|why| failed(why.to_string()))?;
+            serde_json::from_value(api::codec::without_nulls(decoded.object)).map_err(|why| failed(why.to_string()))?;
         let errors: Vec<String> = file.errors().iter().map(Cause::to_string).collect();
         if !errors.is_empty() {
             return Err(crate::authz::aggregate(&errors));
@@ -249,19 +249,6 @@ impl Policy {
         let found = self.rules.iter().find(|rule| rule.file.matches(attributes, known));
         found.map_or(self.omitted, |rule| rule.decision)
     }
-}
-
-/// Go takes null for a list or a word as none.
-fn without_nulls(mut value: Value) -> Value {
-    match &mut value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(|value| *value = without_nulls(value.take()));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_nulls(item.take())),
-        _ => {}
-    }
-    value
 }
 
 /// The file must say of which version it is; that it is a policy goes without saying.

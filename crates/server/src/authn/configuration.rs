@@ -399,7 +399,7 @@ impl Configuration {
         if !unknown.is_empty() {
             return Err(format!("strict decoding error: {}", unknown.join(", ")));
         }
-        serde_json::from_value(without_nulls(value)).map_err(|why| why.to_string())
+        serde_json::from_value(api::codec::without_nulls(value)).map_err(|why| why.to_string())
     }
 
     /// Checks all of it and compiles its expressions. `own_issuers` are the issuers of service account tokens, `algorithms`
@@ -757,13 +757,7 @@ fn check_fields(
             continue;
         };
         let wrong = |value: &Value, wanted: &str| {
-            let found = match value {
-                Value::Bool(_) => "bool",
-                Value::Number(_) => "number",
-                Value::String(_) => "string",
-                Value::Array(_) => "array",
-                _ => "object",
-            };
+            let found = go::json_type(value);
             format!("json: cannot unmarshal {found} into Go struct field {}.{go_at} of type {wanted}", fields.go)
         };
         match (shape, value) {
@@ -790,18 +784,6 @@ fn check_fields(
         }
     }
     Ok(())
-}
-
-/// A field that is null is as good as absent.
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let set = map.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(set.map(|(key, value)| (key, without_nulls(value))).collect())
-        }
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,16 @@ pub enum About {
     User,
 }
 
+impl About {
+    /// The variable that holds it.
+    fn name(self) -> &'static str {
+        match self {
+            About::Claims => "claims",
+            About::User => "user",
+        }
+    }
+}
+
 /// A compiled expression.
 pub struct Expression {
     pub text: String,
@@ -104,10 +114,7 @@ impl Expression {
 
     /// Whether it reads a field of its subject.
     pub fn reads(&self, field: &str) -> bool {
-        let root = match self.about {
-            About::Claims => "claims",
-            About::User => "user",
-        };
+        let root = self.about.name();
         let mut found = false;
         walk(&self.tree, &mut |expr| match expr {
             Expr::Select(select) => found |= select.field == field && is_name(&select.operand, root),
@@ -131,11 +138,7 @@ impl Expression {
             return Err(failed("operation cancelled: actual cost limit exceeded"));
         }
         let mut context = Context::with_env(ENV.clone());
-        let name = match self.about {
-            About::Claims => "claims",
-            About::User => "user",
-        };
-        context.add_variable_from_value(name, subject.value.clone());
+        context.add_variable_from_value(self.about.name(), subject.value.clone());
         context.resolve(&self.tree).map_err(|error| {
             failed(&match error {
                 ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
@@ -328,11 +331,7 @@ impl Checker<'_> {
     }
 
     fn knows(&self, name: &str) -> bool {
-        let subject = match self.about {
-            About::Claims => "claims",
-            About::User => "user",
-        };
-        name == subject || TYPES.contains(&name) || self.locals.iter().any(|local| local == name)
+        name == self.about.name() || TYPES.contains(&name) || self.locals.iter().any(|local| local == name)
     }
 
     /// An error as Kubernetes shows it: where it is, the line, and a mark under it.

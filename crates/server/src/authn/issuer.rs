@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::expression::{Expression, Subject, texts};
-use super::jwt::{Algorithm, Compact, WebKey};
+use super::jwt::{self, Algorithm, Compact, WebKey};
 use super::remembered::{Remembered, hash};
 use super::{CREDENTIAL_ID, User, configuration, fetch};
 
@@ -138,7 +138,7 @@ impl Issuer {
         let algorithm = Algorithm::named(&compact.algorithm).filter(|_| taken.contains(&compact.algorithm));
         let algorithm = algorithm.ok_or_else(|| {
             let got = go::quote(&compact.algorithm);
-            format!("oidc: id token signed with unsupported algorithm, expected {} got {got}", quoted(taken))
+            format!("oidc: id token signed with unsupported algorithm, expected {} got {got}", go::quote_list(taken))
         })?;
         let failed = "failed to verify signature: failed to verify id token signature";
         if compact.is_critical {
@@ -156,31 +156,21 @@ impl Issuer {
     }
 
     fn check_audience(&self, claims: &Value) -> Result<(), String> {
-        let given: Vec<String> = match &claims["aud"] {
-            Value::Null => Vec::new(),
-            Value::String(one) => vec![one.clone()],
-            Value::Array(many) if many.iter().all(Value::is_string) => {
-                many.iter().filter_map(Value::as_str).map(str::to_string).collect()
-            }
-            _ => return Err("oidc: failed to unmarshal claims: the audience is no text and no list of texts".into()),
-        };
+        let given = jwt::audiences(claims)
+            .ok_or("oidc: failed to unmarshal claims: the audience is no text and no list of texts")?;
         let wanted = &self.trusted.issuer.audiences;
         if wanted.iter().any(|audience| given.contains(audience)) {
             return Ok(());
         }
         match wanted.as_slice() {
-            [one] => Err(format!("oidc: expected audience {} got {}", go::quote(one), quoted(&given))),
+            [one] => Err(format!("oidc: expected audience {} got {}", go::quote(one), go::quote_list(&given))),
             many => {
                 let mut sorted = many.to_vec();
                 sorted.sort();
-                Err(format!("oidc: expected audience in {} got {}", quoted(&sorted), quoted(&given)))
+                Err(format!("oidc: expected audience in {} got {}", go::quote_list(&sorted), go::quote_list(&given)))
             }
         }
     }
-}
-
-fn quoted(texts: &[String]) -> String {
-    format!("[{}]", texts.iter().map(|text| go::quote(text)).collect::<Vec<_>>().join(" "))
 }
 
 /// When a token ends and begins. One without an end has ended.
@@ -341,7 +331,7 @@ fn check_email(claims: &Value) -> Result<(), String> {
         None | Some(Value::Bool(true)) => Ok(()),
         Some(Value::Bool(false) | Value::Null) => Err("oidc: email not verified".into()),
         Some(other) => {
-            let found = type_name(other);
+            let found = go::json_type(other);
             Err(format!(
                 "oidc: parse 'email_verified' claim: json: cannot unmarshal {found} into Go value of type bool"
             ))
@@ -369,18 +359,7 @@ fn text(claims: &Value, claim: &str) -> Result<String, String> {
         None => Err("claim not present".into()),
         Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!("json: cannot unmarshal {} into Go value of type string", type_name(other))),
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        Some(other) => Err(format!("json: cannot unmarshal {} into Go value of type string", go::json_type(other))),
     }
 }
 

@@ -93,11 +93,10 @@ impl ServiceAccounts {
         let given = if claims.audiences.is_empty() { &self.audiences } else { &claims.audiences };
         let common = intersect(given, audiences);
         if common.is_empty() {
-            let list = |audiences: &[String]| audiences.iter().map(|a| go::quote(a)).collect::<Vec<_>>().join(" ");
             return Err(format!(
-                "token audiences [{}] is invalid for the target audiences [{}]",
-                list(given),
-                list(audiences)
+                "token audiences {} is invalid for the target audiences {}",
+                go::quote_list(given),
+                go::quote_list(audiences)
             ));
         }
         claims.check_times(now)?;
@@ -202,18 +201,10 @@ impl Claims {
             let object = own.get(key)?.as_object()?;
             Some(Reference { name: text(object.get("name")), uid: text(object.get("uid")) })
         };
-        let audiences = match claims.get("aud") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(one)) => vec![one.clone()],
-            Some(Value::Array(many)) => {
-                many.iter().map(|one| one.as_str().map(str::to_string)).collect::<Option<Vec<_>>>()?
-            }
-            Some(_) => return None,
-        };
         Some(Claims {
             issuer: text(claims.get("iss")),
             subject: text(claims.get("sub")),
-            audiences,
+            audiences: jwt::audiences(claims)?,
             issued_at: seconds(claims.get("iat"))?,
             not_before: seconds(claims.get("nbf"))?,
             expires_at: seconds(claims.get("exp"))?,

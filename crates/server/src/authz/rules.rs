@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use api::status::GroupResource;
 use api::{Status, go, meta};
-use rights::rule::{compact, quoted, uncovered};
+use rights::rule::{compact, uncovered};
 use rights::{RoleRef, Rule};
 use serde_json::Value;
 
@@ -106,7 +106,7 @@ fn confirm(rbac: &Rbac, write: Write<'_>, rules: &[Rule]) -> Result<(), String> 
     let mut text = format!(
         "user {} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
         go::quote(&write.user.name),
-        quoted(&write.user.groups),
+        go::quote_list(&write.user.groups),
         lines.join("\n")
     );
     if !errors.is_empty() {

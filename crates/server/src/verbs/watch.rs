@@ -67,7 +67,10 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         Some(wait) if !wait.is_zero() => wait.min(BOOKMARK_EVERY),
         _ => BOOKMARK_EVERY,
     };
-    let bookmark_at = options.allow_watch_bookmarks.then(|| Instant::now() + first);
+    let alarm = match options.allow_watch_bookmarks {
+        true => ends.min(Instant::now() + first),
+        false => ends,
+    };
     let shares = matches!(cx.accept, Accept { media: Media::Json, transform: None, .. })
         && !at.kind.is_custom()
         && at.kind.kept().is_none()
@@ -85,8 +88,7 @@ pub fn watch(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         ends_initial: wants_state && options.allow_watch_bookmarks,
         cursor,
         ends,
-        bookmark_at,
-        alarm: Box::pin(sleep_until(bookmark_at.map_or(ends, |at| at.min(ends)))),
+        alarm: Box::pin(sleep_until(alarm)),
         columns_sent: false,
         over: false,
         sent: cx.state.metrics.watched(at.kind),
@@ -125,9 +127,8 @@ struct Watcher {
     /// Everything up to here was sent.
     cursor: Revision,
     ends: Instant,
-    /// When the next bookmark is due, where the client wants any.
-    bookmark_at: Option<Instant>,
-    /// The nearer of the two. Made once: to begin to wait costs more than to tell of a change.
+    /// Rings for the next bookmark, where the client wants any, and at the end. Made once: to begin to wait costs more than
+    /// to tell of a change.
     alarm: Pin<Box<Sleep>>,
     /// A watch of Tables sends the columns with the first one only.
     columns_sent: bool,
@@ -176,7 +177,7 @@ impl Watcher {
                 biased;
                 changed = self.changed.changed() => changed.ok()?,
                 () = &mut self.alarm => {
-                    if let Some(mark) = self.alarm_rang()? {
+                    if let Some(mark) = self.due_bookmark() {
                         return Some(mark);
                     }
                 }
@@ -204,24 +205,22 @@ impl Watcher {
         Some(bytes)
     }
 
-    /// The bookmark that is due, where one is; none, too, when the watch is over.
-    fn alarm_rang(&mut self) -> Option<Option<Bytes>> {
+    /// The bookmark for which the alarm rang; none where it rang for the end, or something happened that is not sent yet.
+    fn due_bookmark(&mut self) -> Option<Bytes> {
         let now = Instant::now();
         if self.ends <= now {
             return None;
         }
-        let next = now + BOOKMARK_EVERY;
-        self.bookmark_at = self.bookmark_at.map(|_| next);
-        self.alarm.as_mut().reset(next.min(self.ends));
+        self.alarm.as_mut().reset(self.ends.min(now + BOOKMARK_EVERY));
         // Nothing of this collection happened up to the store's revision that was not sent.
         let revision = self.state.objects.revision();
-        if self.collection.changes_after(self.cursor, 1).is_ok_and(|changes| changes.is_empty()) {
-            self.cursor = self.cursor.max(revision);
-            let mut out = Vec::new();
-            self.bookmark(&mut out, None);
-            return Some(Some(out.into()));
+        if !self.collection.changes_after(self.cursor, 1).is_ok_and(|changes| changes.is_empty()) {
+            return None;
         }
-        Some(None)
+        self.cursor = self.cursor.max(revision);
+        let mut out = Vec::new();
+        self.bookmark(&mut out, None);
+        Some(out.into())
     }
 
     /// The state as it is, once it is as new as the client asked.
