@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kemudi_client::config::{Credentials, SERVICE_ACCOUNT_DIR, SERVICE_ACCOUNT_DIR_VARIABLE};
+use kemudi_client::config::{SERVICE_ACCOUNT_DIR, SERVICE_ACCOUNT_DIR_VARIABLE};
 use kemudi_client::token::Claims;
 use kemudi_client::{Client, Config};
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::token::token_of;
 use super::{Failure, Global, Outcome, auth, output, print, whoami};
 
 /// Longest wait for each step that asks the network.
@@ -291,18 +292,6 @@ fn projected(dir: &Path, name: &str) -> Found {
     }
 }
 
-/// The token in use, where there is one.
-fn token_of(config: &Config) -> Result<Option<String>, String> {
-    match &config.credentials {
-        Credentials::None => Ok(None),
-        Credentials::Token(token) => Ok(Some(token.clone())),
-        Credentials::TokenFile(path) => match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text.trim().to_string())),
-            Err(error) => Err(format!("{}: {error}", path.display())),
-        },
-    }
-}
-
 /// What is likely where the server refuses a token that says this of itself.
 fn refused(claims: Option<&Claims>) -> (String, String) {
     let Some(claims) = claims else {
@@ -340,7 +329,7 @@ fn credentials(config: &Config) -> Found {
                 "give a token (--token), a kubeconfig with a user, or run in a pod".into(),
             );
         }
-        Err(why) => return Bad(why, "see the steps above".to_string()),
+        Err(why) => return Bad(why.message.replacen("error: ", "", 1), "see the steps above".to_string()),
     };
     match Claims::decode(&token) {
         None => Good("a token that is no JWT".to_string()),

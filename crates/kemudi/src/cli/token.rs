@@ -1,6 +1,7 @@
 //! `kemudi token`: the token in use, for curl and the like; or a fresh one of a service account.
 
 use clap::Args;
+use kemudi_client::Config;
 use kemudi_client::config::Credentials;
 use kemudi_client::token::payload;
 
@@ -40,12 +41,19 @@ impl Token {
 
 fn in_use(global: &Global) -> Outcome<String> {
     let config = global.config()?;
+    token_of(&config)?.ok_or_else(|| {
+        Failure::new(format!("{} has no token", config.source))
+            .hint("ask for one of a service account: kemudi token NAME")
+    })
+}
+
+/// The token that a configuration sends, where it has one.
+pub fn token_of(config: &Config) -> Outcome<Option<String>> {
     match &config.credentials {
-        Credentials::Token(token) => Ok(token.clone()),
+        Credentials::None => Ok(None),
+        Credentials::Token(token) => Ok(Some(token.clone())),
         Credentials::TokenFile(path) => std::fs::read_to_string(path)
-            .map(|text| text.trim().to_string())
+            .map(|text| Some(text.trim().to_string()))
             .map_err(|error| Failure::new(format!("cannot read the token at {}: {error}", path.display()))),
-        Credentials::None => Err(Failure::new(format!("{} has no token", config.source))
-            .hint("ask for one of a service account: kemudi token NAME")),
     }
 }

@@ -2,13 +2,13 @@
 //! goes to the server and nowhere else.
 
 use api::meta;
-use kemudi_client::config::Credentials;
+use kemudi_client::Client;
 use kemudi_client::token::payload;
-use kemudi_client::{Client, Config};
 use rights::token::Refused;
 use rights::{Asked, Cause, Explanation, Finding};
 use serde_json::{Value, json};
 
+use super::super::token::token_of;
 use super::super::{Global, Outcome, whoami};
 use super::collect::post;
 
@@ -73,14 +73,6 @@ fn accepted(user: &str, source: &str) -> Finding {
         message,
         "name the token that was refused: kemudi why Unauthorized --token TOKEN",
     )
-}
-
-fn token_of(config: &Config) -> Outcome<Option<String>> {
-    Ok(match &config.credentials {
-        Credentials::None => None,
-        Credentials::Token(token) => Some(token.clone()),
-        Credentials::TokenFile(path) => Some(std::fs::read_to_string(path)?.trim().to_string()),
-    })
 }
 
 /// A client with credentials that are not the token in question.
