@@ -11,6 +11,7 @@ mod dns;
 mod env;
 mod events;
 mod files;
+mod images;
 mod logs;
 mod pod;
 mod probe;

@@ -7,6 +7,7 @@ mod create;
 mod delete;
 mod doctor;
 mod get;
+mod image;
 mod keys;
 mod logs;
 mod raw;
@@ -68,6 +69,8 @@ enum Command {
     Create(create::Create),
     /// Delete objects
     Delete(delete::Delete),
+    /// The images that pods of this machine can have
+    Image(image::Image),
     /// Show what a container wrote
     Logs(logs::Logs),
     /// Send a request to any path
@@ -164,6 +167,7 @@ impl Command {
             Command::Apply(apply) => apply.run(global).await,
             Command::Create(create) => create.run(global).await,
             Command::Delete(delete) => delete.run(global).await,
+            Command::Image(image) => image.run(global).await,
             Command::Logs(logs) => logs.run(global).await,
             Command::Raw(raw) => raw.run(global).await,
             Command::Auth(auth) => auth.run(global).await,

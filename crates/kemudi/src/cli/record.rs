@@ -56,6 +56,7 @@ impl Record {
             namespace: namespace.clone(),
             rights: Rights::all(),
             service_account: None,
+            image: None,
             command: self.command.clone(),
         };
         let (outcome, name) = program.run_named(&place).await;

@@ -36,6 +36,7 @@ Examples:
   kemudi run --allow 'get,list pods' --allow 'create,delete configmaps' -- ./app
   kemudi run -A --allow 'list pods' -- curl ...        rights in every namespace
   kemudi run --role role.yaml -n team -- ./app         rights of a Role or ClusterRole in a file
+  kemudi run --image alpine -- sh                      from an image instead of this machine's own files
   kemudi run -s admin.kubeconfig -- ./app              a pod of a server that runs already")]
 pub struct Run {
     /// What it may do: verbs, then resources, then names if only some: 'get,list pods', 'get secrets one,two'
@@ -50,8 +51,11 @@ pub struct Run {
     /// Service account to use instead of one made for this run
     #[arg(long, value_name = "NAME")]
     pub service_account: Option<String>,
+    /// Image to run it from instead of this machine's own files; pulled where it is not there
+    #[arg(long, value_name = "NAME")]
+    pub image: Option<String>,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "image", value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
@@ -59,8 +63,19 @@ impl Run {
     pub async fn run(self, global: &Global) -> Outcome {
         let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
         let rights = Rights::read(&self.allow, &self.role, self.all_namespaces).map_err(Failure::new)?;
-        let program =
-            Program { namespace, rights, service_account: self.service_account.clone(), command: self.command.clone() };
+        if let Some(image) = &self.image {
+            let store = super::image::own_store()?;
+            if store.find(image)?.is_none() {
+                super::image::pull(&store, image).await?;
+            }
+        }
+        let program = Program {
+            namespace,
+            rights,
+            service_account: self.service_account.clone(),
+            image: self.image.clone(),
+            command: self.command.clone(),
+        };
         let place = Place::find(global).await?;
         let outcome = program.run(&place).await;
         place.leave().await;
@@ -105,7 +120,7 @@ impl Place {
         // Tokens are wanted at once: elliptic keys are made in a moment, RSA keys are not.
         options.pki.token_algorithm = server::authn::jwt::Algorithm::Es256;
         let node_name = host_name();
-        let node = NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden(None) };
+        let node = node_options(&node_name, state.path())?;
         let mut cluster = Cluster::with(options).await.map_err(Failure::new)?;
         cluster.start_node(node).await.map_err(Failure::new)?;
         Ok(Place { cluster: Some(cluster), remote: None, node_name, _state: state })
@@ -124,9 +139,8 @@ impl Place {
         let address = address.ok_or_else(|| Failure::new(format!("cannot resolve the server {authority}")))?;
         let client = Client::new(config).map_err(|why| Failure::while_doing("", why))?;
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
-        let options =
-            NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden(None) };
-        let node = local_node::remote(client.clone(), address, options).map_err(Failure::new)?;
+        let node = local_node::remote(client.clone(), address, node_options(&node_name, state.path())?)
+            .map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }
 
@@ -168,7 +182,14 @@ impl Place {
         {
             tracing::debug!(%why, "the cluster did not stop cleanly");
         }
+        // What containers of images have written may be more than a temporary folder can take away.
+        let _ = images::remove_tree(self._state.path());
     }
+}
+
+fn node_options(name: &str, state: &Path) -> Result<NodeOptions, Failure> {
+    let images = super::image::own_store()?;
+    Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(None) })
 }
 
 /// A command to run in a pod, and as whom.
@@ -176,6 +197,9 @@ pub struct Program {
     pub namespace: String,
     pub rights: Rights,
     pub service_account: Option<String>,
+    /// Instead of this machine's own files.
+    pub image: Option<String>,
+    /// Empty for the image's own.
     pub command: Vec<String>,
 }
 
@@ -187,7 +211,11 @@ impl Program {
 
     /// The same; tells also the name of the pod, which is that of its account too.
     pub async fn run_named(&self, place: &Place) -> (Result<Exit, Failure>, String) {
-        let name = format!("{}-{}", word_of(&self.command[0]), rights::random_letters());
+        let name = format!(
+            "{}-{}",
+            word_of(self.command.first().or(self.image.as_ref()).map_or("", String::as_str)),
+            rights::random_letters()
+        );
         (self.run_as(place, &name).await, name)
     }
 
@@ -252,11 +280,17 @@ impl Program {
     }
 
     async fn attach(&self, place: &Place, client: &Client, name: &str, account: &str) -> Result<Exit, Failure> {
-        let attachment = attachment()?;
+        let mut attachment = attachment()?;
+        if self.image.is_some() {
+            // What is in the image has nothing to do with this machine's files.
+            attachment.env.retain(|(name, _)| name == "TERM");
+            attachment.mounts.clear();
+        }
         let terminal = attachment.terminal;
         let mut ended = place.agent().attach(&self.namespace, name, attachment);
-        let (command, args) = self.command.split_at(1);
+        let (command, args) = self.command.split_at(self.command.len().min(1));
         let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let cwd = if self.image.is_some() { String::new() } else { cwd.to_string_lossy().into_owned() };
         let pod = json!({
             "metadata": {"name": name, "labels": labels()},
             "spec": {
@@ -265,10 +299,11 @@ impl Program {
                 "restartPolicy": "Never",
                 "containers": [{
                     "name": "main",
-                    "image": "host",
+                    "image": self.image.as_deref().unwrap_or("host"),
+                    "imagePullPolicy": "IfNotPresent",
                     "command": command,
                     "args": args,
-                    "workingDir": cwd.to_string_lossy(),
+                    "workingDir": cwd,
                 }],
             },
         });

@@ -123,6 +123,7 @@ impl Up {
             let node = NodeOptions {
                 name: super::run::host_name(),
                 state_dir: data.join("node"),
+                images: super::image::store_in(&data)?,
                 hidden: super::run::hidden(Some(&data)),
             };
             cluster

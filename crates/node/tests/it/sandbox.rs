@@ -2,7 +2,7 @@
 
 use node::sandbox::{
     ContainerSpec, Error, Exit, Listen, MemoryVolume, Mount, Network, Pod, PodSpec, Process, ProcessNamespace,
-    ProcessSpec, Protocol, Sandbox, Source, Stdio, User,
+    ProcessSpec, Protocol, Root, Sandbox, Source, Stdio, User,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -88,6 +88,7 @@ impl Bed {
 
 fn shell(script: &str) -> ContainerSpec {
     ContainerSpec {
+        root: Root::Host,
         process: process(&["/bin/sh", "-c", script]),
         mounts: Vec::new(),
         hidden: Vec::new(),

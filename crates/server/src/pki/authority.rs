@@ -99,9 +99,8 @@ impl Authority {
             return Err("certificate and key do not belong together".into());
         };
         let mut cross = certificates(cross)?;
-        if !cross.first().is_some_and(has_key) {
-            cross.clear();
-        }
+        // In the middle of a rotation the next one is there already, before it.
+        cross.drain(..cross.iter().position(has_key).unwrap_or(cross.len()));
         let der = all.remove(own);
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| e.to_string())?;
         if parsed.validity().not_after.timestamp() <= now {

@@ -595,6 +595,10 @@ mod tests {
     fn a_rotation_that_is_cut_short_is_no_harm() {
         let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         drop(Pki::open(before.path(), &quick()).unwrap());
+        let very_first = read(&before.path().join("ca.crt")).unwrap();
+        // Not the first rotation: what leads to the very first authority is to be kept, too.
+        life::rotate_authority(before.path()).unwrap();
+        drop(Pki::open(before.path(), &quick()).unwrap());
         let names = ["ca-cross.crt", "ca.crt", "ca.key", "sa.pub", "sa.key"];
         for name in fs::read_dir(before.path()).unwrap().map(|entry| entry.unwrap().file_name()) {
             fs::copy(before.path().join(&name), after.path().join(&name)).unwrap();
@@ -605,6 +609,7 @@ mod tests {
             fs::copy(after.path().join(name), before.path().join(name)).unwrap();
             let pki = Pki::open(before.path(), &quick()).unwrap();
             assert_eq!(shake(&pki, "localhost", None), Ok(Vec::new()), "after {name}");
+            assert_eq!(shake_trusting(&pki, &very_first, "localhost", None), Ok(Vec::new()), "after {name}");
             let token = pki.keys.load().signing.get().unwrap().sign(&json!({})).unwrap();
             let parsed = jwt::Parsed::parse(&token).unwrap();
             assert_eq!(pki.keys.load().candidates(&parsed.key_id).len(), 1, "after {name}");
