@@ -119,20 +119,21 @@ impl Up {
         let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
         tracing::debug!(us = began.elapsed().as_micros(), "cluster");
         cluster.listen(listener);
+        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
+        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
+        // Before the node is there: a file that comes later could not be hidden from pods.
+        write_private(&kubeconfig, &text)?;
         if self.node == "sandbox" {
             let node = NodeOptions {
                 name: super::run::host_name(),
                 state_dir: data.join("node"),
-                hidden: super::run::hidden(Some(&data)),
+                hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
             };
             cluster
                 .start_node(node)
                 .await
                 .map_err(|why| Failure::new(why).hint("to serve without running pods: kemudi up --node none"))?;
         }
-        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
-        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
-        write_private(&kubeconfig, &text)?;
         let line = format!(
             "kemudi is up at {} (kubeconfig {}) after {} ms\n",
             cluster.url(),
@@ -154,6 +155,21 @@ impl Up {
             _ = interrupt.recv() => {}
         }
         cluster.stop().await.map_err(Failure::new)
+    }
+
+    /// Where this server's keys and values are. Pods are this machine's programs, and must not find them.
+    fn keys(&self, data: &Path, kubeconfig: &Path) -> Vec<PathBuf> {
+        let store = self.store.as_ref().and_then(|store| store.strip_prefix("disk://")).map(PathBuf::from);
+        let files = [
+            Some(data.to_path_buf()),
+            Some(kubeconfig.to_path_buf()),
+            store,
+            self.token_auth_file.clone(),
+            self.tls_private_key_file.clone(),
+            self.service_account_signing_key_file.clone(),
+            self.authn.authentication_token_webhook_config_file.clone(),
+        ];
+        files.into_iter().flatten().collect()
     }
 
     fn options(&self, data: &Path, address: SocketAddr) -> Result<Options, Failure> {
