@@ -16,7 +16,7 @@ pub use asked::Asked;
 pub use binding::{Binding, GROUP, Role, RoleRef, Subject, account_of, user_of};
 pub use difference::{Difference, Right};
 pub use explain::{Cause, Explanation, Finding, Known, Part, Served, Unseen, Verdict, explain};
-pub use least::{Usage, binding_of, exact_roles, least_roles};
+pub use least::{Recorded, Usage, binding_of, exact_roles, least_roles};
 pub use refusal::Refusal;
 pub use rule::{Rule, VERBS, Wanted, uncovered};
 pub use words::distance;
