@@ -163,7 +163,7 @@ async fn steps(
         return Ok((Answer::Raw(respond::internal_text(&ask.path, "failed to store audit event")), lenient));
     }
     passed.user = Some(user.clone());
-    let user = impersonate::impersonate(&state.authorizer, user, ask, headers, trail)?;
+    let user = impersonate::impersonate(&state.authorizer, &state.usage, user, ask, headers, trail)?;
     passed.user = Some(user.clone());
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");

@@ -72,6 +72,12 @@ impl Recorder {
         Some(ended.seen)
     }
 
+    /// Whether somebody records this user.
+    pub fn records(&self, user: &str) -> bool {
+        let recorded = || self.current(Instant::now()).iter().any(|recording| recording.user == user);
+        self.on.load(Ordering::Relaxed) && recorded()
+    }
+
     /// Called for every request that was decided.
     pub fn note(&self, attributes: &Attributes, allowed: bool) {
         if self.on.load(Ordering::Relaxed) {

@@ -289,6 +289,22 @@ fn an_account_of_a_running_server_is_recorded() {
     let want = "granted and not used:\n  create,delete configmaps in namespace default\n";
     assert_eq!((code, out.as_str()), (1, want));
 
+    // Who acts as somebody uses the rights to do so, and nothing of what is done in that name.
+    let actor = json!([{"apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"]}]);
+    let role = json!({"metadata": {"name": "actor"}, "rules": actor});
+    let mut binding = edit.clone();
+    binding["roleRef"]["name"] = json!("actor");
+    server.json("admin", &format!("POST /apis/rbac.authorization.k8s.io/v1/clusterroles {role}"));
+    server.json("admin", &format!("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings {binding}"));
+    let recorder = Recorder::start(&server, &["--account", "default:robot"]);
+    let mut acting = testkit::server::request(&robot, "GET /api/v1/nodes");
+    let whom = [("impersonate-user", "bob"), ("impersonate-group", "system:masters")];
+    acting.headers.extend(whom.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let answer = server.endpoint.connect(RUN_LIMIT).expect("it listens").exchange(&acting).expect("an answer");
+    assert_eq!(answer.head.status, 200);
+    let (_, role, told) = recorder.end(Signal::TERM);
+    assert_eq!(rules(&role), ["- impersonate groups system:masters", "- impersonate users bob"], "{role}\n{told}");
+
     let recording = |arguments: &[&str]| {
         let mut command = Command::new(kemudi());
         command.arg("record").arg("--server").arg(&server.kubeconfig).args(arguments);
