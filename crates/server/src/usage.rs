@@ -85,6 +85,13 @@ impl Recorder {
         }
     }
 
+    /// Rights of a user that a request took beside those for itself.
+    pub fn add(&self, user: &str, used: Vec<Usage>) {
+        for recording in self.current(Instant::now()).iter_mut().filter(|recording| recording.user == user) {
+            used.iter().for_each(|usage| recording.add(usage.clone(), None));
+        }
+    }
+
     fn note_at(&self, attributes: &Attributes, allowed: bool, now: Instant) {
         let user = &attributes.user.name;
         for recording in self.current(now).iter_mut().filter(|recording| recording.user == *user) {
@@ -103,7 +110,12 @@ impl Recorder {
 
 impl Recording {
     fn note(&mut self, attributes: &Attributes, allowed: bool) {
-        let usage = usage(attributes, allowed);
+        let own = attributes.user.extra.get(POD_NAME).and_then(|names| names.first());
+        self.add(usage(attributes, allowed), own.map(String::as_str));
+    }
+
+    /// `own` is the name of the pod that asks.
+    fn add(&mut self, usage: Usage, own: Option<&str>) {
         if self.seen.usages.contains(&usage) {
             return;
         }
@@ -114,8 +126,7 @@ impl Recording {
             return;
         }
         self.text_bytes += bytes;
-        let own = attributes.user.extra.get(POD_NAME).and_then(|names| names.first());
-        if own.is_some_and(|own| !own.is_empty() && *own == usage.name) {
+        if own.is_some_and(|own| !own.is_empty() && own == usage.name) {
             self.seen.own.insert(usage.name.clone());
         }
         self.seen.usages.insert(usage);

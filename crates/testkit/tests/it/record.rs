@@ -96,6 +96,14 @@ fn what_shell_programs_need() {
         ),
         2,
     );
+    // Who hands out rights must hold them.
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]}]);
+    let role = json!({"metadata": {"name": "made"}, "rules": rules});
+    check_shell(&format!("ask POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/roles '{role}'"), 3);
+    // To apply what is not there is to create it, too.
+    let apply = "form=application/apply-patch+yaml; ask PATCH \"$here/configmaps/made?fieldManager=me\"";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "made"}});
+    check_shell(&format!("{apply} '{map}'"), 2);
     // Outside of namespaces, and outside of resources.
     check_shell("ask GET /api/v1/namespaces; ask GET /metrics", 2);
     check_shell(
