@@ -30,6 +30,8 @@ struct Environment {
     folder: tempfile::TempDir,
     variables: Vec<(String, String)>,
     as_user: Option<u32>,
+    /// The name server that it has instead of this machine's; only root can give it one.
+    resolver: Option<&'static str>,
 }
 
 impl Environment {
@@ -53,7 +55,7 @@ impl Environment {
             ("HOME", folder.path().display().to_string()),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
-        Environment { folder, variables, as_user: None }
+        Environment { folder, variables, as_user: None, resolver: None }
     }
 
     fn set(mut self, name: &str, value: impl ToString) -> Environment {
@@ -82,7 +84,17 @@ impl Environment {
     }
 
     fn doctor(&self, flags: &[&str]) -> Finished {
-        let mut doctor = Command::new(kemudi());
+        let mut doctor = match self.resolver {
+            None => Command::new(kemudi()),
+            Some(address) => {
+                let file = self.folder.path().join("resolv.conf");
+                std::fs::write(&file, format!("nameserver {address}\n")).expect("a folder of our own");
+                let mut alone = Command::new("unshare");
+                alone.args(["--mount", "sh", "-c", "mount --bind $0 /etc/resolv.conf && exec \"$@\""]);
+                alone.arg(file).arg(kemudi());
+                alone
+            }
+        };
         doctor.arg("doctor").args(flags).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         doctor.current_dir(self.folder.path());
         if let Some(user) = self.as_user {
@@ -247,6 +259,13 @@ fn who_is_silent_is_named() {
     fake(Speaks { of: |_| None, ..Speaks::SOUND }).check(1, "FAIL  server .. no answer to /version");
     let only_version = |path: &str| (path == "/version").then_some("{\"gitVersion\":\"v1.37.2\"}");
     fake(Speaks { of: only_version, ..Speaks::SOUND }).check(1, "FAIL  identity .. no answer to who we are");
+    if rustix::process::geteuid().is_root() {
+        const SILENT: &str = "127.0.0.77";
+        let _silent = std::net::UdpSocket::bind((SILENT, 53)).expect("an address of this test alone");
+        let mut asking = to(443).set("KUBERNETES_SERVICE_HOST", "api.example.com");
+        asking.resolver = Some(SILENT);
+        asking.check(1, "FAIL  name .. no answer of the resolver in the 800ms");
+    }
     // Who has more time is given more.
     let began = Instant::now();
     let patient = to(unheard).doctor(&["--timeout", "1500ms"]).exits(1);
