@@ -66,15 +66,14 @@ pub fn impersonate(
 fn note(authorizer: &Authorizer, usage: &Recorder, wanted: &User, request: &Attributes<'_>, worked: Option<Mode>) {
     let way = worked.into_iter().chain(MODES).find(|mode| mode.is_for(wanted, request.user));
     if let Some(mode) = way {
-        let hear = |attributes: &Attributes<'_>, allowed: bool| usage.note(attributes, allowed);
-        let _ = mode.check_rights(&Judge { authorizer, hear: Some(&hear) }, wanted, request);
+        let _ = mode.check_rights(&Judge { authorizer, hear: Some(usage) }, wanted, request);
     }
 }
 
 /// Puts each right to the authorizer. Who hears them hears all of them, as if all were there.
 struct Judge<'a> {
     authorizer: &'a Authorizer,
-    hear: Option<&'a dyn Fn(&Attributes<'_>, bool)>,
+    hear: Option<&'a Recorder>,
 }
 
 impl Judge<'_> {
@@ -83,7 +82,7 @@ impl Judge<'_> {
         match self.hear {
             None => judged,
             Some(hear) => {
-                hear(attributes, judged.is_ok());
+                hear.note(attributes, judged.is_ok());
                 Ok(())
             }
         }
