@@ -4,6 +4,7 @@
 use std::io::IsTerminal;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -419,7 +420,7 @@ pub fn hidden(more: Vec<PathBuf>) -> Vec<PathBuf> {
     let state = set("XDG_STATE_HOME").map(PathBuf::from).or_else(|| home.clone().map(|home| home.join(".local/state")));
     let usual = [home.map(|home| home.join(".kube")), state.map(|state| state.join("kemudi"))];
     let named = set("KUBECONFIG").map(|files| std::env::split_paths(&files).collect::<Vec<_>>()).unwrap_or_default();
-    let all = usual.into_iter().flatten().chain(named).chain(more);
+    let all = usual.into_iter().flatten().chain(named).chain([state_folders()]).chain(more);
     all.filter_map(|path| path.canonicalize().ok()).collect()
 }
 
@@ -448,11 +449,24 @@ pub fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure>
     signal(kind).map_err(|why| Failure::new(format!("signals: {why}")))
 }
 
+/// A folder for what pods need, in one that all such folders of this user are in, so that pods find none of them.
 fn state_folder() -> Result<tempfile::TempDir, Failure> {
+    let parent = state_folders();
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&parent);
+    let is_ours = |found: &std::fs::Metadata| {
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0
+    };
+    // Where somebody else has taken the name, it is not hidden, and still private.
+    let sound = made.is_ok() || std::fs::symlink_metadata(&parent).is_ok_and(|found| is_ours(&found));
+    let parent = if sound { parent } else { std::env::temp_dir() };
     tempfile::Builder::new()
         .prefix("kemudi-")
-        .tempdir()
+        .tempdir_in(parent)
         .map_err(|why| Failure::new(format!("no temporary folder: {why}; set TMPDIR to one that can be written")))
+}
+
+fn state_folders() -> PathBuf {
+    std::env::temp_dir().join(format!("kemudi-of-{}", rustix::process::geteuid().as_raw()))
 }
 
 pub fn host_name() -> String {

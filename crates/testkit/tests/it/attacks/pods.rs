@@ -3,12 +3,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::Server;
-use testkit::command::target;
+use testkit::command::{kemudi, run, spawn, target, wait};
 use testkit::server::request;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -283,4 +283,33 @@ fn nor_on_the_node_of_an_ordinary_user() {
         return;
     }
     check(Some(ORDINARY));
+}
+
+/// The working directory goes into the pod that is run; what of kemudi's is in it, or of the keys to clusters, does not.
+#[test]
+fn a_run_finds_no_other_runs_token_in_its_working_directory() {
+    let folder = tempfile::Builder::new().prefix("kemudi-test-").tempdir_in(target()).expect("a folder");
+    let kube = folder.path().join(".kube");
+    std::fs::create_dir(&kube).expect("a folder of our own");
+    for file in [kube.join("config"), folder.path().join("other")] {
+        std::fs::write(file, "a key").expect("a folder of our own");
+    }
+    let in_pod = |script: &str| {
+        let mut command = Command::new(kemudi());
+        command.args(["run", "--", "sh", "-c", script]).current_dir(folder.path());
+        command.env("TMPDIR", folder.path()).env("HOME", folder.path()).env("KUBECONFIG", folder.path().join("other"));
+        command
+    };
+    let mut first = spawn(in_pod("echo up; read line").stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut line = String::new();
+    BufReader::new(first.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
+    assert_eq!(line, "up\n");
+    let files = || walkdir::WalkDir::new(folder.path()).into_iter().map_while(Result::ok);
+    assert!(files().any(|entry| entry.file_name() == "token"), "it is there on this machine");
+    let seen = run(&mut in_pod("find . -name token -o -name config; grep -r key . ; ls -A"), "", PATIENCE).ok();
+    let seen: Vec<&str> = seen.lines().collect();
+    let state = format!("kemudi-of-{}", rustix::process::geteuid().as_raw());
+    assert_eq!(seen, [".kube", state.as_str(), "other"]);
+    drop(first.stdin.take());
+    assert!(wait(&mut first, PATIENCE).is_some(), "it ends with its input");
 }
