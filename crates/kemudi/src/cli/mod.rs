@@ -7,6 +7,7 @@ mod create;
 mod delete;
 mod doctor;
 mod get;
+mod keys;
 mod logs;
 mod raw;
 mod record;
@@ -54,6 +55,10 @@ enum Command {
     Run(run::Run),
     /// Write the least Role that a command, or an account of a running server, needs
     Record(record::Record),
+    /// The authorities of a cluster: show them, let a new one take over
+    Ca(keys::Ca),
+    /// The keys that sign a cluster's tokens: show them, let a new one take over
+    Keys(keys::Keys),
     /// The tutorial, live: from an empty machine to a program that lists its own pod
     Tour(tour::Tour),
     /// Show objects
@@ -160,6 +165,8 @@ impl Command {
             Command::Up(up) => up.run(global).await,
             Command::Run(run) => run.run(global).await,
             Command::Record(record) => record.run(global).await,
+            Command::Ca(ca) => ca.run(global).await,
+            Command::Keys(keys) => keys.run(global).await,
             Command::Tour(tour) => tour.run(global).await,
             Command::Get(get) => get.run(global).await,
             Command::Apply(apply) => apply.run(global).await,

@@ -120,6 +120,7 @@ impl Up {
         tracing::debug!(us = began.elapsed().as_micros(), "cluster");
         cluster.listen(listener);
         let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
+        let mut certificates = cluster.server().state().pki.subscribe();
         let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
         // Before the node is there: a file that comes later could not be hidden from pods.
         write_private(&kubeconfig, &text)?;
@@ -143,9 +144,12 @@ impl Up {
         // Nobody reading it is no reason to stop.
         let _ = std::io::stdout().write_all(line.as_bytes());
         let _ = std::io::stdout().flush();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Ok(()) = certificates.changed() => renew_kubeconfig(&cluster, &kubeconfig),
+            }
         }
         cluster.drain();
         // Load balancers look at /readyz in their own time. Who asks twice means it.
@@ -240,7 +244,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `$XDG_STATE_HOME/kemudi`, else `~/.local/state/kemudi`.
-fn state_folder() -> Result<PathBuf, Failure> {
+pub(super) fn state_folder() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
     state
@@ -255,6 +259,21 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(path)
         .map_err(|why| Failure::new(format!("cannot make {}: {why}; choose another with --data DIR", path.display())))
+}
+
+/// The administrator's, after keys or authorities have changed.
+fn renew_kubeconfig(cluster: &Cluster, path: &Path) {
+    let written = cluster.admin_kubeconfig().map_err(Failure::new).and_then(|text| rewrite_private(path, &text));
+    if let Err(failure) = written {
+        eprint!("warning: {} is as it was: {failure}", path.display());
+    }
+}
+
+/// Writes a file anew that pods may be running beside: in its place, as another file there would no longer be hidden from them.
+fn rewrite_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let Ok(mut file) = fs::OpenOptions::new().write(true).open(path) else { return write_private(path, text) };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+    written.map_err(|why| Failure::new(format!("cannot write {}: {why}", path.display())))
 }
 
 /// Writes a file that only this user can read, in one step.
