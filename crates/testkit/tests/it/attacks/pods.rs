@@ -285,6 +285,28 @@ fn nor_on_the_node_of_an_ordinary_user() {
     check(Some(ORDINARY));
 }
 
+/// What is hidden from a pod stays so while the server writes it anew.
+#[test]
+fn a_running_pod_does_not_see_the_kubeconfig_that_a_rotation_writes() {
+    let folder = tempfile::Builder::new().prefix("kemudi-test-").tempdir_in(target()).expect("a folder");
+    let server = Server::start_in(folder.path(), &["--store", "memory://"]);
+    let script = "until [ -e $FOLDER/go ]; do sleep 0.1; done; cat $FOLDER/kubeconfig && echo over";
+    let env = json!([{"name": "FOLDER", "value": folder.path()}]);
+    let container = json!([{"name": "c", "image": "host", "command": ["sh", "-c", script], "env": env}]);
+    let spec = json!({"restartPolicy": "Never", "containers": container});
+    create(&server, "pods", &json!({"metadata": {"name": "waiting"}, "spec": spec}));
+    when(&server, "waiting", &["Running"]);
+    let before = std::fs::read(&server.kubeconfig).expect("it was written");
+    let mut rotate = Command::new(kemudi());
+    rotate.args(["ca", "rotate", "--data"]).arg(folder.path().join("data")).arg("--kubeconfig").arg(&server.kubeconfig);
+    run(&mut rotate, "", PATIENCE).ok();
+    assert_ne!(std::fs::read(&server.kubeconfig).expect("it is there"), before, "it was written anew");
+    std::fs::write(folder.path().join("go"), "").expect("a folder of our own");
+    when(&server, "waiting", &["Succeeded"]);
+    let log = server.ask("admin", &format!("GET {CORE}/pods/waiting/log"));
+    assert_eq!(String::from_utf8_lossy(&log.body), "over\n");
+}
+
 /// The working directory goes into the pod that is run; what of kemudi's is in it, or of the keys to clusters, does not.
 #[test]
 fn a_run_finds_no_other_runs_token_in_its_working_directory() {
