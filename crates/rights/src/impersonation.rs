@@ -27,13 +27,42 @@ pub(crate) fn other_half(asked: &Asked, known: &Known) -> Option<Finding> {
     Some(Finding::new(Cause::ImpersonationTakesTwo, message, repair))
 }
 
-/// The right that is looked at after the one for what is done.
-fn whom(asked: &Asked, mode: &str, known: &Known) -> Option<(String, String)> {
-    let resource = match mode {
+/// The right to act as somebody, where what was refused is what is done in that name: by the name of whom. `None` for every other
+/// refusal.
+pub fn to_act_as(refused: &Asked, whom: &str) -> Option<Asked> {
+    let (mode, _) = refused.verb.strip_prefix("impersonate-on:")?.rsplit_once(':')?;
+    if whom.is_empty() {
+        return None;
+    }
+    let (resource, namespace, name) = match (resource_of(mode), crate::account_of(whom)) {
+        ("nodes", _) if mode == "associated-node" => ("nodes", "", "*"),
+        ("nodes", _) => ("nodes", "", whom.strip_prefix("system:node:")?),
+        ("serviceaccounts", Some((namespace, name))) => ("serviceaccounts", namespace, name),
+        (resource, _) => (resource, "", whom),
+    };
+    let asked = Asked {
+        verb: format!("impersonate:{mode}"),
+        group: GROUP.into(),
+        resource: resource.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        ..Asked::default()
+    };
+    Some(asked.by(&refused.user, refused.groups.clone()))
+}
+
+/// What people of a kind are, as a resource.
+fn resource_of(mode: &str) -> &'static str {
+    match mode {
         "associated-node" | "arbitrary-node" => "nodes",
         "serviceaccount" => "serviceaccounts",
         _ => "users",
-    };
+    }
+}
+
+/// The right that is looked at after the one for what is done.
+fn whom(asked: &Asked, mode: &str, known: &Known) -> Option<(String, String)> {
+    let resource = resource_of(mode);
     let verb = format!("impersonate:{mode}");
     let everybody = Asked { verb: verb.clone(), group: GROUP.into(), resource: resource.into(), ..Asked::default() };
     if ways::allowed_by(&everybody.by(&asked.user, asked.groups.clone()), known).is_some() {
@@ -58,4 +87,45 @@ fn whom(asked: &Asked, mode: &str, known: &Known) -> Option<(String, String)> {
          at once, the verb impersonate"
     );
     Some((message, repair))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(verb: &str, whom: &str, want: &str) {
+        let refused = Asked { user: "ann".into(), verb: verb.into(), ..Asked::default() };
+        let got = to_act_as(&refused, whom).map(|asked| format!("{} {}", asked.user, asked.describe()));
+        assert_eq!(got.unwrap_or_default(), want);
+    }
+
+    #[test]
+    fn whom_it_is_done_as_is_a_right_of_its_own() {
+        const GROUP: &str = "in API group authentication.k8s.io";
+        let everywhere = "in the whole cluster";
+        check(
+            "impersonate-on:user-info:list",
+            "bob",
+            &format!("ann impersonate:user-info users {GROUP} \"bob\" {everywhere}"),
+        );
+        check(
+            "impersonate-on:serviceaccount:get",
+            "system:serviceaccount:a:robot",
+            &format!("ann impersonate:serviceaccount serviceaccounts {GROUP} \"robot\" in namespace \"a\""),
+        );
+        check(
+            "impersonate-on:arbitrary-node:get",
+            "system:node:n",
+            &format!("ann impersonate:arbitrary-node nodes {GROUP} \"n\" {everywhere}"),
+        );
+        check(
+            "impersonate-on:associated-node:get",
+            "system:node:n",
+            &format!("ann impersonate:associated-node nodes {GROUP} \"*\" {everywhere}"),
+        );
+        check("impersonate-on:user-info:list", "", "");
+        check("impersonate", "bob", "");
+        check("list", "bob", "");
+    }
 }

@@ -5,7 +5,7 @@ pub mod asked;
 pub mod binding;
 pub mod difference;
 pub mod explain;
-mod impersonation;
+pub mod impersonation;
 pub mod least;
 pub mod refusal;
 pub mod rule;

@@ -103,7 +103,8 @@ async fn answer(
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
                 if let Some(user) = &passed.user {
-                    state.denials.forbidden(user, &ask, &status);
+                    let whom = impersonate::wanted(&head.headers).ok().flatten().unwrap_or_default();
+                    state.denials.forbidden(user, &whom.name, &ask, &status);
                 }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
