@@ -163,13 +163,13 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
-        let stream = self.connect().await?;
+        let stream = self.open().await?;
         timeout(HANDSHAKE_TIMEOUT, self.pool.add(stream))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: HANDSHAKE_TIMEOUT })?
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+    async fn open(&self) -> Result<TlsStream<TcpStream>> {
         let connector = lock(&self.tls).connector.clone();
         match self.connect_with(connector).await {
             Err(error @ Error::Tls { .. }) => match self.renew_ca() {
@@ -252,6 +252,15 @@ impl Https {
 impl Transport for Https {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
         Box::pin(self.exchange(request))
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            if let Lease::Exclusive { sender: Some(sender) } = self.lease().await? {
+                self.pool.give_back(sender);
+            }
+            Ok(())
+        })
     }
 
     fn server(&self) -> String {

@@ -19,6 +19,14 @@ pub trait Transport: Send + Sync + 'static {
     /// Resolves when the answer's head is there; dropping the future or the body gives the request up.
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>>;
 
+    /// Makes the connection that the next request would make, where there is none yet.
+    ///
+    /// # Errors
+    /// Those that a request would have had before it was sent.
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Where requests go, for messages.
     fn server(&self) -> String {
         "the API server".to_string()
@@ -28,6 +36,10 @@ pub trait Transport: Send + Sync + 'static {
 impl<T: Transport + ?Sized> Transport for Arc<T> {
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>> {
         (**self).send(request)
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        (**self).connect()
     }
 
     fn server(&self) -> String {

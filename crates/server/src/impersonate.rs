@@ -12,6 +12,7 @@ use crate::audit::Trail;
 use crate::authn::service_account::{groups, split_user_name};
 use crate::authn::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
 use crate::authz::{Attributes, Authorizer};
+use crate::usage::Recorder;
 
 /// Requesters whose last successful mode is remembered.
 pub const REQUESTERS_MAX: usize = 1024;
@@ -43,6 +44,7 @@ const MODES: [Mode; 5] =
 /// Under which identity a request goes on: that of its headers where it has such, if its sender may, else its own.
 pub fn impersonate(
     authorizer: &Authorizer,
+    usage: &Recorder,
     requester: Arc<User>,
     ask: &Ask,
     headers: &HeaderMap,
@@ -50,9 +52,41 @@ pub fn impersonate(
 ) -> Result<Arc<User>, Status> {
     let Some(wanted) = wanted(headers)? else { return Ok(requester) };
     let request = crate::authorize::attributes(&requester, ask);
-    let (user, mode) = authorizer.impersonator.impersonate(authorizer, &wanted, &request)?;
+    let outcome = authorizer.impersonator.impersonate(authorizer, &wanted, &request);
+    if usage.records(&requester.name) {
+        let worked = outcome.as_ref().ok().map(|(_, mode)| *mode);
+        note(authorizer, usage, &wanted, &request, worked);
+    }
+    let (user, mode) = outcome?;
     trail.impersonated(&user, &mode.constraint());
     Ok(Arc::new(user))
+}
+
+/// Tells the recorder which rights that took: those of the way that worked, else of the first there is.
+fn note(authorizer: &Authorizer, usage: &Recorder, wanted: &User, request: &Attributes<'_>, worked: Option<Mode>) {
+    let way = worked.into_iter().chain(MODES).find(|mode| mode.is_for(wanted, request.user));
+    if let Some(mode) = way {
+        let _ = mode.check_rights(&Judge { authorizer, hear: Some(usage) }, wanted, request);
+    }
+}
+
+/// Puts each right to the authorizer. Who hears them hears all of them, as if all were there.
+struct Judge<'a> {
+    authorizer: &'a Authorizer,
+    hear: Option<&'a Recorder>,
+}
+
+impl Judge<'_> {
+    fn require(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let judged = self.authorizer.require(attributes).map(|_| ());
+        match self.hear {
+            None => judged,
+            Some(hear) => {
+                hear.note(attributes, judged.is_ok());
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Remembers which way worked for whom: it is tried first, and its refusal is the one that is told.
@@ -177,17 +211,17 @@ impl Mode {
             User { extra, ..request.user.clone() }
         });
         let request = Attributes { user: masked.as_ref().unwrap_or(request.user), ..*request };
-        Some(self.check_rights(authorizer, wanted, &request))
+        Some(self.check_rights(&Judge { authorizer, hear: None }, wanted, &request))
     }
 
-    fn check_rights(self, authorizer: &Authorizer, wanted: &User, request: &Attributes<'_>) -> Result<User, Status> {
+    fn check_rights(self, judge: &Judge<'_>, wanted: &User, request: &Attributes<'_>) -> Result<User, Status> {
         let constrained = self != Mode::Legacy;
         if constrained {
             let verb = format!("impersonate-on:{}:{}", self.name(), request.verb);
-            authorizer.require(&Attributes { verb: &verb, ..*request })?;
+            judge.require(&Attributes { verb: &verb, ..*request })?;
         }
         let verb = if constrained { self.constraint() } else { "impersonate".to_string() };
-        let rights = Rights { authorizer, requester: request.user, verb: &verb, constrained };
+        let rights = Rights { judge, requester: request.user, verb: &verb, constrained };
         let mut user = wanted.clone();
         rights.name(self, &mut user)?;
         rights.uid(wanted)?;
@@ -203,7 +237,7 @@ impl Mode {
 
 /// The checks for each part of an identity.
 struct Rights<'a> {
-    authorizer: &'a Authorizer,
+    judge: &'a Judge<'a>,
     requester: &'a User,
     verb: &'a str,
     constrained: bool,
@@ -220,7 +254,12 @@ impl<'a> Rights<'a> {
     }
 
     fn require(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        self.authorizer.require(attributes).map(|_| ())
+        self.judge.require(attributes)
+    }
+
+    /// One check for all of so many is tried first. Who hears of the rights wants them one by one: they are the least.
+    fn takes_all(&self, count: usize) -> bool {
+        count >= CHECKS_MANY && self.judge.hear.is_none()
     }
 
     fn name(&self, mode: Mode, user: &mut User) -> Result<(), Status> {
@@ -257,7 +296,7 @@ impl<'a> Rights<'a> {
                 let on = Attributes { name: MASTERS, ..on };
                 return Err(on.forbidden("impersonating the system:masters group is not allowed"));
             }
-            if wanted.groups.len() >= CHECKS_MANY && self.require(&Attributes { name: "*", ..on }).is_ok() {
+            if self.takes_all(wanted.groups.len()) && self.require(&Attributes { name: "*", ..on }).is_ok() {
                 return Ok(());
             }
         }
@@ -272,7 +311,7 @@ impl<'a> Rights<'a> {
                 return Err(on.forbidden(&why));
             }
             let all = Attributes { subresource: "*", name: "*", ..on };
-            if values().count() >= CHECKS_MANY && self.require(&all).is_ok() {
+            if self.takes_all(values().count()) && self.require(&all).is_ok() {
                 return Ok(());
             }
         }

@@ -103,7 +103,8 @@ async fn answer(
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
                 if let Some(user) = &passed.user {
-                    state.denials.forbidden(user, &ask, &status);
+                    let whom = impersonate::wanted(&head.headers).ok().flatten().unwrap_or_default();
+                    state.denials.forbidden(user, &whom.name, &ask, &status);
                 }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
@@ -163,7 +164,7 @@ async fn steps(
         return Ok((Answer::Raw(respond::internal_text(&ask.path, "failed to store audit event")), lenient));
     }
     passed.user = Some(user.clone());
-    let user = impersonate::impersonate(&state.authorizer, user, ask, headers, trail)?;
+    let user = impersonate::impersonate(&state.authorizer, &state.usage, user, ask, headers, trail)?;
     passed.user = Some(user.clone());
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");

@@ -23,6 +23,7 @@ mod why;
 mod authn_flags;
 mod files;
 mod output;
+mod recording;
 mod resolve;
 mod rights;
 mod table;
@@ -53,7 +54,7 @@ enum Command {
     Up(up::Up),
     /// Run a command in a pod with exactly the rights you give it
     Run(run::Run),
-    /// Run a command in a pod, and write the least Role that it needed
+    /// Write the least Role that a command, or an account of a running server, needs
     Record(record::Record),
     /// The authorities of a cluster: show them, let a new one take over
     Ca(keys::Ca),
@@ -142,7 +143,14 @@ pub fn main() -> ExitCode {
         false => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(cli.command.run(&cli.global)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(cli.command.run(&cli.global));
+            if !serves {
+                // A resolver that still waits for a name's address is not waited for.
+                runtime.shutdown_background();
+            }
+            outcome
+        }
         Err(error) => Err(Failure::new(format!("no asynchronous runtime: {error}"))),
     };
     match outcome {
@@ -369,6 +377,12 @@ fn subject_flag(user: &str) -> Option<String> {
         None if user == "system:anonymous" => None,
         None => Some(format!("--user={user}")),
     }
+}
+
+/// A flag's time as Go writes it: `90s`, `1h30m`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let seconds = api::go::parse_duration(text)?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time to wait for"))
 }
 
 /// Writes to stdout.

@@ -119,22 +119,23 @@ impl Up {
         let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
         tracing::debug!(us = began.elapsed().as_micros(), "cluster");
         cluster.listen(listener);
+        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
+        let mut certificates = cluster.server().state().pki.subscribe();
+        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
+        // Before the node is there: a file that comes later could not be hidden from pods.
+        write_private(&kubeconfig, &text)?;
         if self.node == "sandbox" {
             let node = NodeOptions {
                 name: super::run::host_name(),
                 state_dir: data.join("node"),
                 images: super::image::store_in(&data)?,
-                hidden: super::run::hidden(Some(&data)),
+                hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
             };
             cluster
                 .start_node(node)
                 .await
                 .map_err(|why| Failure::new(why).hint("to serve without running pods: kemudi up --node none"))?;
         }
-        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
-        let mut certificates = cluster.server().state().pki.subscribe();
-        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
-        write_private(&kubeconfig, &text)?;
         let line = format!(
             "kemudi is up at {} (kubeconfig {}) after {} ms\n",
             cluster.url(),
@@ -159,6 +160,21 @@ impl Up {
             _ = interrupt.recv() => {}
         }
         cluster.stop().await.map_err(Failure::new)
+    }
+
+    /// Where this server's keys and values are. Pods are this machine's programs, and must not find them.
+    fn keys(&self, data: &Path, kubeconfig: &Path) -> Vec<PathBuf> {
+        let store = self.store.as_ref().and_then(|store| store.strip_prefix("disk://")).map(PathBuf::from);
+        let files = [
+            Some(data.to_path_buf()),
+            Some(kubeconfig.to_path_buf()),
+            store,
+            self.token_auth_file.clone(),
+            self.tls_private_key_file.clone(),
+            self.service_account_signing_key_file.clone(),
+            self.authn.authentication_token_webhook_config_file.clone(),
+        ];
+        files.into_iter().flatten().collect()
     }
 
     fn options(&self, data: &Path, address: SocketAddr) -> Result<Options, Failure> {
@@ -248,10 +264,17 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
 
 /// The administrator's, after keys or authorities have changed.
 fn renew_kubeconfig(cluster: &Cluster, path: &Path) {
-    let written = cluster.admin_kubeconfig().map_err(Failure::new).and_then(|text| write_private(path, &text));
+    let written = cluster.admin_kubeconfig().map_err(Failure::new).and_then(|text| rewrite_private(path, &text));
     if let Err(failure) = written {
         eprint!("warning: {} is as it was: {failure}", path.display());
     }
+}
+
+/// Writes a file anew that pods may be running beside: in its place, as another file there would no longer be hidden from them.
+fn rewrite_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let Ok(mut file) = fs::OpenOptions::new().write(true).open(path) else { return write_private(path, text) };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+    written.map_err(|why| Failure::new(format!("cannot write {}: {why}", path.display())))
 }
 
 /// Writes a file that only this user can read, in one step.

@@ -73,6 +73,10 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     let root = staging.join("root");
     // Every source is opened first: what is put over the host's paths later cannot stand in its way.
     let mut mounts = spec.mounts.iter().map(|mount| open_mount(mount, staging)).collect::<Result<Vec<_>>>()?;
+    let hidden: Vec<&Path> = spec.hidden.iter().map(|path| path.as_path()).chain([staging]).collect();
+    for (open, mount) in mounts.iter_mut().zip(&spec.mounts) {
+        open.exposed = exposed(mount, &hidden);
+    }
     mounts.sort_by_key(|mount| mount.target.components().count());
     let empty = rustix::fs::open(staging.join("empty"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("open the empty directory", error))?;
@@ -90,12 +94,12 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     // The old root stays below the new one until the end: what was opened in it can be cloned that long.
     rustix::process::chdir(&root).map_err(|error| failed("enter the new root", error))?;
     rustix::process::pivot_root(".", ".").map_err(|error| failed("pivot_root", error))?;
-    let hidden: Vec<&Path> = match &spec.root {
+    let hidden = match &spec.root {
         Root::Host => {
             place_own(&mut read_only)?;
-            spec.hidden.iter().map(|path| path.as_path()).chain([staging]).collect()
+            hidden
         }
-        // There is nothing of the host in it.
+        // There is nothing of the host in it, but for what is mounted.
         Root::Image { .. } => Vec::new(),
     };
     let targets: Vec<&Path> = hidden.iter().copied().chain(mounts.iter().map(|mount| mount.target)).collect();
@@ -106,19 +110,41 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
         }
     }
     for path in hidden {
-        let Ok(found) = fs::metadata(path) else { continue };
-        let cover = if found.is_dir() { clone_of(empty.as_fd()) } else { clone_tree(CWD, Path::new("/dev/null")) };
-        let cover = cover.map_err(|error| failed("hide a path", error))?;
-        place(&cover, path, found.is_dir(), &mut read_only)?;
+        hide(path, empty.as_fd(), &mut read_only)?;
     }
     for mount in &mounts {
         place(&mount.tree, mount.target, mount.is_dir, &mut read_only)?;
+        for path in &mount.exposed {
+            hide(path, empty.as_fd(), &mut read_only)?;
+        }
     }
     for tree in read_only {
         sys::set_read_only(tree.as_fd(), false).map_err(|error| Failure::new("make the root read-only", &error))?;
     }
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|error| failed("leave the old root", error))?;
     rustix::process::chdir("/").map_err(|error| failed("enter the new root", error))
+}
+
+/// Covers what is at a path, if there is something.
+fn hide(path: &Path, empty: BorrowedFd<'_>, read_only: &mut Vec<OwnedFd>) -> Result<()> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let cover = if found.is_dir() { clone_of(empty) } else { clone_tree(CWD, Path::new("/dev/null")) };
+    place(&cover.map_err(|error| failed("hide a path", error))?, path, found.is_dir(), read_only)
+}
+
+/// Where a mount would bring hidden paths of the host back to light: those below its source. Links on the way to either do
+/// not count, so both are the paths without any.
+fn exposed(mount: &Mount, hidden: &[&Path]) -> Vec<PathBuf> {
+    let Source::Host(source) = &mount.source else { return Vec::new() };
+    let source = mount.sub_path.as_ref().map_or(source.clone(), |part| source.join(part));
+    let Ok(source) = source.canonicalize() else { return Vec::new() };
+    let below = |path: &&Path| {
+        let path = path.canonicalize().ok()?;
+        let rest = path.strip_prefix(&source).ok()?;
+        // What is mounted itself was named, and is what is wanted.
+        (!rest.as_os_str().is_empty()).then(|| mount.target.join(rest))
+    };
+    hidden.iter().filter_map(below).collect()
 }
 
 /// The container's own writable places.
@@ -299,6 +325,8 @@ struct OpenMount<'a> {
     tree: OwnedFd,
     is_dir: bool,
     target: &'a Path,
+    /// What is to be hidden again once it is mounted.
+    exposed: Vec<PathBuf>,
 }
 
 fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
@@ -317,7 +345,7 @@ fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
     }
     let found = rustix::fs::fstat(&tree).map_err(|error| failed(step(), error))?;
     let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-    Ok(OpenMount { tree, is_dir, target: &mount.target })
+    Ok(OpenMount { tree, is_dir, target: &mount.target, exposed: Vec::new() })
 }
 
 /// Finds a volume's part without ever leaving the volume, whatever links a container has put there; makes directories

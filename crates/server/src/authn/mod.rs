@@ -39,6 +39,9 @@ pub const MASTERS: &str = "system:masters";
 /// The extra key that names the credential a request came with.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
+/// The extra key that names the pod which a token is bound to.
+pub const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+
 /// What a browser's WebSocket puts in front of a base64url token, as one of its subprotocols.
 const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 

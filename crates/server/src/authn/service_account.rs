@@ -209,7 +209,7 @@ impl Claims {
         Some(Claims {
             issuer: text(claims.get("iss")),
             subject: text(claims.get("sub")),
-            audiences: jwt::audiences(claims)?,
+            audiences: api::token::audiences(&claims["aud"])?,
             issued_at: seconds(claims.get("iat"))?,
             not_before: seconds(claims.get("nbf"))?,
             expires_at: seconds(claims.get("exp"))?,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::status::GroupResource;
 use api::{Status, go, meta};
 use rights::rule::{compact, uncovered};
-use rights::{RoleRef, Rule};
+use rights::{RoleRef, Rule, Usage};
 use serde_json::Value;
 
 use super::rbac::{GROUP, Rbac};
@@ -39,6 +39,49 @@ pub fn check_escalation(
         "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new, old),
         _ => Ok(()),
     }
+}
+
+/// The rights by which a write was let through that hands out rights: what is handed out, where its author holds that, else the
+/// verb that allows it all the same.
+pub fn used(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Vec<Usage> {
+    if old.is_some_and(|old| differs_only_for_collection(new, old)) {
+        return Vec::new();
+    }
+    let (rules, verb, resource, name) = match write.resource {
+        "roles" | "clusterroles" => (Rule::all_of(new).into(), "escalate", write.resource, write.name.to_string()),
+        "rolebindings" | "clusterrolebindings" => {
+            let role = RoleRef::of(new);
+            let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+            let rules = authorizer.rbac.role_rules(&role, write.namespace);
+            (rules.unwrap_or_default(), "bind", resource, role.name)
+        }
+        _ => return Vec::new(),
+    };
+    let of = |verb: &str, group: &str, resource: &str, name: &str, path: &str| Usage {
+        user: write.user.name.clone(),
+        namespace: write.namespace.into(),
+        group: group.into(),
+        resource: resource.into(),
+        verb: verb.into(),
+        name: name.into(),
+        path: path.into(),
+        allowed: true,
+    };
+    if confirm(&authorizer.rbac, write, &rules).is_err() {
+        return vec![of(verb, GROUP, resource, &name, "")];
+    }
+    let mut used = Vec::new();
+    for rule in rules.iter() {
+        let any = [String::new()];
+        let names = if rule.resource_names.is_empty() { &any[..] } else { &rule.resource_names };
+        for verb in &rule.verbs {
+            used.extend(rule.non_resource_urls.iter().map(|path| of(verb, "", "", "", path)));
+            for (group, resource) in rule.api_groups.iter().flat_map(|g| rule.resources.iter().map(move |r| (g, r))) {
+                used.extend(names.iter().map(|name| of(verb, group, resource, name, "")));
+            }
+        }
+    }
+    used
 }
 
 fn check_role(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {

@@ -1,7 +1,9 @@
-//! `/explain`: why a request is refused, and `/explain/denials`: the last that were. Paths of this server's own, for those who
-//! may list all roles and bindings; they tell nothing that those could not find out for themselves.
+//! `/explain`: why a request is refused, `/explain/denials`: the last that were, and `/explain/usage`: what somebody uses from now
+//! on. Paths of this server's own, for those who may list all roles and bindings; they tell nothing of objects but names.
 
-use api::{Query, Status, codec};
+use std::time::Instant;
+
+use api::{Query, Reason, Status, codec};
 use rights::{Asked, Binding, Known, Role, Served};
 use serde_json::{Value, json};
 
@@ -10,15 +12,17 @@ use crate::authz::{Attributes, Decision, rbac};
 use crate::respond::{self, Answer};
 use crate::serve::Cx;
 use crate::state::State;
+use crate::usage::{LEASE, RECORDINGS_MAX};
 
 const PATH: &str = "/explain";
 const DENIALS: &str = "/explain/denials";
+const USAGE: &str = "/explain/usage";
 /// Denials that one answer tells, where it is not asked for fewer.
 const DENIALS_SHOWN: usize = 20;
 
 /// A path that is answered here.
 pub(crate) fn is_at(path: &str) -> bool {
-    path == PATH || path == DENIALS
+    matches!(path, PATH | DENIALS | USAGE)
 }
 
 /// Refuses everybody who may not list roles and bindings in all namespaces, as any path is refused.
@@ -40,6 +44,10 @@ pub(crate) fn authorize(state: &State, attributes: &Attributes<'_>) -> Decision 
 
 /// Answers who was let through.
 pub(super) fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
+    if cx.ask.path == USAGE {
+        let (code, answer) = usage(cx)?;
+        return Ok(Answer::Raw(respond::raw(code, "application/json", codec::to_json(&answer))));
+    }
     if !matches!(&*cx.ask.method, "GET" | "HEAD") {
         return Err(Status::method_not_allowed());
     }
@@ -56,6 +64,33 @@ fn denials(state: &State, query: &Query) -> Result<Value, Status> {
         Some(text) => api::go::parse_u64(text).map_err(Status::bad_request)? as usize,
     };
     Ok(json!({"items": state.denials.last(query.get("user"), limit)}))
+}
+
+/// `POST ?user=NAME` begins a recording and gives its id; `GET ?recording=ID` reads it, and keeps it for as long as
+/// `leaseSeconds` said; `DELETE ?recording=ID` reads and ends it.
+fn usage(cx: &Cx<'_>) -> Result<(u16, Value), Status> {
+    let recorder = &cx.state.usage;
+    let needed = |name: &str| {
+        let given = cx.ask.query.get(name).filter(|text| !text.is_empty());
+        given.ok_or_else(|| Status::bad_request(format!("say which: ?{name}=..; POST ?user=NAME begins a recording")))
+    };
+    let now = Instant::now();
+    let recorded = match &*cx.ask.method {
+        "POST" => {
+            let user = needed("user")?;
+            let id = recorder.begin(user, now).ok_or_else(|| {
+                let most = format!("there are {RECORDINGS_MAX} recordings already; one ends when nobody asks for it");
+                Status::too_many_requests(most, LEASE.as_secs() as u32)
+            })?;
+            let begun = json!({"recording": id, "user": user, "leaseSeconds": LEASE.as_secs()});
+            return Ok((respond::CREATED, begun));
+        }
+        "GET" | "HEAD" => recorder.so_far(needed("recording")?, now),
+        "DELETE" => recorder.end(needed("recording")?, now),
+        _ => return Err(Status::method_not_allowed()),
+    };
+    let gone = || Status::failure(404, Reason::NotFound, "there is no such recording, or nobody asked for it in time");
+    Ok((200, json!(recorded.ok_or_else(gone)?)))
 }
 
 /// The request that is asked about: the fields of a SubjectAccessReview as parameters. Nobody named means the caller.

@@ -196,7 +196,9 @@ impl Made {
 
     /// One that takes over. Its name tells it from those before it, also for those who compare names only.
     pub(super) fn successor(now: i64) -> Result<Made, String> {
-        Made::new(&format!("{FIRST_NAME}@{now}"))
+        // The time is for people; two of one second must differ as well.
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        Made::new(&format!("{FIRST_NAME}@{now}-{}", &unique[..8]))
     }
 }
 

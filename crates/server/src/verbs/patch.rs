@@ -440,7 +440,9 @@ async fn apply(
             name: &at.target.name,
             ..crate::authz::Attributes::resource(cx.user, "create", &at.target.group, &at.target.resource)
         };
-        cx.state.authorizer.require(&create)?;
+        let allowed = cx.state.authorizer.require(&create);
+        cx.state.usage.note(&create, allowed.is_ok());
+        allowed?;
         let Some(object) = merged(None)? else { return Err(at.not_found()) };
         let created = create_object(cx, at, object, &done, warnings).await?;
         return Ok((respond::CREATED, created));

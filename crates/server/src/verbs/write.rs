@@ -654,7 +654,12 @@ fn escalation(request: &admission::Request, object: &Value) -> Result<(), Status
     }
     let name = if request.operation == Operation::Create { "" } else { request.name };
     let write = rules::Write { user: request.user, resource: &request.kind.plural, namespace: request.namespace, name };
-    rules::check_escalation(&request.state.authorizer, write, object, request.old)
+    let (authorizer, usage) = (&request.state.authorizer, &request.state.usage);
+    rules::check_escalation(authorizer, write, object, request.old)?;
+    if usage.records(&request.user.name) {
+        usage.add(&request.user.name, rules::used(authorizer, write, object, request.old));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
