@@ -19,6 +19,7 @@ mod whoami;
 mod why;
 
 mod authn_flags;
+mod authz_flags;
 mod files;
 mod output;
 mod resolve;

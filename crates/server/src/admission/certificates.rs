@@ -127,7 +127,7 @@ fn require(request: &Request, verb: &str, object: &Value) -> Result<(), Status> 
     let allowed = [signer, &all].into_iter().any(|name| {
         let attributes =
             Attributes { version: "*", name, ..Attributes::resource(request.user, verb, GROUP, "signers") };
-        request.state.authorizer.authorize(&attributes).is_allowed()
+        request.state.authorizer.authorize(&attributes, request.hearing).is_allowed()
     });
     match allowed {
         true => Ok(()),

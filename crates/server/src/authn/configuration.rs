@@ -2,7 +2,7 @@
 //! everything that can be checked without asking anybody, in Kubernetes' words; contacts no issuer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use api::go;
 use serde::{Deserialize, Serialize};
@@ -13,14 +13,12 @@ use super::expression::{About, Expression};
 use super::issuer::{Rules, Source, Trusted};
 use super::jwt::Algorithm;
 use crate::authz::aggregate;
+use crate::config_file::{GROUP, read};
 
-const GROUP: &str = "apiserver.config.k8s.io";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 const KIND: &str = "AuthenticationConfiguration";
 /// The issuers of one configuration.
 const ISSUERS_MAX: usize = 64;
-/// The largest file that is read.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -248,19 +246,6 @@ fn compiled(
 /// A file may not choose among them.
 fn all_algorithms() -> Vec<String> {
     Algorithm::ALL.map(|algorithm| algorithm.name().to_string()).to_vec()
-}
-
-/// The text of the file.
-///
-/// # Errors
-/// Why it cannot be read.
-pub fn read(path: &Path) -> Result<String, String> {
-    let failed = |why: std::io::Error| format!("open {}: {why}", path.display());
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("{} has {size} bytes, more than {FILE_BYTES_MAX}", path.display()));
-    }
-    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// What a field holds: texts, truths, lists, objects with the name of their Go type.

@@ -6,7 +6,7 @@ use rights::{Asked, Binding, Known, Role, Served};
 use serde_json::{Value, json};
 
 use crate::authn::User;
-use crate::authz::{Attributes, Decision, rbac};
+use crate::authz::{Attributes, Decision, Hearing, rbac};
 use crate::respond::{self, Answer};
 use crate::serve::Cx;
 use crate::state::State;
@@ -22,17 +22,17 @@ pub(crate) fn is_at(path: &str) -> bool {
 }
 
 /// Refuses everybody who may not list roles and bindings in all namespaces, as any path is refused.
-pub(crate) fn authorize(state: &State, attributes: &Attributes<'_>) -> Decision {
-    let refusal = Decision::NoOpinion { reason: String::new() };
+pub(crate) fn authorize(state: &State, attributes: &Attributes<'_>, hearing: &Hearing) -> Decision {
+    let refusal = Decision::NONE;
     rbac::RESOURCES
         .iter()
         .try_fold(refusal, |_, resource| {
             let list =
                 Attributes { version: "v1", ..Attributes::resource(attributes.user, "list", rbac::GROUP, resource) };
-            let decision = state.authorizer.authorize(&list);
+            let decision = state.authorizer.authorize(&list, hearing);
             match decision.is_allowed() {
                 true => Ok(decision),
-                false => Err(Decision::NoOpinion { reason: String::new() }),
+                false => Err(Decision::NONE),
             }
         })
         .unwrap_or_else(|refusal| refusal)

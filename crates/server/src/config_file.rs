@@ -1,0 +1,138 @@
+//! Configuration files of `apiserver.config.k8s.io`: read within a limit, decoded strictly by a table of types, and followed
+//! as they change. Knows nothing of what is in them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use api::{go, yaml};
+use kinds::decode;
+use kinds::schema::Schema;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub const GROUP: &str = "apiserver.config.k8s.io";
+/// The versions that files are taken in. They are the same.
+const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// The text of a file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read(path: &Path) -> Result<String, String> {
+    let failed = |why: std::io::Error| format!("open {}: {why}", path.display());
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("{} has {size} bytes, more than {FILE_BYTES_MAX}", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// The object in a text, YAML or JSON, without what is null. `root` is the name of its type in the schema.
+///
+/// # Errors
+/// What is wrong with the text, in Kubernetes' words.
+pub fn object(text: &str, kind: &str, schema: &Schema, root: &str) -> Result<Value, String> {
+    let (json, duplicates) = match text.trim_start().starts_with('{') {
+        true => (text.as_bytes().to_vec(), Vec::new()),
+        false => {
+            let document = yaml::read(text.as_bytes())?;
+            (api::codec::to_json(&sorted(document.value)), document.duplicates)
+        }
+    };
+    let (api_version, found) =
+        decode::type_meta(&json).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
+    for (name, value) in [("Kind", &found), ("apiVersion", &api_version)] {
+        if value.is_empty() {
+            return Err(format!("Object '{name}' is missing in '{text}'"));
+        }
+    }
+    check_type(&api_version, &found, kind)?;
+    let root = schema.find(root).ok_or_else(|| format!("{kind} has no type"))?;
+    let decoded = decode::decode(schema, root, &json).map_err(|why| why.to_string())?;
+    let duplicates =
+        (!duplicates.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")));
+    let strict: Vec<String> = duplicates.into_iter().chain(decoded.strict).collect();
+    match strict.is_empty() {
+        true => Ok(api::codec::without_nulls(decoded.object)),
+        false => Err(format!("strict decoding error: {}", strict.join(", "))),
+    }
+}
+
+/// The version of a file is one that there is, and its kind the one that is wanted.
+///
+/// # Errors
+/// What it is instead.
+fn check_type(api_version: &str, found: &str, kind: &str) -> Result<(), String> {
+    let known = api_version.strip_prefix(GROUP).and_then(|rest| rest.strip_prefix('/'));
+    match found == kind && known.is_some_and(|version| VERSIONS.contains(&version)) {
+        true => Ok(()),
+        false => Err(format!(
+            "no kind {} is registered for version {}; write kind: {kind}, apiVersion: {GROUP}/v1",
+            go::quote(found),
+            go::quote(api_version)
+        )),
+    }
+}
+
+/// As YAML becomes JSON in Go: keys in order, so that errors come in theirs.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}
+
+/// Follows a file until it is told to stop: `take` gets each text that differs from the last one, or why there is none.
+/// `configured` is the text that counts already.
+pub async fn follow(
+    path: &Path,
+    configured: &str,
+    stopping: &CancellationToken,
+    mut take: impl FnMut(Result<&str, String>),
+) {
+    let changed = Arc::new(Notify::new());
+    let _watcher = match watcher(path, changed.clone()) {
+        Ok(watcher) => watcher,
+        Err(why) => {
+            return tracing::warn!(%why, "changes of {} are not seen: it cannot be watched", path.display());
+        }
+    };
+    let mut seen = configured.to_string();
+    loop {
+        // The first time too: it may have changed since the server was configured.
+        match read(path) {
+            Ok(text) if text == seen => {}
+            Ok(text) => {
+                take(Ok(&text));
+                seen = text;
+            }
+            Err(why) => take(Err(why)),
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = changed.notified() => {}
+        }
+    }
+}
+
+/// Tells of everything that happens in the file's folder: a file that is replaced, as in a mounted volume, is another one.
+fn watcher(path: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // To read the file is an event too: it must not be a reason to read it.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            changed.notify_one();
+        }
+    })?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
