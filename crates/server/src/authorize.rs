@@ -11,7 +11,7 @@ use crate::state::State;
 /// Why a request may not go on.
 #[derive(Debug)]
 pub enum Refused {
-    Forbidden(Status),
+    Forbidden(Box<Status>),
     /// It could not be found out whether it may.
     Failed(String),
 }
@@ -34,7 +34,7 @@ pub fn conclude(state: &State, attributes: &Attributes<'_>, decision: &Decision,
     trail.authorized(decision);
     match decision.refusal() {
         _ if decision.is_allowed() => Ok(()),
-        (reason, "") => Err(Refused::Forbidden(attributes.forbidden(reason))),
+        (reason, "") => Err(Refused::Forbidden(Box::new(attributes.forbidden(reason)))),
         (_, error) => Err(Refused::Failed(error.to_string())),
     }
 }

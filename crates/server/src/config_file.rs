@@ -2,7 +2,7 @@
 //! as they change. Knows nothing of what is in them.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use api::{go, yaml};
 use kinds::decode;
@@ -18,6 +18,22 @@ const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// What is in a file.
+pub struct Format {
+    pub kind: &'static str,
+    pub schema: &'static LazyLock<Schema>,
+    /// The name of its type in the schema.
+    pub root: &'static str,
+    pub shown: Shown,
+}
+
+/// How a text that says not of which kind it is, is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    AsWritten,
+    AsJson,
+}
+
 /// The text of a file.
 ///
 /// # Errors
@@ -31,11 +47,12 @@ pub fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
-/// The object in a text, YAML or JSON, without what is null. `root` is the name of its type in the schema.
+/// The object in a text, YAML or JSON, without what is null.
 ///
 /// # Errors
 /// What is wrong with the text, in Kubernetes' words.
-pub fn object(text: &str, kind: &str, schema: &Schema, root: &str) -> Result<Value, String> {
+pub fn object(text: &str, format: &Format) -> Result<Value, String> {
+    let Format { kind, schema, root, shown } = format;
     let (json, duplicates) = match text.trim_start().starts_with('{') {
         true => (text.as_bytes().to_vec(), Vec::new()),
         false => {
@@ -47,7 +64,9 @@ pub fn object(text: &str, kind: &str, schema: &Schema, root: &str) -> Result<Val
         decode::type_meta(&json).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
     for (name, value) in [("Kind", &found), ("apiVersion", &api_version)] {
         if value.is_empty() {
-            return Err(format!("Object '{name}' is missing in '{text}'"));
+            let json = String::from_utf8_lossy(&json);
+            let shown = if *shown == Shown::AsWritten { text } else { &json };
+            return Err(format!("Object '{name}' is missing in '{shown}'"));
         }
     }
     check_type(&api_version, &found, kind)?;

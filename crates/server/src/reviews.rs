@@ -37,7 +37,11 @@ async fn answer_in(
     // What is asked stays, for the case that a webhook is to be asked first.
     match cx.authorizer.asks_webhooks() {
         true => cx.hearing.settle(|| review(cx, namespace, object.clone())).await,
-        false => review(cx, namespace, object),
+        false => {
+            let answer = review(cx, namespace, object);
+            cx.hearing.check_closed()?;
+            answer
+        }
     }
 }
 

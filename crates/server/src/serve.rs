@@ -179,7 +179,7 @@ async fn steps(
     let decision = hearing.settle(|| authorize::decide(state, &attributes, ask, hearing)).await;
     match authorize::conclude(state, &attributes, &decision, trail) {
         Ok(()) => {}
-        Err(Refused::Forbidden(status)) => return Err(status),
+        Err(Refused::Forbidden(status)) => return Err(*status),
         Err(Refused::Failed(why)) => return Ok((Answer::Raw(respond::internal_text(&ask.print().1, &why)), lenient)),
     }
     passed.known = ask.target.is_none();

@@ -15,9 +15,8 @@ use serde_json::{Value, json};
 use super::aggregate;
 use super::webhook::{self, FailurePolicy};
 use crate::authn::expression::{About, Expression};
-use crate::config_file;
+use crate::config_file::{self, Format, Shown};
 
-const KIND: &str = "AuthorizationConfiguration";
 /// The authorizers of one configuration.
 const AUTHORIZERS_MAX: usize = 64;
 /// The match conditions of one webhook.
@@ -58,7 +57,16 @@ apiserver.v1.WebhookMatchCondition
   expression string 1
 ";
 
-/// The types of authorizers that are known. Two of them are not taken: see [`Type::why_not`].
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| tables::types_of(TYPES));
+
+const FORMAT: Format = Format {
+    kind: "AuthorizationConfiguration",
+    schema: &SCHEMA,
+    root: "apiserver.v1.AuthorizationConfiguration",
+    shown: Shown::AsWritten,
+};
+
+/// The types of authorizers that are taken. Kubernetes has two more: see [`Type::why_not`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Type {
     AlwaysDeny,
@@ -304,13 +312,11 @@ impl Configuration {
     /// # Errors
     /// All that is wrong, in Kubernetes' words.
     pub fn parse(text: &str, required: &BTreeSet<Type>) -> Result<Configuration, String> {
-        static SCHEMA: LazyLock<Schema> = LazyLock::new(|| tables::types_of(TYPES));
         let failed = |why: String| format!("failed to load AuthorizationConfiguration from file: {why}");
         let file: File = match text.is_empty() {
             true => File::default(),
             false => {
-                let root = "apiserver.v1.AuthorizationConfiguration";
-                let object = config_file::object(text, KIND, &SCHEMA, root).map_err(failed)?;
+                let object = config_file::object(text, &FORMAT).map_err(failed)?;
                 serde_json::from_value(object).map_err(|why| failed(why.to_string()))?
             }
         };

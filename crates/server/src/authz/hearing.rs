@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api::Status;
+
 use super::webhook::{Heard, Question, Webhook};
 use super::{Attributes, Decision};
 
@@ -29,6 +31,17 @@ impl Hearing {
     /// Whether a question is open, so that what was judged since the last time is void.
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Refuses what was judged when nobody thought that a webhook would be asked: the configuration changed meanwhile.
+    ///
+    /// # Errors
+    /// That the request may be sent again.
+    pub fn check_closed(&self) -> Result<(), Status> {
+        match self.is_open() {
+            true => Err(Status::unavailable("authorization was configured anew meanwhile; send the request again")),
+            false => Ok(()),
+        }
     }
 
     /// What a webhook says, as far as that is known.

@@ -2,7 +2,7 @@
 //! conditions say that it need not be asked. Bounded in time, in answers that are remembered, and in calls at a time.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -187,8 +187,8 @@ impl Webhook {
         (Instant::now() < found.until).then(|| found.status.clone())
     }
 
-    /// One call, in its time.
-    async fn call(&self, body: Bytes) -> Result<Status, Failure> {
+    /// One call, in its time. `became` is told which of the [`RESULTS`] it had.
+    async fn call(&self, body: Bytes, became: &AtomicUsize) -> Result<Status, Failure> {
         let timeout = scalar::print_duration(i64::try_from(self.options.timeout.as_nanos()).unwrap_or(i64::MAX));
         let query = format!("?timeout={timeout}");
         let began = Instant::now();
@@ -210,16 +210,10 @@ impl Webhook {
         };
         self.counts.calls[result].fetch_add(1, Ordering::Relaxed);
         self.counts.durations[result].add(&DURATIONS, began.elapsed().as_secs_f64());
-        if let (NO_OPINION, Err(failure)) = (self.options.failure_policy, &status)
-            && !failure.is_passing
-        {
-            self.counts.fail_open[result].fetch_add(1, Ordering::Relaxed);
-        }
+        became.store(result, Ordering::Relaxed);
         status
     }
 }
-
-const NO_OPINION: FailurePolicy = FailurePolicy::NoOpinion;
 
 impl Question {
     pub fn new(webhook: &Arc<Webhook>, attributes: &Attributes<'_>) -> Question {
@@ -248,9 +242,13 @@ impl Question {
     pub async fn ask(&self) -> Decision {
         let webhook = &self.webhook;
         let body = Bytes::from(review::whole(&self.spec, &webhook.options.version));
-        let status = match webhook.caller.attempt(|| webhook.call(body.clone()).boxed()).await {
+        let became = AtomicUsize::new(ERROR);
+        let status = match webhook.caller.attempt(|| webhook.call(body.clone(), &became).boxed()).await {
             Ok(status) => status,
             Err(failure) => {
+                if webhook.options.failure_policy == FailurePolicy::NoOpinion {
+                    webhook.counts.fail_open[became.into_inner()].fetch_add(1, Ordering::Relaxed);
+                }
                 tracing::error!(why = failure.why, name = webhook.name, "Failed to make webhook authorizer request");
                 return webhook.failed(failure.why);
             }
@@ -362,3 +360,6 @@ fn refused(answer: &Answer) -> Failure {
     let is_passing = answer.asks_for_more || ["InternalError", "Timeout", "TooManyRequests"].contains(&reason);
     Failure { why, is_passing }
 }
+
+#[cfg(test)]
+mod tests;

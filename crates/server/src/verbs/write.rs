@@ -92,6 +92,7 @@ pub async fn create_object(
         warnings.truncate(warned);
         made = make(cx, at, object.clone(), options, warnings);
     }
+    cx.hearing.check_closed()?;
     let Made { mut object, generated, held: _held } = made?;
     let collection = cx.state.collection(at.kind)?;
     let name = meta::name(&object).to_string();

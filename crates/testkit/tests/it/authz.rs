@@ -17,7 +17,7 @@ const HEAD: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationC
 const PATIENCE: Duration = Duration::from_secs(20);
 const REVIEW: &str = "POST /apis/authorization.k8s.io/v1/subjectaccessreviews";
 const SELF_REVIEW: &str = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 
 /// A kubeconfig, in a folder of the test's, whose current context is a webhook.
 fn kubeconfig(folder: &Path, url: &str, ca: &Path) -> PathBuf {
@@ -113,31 +113,31 @@ fn by_user(spec: &Value) -> Value {
     }
 }
 
-/// Lets a user read ConfigMaps.
+/// Lets a user read Secrets.
 fn bind(server: &Server, users: &[&str]) {
-    let role = json!({"metadata": {"name": "maps"}, "rules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["configmaps"]}]});
+    let role = json!({"metadata": {"name": "readers"}, "rules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["secrets"]}]});
     server.check(
         "admin",
         &format!("POST /apis/rbac.authorization.k8s.io/v1/clusterroles {role}"),
-        "201 ClusterRole maps",
+        "201 ClusterRole readers",
     );
     let subjects: Vec<Value> = users
         .iter()
         .map(|name| json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}))
         .collect();
     let binding = json!({
-        "metadata": {"name": "maps"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "maps"},
+        "metadata": {"name": "readers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "readers"},
         "subjects": subjects,
     });
     let ask = format!("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings {binding}");
-    server.check("admin", &ask, "201 ClusterRoleBinding maps");
+    server.check("admin", &ask, "201 ClusterRoleBinding readers");
 }
 
-/// The status of a review of a user's list of ConfigMaps.
+/// The status of a review of a user's list of Secrets.
 #[track_caller]
 fn check_review(server: &Server, user: &str, want: &str) {
-    let attributes = json!({"namespace": "default", "verb": "list", "resource": "configmaps", "version": "v1"});
+    let attributes = json!({"namespace": "default", "verb": "list", "resource": "secrets", "version": "v1"});
     let groups = ["system:authenticated"];
     let body = json!({"spec": {"user": user, "groups": groups, "resourceAttributes": attributes}});
     assert_eq!(server.json("admin", &format!("{REVIEW} {body}"))["status"].to_string(), want, "{user}");
@@ -157,16 +157,16 @@ fn a_webhook_allows_denies_or_leaves_it_to_the_next() {
     let hook = webhook("hook", &kubeconfig(folder.path(), &https.url, &https.ca), "");
     let Configured { server, folder: _folder } = Configured::start(folder, &[NODE, &hook, RBAC], &[]);
     bind(&server, &["bob", "cleo"]);
-    let list = format!("GET {MAPS}");
-    server.check("ann", &list, "200 ConfigMapList:");
-    server.check("bob", &list, "403 configmaps is forbidden: User \"bob\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\": not <bob>");
-    server.check("cleo", &list, "200 ConfigMapList:");
-    server.check("dave", &list, "403 configmaps is forbidden: User \"dave\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\": hook: never heard of");
+    let list = format!("GET {SECRETS}");
+    server.check("ann", &list, "200 SecretList:");
+    server.check("bob", &list, "403 secrets is forbidden: User \"bob\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\": not <bob>");
+    server.check("cleo", &list, "200 SecretList:");
+    server.check("dave", &list, "403 secrets is forbidden: User \"dave\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\": hook: never heard of");
     server.check(
         "two",
         &list,
         &format!(
-            "500 Internal Server Error: \"{MAPS}\": webhook subject access review returned both allow and deny response"
+            "500 Internal Server Error: \"{SECRETS}\": webhook subject access review returned both allow and deny response"
         ),
     );
     check_review(&server, "ann", r#"{"allowed":true,"reason":"it is ann"}"#);
@@ -174,7 +174,7 @@ fn a_webhook_allows_denies_or_leaves_it_to_the_next() {
     check_review(
         &server,
         "cleo",
-        r#"{"allowed":true,"reason":"RBAC: allowed by ClusterRoleBinding \"maps\" of ClusterRole \"maps\" to User \"cleo\""}"#,
+        r#"{"allowed":true,"reason":"RBAC: allowed by ClusterRoleBinding \"readers\" of ClusterRole \"readers\" to User \"cleo\""}"#,
     );
     check_review(&server, "dave", r#"{"allowed":false,"reason":"hook: never heard of"}"#);
     check_review(
@@ -192,7 +192,7 @@ fn a_webhook_allows_denies_or_leaves_it_to_the_next() {
     assert!(!asked.iter().any(|body| body.contains("\"user\":\"admin\"")), "system:masters is asked nobody about");
     assert_eq!(
         asked[0],
-        "{\"kind\":\"SubjectAccessReview\",\"apiVersion\":\"authorization.k8s.io/v1\",\"metadata\":{},\"spec\":{\"resourceAttributes\":{\"namespace\":\"default\",\"verb\":\"list\",\"version\":\"v1\",\"resource\":\"configmaps\"},\"user\":\"ann\",\"groups\":[\"system:authenticated\"]},\"status\":{\"allowed\":false}}\n"
+        "{\"kind\":\"SubjectAccessReview\",\"apiVersion\":\"authorization.k8s.io/v1\",\"metadata\":{},\"spec\":{\"resourceAttributes\":{\"namespace\":\"default\",\"verb\":\"list\",\"version\":\"v1\",\"resource\":\"secrets\"},\"user\":\"ann\",\"groups\":[\"system:authenticated\"]},\"status\":{\"allowed\":false}}\n"
     );
 }
 
@@ -250,7 +250,10 @@ fn what_a_webhook_gives_counts_for_escalation_impersonation_and_creation_too() {
     // To apply what is not there is to create it.
     let apply = |user: &str, name: &str| {
         let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
-        let mut request = testkit::server::request(user, &format!("PATCH {MAPS}/{name}?fieldManager=t {body}"));
+        let mut request = testkit::server::request(
+            user,
+            &format!("PATCH /api/v1/namespaces/default/configmaps/{name}?fieldManager=t {body}"),
+        );
         for (header, value) in &mut request.headers {
             if header == "content-type" {
                 *value = "application/apply-patch+yaml".into();
@@ -299,20 +302,20 @@ fn silent() -> (TcpListener, String) {
 fn a_webhook_that_never_answers_is_no_opinion_or_a_denial() {
     let (https, _) = told(by_user);
     let (_listener, url) = silent();
-    for (policy, cleo) in [("NoOpinion", "200 ConfigMapList:"), ("Deny", "500")] {
+    for (policy, cleo) in [("NoOpinion", "200 SecretList:"), ("Deny", "500")] {
         let folder = tempfile::tempdir().expect("a folder");
         let file = kubeconfig(folder.path(), &url, &https.ca);
         let hook = webhook("hook", &file, &format!("failurePolicy: {policy}, timeout: 200ms"));
         let Configured { server, folder: _folder } = Configured::start(folder, &[&hook, RBAC], &[]);
         bind(&server, &["cleo"]);
-        let list = format!("GET {MAPS}?limit=1");
+        let list = format!("GET {SECRETS}?limit=1");
         let why = format!(
             "Post \"{url}/authorize?timeout=200ms\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         );
-        let failed = format!("500 Internal Server Error: \"{MAPS}?limit=1\": {why}");
+        let failed = format!("500 Internal Server Error: \"{SECRETS}?limit=1\": {why}");
         server.check("cleo", &list, if cleo == "500" { &failed } else { cleo });
         server.check("dave", &list, &failed);
-        server.check("admin", &list, "200 ConfigMapList:");
+        server.check("admin", &list, "200 SecretList:");
         let denied = if policy == "Deny" { r#""denied":true,"# } else { "" };
         let why = serde_json::to_string(&why).expect("a text");
         check_review(&server, "dave", &format!(r#"{{"allowed":false,{denied}"evaluationError":{why}}}"#));
@@ -340,19 +343,19 @@ fn match_conditions_say_what_a_webhook_is_asked_about() {
     let hook = webhook("hook", &file, &format!("failurePolicy: Deny, {conditions}"));
     let Configured { server, folder: _folder } = Configured::start(folder, &[&hook, RBAC], &[]);
     bind(&server, &["cleo", "broken"]);
-    let elsewhere = MAPS.replace("default", "other");
-    server.check("cleo", &format!("GET {elsewhere}"), "200 ConfigMapList:");
+    let elsewhere = SECRETS.replace("default", "other");
+    server.check("cleo", &format!("GET {elsewhere}"), "200 SecretList:");
     let version = server.ask("cleo", "GET /version");
     assert_eq!(version.head.status, 200);
     assert_eq!(https.asked(), 0);
-    let here = format!("GET {MAPS}");
-    let denied = "403 configmaps is forbidden: User \"cleo\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\": asked";
+    let here = format!("GET {SECRETS}");
+    let denied = "403 secrets is forbidden: User \"cleo\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\": asked";
     server.check("cleo", &here, denied);
     assert_eq!(https.asked(), 1);
     // A condition that fails is a webhook that fails, but where another one says no.
     let why = "cel evaluation error: expression 'request.user != 'broken' || request.extra['nope'][0] == ''' resulted in error: no such key: nope";
-    server.check("broken", &here, &format!("500 Internal Server Error: \"{MAPS}\": {why}"));
-    server.check("broken", &format!("GET {elsewhere}"), "200 ConfigMapList:");
+    server.check("broken", &here, &format!("500 Internal Server Error: \"{SECRETS}\": {why}"));
+    server.check("broken", &format!("GET {elsewhere}"), "200 SecretList:");
     assert_eq!(https.asked(), 1);
     let metrics = server.ask("admin", "GET /metrics");
     let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
@@ -364,7 +367,7 @@ fn match_conditions_say_what_a_webhook_is_asked_about() {
     );
     assert!(
         metrics
-            .contains("apiserver_authorization_decisions_total{decision=\"denied\",name=\"hook\",type=\"Webhook\"} 1"),
+            .contains("apiserver_authorization_decisions_total{decision=\"denied\",name=\"hook\",type=\"Webhook\"} 2"),
         "{metrics}"
     );
 }
@@ -376,16 +379,16 @@ fn answers_are_remembered_as_the_configuration_says() {
     let file = kubeconfig(folder.path(), &https.url, &https.ca);
     let hook = webhook("hook", &file, "cacheUnauthorizedRequests: false, authorizedTTL: 10m");
     let Configured { server, folder: _folder } = Configured::start(folder, &[&hook], &[]);
-    let list = format!("GET {MAPS}");
+    let list = format!("GET {SECRETS}");
     for _ in 0..3 {
-        server.check("ann", &list, "200 ConfigMapList:");
+        server.check("ann", &list, "200 SecretList:");
     }
     assert_eq!(https.asked(), 1, "a permission is remembered");
     for _ in 0..3 {
         assert_eq!(server.ask("dave", &list).head.status, 403);
     }
     assert_eq!(https.asked(), 4, "other answers are not");
-    server.check("ann", "GET /api/v1/namespaces/other/configmaps", "200 ConfigMapList:");
+    server.check("ann", "GET /api/v1/namespaces/other/secrets", "200 SecretList:");
     assert_eq!(https.asked(), 5, "another question");
 }
 
@@ -395,7 +398,7 @@ fn the_file_may_change_while_the_server_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     let hook = webhook("hook", &kubeconfig(folder.path(), &https.url, &https.ca), "");
     let configured = Configured::start(folder, &[RBAC], &[]);
-    let list = format!("GET {MAPS}");
+    let list = format!("GET {SECRETS}");
     let check = |user: &str, want: u16| assert_eq!(configured.server.ask(user, &list).head.status, want, "{user}");
     check("ann", 403);
     configured.rewrite(&[RBAC, &hook], "success");
@@ -406,7 +409,7 @@ fn the_file_may_change_while_the_server_runs() {
         check("cleo", 403);
     }
     configured.rewrite(&[RBAC, "{type: AlwaysDeny, name: alwaysdeny}"], "success");
-    configured.server.check("ann", &list, "403 configmaps is forbidden: User \"ann\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\": alwaysdeny: Everything is forbidden.");
+    configured.server.check("ann", &list, "403 secrets is forbidden: User \"ann\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\": alwaysdeny: Everything is forbidden.");
     let trouble = configured.server.trouble();
     for why in [
         "AlwaysAllow",
@@ -433,9 +436,9 @@ fn the_older_flags_mean_the_same() {
         ]
         .concat(),
     );
-    let list = format!("GET {MAPS}");
-    server.check("ann", &list, "200 ConfigMapList:");
-    server.check("ann", &list, "200 ConfigMapList:");
+    let list = format!("GET {SECRETS}");
+    server.check("ann", &list, "200 SecretList:");
+    server.check("ann", &list, "200 SecretList:");
     assert_eq!(https.asked(), 2, "permissions are not remembered");
     assert!(asked.lock().expect("no panic")[0].contains("\"apiVersion\":\"authorization.k8s.io/v1beta1\""));
     assert!(asked.lock().expect("no panic")[0].contains("\"group\":[\"system:authenticated\"]"));
@@ -480,19 +483,22 @@ fn the_audit_log_tells_who_decided() {
     let folder = tempfile::tempdir().expect("a folder");
     let hook = webhook("hook", &kubeconfig(folder.path(), &https.url, &https.ca), "");
     let policy = folder.path().join("policy.yaml");
-    let rules =
-        "rules:\n- level: Metadata\n  omitStages: [RequestReceived]\n  resources: [{resources: [configmaps]}]\n";
+    let rules = "rules:\n- level: Metadata\n  omitStages: [RequestReceived]\n  resources: [{resources: [secrets]}]\n";
     std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}")).expect("our own");
     let log = folder.path().join("audit.log");
     let flags = [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let configured = Configured::start(folder, &[NODE, &hook, RBAC], &flags);
     for user in ["ann", "bob", "dave", "two"] {
-        configured.server.ask(user, &format!("GET {MAPS}"));
+        configured.server.ask(user, &format!("GET {SECRETS}"));
     }
     let log = std::fs::read_to_string(&log).expect("our own");
-    let annotations: Vec<String> =
-        log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["annotations"].to_string()).collect();
+    let ours = |line: &&str| line.contains("\"impersonatedUser\"");
+    let annotations: Vec<String> = log
+        .lines()
+        .filter(ours)
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["annotations"].to_string())
+        .collect();
     assert_eq!(
         annotations,
         [
@@ -543,18 +549,18 @@ fn a_request_and_the_reviews_about_it_agree_under_a_mixed_chain() {
     bind(&server, &["u2", "u4", "u5"]);
     for user in ["u1", "u2", "u3", "u4", "u5", "u6"] {
         for (verb, ask) in [
-            ("get", format!("GET {MAPS}/x")),
-            ("list", format!("GET {MAPS}")),
-            ("delete", format!("DELETE {MAPS}/x")),
-            ("create", format!("POST {MAPS} no-object")),
+            ("get", format!("GET {SECRETS}/x")),
+            ("list", format!("GET {SECRETS}")),
+            ("delete", format!("DELETE {SECRETS}/x")),
+            ("create", format!("POST {SECRETS} no-object")),
         ] {
             let by_role = ["u2", "u4", "u5"].contains(&user) && ["get", "list"].contains(&verb);
-            let want = match (first(user, verb), by_role, last(user, verb)) {
-                ("allow", ..) | ("nothing", true, _) | ("nothing", _, "allow") => true,
-                _ => false,
-            };
+            let want = matches!(
+                (first(user, verb), by_role, last(user, verb)),
+                ("allow", ..) | ("nothing", true, _) | ("nothing", _, "allow")
+            );
             let name = if ["get", "delete"].contains(&verb) { "x" } else { "" };
-            let attributes = json!({"namespace": "default", "verb": verb, "resource": "configmaps", "name": name});
+            let attributes = json!({"namespace": "default", "verb": verb, "resource": "secrets", "name": name});
             let spec = json!({"user": user, "groups": ["system:authenticated"], "resourceAttributes": attributes});
             let reviewed = server.json("admin", &format!("{REVIEW} {}", json!({"spec": spec})));
             let own = json!({"spec": {"resourceAttributes": attributes}});

@@ -26,7 +26,8 @@ pub enum Type {
     Map(Arc<(Type, Type)>),
     Object(&'static Object),
     Optional(Arc<Type>),
-    Type(Arc<Type>),
+    /// The type of types.
+    Meta(Arc<Type>),
 }
 
 /// A type with fields.
@@ -118,7 +119,7 @@ impl fmt::Display for Type {
             Type::Map(of) => write!(f, "map({}, {})", of.0, of.1),
             Type::Object(object) => f.write_str(object.name),
             Type::Optional(of) => write!(f, "optional_type({of})"),
-            Type::Type(of) => write!(f, "type({of})"),
+            Type::Meta(of) => write!(f, "type({of})"),
         }
     }
 }
@@ -153,7 +154,7 @@ impl Type {
             (Type::Null, Type::Object(_) | Type::Optional(_)) | (Type::Object(_) | Type::Optional(_), Type::Null) => {
                 true
             }
-            (Type::Type(_), Type::Type(_)) => true,
+            (Type::Meta(_), Type::Meta(_)) => true,
             (one, other) => one == other,
         }
     }
@@ -239,7 +240,7 @@ impl Types<'_> {
         }
         if name != self.about.name() {
             // The name of a type.
-            return Type::Type(Arc::new(Type::Any));
+            return Type::Meta(Arc::new(Type::Any));
         }
         match self.about {
             About::Claims => Type::map(Type::Text, Type::Any),
@@ -345,7 +346,7 @@ impl Types<'_> {
         match name {
             operators::LOGICAL_NOT => Type::Bool.fits(of).then_some(Type::Bool),
             operators::NEGATE => (!of.is_known() || matches!(of, Type::Int | Type::Double)).then(|| of.clone()),
-            "type" => Some(Type::Type(Arc::new(of.clone()))),
+            "type" => Some(Type::Meta(Arc::new(of.clone()))),
             "of" | "ofNonZeroValue" | "optional.of" | "optional.ofNonZeroValue" => Some(Type::optional(of.clone())),
             name => Some(result(name)),
         }
