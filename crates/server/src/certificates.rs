@@ -307,7 +307,7 @@ mod tests {
                     let pem = STANDARD.decode(text).unwrap();
                     let block = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
                     let (_, certificate) = X509Certificate::from_der(&block.contents).unwrap();
-                    let authority = pki.client_certificates();
+                    let authority = pki.certificates().clients().clone();
                     let chain = [rustls::pki_types::CertificateDer::from(block.contents.clone())];
                     let counts = authority.identify(&chain, now).user(now).is_ok_and(|user| user.is_some());
                     let validity = certificate.validity();

@@ -119,7 +119,7 @@ pub async fn follow(
     mut take: impl FnMut(Result<&str, String>),
 ) {
     let changed = Arc::new(Notify::new());
-    let _watcher = match watcher(path, changed.clone()) {
+    let _watcher = match watch([folder_of(path)], changed.clone()) {
         Ok(watcher) => watcher,
         Err(why) => {
             return tracing::warn!(%why, "changes of {} are not seen: it cannot be watched", path.display());
@@ -143,15 +143,27 @@ pub async fn follow(
     }
 }
 
-/// Tells of everything that happens in the file's folder: a file that is replaced, as in a mounted volume, is another one.
-fn watcher(path: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+/// Tells of everything that happens in folders: a file that is replaced, as in a mounted volume, is another one.
+///
+/// # Errors
+/// Why they cannot be watched.
+pub fn watch<'a>(
+    folders: impl IntoIterator<Item = &'a Path>,
+    changed: Arc<Notify>,
+) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // To read the file is an event too: it must not be a reason to read it.
+        // To read a file is an event too: it must not be a reason to read it.
         if !event.is_ok_and(|event| event.kind.is_access()) {
             changed.notify_one();
         }
     })?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    for folder in folders {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    }
     Ok(watcher)
+}
+
+/// The folder that a file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

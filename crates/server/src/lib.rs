@@ -83,13 +83,12 @@ impl Server {
         let audit = audit::Audit::open(&options.audit)?;
         let authorizers = authz::configuration::load(&options.authz)?;
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
-        let mut pki = match &options.pki_folder {
-            Some(folder) => Pki::open(folder, &options.pki)?,
-            None => Pki::in_memory(&options.pki)?,
+        let pki_options =
+            pki::Options { proxy_ca_file: options.authn.front_proxy.ca_file.clone(), ..options.pki.clone() };
+        let pki = match &options.pki_folder {
+            Some(folder) => Pki::open(folder, &pki_options)?,
+            None => Pki::in_memory(&pki_options)?,
         };
-        if let Some(file) = &options.authn.front_proxy.ca_file {
-            pki.trust_proxies(file)?;
-        }
         tracing::debug!(us = clock.elapsed().as_micros(), "keys");
         let mut tokens = match &options.token_auth_file {
             Some(path) => TokenFile::open(path)?,
@@ -106,7 +105,7 @@ impl Server {
         let mut authenticator = Authenticator::new(tokens, service_accounts, audiences);
         authenticator.configure(&options.authn, std::slice::from_ref(&options.issuer))?;
         if options.authn.front_proxy.ca_file.is_some() {
-            let proxies = FrontProxy::new(&options.authn.front_proxy, pki.proxy_authorities())?;
+            let proxies = FrontProxy::new(&options.authn.front_proxy, pki.certificates().proxy_authorities())?;
             authenticator.front_proxy = Some(proxies);
         }
         let state = State::new(options, objects, registry, authenticator, pki, audit).map_err(|why| why.message)?;
@@ -117,7 +116,7 @@ impl Server {
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "objects");
         let tasks = TaskTracker::new();
-        let front = Front::new(state.clone(), tasks.clone())?;
+        let front = Front::new(state.clone(), tasks.clone());
         tasks.spawn(flow::bootstrap::run(state.clone()));
         tasks.spawn(authentication_trust::run(state.clone()));
         let following = state.clone();
@@ -131,6 +130,8 @@ impl Server {
             let State { authorizer, options, stopping, .. } = &*following;
             authz::reload::run(authorizer, &options.authz, stopping).await;
         });
+        let following = state.clone();
+        tasks.spawn(async move { pki::reload::run(following.pki.clone(), &following.stopping).await });
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
         let compacting = state.clone();

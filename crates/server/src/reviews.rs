@@ -427,6 +427,7 @@ mod tests {
 
     use super::*;
     use crate::authn::jwt::{Algorithm, Keys, LazyKey, SigningKey};
+    use crate::authn::key_ring::KeyRing;
     use crate::authn::service_account::ServiceAccounts;
     use crate::authn::token_file::TokenFile;
     use crate::authz::bootstrap;
@@ -439,7 +440,7 @@ mod tests {
     /// Asks as user `a`, in namespace `ns`, in a new cluster with a role `reader` for pods that `alice` is bound to.
     fn ask(resource: &str, object: Value) -> Result<Value, Status> {
         let signing = LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap());
-        let keys = Arc::new(Keys { signing, others: Vec::new() });
+        let keys = Arc::new(KeyRing::new(Keys { signing, others: Vec::new() }));
         let audiences = vec![ISSUER.to_string()];
         let authenticator = Authenticator::new(
             TokenFile::parse("tok,alice,7,devs").unwrap(),

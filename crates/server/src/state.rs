@@ -94,7 +94,7 @@ pub struct State {
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub allocator: Allocator,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     pub nodes: ArcSwap<HashMap<String, Arc<dyn NodeApi>>>,
     /// Cancelled when the server is told to stop: nobody should start to rely on it.
     pub draining: CancellationToken,
@@ -134,7 +134,7 @@ impl State {
             authenticator,
             authorizer: Authorizer::default(),
             allocator: Allocator::new(range),
-            pki,
+            pki: Arc::new(pki),
             nodes: ArcSwap::default(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),

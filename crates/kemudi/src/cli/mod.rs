@@ -7,6 +7,7 @@ mod create;
 mod delete;
 mod doctor;
 mod get;
+mod keys;
 mod logs;
 mod raw;
 mod record;
@@ -54,6 +55,10 @@ enum Command {
     Run(run::Run),
     /// Run a command in a pod, and write the least Role that it needed
     Record(record::Record),
+    /// The authorities of a cluster: show them, let a new one take over
+    Ca(keys::Ca),
+    /// The keys that sign a cluster's tokens: show them, let a new one take over
+    Keys(keys::Keys),
     /// The tutorial, live: from an empty machine to a program that lists its own pod
     Tour(tour::Tour),
     /// Show objects
@@ -153,6 +158,8 @@ impl Command {
             Command::Up(up) => up.run(global).await,
             Command::Run(run) => run.run(global).await,
             Command::Record(record) => record.run(global).await,
+            Command::Ca(ca) => ca.run(global).await,
+            Command::Keys(keys) => keys.run(global).await,
             Command::Tour(tour) => tour.run(global).await,
             Command::Get(get) => get.run(global).await,
             Command::Apply(apply) => apply.run(global).await,

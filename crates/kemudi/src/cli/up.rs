@@ -134,6 +134,7 @@ impl Up {
                 .map_err(|why| Failure::new(why).hint("to serve without running pods: kemudi up --node none"))?;
         }
         let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
+        let mut certificates = cluster.server().state().pki.subscribe();
         let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
         write_private(&kubeconfig, &text)?;
         let line = format!(
@@ -145,9 +146,12 @@ impl Up {
         // Nobody reading it is no reason to stop.
         let _ = std::io::stdout().write_all(line.as_bytes());
         let _ = std::io::stdout().flush();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Ok(()) = certificates.changed() => renew_kubeconfig(&cluster, &kubeconfig),
+            }
         }
         cluster.drain();
         // Load balancers look at /readyz in their own time. Who asks twice means it.
@@ -228,7 +232,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `$XDG_STATE_HOME/kemudi`, else `~/.local/state/kemudi`.
-fn state_folder() -> Result<PathBuf, Failure> {
+pub(super) fn state_folder() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
     state
@@ -243,6 +247,14 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(path)
         .map_err(|why| Failure::new(format!("cannot make {}: {why}; choose another with --data DIR", path.display())))
+}
+
+/// The administrator's, after keys or authorities have changed.
+fn renew_kubeconfig(cluster: &Cluster, path: &Path) {
+    let written = cluster.admin_kubeconfig().map_err(Failure::new).and_then(|text| write_private(path, &text));
+    if let Err(failure) = written {
+        eprint!("warning: {} is as it was: {failure}", path.display());
+    }
 }
 
 /// Writes a file that only this user can read, in one step.

@@ -10,6 +10,7 @@ mod fetch;
 pub mod front_proxy;
 pub mod issuer;
 pub mod jwt;
+pub mod key_ring;
 pub mod legacy_token;
 pub mod reload;
 pub mod remembered;

@@ -55,7 +55,8 @@ impl Chain {
                 (Type::Rbac, _) => Authority::Rbac,
                 (Type::AlwaysDeny, _) => Authority::AlwaysDeny,
                 (Type::Webhook, Some(options)) => {
-                    Authority::Webhook(Arc::new(Webhook::new(&name, options, counts.webhook(&name))?))
+                    let webhook = Webhook::new(&name, options, counts.webhook(&name));
+                    Authority::Webhook(Arc::new(webhook.map_err(|why| format!("authorizer {name}: {why}"))?))
                 }
                 (Type::Webhook, None) => return Err(format!("the authorizer {name} has no webhook")),
             };

@@ -17,6 +17,7 @@ mod golden;
 mod https;
 mod node_rights;
 mod record;
+mod rotation;
 mod tidy;
 mod transcripts;
 mod why;
