@@ -185,7 +185,7 @@ async fn steps(
     passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
         let cx = Cx { state, user: &user, ask, headers, accept: lenient, now, audit: trail, hearing };
-        return Ok((documents::answer(&cx)?, lenient));
+        return Ok((hearing.settle(|| documents::answer(&cx)).await?, lenient));
     };
     let found = match kind_of::find(&state.registry.load(), ask, target) {
         kind_of::Found::Kind(kind) => kind,

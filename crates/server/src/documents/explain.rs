@@ -2,7 +2,7 @@
 //! may list all roles and bindings; they tell nothing that those could not find out for themselves.
 
 use api::{Query, Status, codec};
-use rights::{Asked, Binding, Known, Role, Served};
+use rights::{Asked, Binding, Known, Role, Served, Verdict};
 use serde_json::{Value, json};
 
 use crate::authn::User;
@@ -45,7 +45,10 @@ pub(super) fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
     }
     let answer = match cx.ask.path.as_str() {
         DENIALS => denials(cx.state, &cx.ask.query)?,
-        _ => json!(rights::explain(&asked(cx.user, &cx.ask.query)?, &known(cx.state))),
+        _ => {
+            let asked = asked(cx.user, &cx.ask.query)?;
+            json!(rights::explain(&asked, &Known { verdict: verdict(cx, &asked), ..known(cx.state) }))
+        }
     };
     Ok(Answer::Raw(respond::raw(200, "application/json", codec::to_json(&answer))))
 }
@@ -82,6 +85,30 @@ fn asked(caller: &User, query: &Query) -> Result<Asked, Status> {
         Some(user) if groups.is_empty() => asked.by(user, rights::asked::groups_of(user)),
         Some(user) => asked.by(user, groups),
     })
+}
+
+/// What all authorizers say, where others are asked than those whose reasons are known here.
+fn verdict(cx: &Cx<'_>, asked: &Asked) -> Option<Verdict> {
+    if !cx.state.authorizer.asks_webhooks() {
+        return None;
+    }
+    let user = User::new(&asked.user, asked.groups.iter().cloned());
+    let attributes = match asked.path.as_str() {
+        "" => Attributes {
+            version: "*",
+            subresource: &asked.subresource,
+            name: &asked.name,
+            namespace: &asked.namespace,
+            ..Attributes::resource(&user, &asked.verb, &asked.group, &asked.resource)
+        },
+        path => Attributes::path(&user, &asked.verb, path),
+    };
+    let decision = cx.state.authorizer.authorize(&attributes, cx.hearing);
+    let reason = match &decision {
+        Decision::Allow { reason } => reason.to_string(),
+        other => [other.refusal().1, other.refusal().0].into_iter().find(|text| !text.is_empty()).unwrap_or("").into(),
+    };
+    Some(Verdict { allowed: decision.is_allowed(), reason })
 }
 
 /// All there is to know. It is made for each question: who asks why does not ask often.

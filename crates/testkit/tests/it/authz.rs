@@ -182,6 +182,12 @@ fn a_webhook_allows_denies_or_leaves_it_to_the_next() {
         "two",
         r#"{"allowed":false,"denied":true,"reason":"both","evaluationError":"webhook subject access review returned both allow and deny response"}"#,
     );
+    for (user, want) in [("ann", "allowed, says the server: it is ann"), ("bob", "yet the server refuses: not <bob>")] {
+        let ask = format!("GET /explain?verb=list&resource=secrets&namespace=default&user={user}");
+        let explained = server.json("admin", &ask);
+        let message = explained["causes"][0]["message"].as_str().unwrap_or_default();
+        assert!(message.ends_with(want), "{explained}");
+    }
     let rules = server
         .json("cleo", r#"POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews {"spec":{"namespace":"default"}}"#);
     assert_eq!(
