@@ -645,6 +645,25 @@ mod tests {
     }
 
     #[test]
+    fn a_selector_counts_however_it_is_written() {
+        let of_node = |selector: Value| {
+            let attributes = json!({"verb": "list", "resource": "pods", "fieldSelector": selector});
+            json!({"spec": {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": attributes}})
+        };
+        let term = |operator: &str| json!({"key": "spec.nodeName", "operator": operator, "values": ["n1"]});
+        let allowed = r#"{"allowed":true}"#;
+        check("subjectaccessreviews", of_node(json!({"rawSelector": "spec.nodeName=n1"})), allowed);
+        check("subjectaccessreviews", of_node(json!({"requirements": [term("In")]})), allowed);
+        let no = r#"{"allowed":false,"reason":"node: can only list/watch pods with spec.nodeName field selector"}"#;
+        check("subjectaccessreviews", of_node(json!({"requirements": [term("NotIn")]})), no);
+        check(
+            "subjectaccessreviews",
+            of_node(json!({"requirements": [term("In"), term("Equals")]})),
+            r#"{"allowed":true,"evaluationError":"spec.resourceAttributes.fieldSelector partially ignored due to parse error"}"#,
+        );
+    }
+
+    #[test]
     fn all_rules_of_the_asker() {
         check(
             "selfsubjectrulesreviews",
