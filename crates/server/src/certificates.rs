@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem};
 
 use crate::as_controller;
 use crate::authn::User;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Hearing};
 use crate::issue::Terms;
 use crate::objects::Collection;
 use crate::state::State;
@@ -92,12 +92,14 @@ async fn all(state: &Arc<State>, collection: &Collection) -> (store::Revision, b
 /// Does the next thing about a request, if there is one. Answers whether that went well.
 async fn advance(state: &Arc<State>, request: &Value) -> bool {
     let now = jiff::Timestamp::now().as_second();
+    let hearing = &Hearing::default();
     let may = |user: &User, subresource: &str| {
         let attributes = Attributes { subresource, ..Attributes::resource(user, "create", GROUP, RESOURCE) };
-        state.authorizer.authorize(&attributes).is_allowed()
+        state.authorizer.authorize(&attributes, hearing).is_allowed()
     };
     let sign = |terms: &Terms<'_>| state.pki.issue(terms);
-    let (name, outcome) = (meta::name(request), decide(request, now, may, sign));
+    let name = meta::name(request);
+    let outcome = hearing.settle(|| decide(request, now, may, sign)).await;
     match outcome {
         Ok(None) => true,
         Ok(Some((part, object))) => {

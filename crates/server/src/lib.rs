@@ -34,7 +34,9 @@ mod verbs;
 mod as_controller;
 mod authentication_trust;
 pub mod bootstrap_objects;
+mod caller;
 mod certificates;
+mod config_file;
 mod definitions;
 mod issue;
 pub mod lookup;
@@ -79,6 +81,7 @@ impl Server {
         let registry = kinds::builtin();
         tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
         let audit = audit::Audit::open(&options.audit)?;
+        let authorizers = authz::configuration::load(&options.authz)?;
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
         let pki_options =
             pki::Options { proxy_ca_file: options.authn.front_proxy.ca_file.clone(), ..options.pki.clone() };
@@ -106,6 +109,9 @@ impl Server {
             authenticator.front_proxy = Some(proxies);
         }
         let state = State::new(options, objects, registry, authenticator, pki, audit).map_err(|why| why.message)?;
+        if let Some(authorizers) = authorizers {
+            state.authorizer.configure(authorizers)?;
+        }
         tracing::debug!(us = clock.elapsed().as_micros(), "state");
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "objects");
@@ -118,6 +124,11 @@ impl Server {
             let State { authenticator, options, stopping, .. } = &*following;
             let own = std::slice::from_ref(&options.issuer);
             authn::reload::run(authenticator, &options.authn, own, &authenticator.configured, stopping).await;
+        });
+        let following = state.clone();
+        tasks.spawn(async move {
+            let State { authorizer, options, stopping, .. } = &*following;
+            authz::reload::run(authorizer, &options.authz, stopping).await;
         });
         let following = state.clone();
         tasks.spawn(async move { pki::reload::run(following.pki.clone(), &following.stopping).await });

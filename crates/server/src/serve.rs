@@ -13,6 +13,8 @@ use tokio::time::{Duration, Instant};
 use crate::accept::{self, Accept};
 use crate::audit::Trail;
 use crate::authn::User;
+use crate::authorize::Refused;
+use crate::authz::Hearing;
 use crate::metrics::Answered;
 use crate::respond::{self, Answer, Body, BodyError};
 use crate::state::State;
@@ -37,6 +39,8 @@ pub struct Cx<'a> {
     pub now: Timestamp,
     /// What is to be written down of the request.
     pub audit: &'a Trail,
+    /// What webhooks have said to it.
+    pub hearing: &'a Hearing,
 }
 
 /// Answers one request. Never fails: what goes wrong is an answer too.
@@ -164,17 +168,25 @@ async fn steps(
         return Ok((Answer::Raw(respond::internal_text(&ask.path, "failed to store audit event")), lenient));
     }
     passed.user = Some(user.clone());
-    let user = impersonate::impersonate(&state.authorizer, &state.usage, user, ask, headers, trail)?;
+    let hearing = &Hearing::default();
+    let named = || impersonate::impersonate(&state.authorizer, &state.usage, &user, ask, headers, hearing);
+    let user = impersonate::conclude(hearing.settle(named).await?, user.clone(), trail);
     passed.user = Some(user.clone());
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
         return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));
     }
-    authorize::authorize(state, &user, ask, trail)?;
+    let attributes = authorize::attributes(&user, ask);
+    let decision = hearing.settle(|| authorize::decide(state, &attributes, ask, hearing)).await;
+    match authorize::conclude(state, &attributes, &decision, trail) {
+        Ok(()) => {}
+        Err(Refused::Forbidden(status)) => return Err(*status),
+        Err(Refused::Failed(why)) => return Ok((Answer::Raw(respond::internal_text(&ask.print().1, &why)), lenient)),
+    }
     passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
-        let cx = Cx { state, user: &user, ask, headers, accept: lenient, now, audit: trail };
-        return Ok((documents::answer(&cx)?, lenient));
+        let cx = Cx { state, user: &user, ask, headers, accept: lenient, now, audit: trail, hearing };
+        return Ok((hearing.settle(|| documents::answer(&cx)).await?, lenient));
     };
     let found = match kind_of::find(&state.registry.load(), ask, target) {
         kind_of::Found::Kind(kind) => kind,
@@ -191,7 +203,7 @@ async fn steps(
     trail.deprecated(found.deprecated());
     let warnings = &mut passed.warnings;
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
-    let cx = Cx { state, user: &user, ask, headers, accept, now, audit: trail };
+    let cx = Cx { state, user: &user, ask, headers, accept, now, audit: trail, hearing };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }
 

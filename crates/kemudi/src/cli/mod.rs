@@ -21,6 +21,7 @@ mod whoami;
 mod why;
 
 mod authn_flags;
+mod authz_flags;
 mod files;
 mod output;
 mod recording;

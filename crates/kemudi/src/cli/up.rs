@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::authn_flags::AuthnFlags;
+use super::authz_flags::AuthzFlags;
 use super::{Failure, Global, Outcome};
 
 #[derive(Args, Debug)]
@@ -71,6 +72,8 @@ pub struct Up {
     pub shutdown_delay_duration: Duration,
     #[command(flatten)]
     pub authn: Box<AuthnFlags>,
+    #[command(flatten)]
+    pub authz: Box<AuthzFlags>,
 }
 
 /// What is written down of requests.
@@ -202,6 +205,7 @@ impl Up {
             token_seconds_max: self.service_account_max_token_expiration,
             token_auth_file: self.token_auth_file.clone(),
             authn: self.authn.options(),
+            authz: self.authz.options(),
             audit: self.audit.options(),
             ..Options::default()
         })

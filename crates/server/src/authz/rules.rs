@@ -9,7 +9,7 @@ use rights::{RoleRef, Rule, Usage};
 use serde_json::Value;
 
 use super::rbac::{GROUP, Rbac};
-use super::{Attributes, Authorizer};
+use super::{Attributes, Authorizer, Hearing};
 use crate::authn::{MASTERS, User};
 
 /// A write to roles or bindings, as far as the check for escalation needs it.
@@ -30,13 +30,14 @@ pub fn check_escalation(
     write: Write<'_>,
     new: &Value,
     old: Option<&Value>,
+    hearing: &Hearing,
 ) -> Result<(), Status> {
     if write.user.is_in(MASTERS) {
         return Ok(());
     }
     match write.resource {
-        "roles" | "clusterroles" => check_role(authorizer, write, new, old),
-        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new, old),
+        "roles" | "clusterroles" => check_role(authorizer, write, new, old, hearing),
+        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new, old, hearing),
         _ => Ok(()),
     }
 }
@@ -84,14 +85,22 @@ pub fn used(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<
     used
 }
 
-fn check_role(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+fn check_role(
+    authorizer: &Authorizer,
+    write: Write<'_>,
+    new: &Value,
+    old: Option<&Value>,
+    hearing: &Hearing,
+) -> Result<(), Status> {
     let escalate = Attributes {
         version: "*",
         namespace: write.namespace,
         name: write.name,
         ..Attributes::resource(write.user, "escalate", GROUP, write.resource)
     };
-    if authorizer.authorize(&escalate).is_allowed() || old.is_some_and(|old| differs_only_for_collection(new, old)) {
+    if authorizer.authorize(&escalate, hearing).is_allowed()
+        || old.is_some_and(|old| differs_only_for_collection(new, old))
+    {
         return Ok(());
     }
     let forbidden = |why: String| Status::forbidden(write.of(), meta::name(new), why);
@@ -110,7 +119,13 @@ fn check_role(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Optio
     Ok(())
 }
 
-fn check_binding(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+fn check_binding(
+    authorizer: &Authorizer,
+    write: Write<'_>,
+    new: &Value,
+    old: Option<&Value>,
+    hearing: &Hearing,
+) -> Result<(), Status> {
     if old.is_some_and(|old| differs_only_for_collection(new, old)) {
         return Ok(());
     }
@@ -122,7 +137,7 @@ fn check_binding(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Op
         name: &role.name,
         ..Attributes::resource(write.user, "bind", GROUP, roles)
     };
-    if authorizer.authorize(&bind).is_allowed() {
+    if authorizer.authorize(&bind, hearing).is_allowed() {
         return Ok(());
     }
     let Some(rules) = authorizer.rbac.role_rules(&role, write.namespace) else {
@@ -219,7 +234,7 @@ mod tests {
         let (resource, name) = write;
         let namespace = if resource.starts_with("cluster") { "" } else { "ns" };
         let write = Write { user: &user, resource, namespace, name };
-        let got = match check_escalation(&holder(owned), write, &new, old.as_ref()) {
+        let got = match check_escalation(&holder(owned), write, &new, old.as_ref(), &Hearing::default()) {
             Ok(()) => "ok".to_string(),
             Err(status) => status.message.clone(),
         };

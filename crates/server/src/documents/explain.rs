@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use api::{Query, Reason, Status, codec};
-use rights::{Asked, Binding, Known, Role, Served};
+use rights::{Asked, Binding, Known, Role, Served, Verdict};
 use serde_json::{Value, json};
 
 use crate::authn::User;
-use crate::authz::{Attributes, Decision, rbac};
+use crate::authz::{Attributes, Decision, Hearing, rbac};
 use crate::respond::{self, Answer};
 use crate::serve::Cx;
 use crate::state::State;
@@ -26,17 +26,17 @@ pub(crate) fn is_at(path: &str) -> bool {
 }
 
 /// Refuses everybody who may not list roles and bindings in all namespaces, as any path is refused.
-pub(crate) fn authorize(state: &State, attributes: &Attributes<'_>) -> Decision {
-    let refusal = Decision::NoOpinion { reason: String::new() };
+pub(crate) fn authorize(state: &State, attributes: &Attributes<'_>, hearing: &Hearing) -> Decision {
+    let refusal = Decision::NONE;
     rbac::RESOURCES
         .iter()
         .try_fold(refusal, |_, resource| {
             let list =
                 Attributes { version: "v1", ..Attributes::resource(attributes.user, "list", rbac::GROUP, resource) };
-            let decision = state.authorizer.authorize(&list);
+            let decision = state.authorizer.authorize(&list, hearing);
             match decision.is_allowed() {
                 true => Ok(decision),
-                false => Err(Decision::NoOpinion { reason: String::new() }),
+                false => Err(Decision::NONE),
             }
         })
         .unwrap_or_else(|refusal| refusal)
@@ -53,7 +53,10 @@ pub(super) fn answer(cx: &Cx<'_>) -> Result<Answer, Status> {
     }
     let answer = match cx.ask.path.as_str() {
         DENIALS => denials(cx.state, &cx.ask.query)?,
-        _ => json!(rights::explain(&asked(cx.user, &cx.ask.query)?, &known(cx.state))),
+        _ => {
+            let asked = asked(cx.user, &cx.ask.query)?;
+            json!(rights::explain(&asked, &Known { verdict: verdict(cx, &asked), ..known(cx.state) }))
+        }
     };
     Ok(Answer::Raw(respond::raw(200, "application/json", codec::to_json(&answer))))
 }
@@ -117,6 +120,30 @@ fn asked(caller: &User, query: &Query) -> Result<Asked, Status> {
         Some(user) if groups.is_empty() => asked.by(user, rights::asked::groups_of(user)),
         Some(user) => asked.by(user, groups),
     })
+}
+
+/// What all authorizers say, where others are asked than those whose reasons are known here.
+fn verdict(cx: &Cx<'_>, asked: &Asked) -> Option<Verdict> {
+    if !cx.state.authorizer.asks_webhooks() {
+        return None;
+    }
+    let user = User::new(&asked.user, asked.groups.iter().cloned());
+    let attributes = match asked.path.as_str() {
+        "" => Attributes {
+            version: "*",
+            subresource: &asked.subresource,
+            name: &asked.name,
+            namespace: &asked.namespace,
+            ..Attributes::resource(&user, &asked.verb, &asked.group, &asked.resource)
+        },
+        path => Attributes::path(&user, &asked.verb, path),
+    };
+    let decision = cx.state.authorizer.authorize(&attributes, cx.hearing);
+    let reason = match &decision {
+        Decision::Allow { reason } => reason.to_string(),
+        other => [other.refusal().1, other.refusal().0].into_iter().find(|text| !text.is_empty()).unwrap_or("").into(),
+    };
+    Some(Verdict { allowed: decision.is_allowed(), reason })
 }
 
 /// All there is to know. It is made for each question: who asks why does not ask often.

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use notify::Watcher;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Authority;
 use super::{Certificates, Pki, files, in_folder, token_key, verifying_keys};
 use crate::authn::jwt::Keys;
+use crate::config_file;
 
 /// Follows the files until it is told to stop. A cluster in memory has none.
 pub async fn run(pki: Arc<Pki>, stopping: &CancellationToken) {
@@ -20,20 +20,7 @@ pub async fn run(pki: Arc<Pki>, stopping: &CancellationToken) {
         return;
     }
     let changed = Arc::new(Notify::new());
-    let tell = changed.clone();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // To read a file is an event too: it must not be a reason to read it.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            tell.notify_one();
-        }
-    });
-    let watched = watcher.and_then(|mut watcher| {
-        for folder in &folders {
-            watcher.watch(folder, notify::RecursiveMode::NonRecursive)?;
-        }
-        Ok(watcher)
-    });
-    let _watcher = match watched {
+    let _watcher = match config_file::watch(folders.iter().map(PathBuf::as_path), changed.clone()) {
         Ok(watcher) => watcher,
         Err(why) => {
             return tracing::warn!(%why, "changes of keys and certificates are not seen: they cannot be watched");
@@ -63,10 +50,7 @@ impl Pki {
         let serving = options.serving_files.iter().flat_map(|(certificate, key)| [certificate, key]);
         let files =
             serving.chain(&options.client_ca_file).chain(&options.signing_key_file).chain(&options.verifying_key_files);
-        let folder = |file: &PathBuf| {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            folder.unwrap_or(Path::new(".")).to_path_buf()
-        };
+        let folder = |file: &PathBuf| config_file::folder_of(file).to_path_buf();
         files.map(folder).chain([own.clone()]).collect()
     }
 

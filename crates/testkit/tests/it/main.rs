@@ -6,6 +6,7 @@ mod tutorial;
 mod attacks;
 mod audit;
 mod authn;
+mod authz;
 mod bad_input;
 mod clients;
 mod crash;
