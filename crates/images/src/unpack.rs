@@ -119,9 +119,10 @@ impl Layer {
                 made => Ok(made?),
             };
         }
+        // A number that is not there is none, as Go reads archives.
         let header = entry.header();
-        let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-        let times = time(header.mtime()?);
+        let mode = Mode::from_raw_mode(header.mode().unwrap_or(0) & 0o7777);
+        let times = time(header.mtime().unwrap_or(0));
         let kind = header.entry_type();
         if kind != EntryType::Directory {
             remove(&parent, name)?;
@@ -221,14 +222,17 @@ impl Layer {
             return Ok(());
         }
         let id = |id: u64| u32::try_from(id).map_err(|_| invalid(format!("{name} has an owner that cannot be")));
-        let (uid, gid) = (id(entry.header().uid()?)?, id(entry.header().gid()?)?);
+        let (uid, gid) = (id(entry.header().uid().unwrap_or(0))?, id(entry.header().gid().unwrap_or(0))?);
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         Ok(rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     fn note_folder(&mut self, path: PathBuf, entry: &tar::Entry<'_, impl Read>) -> io::Result<()> {
         let header = entry.header();
-        self.folders.insert(path, (Mode::from_raw_mode(header.mode()? & 0o7777), time(header.mtime()?)));
+        self.folders.insert(
+            path,
+            (Mode::from_raw_mode(header.mode().unwrap_or(0) & 0o7777), time(header.mtime().unwrap_or(0))),
+        );
         Ok(())
     }
 

@@ -47,6 +47,11 @@ pub fn go_calls() -> PathBuf {
     tool("bin/calls")
 }
 
+/// A registry of container images with one image in it (`clients/go/registry`).
+pub fn registry() -> PathBuf {
+    tool("bin/registry")
+}
+
 /// A Python program that makes the official client's calls (`clients/python/calls.py`).
 pub fn python_calls() -> PathBuf {
     workspace().join("crates/testkit/clients/python/calls.py")

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod command;
 pub mod golden;
 mod h2;
+pub mod image;
 pub mod load;
 pub mod pod;
 pub mod transcripts;

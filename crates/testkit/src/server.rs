@@ -287,7 +287,7 @@ pub fn describe(answer: &Answer) -> String {
 }
 
 /// The lines of a stream as they come; the thread ends with the stream.
-pub(crate) fn lines_of(stream: impl std::io::Read + Send + 'static) -> (Receiver<String>, JoinHandle<()>) {
+pub fn lines_of(stream: impl std::io::Read + Send + 'static) -> (Receiver<String>, JoinHandle<()>) {
     let (send, receive) = sync_channel(LINES_MAX);
     let drain = std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {

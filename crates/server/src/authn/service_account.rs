@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::go;
 use serde_json::{Map, Value, json};
 
-use super::jwt;
+use super::jwt::Parsed;
 use super::key_ring::KeyRing;
 use super::legacy_token::{self, LegacyClaims};
 use super::remembered::{Remembered, hash};
@@ -119,10 +119,9 @@ impl ServiceAccounts {
         audiences: &[String],
         lookup: &dyn Lookup,
     ) -> Result<Option<Authenticated>, String> {
-        if jwt::issuer_of(token).as_deref() != Some(legacy_token::ISSUER) {
-            return Ok(None);
-        }
-        let Some(claims) = self.signed(token)? else { return Ok(None) };
+        let is_legacy = |parsed: &Parsed<'_>| parsed.claims["iss"] == legacy_token::ISSUER;
+        let Some(parsed) = Parsed::parse(token).filter(is_legacy) else { return Ok(None) };
+        let claims = self.signed(parsed)?;
         let common = intersect(&self.audiences, audiences);
         if common.is_empty() {
             return Ok(None);
@@ -142,10 +141,9 @@ impl ServiceAccounts {
         if let Some(verified) = self.verified.get(&hash).filter(|verified| verified.turn == turn) {
             return Ok(Some(verified));
         }
-        if !jwt::issuer_of(token).is_some_and(|issuer| self.issuers.contains(&issuer)) {
-            return Ok(None);
-        }
-        let Some(claims) = self.signed(token)? else { return Ok(None) };
+        let is_ours = |parsed: &Parsed<'_>| self.issuers.iter().any(|issuer| parsed.claims["iss"] == **issuer);
+        let Some(parsed) = Parsed::parse(token).filter(is_ours) else { return Ok(None) };
+        let claims = self.signed(parsed)?;
         let claims = Claims::from_value(&claims).ok_or("the claims of the token cannot be read")?;
         let user = authenticated(Arc::new(claims.user()));
         let verified = Arc::new(Verified { claims, user, turn });
@@ -154,8 +152,7 @@ impl ServiceAccounts {
     }
 
     /// What a token says that one of our keys has signed.
-    fn signed(&self, token: &str) -> Result<Option<Value>, String> {
-        let Some(parsed) = jwt::Parsed::parse(token) else { return Ok(None) };
+    fn signed(&self, parsed: Parsed<'_>) -> Result<Value, String> {
         let keys = self.keys.load();
         let keys = keys.candidates(&parsed.key_id);
         if keys.is_empty() {
@@ -164,7 +161,7 @@ impl ServiceAccounts {
         if !keys.into_iter().any(|key| parsed.is_signed_by(key)) {
             return Err("go-jose/go-jose: error in cryptographic primitive".into());
         }
-        Ok(Some(parsed.claims))
+        Ok(parsed.claims)
     }
 }
 

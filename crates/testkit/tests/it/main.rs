@@ -15,6 +15,7 @@ mod ending;
 mod flood;
 mod golden;
 mod https;
+mod images;
 mod node_rights;
 mod record;
 mod rotation;
