@@ -6,6 +6,7 @@ mod authn;
 mod changes;
 pub mod definitions;
 pub mod generate;
+mod layers;
 pub mod patches;
 pub mod requests;
 pub mod tape;
@@ -44,6 +45,7 @@ pub const ALL: &[Target] = &[
     Target { name: "requests", check: requests::requests },
     Target { name: "expressions", check: authn::expressions },
     Target { name: "configurations", check: authn::configurations },
+    Target { name: "layers", check: layers::layers },
 ];
 
 /// The target of this name.

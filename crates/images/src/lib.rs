@@ -10,7 +10,7 @@ mod users;
 pub use oci_client::Reference;
 pub use pull::{Auth, Progress};
 pub use store::{Config, Hold, Image, Store};
-pub use unpack::remove_tree;
+pub use unpack::{Unpacked, remove_tree, unpack};
 pub use users::Account;
 
 /// Why an image is not to be had. Messages are what follows `failed to pull image "x":` and the like.

@@ -140,5 +140,6 @@ targets!(
     changes,
     requests,
     expressions,
-    configurations
+    configurations,
+    layers
 );
