@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use ::api::{Ask, Status};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT, WARNING};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -14,18 +14,13 @@ use serde::de::DeserializeOwned;
 use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
 use crate::error::{Error, Result};
 use crate::https::Https;
+use crate::retry::{Retries, retry_after};
 use crate::transport::{Body, Transport};
 
 /// Largest answer that is read into memory, in bytes. A list of 10,000 pods is some 60 MB.
 pub const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// Largest error answer that is read, in bytes.
 const ERROR_BYTES_MAX: usize = 4 << 20;
-/// How often a request is repeated after the first time, where that is safe.
-const REPEATS_MAX: u32 = 5;
-/// The pause before the first repeat; it doubles with each.
-const REPEAT_AFTER: Duration = Duration::from_millis(50);
-/// Longest pause that a server's `Retry-After` can ask for before we give the answer to the caller.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const AGENT: &str = concat!("kemudi-client/", env!("CARGO_PKG_VERSION"));
 
 /// Talks to one API server as one identity. Cheap to clone; clones share connections.
@@ -39,6 +34,7 @@ struct Inner {
     /// Go with every request: the agent's name, whom to act as.
     headers: Vec<(HeaderName, HeaderValue)>,
     warned: Arc<dyn Fn(&str) + Send + Sync>,
+    retries: Retries,
 }
 
 impl Client {
@@ -60,7 +56,13 @@ impl Client {
     pub fn with_transport(transport: Arc<dyn Transport>) -> Client {
         let headers = vec![(USER_AGENT, HeaderValue::from_static(AGENT))];
         let warned = Arc::new(|text: &str| tracing::warn!("{text}"));
-        Client(Arc::new(Inner { transport, namespace: "default".to_string(), headers, warned }))
+        Client(Arc::new(Inner {
+            transport,
+            namespace: "default".to_string(),
+            headers,
+            warned,
+            retries: Retries::default(),
+        }))
     }
 
     /// The same client with somebody who hears the server's warnings (of deprecated or unknown fields, for one) instead of
@@ -92,6 +94,11 @@ impl Client {
         }))
     }
 
+    /// The same client that repeats requests more or less often, or ([`Retries::NONE`]) never.
+    pub fn with_retries(self, retries: Retries) -> Client {
+        self.edit(|inner| inner.retries = retries)
+    }
+
     /// Where namespaced requests go that name no namespace.
     pub fn default_namespace(&self) -> &str {
         &self.0.namespace
@@ -107,19 +114,18 @@ impl Client {
         for (name, value) in &self.0.headers {
             request.headers_mut().append(name.clone(), value.clone());
         }
-        let mut pause = REPEAT_AFTER;
-        for _ in 0..REPEATS_MAX {
+        let started = Instant::now();
+        for repeats in 0.. {
             let outcome = self.0.transport.send(request.clone()).await;
-            match repeat_after(request.method(), &outcome, pause) {
+            match self.0.retries.pause(&request, &outcome, repeats, started.elapsed()) {
                 None => return outcome,
-                Some(wait) => {
-                    tracing::debug!(path = %request.uri().path(), ?wait, "repeating a request");
-                    tokio::time::sleep(wait).await;
+                Some(pause) => {
+                    tracing::debug!(path = %request.uri().path(), ?pause, "repeating a request");
+                    tokio::time::sleep(pause).await;
                 }
             }
-            pause *= 2;
         }
-        self.0.transport.send(request).await
+        unreachable!("the last repeat returns")
     }
 
     /// As [`Client::send`], with an answer of 400 and above turned into [`Error::Api`].
@@ -214,6 +220,9 @@ pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error
         if status.code == 0 {
             status.code = code.as_u16();
         }
+        if let Some(wait) = retry_after {
+            status.details.get_or_insert_default().retry_after_seconds = wait.as_secs() as u32;
+        }
         return status.into();
     }
     let said = String::from_utf8_lossy(&text);
@@ -226,24 +235,6 @@ pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error
         status.details = Some(::api::Details { retry_after_seconds: wait.as_secs() as u32, ..Default::default() });
     }
     status.into()
-}
-
-/// Whether a request may be repeated without harm, and after which pause.
-fn repeat_after(method: &Method, outcome: &Result<Response<Body>>, pause: Duration) -> Option<Duration> {
-    match outcome {
-        // The server says it did nothing, and when to come back.
-        Ok(response) if matches!(response.status().as_u16(), 429 | 503) => {
-            retry_after(response).filter(|wait| *wait <= RETRY_AFTER_MAX).map(|wait| wait.max(pause))
-        }
-        Ok(_) => None,
-        // A second POST could make a second object; only what changes nothing is repeated after a loss.
-        Err(Error::Lost(_)) if matches!(*method, Method::GET | Method::HEAD) => Some(pause),
-        Err(_) => None,
-    }
-}
-
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The text of `299 - "text"`, its quotes taken off.

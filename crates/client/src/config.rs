@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::kubeconfig;
 use crate::token::Claims;
@@ -27,8 +28,36 @@ pub struct Config {
     /// Where namespaced requests go that name no namespace.
     pub namespace: String,
     pub impersonate: Impersonate,
+    pub timeouts: Timeouts,
     /// Where all this came from, for messages.
     pub source: String,
+}
+
+/// How long the transport waits for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For name, address and TCP.
+    pub connect: Duration,
+    /// For the TLS and the HTTP/2 handshake, each.
+    pub handshake: Duration,
+    /// For the head of an answer. API servers give up on plain requests after 60 s and say so.
+    pub answer: Duration,
+    /// An HTTP/2 connection is asked for a sign of life this often,
+    pub ping_every: Duration,
+    /// and given up when none comes in this time.
+    pub ping: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            answer: Duration::from_secs(75),
+            ping_every: Duration::from_secs(30),
+            ping: Duration::from_secs(15),
+        }
+    }
 }
 
 /// The address of a server, always HTTPS.
@@ -75,6 +104,22 @@ pub struct Impersonate {
 }
 
 impl Config {
+    /// A server that the system's certificates vouch for, reached as nobody: what the other fields begin with.
+    pub fn new(server: Server) -> Config {
+        Config {
+            source: server.to_string(),
+            server,
+            ca: Ca::System,
+            insecure_skip_tls_verify: false,
+            tls_server_name: None,
+            client_certificate: None,
+            credentials: Credentials::None,
+            namespace: "default".to_string(),
+            impersonate: Impersonate::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+
     /// The configuration that Kubernetes gives to every container: two environment variables and three files.
     pub fn in_cluster() -> Result<Config, ConfigError> {
         Config::in_cluster_of(&|name| std::env::var(name).ok())
@@ -104,15 +149,11 @@ impl Config {
             )
         })?;
         Ok(Config {
-            server,
             ca: Ca::Of(Pem::File(ca_path)),
-            insecure_skip_tls_verify: false,
-            tls_server_name: None,
-            client_certificate: None,
             namespace: in_cluster_namespace(env, &dir, &token),
             credentials: Credentials::TokenFile(token_path),
-            impersonate: Impersonate::default(),
             source: format!("the pod's service account ({})", dir.display()),
+            ..Config::new(server)
         })
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::client::{Client, request};
 use crate::error::{Error, Result};
 use crate::resource::ApiResource;
+use crate::retry::Retries;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
@@ -149,9 +150,10 @@ fn aggregated(document: &Value) -> Vec<Discovered> {
 async fn legacy_group(client: &Client, group: &Value) -> Result<Vec<Discovered>> {
     let name = text(&group["name"]);
     let mut out = Vec::new();
+    // One group whose own server is away neither hides the others nor holds them up.
+    let client = client.clone().with_retries(Retries::NONE);
     for (at, version) in items(&group["versions"]).iter().enumerate() {
         let version = text(&version["version"]);
-        // One group whose own server is away does not hide the others.
         match client.get(&format!("/apis/{name}/{version}")).await {
             Ok(list) => out.extend(legacy(&list, &name, &version, at == 0)),
             Err(error) => tracing::warn!(group = name, version, %error, "resources could not be discovered"),

@@ -20,17 +20,18 @@ pub enum Error {
     /// No usable configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No connection could be made: the request was not sent.
+    /// No connection could be made: the request was not sent. `transient`: nothing listened, or the connection was cut, as
+    /// when a server starts.
     #[error("cannot reach the API server at {server}: {why}\n  {hint}")]
-    Connect { server: String, why: String, hint: &'static str },
+    Connect { server: String, why: String, hint: &'static str, transient: bool },
     /// The server (or this client) could not prove who it is: the request was not sent.
     #[error("no trusted connection to the API server at {server}: {why}\n  {hint}")]
-    Tls { server: String, why: String, hint: &'static str },
+    Tls { server: String, why: String, hint: &'static str, transient: bool },
     /// The connection ended while the request was under way: it may or may not have been done.
     #[error("the connection to the API server was lost: {0}")]
     Lost(String),
     /// No answer in time: the request may or may not have been done.
-    #[error("the API server did not {what} within {}s", .after.as_secs())]
+    #[error("the API server did not {what} within {after:?}")]
     Timeout { what: &'static str, after: Duration },
     /// An answer that is not what was asked for.
     #[error("the answer to {request} is not {wanted}: {why}")]
@@ -87,8 +88,41 @@ impl Error {
         self.status().is_some_and(|status| status.code == 410)
     }
 
+    /// The server has too much to do, or a budget forbids it for now: nothing was done. See [`Error::retry_after`].
     pub fn is_too_many_requests(&self) -> bool {
         self.has(&Reason::TooManyRequests, 429)
+    }
+
+    /// The request or its body cannot be understood (400). What is understood and wrong is [`Error::is_invalid`].
+    pub fn is_bad_request(&self) -> bool {
+        self.has(&Reason::BadRequest, 400)
+    }
+
+    /// The resource has no such verb.
+    pub fn is_method_not_allowed(&self) -> bool {
+        self.has(&Reason::MethodNotAllowed, 405)
+    }
+
+    /// The server, or one behind it, cannot answer for now (503).
+    pub fn is_unavailable(&self) -> bool {
+        self.has(&Reason::ServiceUnavailable, 503)
+    }
+
+    /// No answer in time, by this client's clock or the server's: it may or may not have been done.
+    pub fn is_timeout(&self) -> bool {
+        let says = |status: &Status| matches!(status.reason, Reason::Timeout | Reason::ServerTimeout);
+        matches!(self, Error::Timeout { .. }) || self.status().is_some_and(|status| status.code == 504 || says(status))
+    }
+
+    /// The connection ended under the request: it may or may not have been done.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Error::Lost(_))
+    }
+
+    /// How long the server asks to wait before the request is sent again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.status()?.details.as_ref()?.retry_after_seconds;
+        Some(Duration::from_secs(seconds.into())).filter(|wait| !wait.is_zero())
     }
 
     /// The request did not reach the server, so any request may be repeated.

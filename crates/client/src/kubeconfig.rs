@@ -156,7 +156,6 @@ impl Kubeconfig {
             (file, _) => Credentials::TokenFile(file.into()),
         };
         Ok(Config {
-            server: Server::parse(&cluster.server)?,
             ca: pem(&cluster.certificate_authority, &cluster.certificate_authority_data, "certificate-authority-data")?
                 .map_or(Ca::System, Ca::Of),
             insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,
@@ -178,6 +177,7 @@ impl Kubeconfig {
                 uid: Some(user.as_uid.clone()).filter(|uid| !uid.is_empty()),
             },
             source: format!("context {name:?} of {}", self.source),
+            ..Config::new(Server::parse(&cluster.server)?)
         })
     }
 

@@ -3,6 +3,8 @@
 mod calls;
 mod config;
 mod discovery;
+mod faults;
 mod https;
+mod rotation;
 mod table;
 mod watches;

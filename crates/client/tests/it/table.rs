@@ -9,7 +9,7 @@ use http::{Request, Response};
 use kemudi_client::transport::full;
 use kemudi_client::{Body, Client, Error, Result, Transport};
 
-/// Answers are `CODE BODY`, `CODE header:value BODY`, or `lost` for a connection that ends.
+/// Answers are `CODE BODY`, `CODE header:value BODY`, `lost` for a connection that ends, `refused` for none.
 pub struct Table {
     answers: Mutex<VecDeque<String>>,
     asked: Mutex<Vec<String>>,
@@ -37,6 +37,9 @@ impl Table {
         if answer == "lost" {
             return Err(Error::Lost("cut".to_string()));
         }
+        if answer == "refused" {
+            return Err(refused());
+        }
         let (code, mut rest) = answer.split_once(' ').unwrap();
         let mut response = Response::builder().status(code.parse::<u16>().unwrap());
         if let Some((header, after)) = rest.split_once(' ')
@@ -48,6 +51,11 @@ impl Table {
         }
         Ok(response.body(full(rest.to_string())).unwrap())
     }
+}
+
+/// Nothing listens.
+pub fn refused() -> Error {
+    Error::Connect { server: "https://here".to_string(), why: "refused".to_string(), hint: "", transient: true }
 }
 
 impl Transport for Table {
