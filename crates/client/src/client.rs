@@ -247,13 +247,13 @@ fn warning(header: &str) -> Option<String> {
 fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
     let value = |text: &str| {
         HeaderValue::from_str(text).map_err(|_| {
-            ConfigError::new(ConfigCode::KubeconfigInvalid, format!("{text:?} cannot be impersonated"))
+            ConfigError::new(ConfigCode::ImpersonationInvalid, format!("{text:?} cannot be impersonated"))
                 .fix("a user, group or uid is one line of text")
         })
     };
     if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some()) {
         return Err(ConfigError::new(
-            ConfigCode::KubeconfigInvalid,
+            ConfigCode::ImpersonationInvalid,
             "groups or a uid are to be impersonated, but no user",
         )
         .fix("name the user too (--as)"));

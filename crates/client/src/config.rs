@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::exec::{Interactive, Plugin};
 use crate::kubeconfig;
+pub use crate::proxy::Proxy;
 use crate::token::Claims;
 
 /// Where every container finds its service account, unless [`SERVICE_ACCOUNT_DIR_VARIABLE`] says otherwise.
@@ -29,6 +31,9 @@ pub struct Config {
     pub namespace: String,
     pub impersonate: Impersonate,
     pub timeouts: Timeouts,
+    /// What the way to the server leads through. A pod's own configuration has none: the server is next door, and the
+    /// `HTTPS_PROXY` that a pod may have is for what is outside.
+    pub proxy: Option<Proxy>,
     /// Where all this came from, for messages.
     pub source: String,
 }
@@ -93,6 +98,8 @@ pub enum Credentials {
     Token(String),
     /// Read again whenever the file changes.
     TokenFile(PathBuf),
+    /// A program gives them.
+    Exec(Box<Plugin>),
 }
 
 /// Whom to act as; needs the right `impersonate`.
@@ -117,6 +124,7 @@ impl Config {
             namespace: "default".to_string(),
             impersonate: Impersonate::default(),
             timeouts: Timeouts::default(),
+            proxy: None,
         }
     }
 
@@ -141,6 +149,7 @@ impl Config {
         let dir = PathBuf::from(set(env, SERVICE_ACCOUNT_DIR_VARIABLE).unwrap_or(SERVICE_ACCOUNT_DIR.into()));
         let token_path = dir.join("token");
         let token = read_token(&token_path)?;
+        let namespace = in_cluster_namespace(env, &dir, &token)?;
         let ca_path = dir.join("ca.crt");
         let ca = read(&ca_path, "the CA certificate", ConfigCode::CaMissing, ConfigCode::CaUnreadable)?;
         crate::tls::roots(&ca).map_err(|why| {
@@ -150,7 +159,7 @@ impl Config {
         })?;
         Ok(Config {
             ca: Ca::Of(Pem::File(ca_path)),
-            namespace: in_cluster_namespace(env, &dir, &token),
+            namespace,
             credentials: Credentials::TokenFile(token_path),
             source: format!("the pod's service account ({})", dir.display()),
             ..Config::new(server)
@@ -167,7 +176,7 @@ impl Config {
             Some(path) => vec![path.to_path_buf()],
             None => kubeconfig::default_paths(env),
         };
-        kubeconfig::load(&paths, path.is_some())?.config(context)
+        kubeconfig::load(&paths, path.is_some())?.config(context, env)
     }
 
     /// As [`Config::infer`], with other environment variables than the process's.
@@ -230,15 +239,28 @@ fn in_cluster_server(env: &dyn Fn(&str) -> Option<String>) -> Result<Server, Con
 }
 
 /// `POD_NAMESPACE`, the file, the token's own claim, `default`: the first that says something.
-fn in_cluster_namespace(env: &dyn Fn(&str) -> Option<String>, dir: &Path, token: &str) -> String {
-    let file = || std::fs::read_to_string(dir.join("namespace")).ok().map(|text| text.trim().to_string());
-    let claim = || Claims::decode(token).map(|claims| claims.kubernetes.namespace);
-    set(env, "POD_NAMESPACE")
-        .map(|text| text.trim().to_string())
-        .filter(|name| !name.is_empty())
-        .or_else(|| file().filter(|name| !name.is_empty()))
-        .or_else(|| claim().filter(|name| !name.is_empty()))
-        .unwrap_or_else(|| "default".to_string())
+fn in_cluster_namespace(env: &dyn Fn(&str) -> Option<String>, dir: &Path, token: &str) -> Result<String, ConfigError> {
+    const VARIABLE: &str = "POD_NAMESPACE";
+    let path = dir.join("namespace");
+    let file = || std::fs::read_to_string(&path).ok().filter(|text| !text.trim().is_empty());
+    let claim = || Claims::decode(token).map(|claims| claims.kubernetes.namespace).filter(|name| !name.is_empty());
+    let (name, source) = match (set(env, VARIABLE), file()) {
+        (Some(name), _) => (name, VARIABLE.to_string()),
+        (None, Some(name)) => (name, path.display().to_string()),
+        (None, None) => return Ok(claim().unwrap_or_else(|| "default".to_string())),
+    };
+    let name = name.trim();
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match name.bytes().all(fits) {
+        true => Ok(name.to_string()),
+        false => Err(ConfigError::new(
+            ConfigCode::NamespaceInvalid,
+            format!("{source} says {name:?}, which is no namespace"),
+        )
+        .fix(
+            "it must be lower-case letters, digits and '-'; `$(POD_NAMESPACE)` left as it is means a missing fieldRef",
+        )),
+    }
 }
 
 /// The token of a file, trimmed.
@@ -363,6 +385,7 @@ impl fmt::Debug for Credentials {
             Credentials::None => f.write_str("None"),
             Credentials::Token(_) => f.write_str("Token(..)"),
             Credentials::TokenFile(path) => write!(f, "TokenFile({})", path.display()),
+            Credentials::Exec(plugin) => plugin.fmt(f),
         }
     }
 }
@@ -407,6 +430,18 @@ pub enum ConfigCode {
     FileMissing,
     FileUnreadable,
     ClientCertificateInvalid,
+    /// One of certificate and key is named without the other.
+    ClientKeyMissing,
+    /// No user, though a group or uid is to be impersonated, or a name that no header can hold.
+    ImpersonationInvalid,
+    NamespaceInvalid,
+    ProxyInvalid,
+    /// The program that gives credentials is not there.
+    PluginMissing,
+    /// It ended badly, or not at all.
+    PluginFailed,
+    /// What it printed are no credentials, or the kubeconfig says too little about it.
+    PluginInvalid,
     NoSystemRoots,
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 
 use crate::config::{ConfigCode, ConfigError, Credentials, read_token};
+use crate::exec::Credential;
 use crate::token::Claims;
 
 /// How often the file of a token that should not be in use any more is read in hope of another.
@@ -19,6 +20,7 @@ pub enum TokenSource {
     None,
     Fixed(HeaderValue),
     File(TokenFile),
+    Plugin(Credential),
 }
 
 /// A file that somebody else puts fresh tokens into.
@@ -45,22 +47,35 @@ impl TokenSource {
             Credentials::None => TokenSource::None,
             Credentials::Token(token) => TokenSource::Fixed(header(token)?),
             Credentials::TokenFile(path) => TokenSource::File(TokenFile::new(path)),
+            Credentials::Exec(plugin) => TokenSource::Plugin(Credential::new((**plugin).clone())),
         })
     }
 
     /// The header for the next request; `generation` is that of the files.
-    pub fn header(&self, generation: u64) -> Result<Option<HeaderValue>, ConfigError> {
+    pub async fn header(&self, generation: u64) -> Result<Option<HeaderValue>, ConfigError> {
         match self {
             TokenSource::None => Ok(None),
             TokenSource::Fixed(header) => Ok(Some(header.clone())),
             TokenSource::File(file) => file.header(generation).map(Some),
+            TokenSource::Plugin(plugin) => plugin.header().await,
         }
     }
 
     /// The server refused `used`: another token that is worth a try, if there is one by now.
-    pub fn header_after_refusal(&self, used: Option<&HeaderValue>, generation: u64) -> Option<HeaderValue> {
-        let TokenSource::File(file) = self else { return None };
-        file.other_than(used, generation)
+    pub async fn header_after_refusal(&self, used: Option<&HeaderValue>, generation: u64) -> Option<HeaderValue> {
+        match self {
+            TokenSource::None | TokenSource::Fixed(_) => None,
+            TokenSource::File(file) => file.other_than(used, generation),
+            TokenSource::Plugin(plugin) => plugin.other_than(used).await,
+        }
+    }
+
+    /// The plugin that gives credentials, where one does.
+    pub fn plugin(&self) -> Option<&Credential> {
+        match self {
+            TokenSource::Plugin(plugin) => Some(plugin),
+            _ => None,
+        }
     }
 }
 
@@ -124,7 +139,8 @@ impl Held {
     }
 }
 
-fn header(token: &str) -> Result<HeaderValue, ConfigError> {
+/// The header that shows a token.
+pub fn header(token: &str) -> Result<HeaderValue, ConfigError> {
     let mut header = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
         ConfigError::new(ConfigCode::TokenInvalid, "the token holds characters that no token has")
             .fix("give the bare token, without line breaks inside")

@@ -28,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 use crate::config::{Ca, Config, ConfigError, Credentials, Pem, Server, Timeouts};
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
+use crate::exec::Credential;
 use crate::files::Files;
 use crate::tls;
 use crate::transport::{Body, Transport, Unhurried};
@@ -118,8 +119,8 @@ impl Https {
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Body>> {
         let generation = self.files.generation();
+        let mut used = self.tokens.header(generation).await?;
         self.renew_tls(generation);
-        let mut used = self.tokens.header(generation)?;
         let mut answer = self.deliver(with_token(&request, used.as_ref())).await?;
         // What was answered with 401 was not done, so any method may be repeated. A token that was read just before the next
         // took its place may be refused too.
@@ -127,8 +128,9 @@ impl Https {
             if answer.status() != StatusCode::UNAUTHORIZED {
                 break;
             }
-            let Some(other) = self.tokens.header_after_refusal(used.as_ref(), generation) else { break };
-            tracing::debug!("the server refused the token; its file has another by now");
+            let Some(other) = self.tokens.header_after_refusal(used.as_ref(), generation).await else { break };
+            tracing::debug!("the server refused the token; there is another by now");
+            self.renew_tls(generation);
             answer = self.deliver(with_token(&request, Some(&other))).await?;
             used = Some(other);
         }
@@ -188,7 +190,12 @@ impl Https {
 
     async fn connect_with(&self, connector: TlsConnector) -> Result<TlsStream<TcpStream>> {
         let Server { host, port, .. } = &self.config.server;
-        let connecting = TcpStream::connect((host.as_str(), *port));
+        let connecting = async {
+            match &self.config.proxy {
+                None => TcpStream::connect((host.as_str(), *port)).await,
+                Some(proxy) => proxy.connect(&self.config.server).await,
+            }
+        };
         let tcp = match timeout(self.config.timeouts.connect, connecting).await {
             Err(_) => return Err(self.unreachable(&std::io::ErrorKind::TimedOut.into())),
             Ok(Err(error)) => return Err(self.unreachable(&error)),
@@ -204,8 +211,10 @@ impl Https {
         }
     }
 
-    /// Once a change of the files: connections to come trust the CA and show the certificate that the files have now.
+    /// Once a change of the files, or of what a plugin gives: connections to come trust the CA and show the certificate
+    /// that there is now.
     fn renew_tls(&self, generation: u64) {
+        let generation = generation + self.tokens.plugin().map_or(0, Credential::runs);
         let outdated = std::mem::replace(&mut lock(&self.tls).generation, generation) != generation;
         if outdated {
             self.read_tls();
@@ -215,7 +224,10 @@ impl Https {
     /// A connector for what the files have now, where that is something else than before.
     fn read_tls(&self) -> Option<TlsConnector> {
         // Half of a change (a certificate whose key is still to come) is not usable; the other half is told too.
-        let files = tls::Files::load(&self.config).ok()?;
+        let mut files = tls::Files::load(&self.config).ok()?;
+        if let Some(shown) = self.tokens.plugin().and_then(Credential::shown) {
+            files.shown = Some(shown);
+        }
         let mut tls = lock(&self.tls);
         if files == tls.files {
             return None;
@@ -232,6 +244,9 @@ impl Https {
     fn unreachable(&self, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::*;
         let hint = match error.kind() {
+            _ if self.config.proxy.is_some() => {
+                "the way leads through a proxy: see proxy-url in the kubeconfig, HTTPS_PROXY and NO_PROXY"
+            }
             ConnectionRefused => "nothing listens there: is the server running, and is this its address?",
             TimedOut => "no answer at all: a firewall or a NetworkPolicy may drop the packets",
             HostUnreachable | NetworkUnreachable => "no route: this network cannot reach that address",

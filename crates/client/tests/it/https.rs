@@ -17,6 +17,7 @@ use kemudi_client::config::{Ca, Config, Credentials, Pem, Server};
 use kemudi_client::{Api, Client, ListOptions, kinds::Pod};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -48,14 +49,34 @@ impl Issuer {
     }
 
     pub fn server(&self, protocols: &[&str]) -> TlsAcceptor {
+        self.server_for(protocols, None)
+    }
+
+    /// A certificate and its key for a client, PEM.
+    pub fn client(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["someone".to_string()]).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A server that serves nobody but whom `clients` vouches for.
+    pub fn server_for(&self, protocols: &[&str], clients: Option<&Issuer>) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_string()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let mut tls = builder
             .with_single_cert(vec![certificate.into()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
         tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -85,7 +106,13 @@ fn answer(request: &Request<Incoming>, token: &str) -> Answer {
 impl Endpoint {
     pub async fn start(issuer: &Issuer, protocols: &[&str], streams_max: u32) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Endpoint::on(listener, issuer, protocols, streams_max)
+        Endpoint::on(listener, issuer, issuer.server(protocols), streams_max)
+    }
+
+    /// Serves nobody but whom `clients` vouches for.
+    pub async fn guarded(issuer: &Issuer, clients: &Issuer) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::on(listener, issuer, issuer.server_for(&["h2"], Some(clients)), 100)
     }
 
     /// Cuts all connections and serves on with what another authority signed; the port stays open.
@@ -95,7 +122,7 @@ impl Endpoint {
         self.serve(TcpListener::from_std(listener).unwrap(), issuer.server(protocols), streams_max);
     }
 
-    fn on(listener: TcpListener, issuer: &Issuer, protocols: &[&str], streams_max: u32) -> Endpoint {
+    fn on(listener: TcpListener, issuer: &Issuer, acceptor: TlsAcceptor, streams_max: u32) -> Endpoint {
         let address = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("ca.crt"), issuer.0.pem()).unwrap();
@@ -107,7 +134,7 @@ impl Endpoint {
         let kept = listener.try_clone().unwrap();
         let tasks = JoinSet::new();
         let mut endpoint = Endpoint { address, dir, token, connections, refused, listener: kept, tasks };
-        endpoint.serve(TcpListener::from_std(listener).unwrap(), issuer.server(protocols), streams_max);
+        endpoint.serve(TcpListener::from_std(listener).unwrap(), acceptor, streams_max);
         endpoint
     }
 

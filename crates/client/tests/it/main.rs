@@ -5,6 +5,9 @@ mod config;
 mod discovery;
 mod faults;
 mod https;
+#[cfg(feature = "exec")]
+mod plugins;
+mod proxies;
 mod rotation;
 mod table;
 mod watches;

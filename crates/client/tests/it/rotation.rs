@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kemudi_client::Client;
+use kemudi_client::config::Pem;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -111,4 +112,29 @@ async fn an_authority_replaced_under_load_fails_no_call() {
     .await;
     assert_eq!(failures, Vec::<String>::new(), "of {done}");
     assert!(done > 500, "only {done} requests in 2 s");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_anew_when_its_files_change() {
+    let (stranger, known) = (Issuer::new(), Issuer::new());
+    let server = Endpoint::guarded(&Issuer::new(), &known).await;
+    let show = |(certificate, key): (String, String)| {
+        swap(&server.file("tls.crt"), &certificate);
+        swap(&server.file("tls.key"), &key);
+    };
+    show(stranger.client());
+    let mut config = server.config();
+    config.client_certificate = Some((Pem::File(server.file("tls.crt")), Pem::File(server.file("tls.key"))));
+    let client = Client::new(config).unwrap();
+    let refusal = listed(&client).await;
+    assert_ne!(refusal, FINE);
+    show(known.client());
+    assert_eq!(listed(&client).await, FINE);
+    // A connection is who its certificate says: the next request is made on another.
+    let before = server.connections();
+    assert_eq!(listed(&client).await, FINE);
+    assert_eq!(server.connections(), before);
+    show(known.client());
+    assert_eq!(listed(&client).await, FINE);
+    assert_eq!(server.connections(), before + 1);
 }
