@@ -4,7 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use ::api::codec::to_json;
-use ::api::{Ask, DeleteOptions, GetOptions, ListOptions, Query, Status, WriteOptions, ask::Target, ask::Verb};
+use ::api::{
+    Ask, DeleteOptions, FieldSelector, GetOptions, ListOptions, Query, Status, WriteOptions, ask::Target, ask::Verb,
+};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -12,11 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::client::{Client, collect, request_of};
+use crate::client::{Client, accepting, collect, request_of};
 use crate::error::{Error, Result};
 use crate::resource::{ApiResource, Dynamic, ObjectList, Resource, Typed};
 use crate::transport::Unhurried;
-use crate::watch::{self, Watch, Watcher};
+use crate::watch::{self, Event, Watch, Watcher};
 
 /// Largest log that [`Api::logs`] reads into memory, in bytes.
 pub const LOG_BYTES_MAX: usize = 256 << 20;
@@ -125,7 +127,7 @@ impl<K: Resource> Api<K> {
         if let Some(version) = options.resource_version {
             query.push("resourceVersion", version.to_string());
         }
-        self.json(Verb::Get, self.one(name)?, query, None).await
+        self.read(Verb::Get, self.one(name)?, query, K::accept(false)).await
     }
 
     /// `None` where there is no such object.
@@ -144,7 +146,7 @@ impl<K: Resource> Api<K> {
 
     /// The objects that the options select, or a page of them.
     pub async fn list_with(&self, options: &ListOptions) -> Result<ObjectList<K>> {
-        self.json(Verb::List, self.target(), options.print(), None).await
+        self.read(Verb::List, self.target(), options.print(), K::accept(true)).await
     }
 
     pub async fn create(&self, object: &K) -> Result<K>
@@ -214,6 +216,42 @@ impl<K: Resource> Api<K> {
     /// All objects and then all changes, for ever, through every interruption; see [`Watcher`].
     pub fn watcher(&self, options: &ListOptions) -> Watcher<K> {
         Watcher::new(self.client.clone(), self.target(), options.clone())
+    }
+
+    /// Waits until the object (or its absence, `None`) is as wanted, and gives it. Whoever cannot wait for ever puts a
+    /// timeout around it.
+    ///
+    /// # Errors
+    /// What another attempt does not mend: a refusal, a resource that is not there.
+    pub async fn wait_until(&self, name: &str, wanted: impl Fn(Option<&K>) -> bool) -> Result<Option<K>> {
+        let fields = FieldSelector::parse(&format!("metadata.name={}", segment(name)?)).map_err(Error::Request)?;
+        let mut watcher = self.watcher(&ListOptions { fields, ..ListOptions::default() });
+        let mut listed = None;
+        loop {
+            let now = match watcher.next().await {
+                Ok(Event::Init) => {
+                    listed = None;
+                    continue;
+                }
+                Ok(Event::InitApplied(object)) => {
+                    listed = Some(object);
+                    continue;
+                }
+                Ok(Event::InitDone) => listed.take(),
+                Ok(Event::Applied(object)) => Some(object),
+                Ok(Event::Deleted(_)) => None,
+                Err(error) if error.is_forbidden() || error.is_unauthorized() || error.is_not_found() => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, name, "waiting goes on");
+                    continue;
+                }
+            };
+            if wanted(now.as_ref()) {
+                return Ok(now);
+            }
+        }
     }
 
     pub async fn get_status(&self, name: &str) -> Result<K> {
@@ -314,6 +352,16 @@ impl<K: Resource> Api<K> {
         let mut request = request_of(&ask, Some(to_json(body).into()))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
         self.client.json(request).await
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        verb: Verb,
+        target: Target,
+        query: Query,
+        form: &'static str,
+    ) -> Result<T> {
+        self.client.json(accepting(request_of(&Ask::of(verb, target, query), None)?, form)).await
     }
 
     async fn json<T: DeserializeOwned>(

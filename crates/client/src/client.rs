@@ -192,6 +192,12 @@ pub fn request_of(ask: &Ask, body: Option<Bytes>) -> Result<Request<Bytes>> {
     request(method, &path, body)
 }
 
+/// The same request for an answer of this form.
+pub(crate) fn accepting<B>(mut request: Request<B>, form: &'static str) -> Request<B> {
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(form));
+    request
+}
+
 /// Reads a body to its end.
 pub(crate) async fn collect(mut body: Body, what: &'static str, limit: usize) -> Result<Bytes> {
     let mut all = BytesMut::new();

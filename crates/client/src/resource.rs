@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use serde::de::DeserializeOwned;
@@ -15,6 +16,23 @@ pub trait Resource: DeserializeOwned + Send + Sync + 'static {
     fn namespace(&self) -> &str;
     fn uid(&self) -> &str;
     fn resource_version(&self) -> &str;
+
+    /// The metadata that controllers need: owners, finalizers, whether it is being deleted. A type that does not keep them
+    /// has none.
+    fn object_meta(&self) -> Cow<'_, ObjectMeta> {
+        Cow::Owned(ObjectMeta {
+            name: self.name().to_string(),
+            namespace: self.namespace().to_string(),
+            uid: self.uid().to_string(),
+            resource_version: self.resource_version().to_string(),
+            ..ObjectMeta::default()
+        })
+    }
+
+    /// The form in which a server is asked for one object, or for a list.
+    fn accept(_list: bool) -> &'static str {
+        "application/json"
+    }
 }
 
 /// A [`Resource`] whose type says which resource of the API it is. [`typed!`](crate::typed) writes both for a struct with
@@ -62,6 +80,9 @@ macro_rules! typed {
             fn namespace(&self) -> &str { &self.metadata.namespace }
             fn uid(&self) -> &str { &self.metadata.uid }
             fn resource_version(&self) -> &str { &self.metadata.resource_version }
+            fn object_meta(&self) -> ::std::borrow::Cow<'_, $crate::ObjectMeta> {
+                ::std::borrow::Cow::Borrowed(&self.metadata)
+            }
         }
         impl $crate::Typed for $type {
             const GROUP: &'static str = $group;
@@ -153,6 +174,63 @@ impl Resource for Dynamic {
     fn resource_version(&self) -> &str {
         api::meta::resource_version(self)
     }
+    fn object_meta(&self) -> Cow<'_, ObjectMeta> {
+        Cow::Owned(self.get("metadata").and_then(|meta| ObjectMeta::deserialize(meta).ok()).unwrap_or_default())
+    }
+}
+
+/// The metadata of objects of the type `K`, and nothing else: servers send no more of them. For caches that only ask what is
+/// there, with which labels and owners.
+///
+/// ```no_run
+/// # async fn run(client: kemudi_client::Client) -> kemudi_client::Result<()> {
+/// use kemudi_client::{Api, Metadata, kinds::Pod};
+///
+/// for pod in Api::<Metadata<Pod>>::all(client).list().await? {
+///     println!("{} {:?}", pod.metadata.name, pod.metadata.labels);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound = "")]
+pub struct Metadata<K> {
+    /// What there is of the object.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(skip)]
+    of: PhantomData<fn() -> K>,
+}
+
+impl<K: Typed> Resource for Metadata<K> {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+    fn object_meta(&self) -> Cow<'_, ObjectMeta> {
+        Cow::Borrowed(&self.metadata)
+    }
+    fn accept(list: bool) -> &'static str {
+        match list {
+            true => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+            false => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+        }
+    }
+}
+
+impl<K: Typed> Typed for Metadata<K> {
+    const GROUP: &'static str = K::GROUP;
+    const VERSION: &'static str = K::VERSION;
+    const KIND: &'static str = K::KIND;
+    const PLURAL: &'static str = K::PLURAL;
+    const NAMESPACED: bool = K::NAMESPACED;
 }
 
 /// What most programs read of an object's metadata. Managed fields, the largest part of many objects, are skipped while
@@ -267,6 +345,8 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
 /// The generated types of the `k8s-openapi` crate are resources as they are.
 #[cfg(feature = "k8s-openapi")]
 mod generated {
+    use std::borrow::Cow;
+
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope};
     use serde::de::DeserializeOwned;
@@ -296,6 +376,33 @@ mod generated {
         }
         fn resource_version(&self) -> &str {
             self.metadata().resource_version.as_deref().unwrap_or_default()
+        }
+        fn object_meta(&self) -> Cow<'_, super::ObjectMeta> {
+            let of = self.metadata();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let owners = of.owner_references.iter().flatten().map(|owner| super::OwnerReference {
+                api_version: owner.api_version.clone(),
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
+                controller: owner.controller,
+                block_owner_deletion: owner.block_owner_deletion,
+            });
+            Cow::Owned(super::ObjectMeta {
+                name: text(&of.name),
+                generate_name: text(&of.generate_name),
+                namespace: text(&of.namespace),
+                uid: text(&of.uid),
+                resource_version: text(&of.resource_version),
+                generation: of.generation.unwrap_or_default(),
+                creation_timestamp: of.creation_timestamp.as_ref().map(|time| time.0.to_string()),
+                deletion_timestamp: of.deletion_timestamp.as_ref().map(|time| time.0.to_string()),
+                deletion_grace_period_seconds: of.deletion_grace_period_seconds,
+                labels: of.labels.clone().unwrap_or_default(),
+                annotations: of.annotations.clone().unwrap_or_default(),
+                owner_references: owners.collect(),
+                finalizers: of.finalizers.clone().unwrap_or_default(),
+            })
         }
     }
 

@@ -13,12 +13,14 @@ use kemudi_client::{Body, Client, Error, Result, Transport};
 pub struct Table {
     answers: Mutex<VecDeque<String>>,
     asked: Mutex<Vec<String>>,
+    accepted: Mutex<Vec<String>>,
 }
 
 impl Table {
     pub fn client(answers: &[&str]) -> (Client, Arc<Table>) {
         let answers = answers.iter().map(|answer| answer.to_string()).collect();
-        let table = Arc::new(Table { answers: Mutex::new(answers), asked: Mutex::default() });
+        let table =
+            Arc::new(Table { answers: Mutex::new(answers), asked: Mutex::default(), accepted: Mutex::default() });
         (Client::with_transport(table.clone()), table)
     }
 
@@ -27,9 +29,16 @@ impl Table {
         self.asked.lock().unwrap().join("\n")
     }
 
+    /// The forms of answer that were asked for, one a line.
+    pub fn accepted(&self) -> String {
+        self.accepted.lock().unwrap().join("\n")
+    }
+
     fn answer(&self, request: Request<Bytes>) -> Result<Response<Body>> {
         let media = request.headers().get("content-type").map(|media| media.to_str().unwrap().to_string());
         let media = media.filter(|media| media != "application/json").map(|media| format!(" ({media})"));
+        let accepted = request.headers().get("accept").map(|form| form.to_str().unwrap().to_string());
+        self.accepted.lock().unwrap().push(accepted.unwrap_or_default());
         let body = String::from_utf8_lossy(request.body());
         let line = format!("{} {}{} {body}", request.method(), request.uri(), media.unwrap_or_default());
         self.asked.lock().unwrap().push(line.trim_end().to_string());
