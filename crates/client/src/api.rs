@@ -110,6 +110,19 @@ impl<K: Resource> Api<K> {
         Api { client, resource: resource.clone(), namespace, kind: PhantomData }
     }
 
+    /// The namespace of its objects; `""` for all, or where the resource has none.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The same resource in this namespace. Where none is named, or the resource has none, all stays as it is.
+    pub fn within(&self, namespace: &str) -> Api<K> {
+        match namespace {
+            "" => self.clone(),
+            namespace => Api::of(self.client.clone(), &self.resource, namespace),
+        }
+    }
+
     pub fn client(&self) -> &Client {
         &self.client
     }

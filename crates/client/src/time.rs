@@ -38,12 +38,6 @@ pub fn parse_micros(text: &str) -> Option<i64> {
     sound.then_some(seconds * 1_000_000 + micros)
 }
 
-/// A time in seconds: `2026-01-31T12:00:00Z`.
-pub fn seconds(micros: i64) -> String {
-    let (date, clock) = split(micros.div_euclid(1_000_000));
-    format!("{date}T{clock}Z")
-}
-
 /// A `MicroTime`: `2026-01-31T12:00:00.000000Z`.
 pub fn micros(micros: i64) -> String {
     let (date, clock) = split(micros.div_euclid(1_000_000));
@@ -100,6 +94,6 @@ mod tests {
             let at = day * DAY_SECONDS * 1_000_000 + 45_296_000_001;
             assert_eq!(parse_micros(&micros(at)), Some(at), "{}", micros(at));
         }
-        assert_eq!(seconds(951_827_415_250_000), "2000-02-29T12:30:15Z");
+        assert_eq!(micros(951_827_415_250_000), "2000-02-29T12:30:15.250000Z");
     }
 }

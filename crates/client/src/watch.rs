@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::client::{Client, accepting, request_of};
 use crate::error::{Error, Result};
@@ -90,8 +90,8 @@ pub struct Watcher<K> {
     /// Lists told by a watch that broke off, one after the other.
     unended: u32,
     failures: u32,
-    /// Pause before the next attempt.
-    wait: Option<Duration>,
+    /// When the next attempt begins.
+    wait: Option<Instant>,
 }
 
 enum State<K> {
@@ -224,8 +224,10 @@ impl<K: Resource> Watcher<K> {
     /// What comes next. Waits as long as it takes.
     pub async fn next(&mut self) -> Result<Event<K>> {
         loop {
-            if let Some(pause) = self.wait.take() {
-                sleep(pause).await;
+            // Whoever stops waiting for us and comes back waits on.
+            if let Some(until) = self.wait {
+                sleep_until(until).await;
+                self.wait = None;
             }
             match self.step().await {
                 Ok(Some(event)) => return Ok(event),
@@ -233,7 +235,7 @@ impl<K: Resource> Watcher<K> {
                 Err(error) => {
                     self.state = State::Start;
                     let pause = back_off(BACK_OFF_MIN, BACK_OFF_MAX, self.failures);
-                    self.wait = Some(pause.max(error.retry_after().unwrap_or_default()));
+                    self.wait = Some(Instant::now() + pause.max(error.retry_after().unwrap_or_default()));
                     self.failures += 1;
                     // That history is gone is in the nature of watches: the new list says all.
                     if !error.is_expired() {

@@ -1,0 +1,334 @@
+//! The client library's caches, controllers, elections and events, against a real server in this process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use kemudi::Cluster;
+use kemudi_client::kinds::{ConfigMap, Namespace};
+use kemudi_client::lease::Times;
+use kemudi_client::{
+    Action, Api, ApiResource, Body, Client, Controller, Dynamic, Election, Error, EventType, Finalizer, Led,
+    ListOptions, Metadata, ObjectKey, Patch, Recorder, Result, Store, Transport, Typed, finalizer, owned_by,
+};
+use serde_json::{Value, json};
+
+const MAPS: ApiResource = ApiResource::new("", "v1", "ConfigMap", "configmaps", true);
+/// Longest wait for something that is to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn make(client: &Client, name: &str, data: Value) {
+    let map = json!({"metadata": {"name": name, "labels": {"kept": "yes"}}, "data": data});
+    maps(client).create(&Dynamic(map)).await.unwrap();
+}
+
+fn maps(client: &Client) -> Api<Dynamic> {
+    Api::namespaced_of(client.clone(), "default", &MAPS)
+}
+
+fn kept() -> ListOptions {
+    ListOptions { labels: kemudi_client::LabelSelector::parse("kept").unwrap(), ..ListOptions::default() }
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn eventually<'a>(what: &'a str, so: impl Fn() -> bool + 'a) -> impl Future<Output = ()> + 'a {
+    let place = std::panic::Location::caller();
+    async move {
+        let started = Instant::now();
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        while !so() {
+            look.tick().await;
+            assert!(started.elapsed() < PATIENCE, "{what} never came ({place})");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_is_a_moment_late_and_complete() {
+    let cluster = Cluster::start().await.unwrap();
+    let client = cluster.admin();
+    make(&client, "a", json!({"of": "x"})).await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let by_of = |map: &ConfigMap| map.data.get("of").cloned().into_iter().collect();
+    let store = Store::builder().index("of", by_of).follow(&api, &kept());
+    store.ready().await.unwrap();
+    assert_eq!(store.find("default", "a").unwrap().data["of"], "x");
+    make(&client, "b", json!({"of": "x"})).await;
+    eventually("b", || store.by_index("of", "x").len() == 2).await;
+    maps(&client).patch("a", &Patch::Merge(&json!({"data": {"of": "y"}}))).await.unwrap();
+    eventually("the change", || store.by_index("of", "y").len() == 1 && store.by_index("of", "x").len() == 1).await;
+    maps(&client).delete("b").await.unwrap();
+    eventually("the deletion", || store.len() == 1).await;
+
+    // The server sends the metadata alone, and refuses as it refuses anybody.
+    let names = Store::follow(&Api::<Metadata<ConfigMap>>::namespaced(client, "default"), &kept());
+    names.ready().await.unwrap();
+    assert_eq!(names.all()[0].metadata.labels["kept"], "yes");
+    let nobody = Store::follow(&Api::<Namespace>::all(cluster.client_as("ann")), &ListOptions::default());
+    assert_eq!(nobody.ready().await.unwrap_err().forbidden().unwrap().missing_rule(), "watch namespaces");
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_controller_keeps_what_it_promises() {
+    let cluster = Cluster::start().await.unwrap();
+    let client = cluster.admin();
+    make(&client, "one", json!({})).await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    // How often each was looked at, and which are being looked at now.
+    let looks: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+    let busy: Arc<Mutex<Vec<String>>> = Arc::default();
+    let failures = Arc::new(AtomicUsize::new(0));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let controller = Controller::of(api.clone(), &kept())
+        .owns(Api::<Metadata<ConfigMap>>::namespaced(client.clone(), "default"))
+        .concurrency(3)
+        .until(async move { drop(stopped.await) });
+    let reconcile = {
+        let (api, looks, busy) = (api.clone(), looks.clone(), busy.clone());
+        move |map: Arc<ConfigMap>| {
+            let (api, looks, busy) = (api.clone(), looks.clone(), busy.clone());
+            async move {
+                let name = map.metadata.name.clone();
+                {
+                    let mut busy = busy.lock().unwrap();
+                    assert!(!busy.contains(&name) && busy.len() < 3, "{name} beside {busy:?}");
+                    busy.push(name.clone());
+                }
+                let look = {
+                    let mut looks = looks.lock().unwrap();
+                    let look = looks.entry(name.clone()).or_default();
+                    *look += 1;
+                    *look
+                };
+                let outcome = async {
+                    if map.data.contains_key("fails") && look < 3 {
+                        return Err(Error::Request("not yet".to_string()));
+                    }
+                    if map.data.contains_key("again") && look < 3 {
+                        return Ok(Action::again_after(Duration::from_millis(50)));
+                    }
+                    let child = json!({
+                        "apiVersion": "v1", "kind": "ConfigMap",
+                        "metadata": {"name": format!("{name}-child"), "ownerReferences": [owned_by(&MAPS, &*map)]},
+                    });
+                    let apply = Patch::Apply { manager: "test", force: true, object: &child };
+                    api.patch(&format!("{name}-child"), &apply).await.map(|_| Action::done())
+                }
+                .await;
+                busy.lock().unwrap().retain(|other| *other != name);
+                outcome
+            }
+        }
+    };
+    let failed = failures.clone();
+    let running = tokio::spawn(controller.run(reconcile, move |map: &ConfigMap, error: &Error| {
+        assert_eq!((map.metadata.name.as_str(), error.to_string().as_str()), ("failing", "not yet"));
+        failed.fetch_add(1, Ordering::SeqCst);
+    }));
+    let children =
+        Store::follow(&Api::<Metadata<ConfigMap>>::namespaced(client.clone(), "default"), &ListOptions::default());
+    let has = |name: &str| children.find("default", &format!("{name}-child")).is_some();
+    eventually("the first child", || has("one")).await;
+
+    // What fails comes back after a pause, and is told of; what asks to come back does.
+    make(&client, "failing", json!({"fails": "twice"})).await;
+    make(&client, "again", json!({"again": "twice"})).await;
+    eventually("the child after failures", || has("failing")).await;
+    eventually("the child after its times", || has("again")).await;
+    assert_eq!(failures.load(Ordering::SeqCst), 2);
+
+    // What is owned is put back, and is another one.
+    let uid = children.find("default", "one-child").unwrap().metadata.uid.clone();
+    maps(&client).delete("one-child").await.unwrap();
+    eventually("the child again", || {
+        children.find("default", "one-child").is_some_and(|child| child.metadata.uid != uid)
+    })
+    .await;
+
+    for number in 0..20 {
+        make(&client, &format!("many-{number}"), json!({})).await;
+    }
+    eventually("twenty children", || (0..20).all(|number| has(&format!("many-{number}")))).await;
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_controller_that_may_not_watch_says_so() {
+    let cluster = Cluster::start().await.unwrap();
+    let controller = Controller::new(Api::<Namespace>::all(cluster.client_as("ann")));
+    let outcome = controller.run(async |_| Ok::<_, Error>(Action::done()), |_, _| {}).await;
+    assert!(outcome.unwrap_err().is_forbidden());
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_finalizer_holds_an_object_until_it_is_cleared_away() {
+    let cluster = Cluster::start().await.unwrap();
+    let client = cluster.admin();
+    make(&client, "guarded", json!({})).await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let done: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = done.clone();
+    let within = api.clone();
+    let running = tokio::spawn(Controller::of(api, &kept()).run(
+        move |map: Arc<ConfigMap>| {
+            let (api, told) = (within.clone(), told.clone());
+            async move {
+                finalizer(&api, "example.com/test", map, async |step| {
+                    let line = match step {
+                        Finalizer::Apply(map) => format!("apply {}", map.metadata.finalizers.join(",")),
+                        Finalizer::Cleanup(map) => format!("clean {}", map.metadata.name),
+                    };
+                    let first = !told.lock().unwrap().contains(&line);
+                    told.lock().unwrap().push(line.clone());
+                    // The first cleaning does not work out.
+                    if first && line.starts_with("clean") {
+                        return Err(Error::Request("busy".to_string()));
+                    }
+                    Ok::<_, Error>(Action::done())
+                })
+                .await
+            }
+        },
+        |_, _| {},
+    ));
+    eventually("the finalizer", || !done.lock().unwrap().is_empty()).await;
+    assert_eq!(done.lock().unwrap()[0], "apply example.com/test");
+    maps(&client).delete("guarded").await.unwrap();
+    let all = maps(&client);
+    let gone = all.wait_until("guarded", |map| map.is_none());
+    tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
+    let cleanings = done.lock().unwrap().iter().filter(|line| *line == "clean guarded").count();
+    assert_eq!(cleanings, 2);
+    running.abort();
+    cluster.stop().await.unwrap();
+}
+
+/// Carries requests until the line is cut.
+struct Line {
+    client: Client,
+    cut: Arc<AtomicBool>,
+}
+
+impl Transport for Line {
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>> {
+        Box::pin(async move {
+            match self.cut.load(Ordering::SeqCst) {
+                true => Err(Error::Lost("cut".to_string())),
+                false => self.client.send(request).await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn one_leads_at_a_time_and_another_takes_over() {
+    let cluster = Cluster::start().await.unwrap();
+    let times = Times {
+        lease_duration: Duration::from_secs(2),
+        renew_deadline: Duration::from_secs(1),
+        retry_period: Duration::from_millis(100),
+    };
+    let cut = Arc::new(AtomicBool::new(false));
+    let line = Client::with_transport(Arc::new(Line { client: cluster.admin(), cut: cut.clone() }));
+    let of = |client: Client, identity: &str| Election::new(client, "default", "test", identity, times).unwrap();
+    let leaders = Arc::new(AtomicUsize::new(0));
+    let enter = |leaders: &Arc<AtomicUsize>| assert_eq!(leaders.fetch_add(1, Ordering::SeqCst), 0, "two lead");
+
+    // Giving up lets the next lead at once.
+    let (first, second) = (of(line.clone(), "first"), of(cluster.admin(), "second"));
+    let outcome = first.lead(async {
+        enter(&leaders);
+        assert_eq!(second.leader().await.unwrap().as_deref(), Some("first"));
+        let other = tokio::time::timeout(Duration::from_millis(500), second.lead(async {})).await;
+        assert!(other.is_err(), "the second led too");
+        leaders.fetch_sub(1, Ordering::SeqCst);
+        7
+    });
+    assert_eq!(outcome.await.unwrap(), Led::Finished(7));
+    assert_eq!(second.leader().await.unwrap(), None);
+    let started = Instant::now();
+    assert_eq!(second.lead(async {}).await.unwrap(), Led::Finished(()));
+    assert!(started.elapsed() < times.lease_duration, "{:?}", started.elapsed());
+
+    // Whoever cannot renew stops before another begins.
+    let others = leaders.clone();
+    let waiting = of(cluster.admin(), "third");
+    let cut_off = cut.clone();
+    let (outcome, after) = tokio::join!(
+        first.lead(async {
+            struct Leaving<'a>(&'a AtomicUsize);
+            impl Drop for Leaving<'_> {
+                fn drop(&mut self) {
+                    self.0.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            enter(&leaders);
+            let _leaving = Leaving(&leaders);
+            cut_off.store(true, Ordering::SeqCst);
+            std::future::pending::<()>().await
+        }),
+        async {
+            eventually("the first leader", || cut.load(Ordering::SeqCst)).await;
+            waiting.lead(async { enter(&others) }).await
+        }
+    );
+    assert_eq!(outcome.unwrap(), Led::Lost);
+    assert_eq!(after.unwrap(), Led::Finished(()));
+    let lease = ApiResource::new("coordination.k8s.io", "v1", "Lease", "leases", true);
+    let lease = Api::namespaced_of(cluster.admin(), "default", &lease).get("test").await.unwrap();
+    assert_eq!(lease["spec"]["leaseTransitions"], 3, "{lease:?}");
+    assert_eq!(lease["spec"]["holderIdentity"], "");
+    let refused = of(cluster.client_as("ann"), "ann").lead(async {}).await;
+    assert!(refused.unwrap_err().is_forbidden());
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_happens_again_is_told_with_a_count() {
+    let cluster = Cluster::start().await.unwrap();
+    let client = cluster.admin();
+    make(&client, "busy", json!({})).await;
+    let map = maps(&client).get("busy").await.unwrap();
+    let recorder = Recorder::new(client.clone(), "example.com/test", "test-1");
+    for note in ["first", "second", "third"] {
+        recorder.try_record(&MAPS, &map, EventType::Warning, "Late", "Waiting", note).await.unwrap();
+    }
+    recorder.try_record(&MAPS, &map, EventType::Normal, "Done", "Waiting", "at last").await.unwrap();
+    let namespace = Api::<Namespace>::all(client.clone()).get("default").await.unwrap();
+    recorder
+        .try_record(&Namespace::api_resource(), &namespace, EventType::Normal, "Seen", "Looking", "it")
+        .await
+        .unwrap();
+    let events = ApiResource::new("events.k8s.io", "v1", "Event", "events", true);
+    let mut told: Vec<String> = Api::namespaced_of(client.clone(), "default", &events)
+        .list()
+        .await
+        .unwrap()
+        .iter()
+        .filter(|event| event["reportingController"] == "example.com/test")
+        .map(|event| {
+            let (kind, name) = (&event["regarding"]["kind"], &event["regarding"]["name"]);
+            format!(
+                "{} {} {kind}/{name} {} {}",
+                event["type"], event["reason"], event["note"], event["series"]["count"]
+            )
+        })
+        .collect();
+    told.sort();
+    let want = [
+        r#""Normal" "Done" "ConfigMap"/"busy" "at last" null"#,
+        r#""Normal" "Seen" "Namespace"/"default" "it" null"#,
+        r#""Warning" "Late" "ConfigMap"/"busy" "first" 3"#,
+    ];
+    assert_eq!(told, want);
+    assert_eq!(ObjectKey::of(&map).to_string(), "default/busy");
+    cluster.stop().await.unwrap();
+}
