@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::api::{Ask, Status};
 use bytes::{Bytes, BytesMut};
@@ -10,10 +10,13 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WA
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
 use crate::error::{Error, Result};
 use crate::https::Https;
+use crate::observe::{Bucket, RateLimit, Sent};
 use crate::retry::{Retries, retry_after};
 use crate::transport::{Body, Transport};
 
@@ -35,7 +38,12 @@ struct Inner {
     headers: Vec<(HeaderName, HeaderValue)>,
     warned: Arc<dyn Fn(&str) + Send + Sync>,
     retries: Retries,
+    limit: Option<Arc<Bucket>>,
+    observer: Option<Observer>,
 }
+
+/// Who hears of requests.
+type Observer = Arc<dyn Fn(&Sent<'_>) + Send + Sync>;
 
 impl Client {
     /// A client for a configuration. Reads its files; contacts the server with the first request.
@@ -62,6 +70,8 @@ impl Client {
             headers,
             warned,
             retries: Retries::default(),
+            limit: None,
+            observer: None,
         }))
     }
 
@@ -99,6 +109,28 @@ impl Client {
         self.edit(|inner| inner.retries = retries)
     }
 
+    /// The same client that sends no more requests than this; its clones share the limit.
+    pub fn with_rate_limit(self, limit: RateLimit) -> Client {
+        self.edit(|inner| inner.limit = Some(Arc::new(Bucket::new(limit))))
+    }
+
+    /// The same client with somebody who hears of every request that was sent, repeats included: for metrics. It is called
+    /// before the answer is given on, so it should not take long.
+    ///
+    /// ```
+    /// # fn count(_: &str, _: u16) {}
+    /// # fn measured(client: kemudi_client::Client) -> kemudi_client::Client {
+    /// client.on_request(|sent| {
+    ///     if let Some(ask) = sent.ask() {
+    ///         count(ask.verb.as_str(), sent.code.map_or(0, |code| code.as_u16()));
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    pub fn on_request(self, hear: impl Fn(&Sent<'_>) + Send + Sync + 'static) -> Client {
+        self.edit(|inner| inner.observer = Some(Arc::new(hear)))
+    }
+
     /// Where namespaced requests go that name no namespace.
     pub fn default_namespace(&self) -> &str {
         &self.0.namespace
@@ -114,18 +146,42 @@ impl Client {
         for (name, value) in &self.0.headers {
             request.headers_mut().append(name.clone(), value.clone());
         }
+        let span =
+            tracing::debug_span!("request", method = %request.method(), path = %request.uri().path(), code = Empty);
+        self.send_until_answered(request).instrument(span).await
+    }
+
+    async fn send_until_answered(&self, request: Request<Bytes>) -> Result<Response<Body>> {
         let started = Instant::now();
-        for repeats in 0.. {
-            let outcome = self.0.transport.send(request.clone()).await;
-            match self.0.retries.pause(&request, &outcome, repeats, started.elapsed()) {
-                None => return outcome,
-                Some(pause) => {
-                    tracing::debug!(path = %request.uri().path(), ?pause, "repeating a request");
-                    tokio::time::sleep(pause).await;
+        let mut repeats = 0;
+        loop {
+            let outcome = self.send_once(&request, repeats).await;
+            let Some(pause) = self.0.retries.pause(&request, &outcome, repeats, started.elapsed()) else {
+                if let Ok(response) = &outcome {
+                    tracing::Span::current().record("code", response.status().as_u16());
                 }
-            }
+                return outcome;
+            };
+            tracing::debug!(?pause, repeats, "repeating the request");
+            tokio::time::sleep(pause).await;
+            repeats += 1;
         }
-        unreachable!("the last repeat returns")
+    }
+
+    async fn send_once(&self, request: &Request<Bytes>, repeat: u32) -> Result<Response<Body>> {
+        let held_back = match &self.0.limit {
+            None => Duration::ZERO,
+            Some(limit) => limit.take().await,
+        };
+        let started = Instant::now();
+        let outcome = self.0.transport.send(request.clone()).await;
+        if let Some(observer) = &self.0.observer {
+            let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+            let code = outcome.as_ref().ok().map(Response::status);
+            let elapsed = started.elapsed();
+            observer(&Sent { method: request.method(), target, code, repeat, elapsed, held_back });
+        }
+        outcome
     }
 
     /// As [`Client::send`], with an answer of 400 and above turned into [`Error::Api`].

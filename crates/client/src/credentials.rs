@@ -20,7 +20,7 @@ pub enum TokenSource {
     None,
     Fixed(HeaderValue),
     File(TokenFile),
-    Plugin(Credential),
+    Plugin(Box<Credential>),
 }
 
 /// A file that somebody else puts fresh tokens into.
@@ -47,7 +47,7 @@ impl TokenSource {
             Credentials::None => TokenSource::None,
             Credentials::Token(token) => TokenSource::Fixed(header(token)?),
             Credentials::TokenFile(path) => TokenSource::File(TokenFile::new(path)),
-            Credentials::Exec(plugin) => TokenSource::Plugin(Credential::new((**plugin).clone())),
+            Credentials::Exec(plugin) => TokenSource::Plugin(Box::new(Credential::new((**plugin).clone()))),
         })
     }
 

@@ -1,5 +1,6 @@
 //! What can go wrong, made for branching: ask [`Error::is_not_found`] and its like, or match. The texts say what to do next.
 
+use std::fmt;
 use std::time::Duration;
 
 pub use api::refusal::Forbidden;
@@ -11,38 +12,90 @@ use crate::config::ConfigError;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call did not give what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The server answered no; the message is its own.
-    #[error("{}", .0.message)]
     Api(Box<Status>),
     /// No usable configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// No connection could be made: the request was not sent. `transient`: nothing listened, or the connection was cut, as
-    /// when a server starts.
-    #[error("cannot reach the API server at {server}: {why}\n  {hint}")]
-    Connect { server: String, why: String, hint: &'static str, transient: bool },
+    Config(ConfigError),
+    /// No connection could be made: the request was not sent.
+    Connect {
+        /// Where it was to go.
+        server: String,
+        /// What the system says.
+        why: String,
+        /// What to look at.
+        hint: &'static str,
+        /// Nothing listened, or the connection was cut, as when a server starts: it may work in a moment.
+        transient: bool,
+    },
     /// The server (or this client) could not prove who it is: the request was not sent.
-    #[error("no trusted connection to the API server at {server}: {why}\n  {hint}")]
-    Tls { server: String, why: String, hint: &'static str, transient: bool },
+    Tls {
+        /// Where it was to go.
+        server: String,
+        /// What was wrong.
+        why: String,
+        /// What to look at.
+        hint: &'static str,
+        /// The connection was cut meanwhile: it may work in a moment.
+        transient: bool,
+    },
     /// The connection ended while the request was under way: it may or may not have been done.
-    #[error("the connection to the API server was lost: {0}")]
     Lost(String),
     /// No answer in time: the request may or may not have been done.
-    #[error("the API server did not {what} within {after:?}")]
-    Timeout { what: &'static str, after: Duration },
+    Timeout {
+        /// What was not done in time, after "did not".
+        what: &'static str,
+        /// The limit.
+        after: Duration,
+    },
     /// An answer that is not what was asked for.
-    #[error("the answer to {request} is not {wanted}: {why}")]
-    Decode { request: String, wanted: &'static str, why: String },
-    /// An answer larger than the limit named in the text.
-    #[error("{what} is larger than {limit} bytes; ask for less at once (a selector, or a limit with continue)")]
-    TooLarge { what: &'static str, limit: usize },
+    Decode {
+        /// Which request.
+        request: String,
+        /// The type that was to be read.
+        wanted: &'static str,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// An answer larger than a limit.
+    TooLarge {
+        /// What was too large.
+        what: &'static str,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The request cannot be made as it was asked for.
-    #[error("{0}")]
     Request(String),
 }
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Api(status) => f.write_str(&status.message),
+            Error::Config(error) => error.fmt(f),
+            Error::Connect { server, why, hint, .. } => {
+                write!(f, "cannot reach the API server at {server}: {why}\n  {hint}")
+            }
+            Error::Tls { server, why, hint, .. } => {
+                write!(f, "no trusted connection to the API server at {server}: {why}\n  {hint}")
+            }
+            Error::Lost(why) => write!(f, "the connection to the API server was lost: {why}"),
+            Error::Timeout { what, after } => write!(f, "the API server did not {what} within {after:?}"),
+            Error::Decode { request, wanted, why } => write!(f, "the answer to {request} is not {wanted}: {why}"),
+            Error::TooLarge { what, limit } => {
+                write!(
+                    f,
+                    "{what} is larger than {limit} bytes; ask for less at once (a selector, or a limit with continue)"
+                )
+            }
+            Error::Request(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
 
 impl Error {
     /// The server's `Status`, where it gave one.
@@ -143,5 +196,11 @@ impl Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Error {
         Error::Api(Box::new(status))
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Error {
+        Error::Config(error)
     }
 }

@@ -49,9 +49,12 @@ struct Objects<K> {
     listed: Option<HashSet<ObjectKey>>,
 }
 
+/// The values of an object in an index.
+type Values<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
+
 struct Index<K> {
     name: &'static str,
-    values: Box<dyn Fn(&K) -> Vec<String> + Send + Sync>,
+    values: Values<K>,
     keys: HashMap<String, HashSet<ObjectKey>>,
 }
 

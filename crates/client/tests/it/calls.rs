@@ -1,10 +1,12 @@
 //! Each call of `Api`: which request it makes, what it makes of the answer.
 
+use std::sync::{Arc, Mutex};
+
 use futures_util::StreamExt;
 use kemudi_client::kinds::Pod;
 use kemudi_client::{
     Api, ApiResource, DeleteOptions, Deleted, Dynamic, LabelSelector, ListOptions, LogOptions, ObjectMeta, Patch,
-    Retries, WriteOptions, typed,
+    RateLimit, Retries, WriteOptions, typed,
 };
 use serde_json::json;
 
@@ -193,4 +195,30 @@ async fn errors_are_for_branching() {
     check("504 slow", "timeout").await;
     check("lost", "lost").await;
     check("refused", "unsent").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_told_of_and_held_back() {
+    let (client, _) = Table::client(&["503 away", POD, "lost"]);
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hear = told.clone();
+    let client = client
+        .with_rate_limit(RateLimit { per_second: 0.1, burst: 2 })
+        .with_retries(Retries { repeats_max: 1, ..Retries::default() })
+        .on_request(move |sent| {
+            let ask = sent.ask().unwrap();
+            let code = sent.code.map_or("-".to_string(), |code| code.as_u16().to_string());
+            let line = format!(
+                "{} {} {code} {} {}s",
+                ask.verb.as_str(),
+                ask.target.unwrap().resource,
+                sent.repeat,
+                sent.held_back.as_secs()
+            );
+            hear.lock().unwrap().push(line);
+        });
+    let pods: Api<Pod> = Api::namespaced(client, "a");
+    pods.get("web").await.unwrap();
+    pods.delete("web").await.unwrap_err();
+    assert_eq!(*told.lock().unwrap(), ["get pods 503 0 0s", "get pods 200 1 0s", "delete pods - 0 9s"]);
 }

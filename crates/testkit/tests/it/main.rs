@@ -14,6 +14,7 @@ mod ending;
 mod flood;
 mod golden;
 mod https;
+mod library;
 mod node_rights;
 mod record;
 mod tidy;
