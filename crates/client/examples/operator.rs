@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let greeted = ListOptions { labels: LabelSelector::parse("example.com/greet")?, ..ListOptions::default() };
     Controller::of(maps.clone(), &greeted)
         .owns(Api::<Metadata<ConfigMap>>::default_namespaced(client))
-        .until(async move { drop(stop.recv().await) })
+        .until(async move { _ = stop.recv().await })
         .run(|map| greet(&maps, map), |map, error| eprintln!("{}: {error}", map.metadata.name))
         .await?;
     Ok(())

@@ -44,7 +44,14 @@ pub enum Patch<'a> {
     /// Kubernetes' own: as merge, and lists are merged by key. Built-in kinds only.
     Strategic(&'a Value),
     /// Server-side apply: the whole wish of one manager.
-    Apply { manager: &'a str, force: bool, object: &'a Value },
+    Apply {
+        /// Who states the wish: the fields that it names are this manager's from then on.
+        manager: &'a str,
+        /// Take fields from other managers.
+        force: bool,
+        /// All that is wished, with `apiVersion` and `kind`.
+        object: &'a Value,
+    },
 }
 
 /// What a deletion answered.
@@ -65,10 +72,13 @@ pub struct LogOptions {
     pub follow: bool,
     /// The container before its last restart.
     pub previous: bool,
+    /// Each line begins with its time.
     pub timestamps: bool,
     /// The last so many lines.
     pub tail_lines: Option<i64>,
+    /// What is no older than so many seconds.
     pub since_seconds: Option<i64>,
+    /// No more than so many bytes.
     pub limit_bytes: Option<i64>,
 }
 
@@ -123,18 +133,25 @@ impl<K: Resource> Api<K> {
         }
     }
 
+    /// The client that its requests are sent with.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
+    /// Which resource it is about.
     pub fn resource(&self) -> &ApiResource {
         &self.resource
     }
 
+    /// The object of this name.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] where there is none; [`Api::get_opt`] gives `None` instead.
     pub async fn get(&self, name: &str) -> Result<K> {
         self.get_with(name, &GetOptions::default()).await
     }
 
+    /// As [`Api::get`], with options.
     pub async fn get_with(&self, name: &str, options: &GetOptions) -> Result<K> {
         let mut query = Query::default();
         if let Some(version) = options.resource_version {
@@ -162,6 +179,10 @@ impl<K: Resource> Api<K> {
         self.read(Verb::List, self.target(), options.print(), K::accept(true)).await
     }
 
+    /// Makes a new object.
+    ///
+    /// # Errors
+    /// [`Error::is_already_exists`] where there is one of that name.
     pub async fn create(&self, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -169,6 +190,7 @@ impl<K: Resource> Api<K> {
         self.create_with(object, &WriteOptions::default()).await
     }
 
+    /// As [`Api::create`], with options.
     pub async fn create_with(&self, object: &K, options: &WriteOptions) -> Result<K>
     where
         K: Serialize,
@@ -184,6 +206,7 @@ impl<K: Resource> Api<K> {
         self.replace_with(object, &WriteOptions::default()).await
     }
 
+    /// As [`Api::replace`], with options.
     pub async fn replace_with(&self, object: &K, options: &WriteOptions) -> Result<K>
     where
         K: Serialize,
@@ -193,18 +216,26 @@ impl<K: Resource> Api<K> {
         self.json(Verb::Update, target, options.print(), Some(self.body(object)?)).await
     }
 
+    /// Changes an object.
+    ///
+    /// # Errors
+    /// [`Error::is_conflict`] where an apply without force would take fields from others, or the patch names a resource version that is
+    /// no longer the newest.
     pub async fn patch(&self, name: &str, patch: &Patch<'_>) -> Result<K> {
         self.patch_with(name, patch, &WriteOptions::default()).await
     }
 
+    /// As [`Api::patch`], with options.
     pub async fn patch_with(&self, name: &str, patch: &Patch<'_>, options: &WriteOptions) -> Result<K> {
         self.send_patch(self.one(name)?, patch, options).await
     }
 
+    /// Deletes an object.
     pub async fn delete(&self, name: &str) -> Result<Deleted<K>> {
         self.delete_with(name, &DeleteOptions::default()).await
     }
 
+    /// As [`Api::delete`], with options: the grace period, what becomes of what it owns, which object it must be.
     pub async fn delete_with(&self, name: &str, options: &DeleteOptions) -> Result<Deleted<K>> {
         let body = to_json(&options.to_body());
         let bytes = self.bytes(Verb::Delete, self.one(name)?, Query::default(), Some(body.into())).await?;
@@ -267,10 +298,12 @@ impl<K: Resource> Api<K> {
         }
     }
 
+    /// The object by way of its subresource `status`.
     pub async fn get_status(&self, name: &str) -> Result<K> {
         self.get_subresource(name, "status").await
     }
 
+    /// Writes the object's `status`, and nothing else of it.
     pub async fn replace_status(&self, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -278,10 +311,12 @@ impl<K: Resource> Api<K> {
         self.replace_subresource(object.name(), "status", object).await
     }
 
+    /// Changes the object's `status`, and nothing else of it.
     pub async fn patch_status(&self, name: &str, patch: &Patch<'_>) -> Result<K> {
         self.patch_subresource(name, "status", patch, &WriteOptions::default()).await
     }
 
+    /// Reads a subresource: `scale`, for one. What it decodes need not be like `K`.
     pub async fn get_subresource<T: DeserializeOwned>(&self, name: &str, subresource: &str) -> Result<T> {
         self.json(Verb::Get, self.sub(name, subresource)?, Query::default(), None).await
     }
@@ -297,6 +332,7 @@ impl<K: Resource> Api<K> {
         self.json(Verb::Create, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
     }
 
+    /// Writes a subresource.
     pub async fn replace_subresource<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -307,6 +343,7 @@ impl<K: Resource> Api<K> {
         self.json(Verb::Update, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
     }
 
+    /// Changes a subresource.
     pub async fn patch_subresource<T: DeserializeOwned>(
         &self,
         name: &str,

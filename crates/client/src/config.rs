@@ -18,7 +18,9 @@ pub const SERVICE_ACCOUNT_DIR_VARIABLE: &str = "KEMUDI_SERVICEACCOUNT_DIR";
 /// How to reach a server, and as whom.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where the server is.
     pub server: Server,
+    /// Whom we believe that it is the server.
     pub ca: Ca,
     /// Do not check who the server is. For experiments only.
     pub insecure_skip_tls_verify: bool,
@@ -26,10 +28,13 @@ pub struct Config {
     pub tls_server_name: Option<String>,
     /// PEM certificate chain and key that we show.
     pub client_certificate: Option<(Pem, Pem)>,
+    /// How we prove who we are, beside a client certificate.
     pub credentials: Credentials,
     /// Where namespaced requests go that name no namespace.
     pub namespace: String,
+    /// Whom to act as.
     pub impersonate: Impersonate,
+    /// How long to wait for what.
     pub timeouts: Timeouts,
     /// What the way to the server leads through. A pod's own configuration has none: the server is next door, and the
     /// `HTTPS_PROXY` that a pod may have is for what is outside.
@@ -70,6 +75,7 @@ impl Default for Timeouts {
 pub struct Server {
     /// A DNS name or an IP address, without brackets.
     pub host: String,
+    /// Its port.
     pub port: u16,
     /// What stands before `/api` in every path: empty, or `/k8s/clusters/one`.
     pub base_path: String,
@@ -87,14 +93,18 @@ pub enum Ca {
 /// PEM text, here or in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pem {
+    /// A file, which is read again when it changes.
     File(PathBuf),
+    /// The text itself.
     Inline(Vec<u8>),
 }
 
 /// How we prove who we are, beside a client certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
+    /// Not at all.
     None,
+    /// A bearer token.
     Token(String),
     /// Read again whenever the file changes.
     TokenFile(PathBuf),
@@ -105,8 +115,11 @@ pub enum Credentials {
 /// Whom to act as; needs the right `impersonate`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impersonate {
+    /// The user's name.
     pub user: Option<String>,
+    /// The groups, which need a user.
     pub groups: Vec<String>,
+    /// The user's uid.
     pub uid: Option<String>,
 }
 
@@ -393,8 +406,11 @@ impl fmt::Debug for Credentials {
 /// Why there is no usable configuration. The message names the variable or path, `fix` says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
+    /// What a program may branch on.
     pub code: ConfigCode,
+    /// What is wrong, with the variable or path.
     pub message: String,
+    /// What to do.
     pub fix: String,
 }
 
@@ -404,37 +420,61 @@ pub struct ConfigError {
 pub enum ConfigCode {
     /// Neither a kubeconfig nor a pod's environment.
     Nowhere,
+    /// Neither variable of a pod is set.
     NotInCluster,
+    /// `KUBERNETES_SERVICE_HOST` is missing alone.
     HostMissing,
+    /// It is no host.
     HostInvalid,
+    /// `KUBERNETES_SERVICE_PORT` is missing alone.
     PortMissing,
+    /// It is no port.
     PortInvalid,
+    /// There is no token file.
     TokenMissing,
+    /// It may not be read, or is no file.
     TokenUnreadable,
+    /// It is empty.
     TokenEmpty,
+    /// It holds what is no token.
     TokenInvalid,
+    /// There is no CA file.
     CaMissing,
+    /// It may not be read, or is no file.
     CaUnreadable,
+    /// It holds no certificate.
     CaInvalid,
+    /// There is no kubeconfig.
     KubeconfigMissing,
+    /// It may not be read, or is no file.
     KubeconfigUnreadable,
+    /// It is none.
     KubeconfigInvalid,
     /// The kubeconfig has no current context and none was named.
     ContextUnset,
+    /// The kubeconfig has no context of that name.
     ContextUnknown,
+    /// It has no cluster of the name that its context gives.
     ClusterUnknown,
+    /// It has no user of the name that its context gives.
     UserUnknown,
     /// The kubeconfig's user needs a plugin that this client cannot run.
     CredentialsUnsupported,
+    /// The server's address is none, or not HTTPS.
     ServerInvalid,
+    /// A file that the kubeconfig names is not there.
     FileMissing,
+    /// It may not be read, or is no file.
     FileUnreadable,
+    /// Certificate and key are not PEM, or do not belong together.
     ClientCertificateInvalid,
     /// One of certificate and key is named without the other.
     ClientKeyMissing,
     /// No user, though a group or uid is to be impersonated, or a name that no header can hold.
     ImpersonationInvalid,
+    /// What names the pod's namespace holds what is no name.
     NamespaceInvalid,
+    /// The proxy's address is none, or of a kind that is not supported.
     ProxyInvalid,
     /// The program that gives credentials is not there.
     PluginMissing,
@@ -442,6 +482,7 @@ pub enum ConfigCode {
     PluginFailed,
     /// What it printed are no credentials, or the kubeconfig says too little about it.
     PluginInvalid,
+    /// No CA is named, and the machine has none.
     NoSystemRoots,
 }
 

@@ -17,17 +17,24 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 /// All resources of a server, in the order in which a word is looked up.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
+    /// Each version of each.
     pub resources: Vec<Discovered>,
 }
 
 /// A resource with what discovery tells beside its path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovered {
+    /// What makes its paths.
     pub resource: ApiResource,
+    /// `pod`.
     pub singular: String,
+    /// `po`.
     pub short_names: Vec<String>,
+    /// `all`.
     pub categories: Vec<String>,
+    /// What can be done with it.
     pub verbs: Vec<String>,
+    /// `log`, `exec`, `status`.
     pub subresources: Vec<String>,
     /// This version is the one its group prefers.
     pub preferred: bool,
@@ -95,6 +102,7 @@ impl Discovery {
 }
 
 impl Discovered {
+    /// Whether this can be done with it.
     pub fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|other| other == verb)
     }

@@ -111,10 +111,12 @@ impl Error {
         self.status().map(|status| status.code)
     }
 
+    /// There is no such object, or no such resource.
     pub fn is_not_found(&self) -> bool {
         self.has(&Reason::NotFound, 404)
     }
 
+    /// There is an object of that name already.
     pub fn is_already_exists(&self) -> bool {
         self.status().is_some_and(|status| status.reason == Reason::AlreadyExists)
     }
@@ -124,14 +126,17 @@ impl Error {
         self.status().is_some_and(|status| status.code == 409 && status.reason != Reason::AlreadyExists)
     }
 
+    /// We may not do that: [`Error::forbidden`] says what is missing.
     pub fn is_forbidden(&self) -> bool {
         self.has(&Reason::Forbidden, 403)
     }
 
+    /// The server does not know who we are: token or certificate are not valid (any more).
     pub fn is_unauthorized(&self) -> bool {
         self.has(&Reason::Unauthorized, 401)
     }
 
+    /// The object is understood, and not valid: the status has each field that is wrong.
     pub fn is_invalid(&self) -> bool {
         self.has(&Reason::Invalid, 422)
     }

@@ -12,9 +12,13 @@ use serde_json::Value;
 
 /// An object that can be read: decoding, and the metadata that lists and watches need. `""` stands for what is not set.
 pub trait Resource: DeserializeOwned + Send + Sync + 'static {
+    /// `metadata.name`.
     fn name(&self) -> &str;
+    /// `metadata.namespace`.
     fn namespace(&self) -> &str;
+    /// `metadata.uid`.
     fn uid(&self) -> &str;
+    /// `metadata.resourceVersion`.
     fn resource_version(&self) -> &str;
 
     /// The metadata that controllers need: owners, finalizers, whether it is being deleted. A type that does not keep them
@@ -40,12 +44,16 @@ pub trait Resource: DeserializeOwned + Send + Sync + 'static {
 pub trait Typed: Resource {
     /// `""` for the core group.
     const GROUP: &'static str;
+    /// Such as `v1`.
     const VERSION: &'static str;
+    /// Such as `Pod`.
     const KIND: &'static str;
     /// The name in paths: `pods`.
     const PLURAL: &'static str;
+    /// Its objects are in namespaces.
     const NAMESPACED: bool;
 
+    /// The same as a value.
     fn api_resource() -> ApiResource {
         ApiResource {
             group: Cow::Borrowed(Self::GROUP),
@@ -99,14 +107,18 @@ macro_rules! typed {
 pub struct ApiResource {
     /// `""` for the core group.
     pub group: Cow<'static, str>,
+    /// Its version: `v1`.
     pub version: Cow<'static, str>,
+    /// The kind of its objects: `Pod`.
     pub kind: Cow<'static, str>,
     /// The name in paths: `pods`.
     pub plural: Cow<'static, str>,
+    /// Its objects are in namespaces.
     pub namespaced: bool,
 }
 
 impl ApiResource {
+    /// A resource in parts; for constants.
     pub const fn new(
         group: &'static str,
         version: &'static str,
@@ -238,16 +250,22 @@ impl<K: Typed> Typed for Metadata<K> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectMeta {
+    /// Unique among the objects of its kind in its namespace.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// The beginning of a name that the server is to finish.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub generate_name: String,
+    /// Where it is; empty for kinds without namespaces.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    /// Unique for ever.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
+    /// Which state of the object this is; to be compared for being equal only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
+    /// Counts the changes of what is wanted.
     #[serde(skip_serializing_if = "is_zero")]
     pub generation: i64,
     /// RFC 3339, in seconds.
@@ -256,14 +274,19 @@ pub struct ObjectMeta {
     /// RFC 3339; set while the object is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
+    /// How long it may take to go, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
+    /// What selectors look at.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
+    /// Notes that nobody selects by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub annotations: BTreeMap<String, String>,
+    /// Whose it is: it goes with the last of them.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub owner_references: Vec<OwnerReference>,
+    /// Who has still to clear away before it goes.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub finalizers: Vec<String>,
 }
@@ -279,12 +302,18 @@ impl ObjectMeta {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OwnerReference {
+    /// The owner's `apiVersion`.
     pub api_version: String,
+    /// The owner's kind.
     pub kind: String,
+    /// The owner's name, in the same namespace.
     pub name: String,
+    /// The owner's uid.
     pub uid: String,
+    /// The one owner that looks after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
+    /// The owner stays until this is gone, if it is deleted in the foreground.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
 }
@@ -293,8 +322,10 @@ pub struct OwnerReference {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "K: DeserializeOwned")]
 pub struct ObjectList<K> {
+    /// Where the list stands.
     #[serde(default)]
     pub metadata: ListMeta,
+    /// The objects.
     #[serde(default = "Vec::new", deserialize_with = "null_is_default")]
     pub items: Vec<K>,
 }

@@ -43,11 +43,15 @@ const LASTED: Duration = Duration::from_secs(10);
 /// What happened to an object, as a watch tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent<K> {
+    /// It is new, or there from the start.
     Added(K),
+    /// It was changed.
     Modified(K),
+    /// It is gone; this is how it was last.
     Deleted(K),
     /// Nothing of interest happened up to this revision.
     Bookmark {
+        /// Up to here everything was told.
         resource_version: String,
         /// All objects that were there at the start have been told.
         initial_events_end: bool,
@@ -59,10 +63,13 @@ pub enum WatchEvent<K> {
 pub enum Event<K> {
     /// A new list begins: what is not told until `InitDone` is gone.
     Init,
+    /// One of the list.
     InitApplied(K),
+    /// That was the list.
     InitDone,
     /// Made or changed.
     Applied(K),
+    /// Gone; this is how it was last.
     Deleted(K),
 }
 
@@ -152,6 +159,7 @@ impl<K: Resource> Watch<K> {
         None
     }
 
+    /// The same as a stream, which ends as [`Watch::next`] does.
     pub fn into_stream(self) -> impl Stream<Item = Result<WatchEvent<K>>> + Send {
         stream::unfold(self, |mut watch| async move { watch.next().await.map(|event| (event, watch)) })
     }

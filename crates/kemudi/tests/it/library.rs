@@ -87,7 +87,7 @@ async fn a_controller_keeps_what_it_promises() {
     let controller = Controller::of(api.clone(), &kept())
         .owns(Api::<Metadata<ConfigMap>>::namespaced(client.clone(), "default"))
         .concurrency(3)
-        .until(async move { drop(stopped.await) });
+        .until(async move { _ = stopped.await });
     let reconcile = {
         let (api, looks, busy) = (api.clone(), looks.clone(), busy.clone());
         move |map: Arc<ConfigMap>| {
