@@ -133,7 +133,7 @@ impl<K: Resource> Controller<K> {
 
     /// Calls `reconcile` for every object, and again when something happened to it or its time has come. Where that fails,
     /// `on_error` is told, and it is called again after a pause that grows from 50 ms to 5 minutes. Works on several objects
-    /// at once, in this task.
+    /// at once, in this task. What is gone is not told: what is to be cleared away before is a [`finalizer`]'s.
     ///
     /// # Errors
     /// When the server refuses a watch (401, 403, 404): that does not mend while we wait, and whoever restarts us shows it.

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::{ConfigCode, ConfigError};
 
@@ -158,11 +158,11 @@ impl Plugin {
             return Err(self.failed("wants to ask a person, and standard input is no terminal"));
         }
         let interactive = terminal && self.interactive != Interactive::Never;
-        let mut spec = json!({"interactive": interactive});
+        let mut spec = serde_json::json!({"interactive": interactive});
         if let Some(cluster) = &self.cluster {
             spec["cluster"] = cluster.clone();
         }
-        let info = json!({"kind": "ExecCredential", "apiVersion": self.api_version, "spec": spec});
+        let info = serde_json::json!({"kind": "ExecCredential", "apiVersion": self.api_version, "spec": spec});
         let child = Command::new(&self.command)
             .args(&self.args)
             .envs(self.env.iter().cloned())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
@@ -118,9 +118,7 @@ impl Https {
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Body>> {
-        let generation = self.files.generation();
-        let mut used = self.tokens.header(generation).await?;
-        self.renew_tls(generation);
+        let mut used = self.token().await?;
         let mut answer = self.deliver(with_token(&request, used.as_ref())).await?;
         // What was answered with 401 was not done, so any method may be repeated. A token that was read just before the next
         // took its place may be refused too.
@@ -128,13 +126,28 @@ impl Https {
             if answer.status() != StatusCode::UNAUTHORIZED {
                 break;
             }
-            let Some(other) = self.tokens.header_after_refusal(used.as_ref(), generation).await else { break };
-            tracing::debug!("the server refused the token; there is another by now");
-            self.renew_tls(generation);
+            let Some(other) = self.token_after_refusal(used.as_ref()).await else { break };
             answer = self.deliver(with_token(&request, Some(&other))).await?;
             used = Some(other);
         }
         Ok(answer)
+    }
+
+    /// The token for the next request. Connections to come are in step with the files by then.
+    async fn token(&self) -> Result<Option<HeaderValue>> {
+        let generation = self.files.generation();
+        let token = self.tokens.header(generation).await?;
+        self.renew_tls(generation);
+        Ok(token)
+    }
+
+    /// The server refused `used`: another token that is worth a try, if there is one by now.
+    async fn token_after_refusal(&self, used: Option<&HeaderValue>) -> Option<HeaderValue> {
+        let generation = self.files.generation();
+        let token = self.tokens.header_after_refusal(used, generation).await?;
+        tracing::debug!("the server refused the token; there is another by now");
+        self.renew_tls(generation);
+        Some(token)
     }
 
     /// Sends on a connection that is there or a new one.

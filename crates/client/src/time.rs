@@ -1,5 +1,6 @@
 //! Times as Kubernetes writes them: RFC 3339 in UTC. Knows no calendar but the one in use.
 
+#[cfg(feature = "runtime")]
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAY_SECONDS: i64 = 24 * 3600;
@@ -39,16 +40,19 @@ pub fn parse_micros(text: &str) -> Option<i64> {
 }
 
 /// A `MicroTime`: `2026-01-31T12:00:00.000000Z`.
+#[cfg(any(test, feature = "runtime"))]
 pub fn micros(micros: i64) -> String {
     let (date, clock) = split(micros.div_euclid(1_000_000));
     format!("{date}T{clock}.{:06}Z", micros.rem_euclid(1_000_000))
 }
 
 /// Microseconds since 1970.
+#[cfg(feature = "runtime")]
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
+#[cfg(any(test, feature = "runtime"))]
 fn split(seconds: i64) -> (String, String) {
     let (day, second) = (seconds.div_euclid(DAY_SECONDS), seconds.rem_euclid(DAY_SECONDS));
     // Years begin in March, so that the day that comes and goes is the last.

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use kemudi::Cluster;
 use kemudi_client::kinds::{ConfigMap, Namespace};
 use kemudi_client::lease::Times;
+use kemudi_client::transport::full;
 use kemudi_client::{
     Action, Api, ApiResource, Body, Client, Controller, Dynamic, Election, Error, EventType, Finalizer, Led,
-    ListOptions, Metadata, ObjectKey, Patch, Recorder, Result, Store, Transport, Typed, finalizer, owned_by,
+    ListOptions, Metadata, ObjectKey, Patch, Recorder, Resource, Result, Store, Transport, Typed, finalizer, owned_by,
 };
 use serde_json::{Value, json};
 
@@ -330,5 +333,94 @@ async fn what_happens_again_is_told_with_a_count() {
     ];
     assert_eq!(told, want);
     assert_eq!(ObjectKey::of(&map).to_string(), "default/busy");
+    cluster.stop().await.unwrap();
+}
+
+/// Carries requests, and does to them what networks and busy servers do: turns some away, loses some, cuts watches short, and
+/// now and then says that history is gone.
+struct Chaos {
+    client: Client,
+    asked: AtomicUsize,
+    expiries: AtomicUsize,
+}
+
+impl Chaos {
+    const EXPIRIES: usize = 4;
+    const EXPIRED: &str = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"too old resource version\",\"reason\":\"Expired\",\"code\":410}}\n";
+
+    /// A watch's body that ends badly after some frames.
+    fn cut(&self, body: Body, after: usize) -> Body {
+        let expires = after % 2 == 0 && self.expiries.fetch_add(1, Ordering::SeqCst) < Chaos::EXPIRIES;
+        let frames = futures_util::stream::unfold(Some((body, 0)), move |state| async move {
+            let (mut body, told) = state?;
+            if told < after {
+                let frame = body.frame().await?;
+                return Some((frame, Some((body, told + 1))));
+            }
+            let last = match expires {
+                true => Ok(Frame::data(Bytes::from_static(Chaos::EXPIRED.as_bytes()))),
+                false => Err(Error::Lost("cut".to_string())),
+            };
+            Some((last, None))
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+}
+
+impl Transport for Chaos {
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>> {
+        Box::pin(async move {
+            let number = self.asked.fetch_add(1, Ordering::SeqCst);
+            let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            match number % 4 {
+                1 => {
+                    let away = http::Response::builder().status(429).header("retry-after", "0");
+                    return Ok(away.body(full("{}".to_string())).unwrap());
+                }
+                2 => return Err(Error::Lost("cut".to_string())),
+                _ => {}
+            }
+            let response = self.client.send(request).await?;
+            Ok(match watches {
+                true => response.map(|body| self.cut(body, 2 + number % 5)),
+                false => response,
+            })
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_store_ends_as_the_server_whatever_happens_on_the_way() {
+    const CHANGES: usize = 400;
+    const NAMES: usize = 30;
+    let cluster = Cluster::start().await.unwrap();
+    let client = cluster.admin();
+    let chaos = Arc::new(Chaos { client: client.clone(), asked: AtomicUsize::new(0), expiries: AtomicUsize::new(0) });
+    let shaken = Client::with_transport(chaos.clone());
+    let store = Store::follow(&Api::<Metadata<ConfigMap>>::namespaced(shaken, "default"), &kept());
+    store.ready().await.unwrap();
+    for change in 0..CHANGES {
+        let name = format!("chaos-{}", change * 7 % NAMES);
+        let patch = json!({"data": {"change": change.to_string()}});
+        match maps(&client).patch(&name, &Patch::Merge(&patch)).await {
+            Err(error) if error.is_not_found() => make(&client, &name, json!({})).await,
+            Ok(_) if change % 5 == 0 => drop(maps(&client).delete(&name).await.unwrap()),
+            answer => drop(answer.unwrap()),
+        }
+    }
+    let mut there: Vec<(String, String)> = Vec::new();
+    for map in &maps(&client).list_with(&kept()).await.unwrap() {
+        there.push((map.name().to_string(), map.resource_version().to_string()));
+    }
+    there.sort();
+    assert!(there.len() > NAMES / 3, "{there:?}");
+    eventually("the server's state", || {
+        let mut here: Vec<_> =
+            store.all().iter().map(|map| (map.name().to_string(), map.resource_version().to_string())).collect();
+        here.sort();
+        here == there
+    })
+    .await;
+    assert!(chaos.expiries.load(Ordering::SeqCst) >= Chaos::EXPIRIES && chaos.asked.load(Ordering::SeqCst) > 20);
     cluster.stop().await.unwrap();
 }
