@@ -2,13 +2,14 @@
 //! known only at run time, and (feature `k8s-openapi`) the generated types.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::string_map::StringMap;
 
 /// An object that can be read: decoding, and the metadata that lists and watches need. `""` stands for what is not set.
 pub trait Resource: DeserializeOwned + Send + Sync + 'static {
@@ -278,11 +279,11 @@ pub struct ObjectMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     /// What selectors look at.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "StringMap::is_empty", deserialize_with = "null_is_default")]
+    pub labels: StringMap,
     /// Notes that nobody selects by.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
-    pub annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "StringMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: StringMap,
     /// Whose it is: it goes with the last of them.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub owner_references: Vec<OwnerReference>,
@@ -429,8 +430,8 @@ mod generated {
                 creation_timestamp: of.creation_timestamp.as_ref().map(|time| time.0.to_string()),
                 deletion_timestamp: of.deletion_timestamp.as_ref().map(|time| time.0.to_string()),
                 deletion_grace_period_seconds: of.deletion_grace_period_seconds,
-                labels: of.labels.clone().unwrap_or_default(),
-                annotations: of.annotations.clone().unwrap_or_default(),
+                labels: of.labels.iter().flatten().collect(),
+                annotations: of.annotations.iter().flatten().collect(),
                 owner_references: owners.collect(),
                 finalizers: of.finalizers.clone().unwrap_or_default(),
             })

@@ -35,6 +35,9 @@ const PAGE_ITEMS: i64 = 500;
 /// Lists that were told by a watch and broke off before their end, after which lists are asked for instead: a server that
 /// does not know how ends the watch without an end of the list.
 const UNENDED_MAX: u32 = 2;
+/// How long a list that is told by a watch may say nothing before its end: a server that has never heard of such a thing
+/// tells objects and then changes, and no end of the list.
+const LIST_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Pauses between the attempts of a watcher, growing; back to the first after a watch that lasted.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -269,30 +272,37 @@ impl<K: Resource> Watcher<K> {
                 self.state = self.page("").await?;
                 Ok(Some(Event::Init))
             }
-            State::Stream { watch, deleted } => match watch.next().await {
-                Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
-                    deleted.retain(|gone| !is_same(gone, &object));
-                    Ok(Some(Event::InitApplied(object)))
-                }
-                Some(Ok(WatchEvent::Deleted(object))) => {
-                    deleted.push_back(object);
+            State::Stream { watch, deleted } => match timeout(LIST_SILENCE_MAX, watch.next()).await {
+                Err(_) => {
+                    self.streams_lists = false;
+                    self.state = State::Start;
                     Ok(None)
                 }
-                Some(Ok(WatchEvent::Bookmark { initial_events_end: true, .. })) => {
-                    self.unended = 0;
-                    let State::Stream { watch, deleted } = std::mem::replace(&mut self.state, State::Start) else {
-                        return Ok(None);
-                    };
-                    self.state = State::Watch { watch, since: Instant::now(), deleted };
-                    Ok(Some(Event::InitDone))
-                }
-                Some(Ok(WatchEvent::Bookmark { .. })) => Ok(None),
-                ended => {
-                    self.unended += 1;
-                    self.streams_lists = self.unended < UNENDED_MAX;
-                    let ended = ended.and_then(Result::err);
-                    Err(ended.unwrap_or_else(|| Error::Lost("the watch ended before its list did".to_string())))
-                }
+                Ok(told) => match told {
+                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                        deleted.retain(|gone| !is_same(gone, &object));
+                        Ok(Some(Event::InitApplied(object)))
+                    }
+                    Some(Ok(WatchEvent::Deleted(object))) => {
+                        deleted.push_back(object);
+                        Ok(None)
+                    }
+                    Some(Ok(WatchEvent::Bookmark { initial_events_end: true, .. })) => {
+                        self.unended = 0;
+                        let State::Stream { watch, deleted } = std::mem::replace(&mut self.state, State::Start) else {
+                            return Ok(None);
+                        };
+                        self.state = State::Watch { watch, since: Instant::now(), deleted };
+                        Ok(Some(Event::InitDone))
+                    }
+                    Some(Ok(WatchEvent::Bookmark { .. })) => Ok(None),
+                    ended => {
+                        self.unended += 1;
+                        self.streams_lists = self.unended < UNENDED_MAX;
+                        let ended = ended.and_then(Result::err);
+                        Err(ended.unwrap_or_else(|| Error::Lost("the watch ended before its list did".to_string())))
+                    }
+                },
             },
             State::Page { items, continue_token, resource_version } => {
                 if let Some(item) = items.pop_front() {

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use kemudi_client::transport::full;
 use kemudi_client::{Body, Client, Error, Result, Transport};
 
-/// Answers are `CODE BODY`, `CODE header:value BODY`, `lost` for a connection that ends, `refused` for none.
+/// Answers are `CODE BODY`, `CODE header:value BODY`, `lost` for a connection that ends, `refused` for none, `open BODY` for one that goes on.
 pub struct Table {
     answers: Mutex<VecDeque<String>>,
     asked: Mutex<Vec<String>>,
@@ -48,6 +50,11 @@ impl Table {
         }
         if answer == "refused" {
             return Err(refused());
+        }
+        if let Some(text) = answer.strip_prefix("open ") {
+            let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from(text.to_string())))]);
+            let open = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+            return Ok(Response::new(StreamBody::new(open).boxed_unsync()));
         }
         let (code, mut rest) = answer.split_once(' ').unwrap();
         let mut response = Response::builder().status(code.parse::<u16>().unwrap());

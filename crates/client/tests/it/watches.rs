@@ -118,6 +118,15 @@ async fn a_watcher_is_told_all_objects_by_its_watch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_tells_no_end_of_its_list_is_not_waited_for() {
+    let page = r#"200 {"metadata":{"resourceVersion":"12"},"items":[{"metadata":{"name":"a"}}]}"#;
+    let open = format!("open {}\n", line("ADDED", "a", 3));
+    let (told, asked) = watched(&[&open, page, "403 no"], 5).await;
+    assert_eq!(told, ["init", "=a", "init", "=a", "! no"]);
+    assert_eq!(asked.lines().nth(1), Some("GET limit=500"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watcher_waits_as_long_as_it_is_told_to() {
     let started = tokio::time::Instant::now();
     let (told, _) = watched(&["429 retry-after:60 full", "403 no"], 2).await;
@@ -208,7 +217,7 @@ async fn metadata_is_asked_for_alone() {
         &lines(&[line("ADDED", "a", 5)]),
     ]);
     let pods = Api::<Metadata<Pod>>::all(client);
-    assert_eq!(pods.list().await.unwrap()[0].metadata.labels["x"], "y");
+    assert_eq!(pods.list().await.unwrap()[0].metadata.labels.get("x"), Some("y"));
     let told = pods.watch(&ListOptions::default()).await.unwrap().next().await.unwrap().unwrap();
     assert!(matches!(told, WatchEvent::Added(pod) if pod.name() == "a"));
     expect_test::expect![[r#"

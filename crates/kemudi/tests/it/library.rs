@@ -70,7 +70,7 @@ async fn a_store_is_a_moment_late_and_complete() {
     // The server sends the metadata alone, and refuses as it refuses anybody.
     let names = Store::follow(&Api::<Metadata<ConfigMap>>::namespaced(client, "default"), &kept());
     names.ready().await.unwrap();
-    assert_eq!(names.all()[0].metadata.labels["kept"], "yes");
+    assert_eq!(names.all()[0].metadata.labels.get("kept"), Some("yes"));
     let nobody = Store::follow(&Api::<Namespace>::all(cluster.client_as("ann")), &ListOptions::default());
     assert_eq!(nobody.ready().await.unwrap_err().forbidden().unwrap().missing_rule(), "watch namespaces");
     cluster.stop().await.unwrap();
@@ -341,6 +341,7 @@ async fn what_happens_again_is_told_with_a_count() {
 struct Chaos {
     client: Client,
     asked: AtomicUsize,
+    cuts: AtomicUsize,
     expiries: AtomicUsize,
 }
 
@@ -350,7 +351,8 @@ impl Chaos {
 
     /// A watch's body that ends badly after some frames.
     fn cut(&self, body: Body, after: usize) -> Body {
-        let expires = after % 2 == 0 && self.expiries.fetch_add(1, Ordering::SeqCst) < Chaos::EXPIRIES;
+        let expires = self.cuts.fetch_add(1, Ordering::SeqCst) % 3 == 2
+            && self.expiries.fetch_add(1, Ordering::SeqCst) < Chaos::EXPIRIES;
         let frames = futures_util::stream::unfold(Some((body, 0)), move |state| async move {
             let (mut body, told) = state?;
             if told < after {
@@ -395,7 +397,8 @@ async fn a_store_ends_as_the_server_whatever_happens_on_the_way() {
     const NAMES: usize = 30;
     let cluster = Cluster::start().await.unwrap();
     let client = cluster.admin();
-    let chaos = Arc::new(Chaos { client: client.clone(), asked: AtomicUsize::new(0), expiries: AtomicUsize::new(0) });
+    let [asked, cuts, expiries] = [(); 3].map(|()| AtomicUsize::new(0));
+    let chaos = Arc::new(Chaos { client: client.clone(), asked, cuts, expiries });
     let shaken = Client::with_transport(chaos.clone());
     let store = Store::follow(&Api::<Metadata<ConfigMap>>::namespaced(shaken, "default"), &kept());
     store.ready().await.unwrap();
@@ -406,6 +409,11 @@ async fn a_store_ends_as_the_server_whatever_happens_on_the_way() {
             Err(error) if error.is_not_found() => make(&client, &name, json!({})).await,
             Ok(_) if change % 5 == 0 => drop(maps(&client).delete(&name).await.unwrap()),
             answer => drop(answer.unwrap()),
+        }
+        if change % 20 == 0 {
+            // The store is in the middle of it.
+            let asked = chaos.asked.load(Ordering::SeqCst);
+            eventually("another request", || chaos.asked.load(Ordering::SeqCst) > asked).await;
         }
     }
     let mut there: Vec<(String, String)> = Vec::new();
