@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use kemudi::Cluster;
+use kemudi_client::config::{Ca, Config, Credentials, Pem, Server};
 use kemudi_client::kinds::{ConfigMap, Namespace};
 use kemudi_client::lease::Times;
 use kemudi_client::transport::full;
@@ -393,7 +394,7 @@ impl Transport for Chaos {
 
 #[tokio::test]
 async fn a_store_ends_as_the_server_whatever_happens_on_the_way() {
-    const CHANGES: usize = 400;
+    const CHANGES: usize = 401;
     const NAMES: usize = 30;
     let cluster = Cluster::start().await.unwrap();
     let client = cluster.admin();
@@ -411,24 +412,88 @@ async fn a_store_ends_as_the_server_whatever_happens_on_the_way() {
             answer => drop(answer.unwrap()),
         }
         if change % 20 == 0 {
-            // The store is in the middle of it.
-            let asked = chaos.asked.load(Ordering::SeqCst);
-            eventually("another request", || chaos.asked.load(Ordering::SeqCst) > asked).await;
+            let mut there = Vec::new();
+            for map in &maps(&client).list_with(&kept()).await.unwrap() {
+                there.push((map.name().to_string(), map.resource_version().to_string()));
+            }
+            there.sort();
+            eventually("the server's state", || {
+                let all = store.all();
+                let names = all.iter().map(|map| (map.name().to_string(), map.resource_version().to_string()));
+                let mut here: Vec<_> = names.collect();
+                here.sort();
+                here == there
+            })
+            .await;
         }
     }
-    let mut there: Vec<(String, String)> = Vec::new();
-    for map in &maps(&client).list_with(&kept()).await.unwrap() {
-        there.push((map.name().to_string(), map.resource_version().to_string()));
+    assert!(store.len() > NAMES / 3, "{}", store.len());
+    let [asked, expiries] = [&chaos.asked, &chaos.expiries].map(|count| count.load(Ordering::SeqCst));
+    assert!(asked > 10 && expiries > 0, "{asked} requests, {expiries} expiries");
+    cluster.stop().await.unwrap();
+}
+
+/// An account's token that is worth something for as long as a Secret is there.
+async fn token_until_deleted(client: &Client, secret: &str) -> String {
+    let secrets = Api::namespaced_of(client.clone(), "default", &ApiResource::new("", "v1", "Secret", "secrets", true));
+    let made = secrets.create(&Dynamic(json!({"metadata": {"name": secret}}))).await.unwrap();
+    let accounts = ApiResource::new("", "v1", "ServiceAccount", "serviceaccounts", true);
+    let bound = json!({"kind": "Secret", "apiVersion": "v1", "name": secret, "uid": made.uid()});
+    let wish = json!({"spec": {"boundObjectRef": bound}});
+    let accounts: Api<Dynamic> = Api::namespaced_of(client.clone(), "default", &accounts);
+    let answer: Dynamic = accounts.create_subresource("default", "token", &wish).await.unwrap();
+    answer["status"]["token"].as_str().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_rotated_and_revoked_on_a_real_server_fail_no_call() {
+    let mut cluster = Cluster::start().await.unwrap();
+    cluster.listen(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let admin = cluster.admin();
+    make(&admin, "read", json!({})).await;
+    let bindings = ApiResource::new("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", true);
+    let binding = json!({"metadata": {"name": "view"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]});
+    Api::namespaced_of(admin.clone(), "default", &bindings).create(&Dynamic(binding)).await.unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, token_until_deleted(&admin, "token-0").await).unwrap();
+    let config = Config {
+        ca: Ca::Of(Pem::Inline(cluster.ca_pem().as_bytes().to_vec())),
+        credentials: Credentials::TokenFile(token.clone()),
+        ..Config::new(Server::parse(&cluster.url()).unwrap())
+    };
+    let maps = Api::<ConfigMap>::namespaced(Client::new(config).unwrap(), "default");
+    let over = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (maps, over, done) = (maps.clone(), over.clone(), done.clone());
+            tokio::spawn(async move {
+                while !over.load(Ordering::SeqCst) {
+                    maps.get("read").await?;
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok::<_, Error>(())
+            })
+        })
+        .collect();
+    let secrets = Api::namespaced_of(admin.clone(), "default", &ApiResource::new("", "v1", "Secret", "secrets", true));
+    for round in 1..=8 {
+        let before = done.load(Ordering::SeqCst);
+        eventually("some reads", || done.load(Ordering::SeqCst) > before + 100).await;
+        let fresh = token_until_deleted(&admin, &format!("token-{round}")).await;
+        std::fs::write(dir.path().join("next"), fresh).unwrap();
+        std::fs::rename(dir.path().join("next"), &token).unwrap();
+        // From here on the old one is worth nothing.
+        secrets.delete(&format!("token-{}", round - 1)).await.unwrap();
     }
-    there.sort();
-    assert!(there.len() > NAMES / 3, "{there:?}");
-    eventually("the server's state", || {
-        let mut here: Vec<_> =
-            store.all().iter().map(|map| (map.name().to_string(), map.resource_version().to_string())).collect();
-        here.sort();
-        here == there
-    })
-    .await;
-    assert!(chaos.expiries.load(Ordering::SeqCst) >= Chaos::EXPIRIES && chaos.asked.load(Ordering::SeqCst) > 20);
+    over.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.unwrap().unwrap();
+    }
+    assert!(done.load(Ordering::SeqCst) > 800);
     cluster.stop().await.unwrap();
 }
