@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::selector::one_name;
 
@@ -87,7 +87,8 @@ impl Query {
         Query(
             text.split('&')
                 .filter(sound)
-                .flat_map(|pair| form_urlencoded::parse(pair.as_bytes()).into_owned())
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (form_decoded(name), form_decoded(value)))
                 .collect(),
         )
     }
@@ -104,7 +105,8 @@ impl Query {
 
     /// All of them as they stand behind a `?`.
     pub fn print(&self) -> String {
-        form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+        let pairs = self.0.iter().map(|(name, value)| format!("{}={}", form_encoded(name), form_encoded(value)));
+        pairs.collect::<Vec<_>>().join("&")
     }
 
     /// A boolean as list options read it: present and neither `false` nor `0` means true.
@@ -118,9 +120,28 @@ impl Query {
 }
 
 /// Why a request line has no meaning at all: HTTP's own 400, as text.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("400 Bad Request")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BadEscape;
+
+impl std::fmt::Display for BadEscape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("400 Bad Request")
+    }
+}
+
+impl std::error::Error for BadEscape {}
+
+/// What stands in a query as it is; a space is a plus there.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b' ');
+
+fn form_encoded(text: &str) -> String {
+    utf8_percent_encode(text, FORM).to_string().replace(' ', "+")
+}
+
+fn form_decoded(text: &str) -> String {
+    let text = text.replace('+', " ");
+    percent_decode_str(&text).decode_utf8_lossy().into_owned()
+}
 
 impl Ask {
     /// What a request line asks. `target` is the path with its query, as sent.

@@ -51,6 +51,16 @@ impl Forbidden {
         Some(refusal)
     }
 
+    /// The resource without its subresource: `pods` of `pods/log`.
+    pub fn plural(&self) -> &str {
+        self.resource.split_once('/').map_or(&self.resource, |(plural, _)| plural)
+    }
+
+    /// `log` of `pods/log`; empty where the resource itself was refused.
+    pub fn subresource(&self) -> &str {
+        self.resource.split_once('/').map_or("", |(_, subresource)| subresource)
+    }
+
     /// The RBAC rule that would allow it, as one line of a `--allow` option or of a Role.
     pub fn missing_rule(&self) -> String {
         match (self.path.as_str(), self.group.as_str()) {

@@ -124,6 +124,17 @@ fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
     number(&a).cmp(&number(&b)).then(digits(&a).cmp(&digits(&b))).then(a[at].cmp(&b[at]))
 }
 
+fn is_date(year: i16, month: i8, day: i8) -> bool {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + i8::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return false,
+    };
+    (1..=days).contains(&day)
+}
+
 fn is_timestamp(text: &str) -> bool {
     let mut numbers = text.splitn(3, '-');
     let (Some(year), Some(month), Some(rest)) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
@@ -131,7 +142,7 @@ fn is_timestamp(text: &str) -> bool {
     let (day, time) = rest.split_at(day_end);
     let date = (year.parse(), month.parse(), day.parse());
     let (Ok(year_number), Ok(month), Ok(day)) = date else { return false };
-    if year.len() != 4 || jiff::civil::Date::new(year_number, month, day).is_err() {
+    if year.len() != 4 || !is_date(year_number, month, day) {
         return false;
     }
     let clock = match time.chars().next() {

@@ -4,7 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use ::api::codec::to_json;
-use ::api::{Ask, DeleteOptions, GetOptions, ListOptions, Query, Status, WriteOptions, ask::Target, ask::Verb};
+use ::api::{
+    Ask, DeleteOptions, FieldSelector, GetOptions, ListOptions, Query, Status, WriteOptions, ask::Target, ask::Verb,
+};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -12,11 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::client::{Client, collect, request_of};
+use crate::client::{Client, accepting, collect, request_of};
 use crate::error::{Error, Result};
 use crate::resource::{ApiResource, Dynamic, ObjectList, Resource, Typed};
 use crate::transport::Unhurried;
-use crate::watch::{self, Watch, Watcher};
+use crate::watch::{self, Event, Watch, Watcher};
 
 /// Largest log that [`Api::logs`] reads into memory, in bytes.
 pub const LOG_BYTES_MAX: usize = 256 << 20;
@@ -42,7 +44,14 @@ pub enum Patch<'a> {
     /// Kubernetes' own: as merge, and lists are merged by key. Built-in kinds only.
     Strategic(&'a Value),
     /// Server-side apply: the whole wish of one manager.
-    Apply { manager: &'a str, force: bool, object: &'a Value },
+    Apply {
+        /// Who states the wish: the fields that it names are this manager's from then on.
+        manager: &'a str,
+        /// Take fields from other managers.
+        force: bool,
+        /// All that is wished, with `apiVersion` and `kind`.
+        object: &'a Value,
+    },
 }
 
 /// What a deletion answered.
@@ -63,10 +72,13 @@ pub struct LogOptions {
     pub follow: bool,
     /// The container before its last restart.
     pub previous: bool,
+    /// Each line begins with its time.
     pub timestamps: bool,
     /// The last so many lines.
     pub tail_lines: Option<i64>,
+    /// What is no older than so many seconds.
     pub since_seconds: Option<i64>,
+    /// No more than so many bytes.
     pub limit_bytes: Option<i64>,
 }
 
@@ -108,24 +120,44 @@ impl<K: Resource> Api<K> {
         Api { client, resource: resource.clone(), namespace, kind: PhantomData }
     }
 
+    /// The namespace of its objects; `""` for all, or where the resource has none.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The same resource in this namespace. Where none is named, or the resource has none, all stays as it is.
+    pub fn within(&self, namespace: &str) -> Api<K> {
+        match namespace {
+            "" => self.clone(),
+            namespace => Api::of(self.client.clone(), &self.resource, namespace),
+        }
+    }
+
+    /// The client that its requests are sent with.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
+    /// Which resource it is about.
     pub fn resource(&self) -> &ApiResource {
         &self.resource
     }
 
+    /// The object of this name.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] where there is none; [`Api::get_opt`] gives `None` instead.
     pub async fn get(&self, name: &str) -> Result<K> {
         self.get_with(name, &GetOptions::default()).await
     }
 
+    /// As [`Api::get`], with options.
     pub async fn get_with(&self, name: &str, options: &GetOptions) -> Result<K> {
         let mut query = Query::default();
         if let Some(version) = options.resource_version {
             query.push("resourceVersion", version.to_string());
         }
-        self.json(Verb::Get, self.one(name)?, query, None).await
+        self.read(Verb::Get, self.one(name)?, query, K::accept(false)).await
     }
 
     /// `None` where there is no such object.
@@ -144,9 +176,13 @@ impl<K: Resource> Api<K> {
 
     /// The objects that the options select, or a page of them.
     pub async fn list_with(&self, options: &ListOptions) -> Result<ObjectList<K>> {
-        self.json(Verb::List, self.target(), options.print(), None).await
+        self.read(Verb::List, self.target(), options.print(), K::accept(true)).await
     }
 
+    /// Makes a new object.
+    ///
+    /// # Errors
+    /// [`Error::is_already_exists`] where there is one of that name.
     pub async fn create(&self, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -154,6 +190,7 @@ impl<K: Resource> Api<K> {
         self.create_with(object, &WriteOptions::default()).await
     }
 
+    /// As [`Api::create`], with options.
     pub async fn create_with(&self, object: &K, options: &WriteOptions) -> Result<K>
     where
         K: Serialize,
@@ -169,6 +206,7 @@ impl<K: Resource> Api<K> {
         self.replace_with(object, &WriteOptions::default()).await
     }
 
+    /// As [`Api::replace`], with options.
     pub async fn replace_with(&self, object: &K, options: &WriteOptions) -> Result<K>
     where
         K: Serialize,
@@ -178,18 +216,26 @@ impl<K: Resource> Api<K> {
         self.json(Verb::Update, target, options.print(), Some(self.body(object)?)).await
     }
 
+    /// Changes an object.
+    ///
+    /// # Errors
+    /// [`Error::is_conflict`] where an apply without force would take fields from others, or the patch names a resource version that is
+    /// no longer the newest.
     pub async fn patch(&self, name: &str, patch: &Patch<'_>) -> Result<K> {
         self.patch_with(name, patch, &WriteOptions::default()).await
     }
 
+    /// As [`Api::patch`], with options.
     pub async fn patch_with(&self, name: &str, patch: &Patch<'_>, options: &WriteOptions) -> Result<K> {
         self.send_patch(self.one(name)?, patch, options).await
     }
 
+    /// Deletes an object.
     pub async fn delete(&self, name: &str) -> Result<Deleted<K>> {
         self.delete_with(name, &DeleteOptions::default()).await
     }
 
+    /// As [`Api::delete`], with options: the grace period, what becomes of what it owns, which object it must be.
     pub async fn delete_with(&self, name: &str, options: &DeleteOptions) -> Result<Deleted<K>> {
         let body = to_json(&options.to_body());
         let bytes = self.bytes(Verb::Delete, self.one(name)?, Query::default(), Some(body.into())).await?;
@@ -216,10 +262,48 @@ impl<K: Resource> Api<K> {
         Watcher::new(self.client.clone(), self.target(), options.clone())
     }
 
+    /// Waits until the object (or its absence, `None`) is as wanted, and gives it. Whoever cannot wait for ever puts a
+    /// timeout around it.
+    ///
+    /// # Errors
+    /// What another attempt does not mend: a refusal, a resource that is not there.
+    pub async fn wait_until(&self, name: &str, wanted: impl Fn(Option<&K>) -> bool) -> Result<Option<K>> {
+        let fields = FieldSelector::parse(&format!("metadata.name={}", segment(name)?)).map_err(Error::Request)?;
+        let mut watcher = self.watcher(&ListOptions { fields, ..ListOptions::default() });
+        let mut listed = None;
+        loop {
+            let now = match watcher.next().await {
+                Ok(Event::Init) => {
+                    listed = None;
+                    continue;
+                }
+                Ok(Event::InitApplied(object)) => {
+                    listed = Some(object);
+                    continue;
+                }
+                Ok(Event::InitDone) => listed.take(),
+                Ok(Event::Applied(object)) => Some(object),
+                Ok(Event::Deleted(_)) => None,
+                Err(error) if error.is_forbidden() || error.is_unauthorized() || error.is_not_found() => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, name, "waiting goes on");
+                    continue;
+                }
+            };
+            if wanted(now.as_ref()) {
+                return Ok(now);
+            }
+        }
+    }
+
+    /// The object by way of its subresource `status`.
     pub async fn get_status(&self, name: &str) -> Result<K> {
         self.get_subresource(name, "status").await
     }
 
+    /// Writes the object's `status`, and nothing else of it.
     pub async fn replace_status(&self, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -227,10 +311,12 @@ impl<K: Resource> Api<K> {
         self.replace_subresource(object.name(), "status", object).await
     }
 
+    /// Changes the object's `status`, and nothing else of it.
     pub async fn patch_status(&self, name: &str, patch: &Patch<'_>) -> Result<K> {
         self.patch_subresource(name, "status", patch, &WriteOptions::default()).await
     }
 
+    /// Reads a subresource: `scale`, for one. What it decodes need not be like `K`.
     pub async fn get_subresource<T: DeserializeOwned>(&self, name: &str, subresource: &str) -> Result<T> {
         self.json(Verb::Get, self.sub(name, subresource)?, Query::default(), None).await
     }
@@ -246,6 +332,7 @@ impl<K: Resource> Api<K> {
         self.json(Verb::Create, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
     }
 
+    /// Writes a subresource.
     pub async fn replace_subresource<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -256,6 +343,7 @@ impl<K: Resource> Api<K> {
         self.json(Verb::Update, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
     }
 
+    /// Changes a subresource.
     pub async fn patch_subresource<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -314,6 +402,16 @@ impl<K: Resource> Api<K> {
         let mut request = request_of(&ask, Some(to_json(body).into()))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
         self.client.json(request).await
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        verb: Verb,
+        target: Target,
+        query: Query,
+        form: &'static str,
+    ) -> Result<T> {
+        self.client.json(accepting(request_of(&Ask::of(verb, target, query), None)?, form)).await
     }
 
     async fn json<T: DeserializeOwned>(

@@ -2,30 +2,28 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::api::{Ask, Status};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT, WARNING};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
 use crate::error::{Error, Result};
 use crate::https::Https;
+use crate::observe::{Bucket, RateLimit, Sent};
+use crate::retry::{Retries, retry_after};
 use crate::transport::{Body, Transport};
 
 /// Largest answer that is read into memory, in bytes. A list of 10,000 pods is some 60 MB.
 pub const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// Largest error answer that is read, in bytes.
 const ERROR_BYTES_MAX: usize = 4 << 20;
-/// How often a request is repeated after the first time, where that is safe.
-const REPEATS_MAX: u32 = 5;
-/// The pause before the first repeat; it doubles with each.
-const REPEAT_AFTER: Duration = Duration::from_millis(50);
-/// Longest pause that a server's `Retry-After` can ask for before we give the answer to the caller.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const AGENT: &str = concat!("kemudi-client/", env!("CARGO_PKG_VERSION"));
 
 /// Talks to one API server as one identity. Cheap to clone; clones share connections.
@@ -39,7 +37,13 @@ struct Inner {
     /// Go with every request: the agent's name, whom to act as.
     headers: Vec<(HeaderName, HeaderValue)>,
     warned: Arc<dyn Fn(&str) + Send + Sync>,
+    retries: Retries,
+    limit: Option<Arc<Bucket>>,
+    observer: Option<Observer>,
 }
+
+/// Who hears of requests.
+type Observer = Arc<dyn Fn(&Sent<'_>) + Send + Sync>;
 
 impl Client {
     /// A client for a configuration. Reads its files; contacts the server with the first request.
@@ -60,7 +64,15 @@ impl Client {
     pub fn with_transport(transport: Arc<dyn Transport>) -> Client {
         let headers = vec![(USER_AGENT, HeaderValue::from_static(AGENT))];
         let warned = Arc::new(|text: &str| tracing::warn!("{text}"));
-        Client(Arc::new(Inner { transport, namespace: "default".to_string(), headers, warned }))
+        Client(Arc::new(Inner {
+            transport,
+            namespace: "default".to_string(),
+            headers,
+            warned,
+            retries: Retries::default(),
+            limit: None,
+            observer: None,
+        }))
     }
 
     /// The same client with somebody who hears the server's warnings (of deprecated or unknown fields, for one) instead of
@@ -92,6 +104,33 @@ impl Client {
         }))
     }
 
+    /// The same client that repeats requests more or less often, or ([`Retries::NONE`]) never.
+    pub fn with_retries(self, retries: Retries) -> Client {
+        self.edit(|inner| inner.retries = retries)
+    }
+
+    /// The same client that sends no more requests than this; its clones share the limit.
+    pub fn with_rate_limit(self, limit: RateLimit) -> Client {
+        self.edit(|inner| inner.limit = Some(Arc::new(Bucket::new(limit))))
+    }
+
+    /// The same client with somebody who hears of every request that was sent, repeats included: for metrics. It is called
+    /// before the answer is given on, so it should not take long.
+    ///
+    /// ```
+    /// # fn count(_: &str, _: u16) {}
+    /// # fn measured(client: kemudi_client::Client) -> kemudi_client::Client {
+    /// client.on_request(|sent| {
+    ///     if let Some(ask) = sent.ask() {
+    ///         count(ask.verb.as_str(), sent.code.map_or(0, |code| code.as_u16()));
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    pub fn on_request(self, hear: impl Fn(&Sent<'_>) + Send + Sync + 'static) -> Client {
+        self.edit(|inner| inner.observer = Some(Arc::new(hear)))
+    }
+
     /// Where namespaced requests go that name no namespace.
     pub fn default_namespace(&self) -> &str {
         &self.0.namespace
@@ -115,19 +154,42 @@ impl Client {
         for (name, value) in &self.0.headers {
             request.headers_mut().append(name.clone(), value.clone());
         }
-        let mut pause = REPEAT_AFTER;
-        for _ in 0..REPEATS_MAX {
-            let outcome = self.0.transport.send(request.clone()).await;
-            match repeat_after(request.method(), &outcome, pause) {
-                None => return outcome,
-                Some(wait) => {
-                    tracing::debug!(path = %request.uri().path(), ?wait, "repeating a request");
-                    tokio::time::sleep(wait).await;
+        let span =
+            tracing::debug_span!("request", method = %request.method(), path = %request.uri().path(), code = Empty);
+        self.send_until_answered(request).instrument(span).await
+    }
+
+    async fn send_until_answered(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        let started = Instant::now();
+        let mut repeats = 0;
+        loop {
+            let outcome = self.send_once(&request, repeats).await;
+            let Some(pause) = self.0.retries.pause(&request, &outcome, repeats, started.elapsed()) else {
+                if let Ok(response) = &outcome {
+                    tracing::Span::current().record("code", response.status().as_u16());
                 }
-            }
-            pause *= 2;
+                return outcome;
+            };
+            tracing::debug!(?pause, repeats, "repeating the request");
+            tokio::time::sleep(pause).await;
+            repeats += 1;
         }
-        self.0.transport.send(request).await
+    }
+
+    async fn send_once(&self, request: &Request<Bytes>, repeat: u32) -> Result<Response<Body>> {
+        let held_back = match &self.0.limit {
+            None => Duration::ZERO,
+            Some(limit) => limit.take().await,
+        };
+        let started = Instant::now();
+        let outcome = self.0.transport.send(request.clone()).await;
+        if let Some(observer) = &self.0.observer {
+            let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+            let code = outcome.as_ref().ok().map(Response::status);
+            let elapsed = started.elapsed();
+            observer(&Sent { method: request.method(), target, code, repeat, elapsed, held_back });
+        }
+        outcome
     }
 
     /// As [`Client::send`], with an answer of 400 and above turned into [`Error::Api`].
@@ -194,6 +256,12 @@ pub fn request_of(ask: &Ask, body: Option<Bytes>) -> Result<Request<Bytes>> {
     request(method, &path, body)
 }
 
+/// The same request for an answer of this form.
+pub(crate) fn accepting<B>(mut request: Request<B>, form: &'static str) -> Request<B> {
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(form));
+    request
+}
+
 /// Reads a body to its end.
 pub(crate) async fn collect(mut body: Body, what: &'static str, limit: usize) -> Result<Bytes> {
     let mut all = BytesMut::new();
@@ -222,6 +290,9 @@ pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error
         if status.code == 0 {
             status.code = code.as_u16();
         }
+        if let Some(wait) = retry_after {
+            status.details.get_or_insert_default().retry_after_seconds = wait.as_secs() as u32;
+        }
         return status.into();
     }
     let said = String::from_utf8_lossy(&text);
@@ -236,24 +307,6 @@ pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error
     status.into()
 }
 
-/// Whether a request may be repeated without harm, and after which pause.
-fn repeat_after(method: &Method, outcome: &Result<Response<Body>>, pause: Duration) -> Option<Duration> {
-    match outcome {
-        // The server says it did nothing, and when to come back.
-        Ok(response) if matches!(response.status().as_u16(), 429 | 503) => {
-            retry_after(response).filter(|wait| *wait <= RETRY_AFTER_MAX).map(|wait| wait.max(pause))
-        }
-        Ok(_) => None,
-        // A second POST could make a second object; only what changes nothing is repeated after a loss.
-        Err(Error::Lost(_)) if matches!(*method, Method::GET | Method::HEAD) => Some(pause),
-        Err(_) => None,
-    }
-}
-
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
 /// The text of `299 - "text"`, its quotes taken off.
 fn warning(header: &str) -> Option<String> {
     let text = header.strip_prefix("299 ")?.split_once(' ')?.1.trim();
@@ -264,13 +317,13 @@ fn warning(header: &str) -> Option<String> {
 fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
     let value = |text: &str| {
         HeaderValue::from_str(text).map_err(|_| {
-            ConfigError::new(ConfigCode::KubeconfigInvalid, format!("{text:?} cannot be impersonated"))
+            ConfigError::new(ConfigCode::ImpersonationInvalid, format!("{text:?} cannot be impersonated"))
                 .fix("a user, group or uid is one line of text")
         })
     };
     if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some()) {
         return Err(ConfigError::new(
-            ConfigCode::KubeconfigInvalid,
+            ConfigCode::ImpersonationInvalid,
             "groups or a uid are to be impersonated, but no user",
         )
         .fix("name the user too (--as)"));

@@ -3,8 +3,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+pub use crate::exec::{Interactive, Plugin};
 use crate::kubeconfig;
+pub use crate::proxy::Proxy;
 use crate::token::Claims;
 
 /// Where every container finds its service account, unless [`SERVICE_ACCOUNT_DIR_VARIABLE`] says otherwise.
@@ -15,7 +18,9 @@ pub const SERVICE_ACCOUNT_DIR_VARIABLE: &str = "KEMUDI_SERVICEACCOUNT_DIR";
 /// How to reach a server, and as whom.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where the server is.
     pub server: Server,
+    /// Whom we believe that it is the server.
     pub ca: Ca,
     /// Do not check who the server is. For experiments only.
     pub insecure_skip_tls_verify: bool,
@@ -23,12 +28,46 @@ pub struct Config {
     pub tls_server_name: Option<String>,
     /// PEM certificate chain and key that we show.
     pub client_certificate: Option<(Pem, Pem)>,
+    /// How we prove who we are, beside a client certificate.
     pub credentials: Credentials,
     /// Where namespaced requests go that name no namespace.
     pub namespace: String,
+    /// Whom to act as.
     pub impersonate: Impersonate,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// What the way to the server leads through. A pod's own configuration has none: the server is next door, and the
+    /// `HTTPS_PROXY` that a pod may have is for what is outside.
+    pub proxy: Option<Proxy>,
     /// Where all this came from, for messages.
     pub source: String,
+}
+
+/// How long the transport waits for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For name, address and TCP.
+    pub connect: Duration,
+    /// For the TLS and the HTTP/2 handshake, each.
+    pub handshake: Duration,
+    /// For the head of an answer. API servers give up on plain requests after 60 s and say so.
+    pub answer: Duration,
+    /// An HTTP/2 connection is asked for a sign of life this often,
+    pub ping_every: Duration,
+    /// and given up when none comes in this time.
+    pub ping: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            answer: Duration::from_secs(75),
+            ping_every: Duration::from_secs(30),
+            ping: Duration::from_secs(15),
+        }
+    }
 }
 
 /// The address of a server, always HTTPS.
@@ -36,6 +75,7 @@ pub struct Config {
 pub struct Server {
     /// A DNS name or an IP address, without brackets.
     pub host: String,
+    /// Its port.
     pub port: u16,
     /// What stands before `/api` in every path: empty, or `/k8s/clusters/one`.
     pub base_path: String,
@@ -53,28 +93,54 @@ pub enum Ca {
 /// PEM text, here or in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pem {
+    /// A file, which is read again when it changes.
     File(PathBuf),
+    /// The text itself.
     Inline(Vec<u8>),
 }
 
 /// How we prove who we are, beside a client certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
+    /// Not at all.
     None,
+    /// A bearer token.
     Token(String),
     /// Read again whenever the file changes.
     TokenFile(PathBuf),
+    /// A program gives them.
+    Exec(Box<Plugin>),
 }
 
 /// Whom to act as; needs the right `impersonate`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impersonate {
+    /// The user's name.
     pub user: Option<String>,
+    /// The groups, which need a user.
     pub groups: Vec<String>,
+    /// The user's uid.
     pub uid: Option<String>,
 }
 
 impl Config {
+    /// A server that the system's certificates vouch for, reached as nobody: what the other fields begin with.
+    pub fn new(server: Server) -> Config {
+        Config {
+            source: server.to_string(),
+            server,
+            ca: Ca::System,
+            insecure_skip_tls_verify: false,
+            tls_server_name: None,
+            client_certificate: None,
+            credentials: Credentials::None,
+            namespace: "default".to_string(),
+            impersonate: Impersonate::default(),
+            timeouts: Timeouts::default(),
+            proxy: None,
+        }
+    }
+
     /// The configuration that Kubernetes gives to every container: two environment variables and three files.
     pub fn in_cluster() -> Result<Config, ConfigError> {
         Config::in_cluster_of(&|name| std::env::var(name).ok())
@@ -96,6 +162,7 @@ impl Config {
         let dir = PathBuf::from(set(env, SERVICE_ACCOUNT_DIR_VARIABLE).unwrap_or(SERVICE_ACCOUNT_DIR.into()));
         let token_path = dir.join("token");
         let token = read_token(&token_path)?;
+        let namespace = in_cluster_namespace(env, &dir, &token)?;
         let ca_path = dir.join("ca.crt");
         let ca = read(&ca_path, "the CA certificate", ConfigCode::CaMissing, ConfigCode::CaUnreadable)?;
         crate::tls::roots(&ca).map_err(|why| {
@@ -104,15 +171,11 @@ impl Config {
             )
         })?;
         Ok(Config {
-            server,
             ca: Ca::Of(Pem::File(ca_path)),
-            insecure_skip_tls_verify: false,
-            tls_server_name: None,
-            client_certificate: None,
-            namespace: in_cluster_namespace(env, &dir, &token),
+            namespace,
             credentials: Credentials::TokenFile(token_path),
-            impersonate: Impersonate::default(),
             source: format!("the pod's service account ({})", dir.display()),
+            ..Config::new(server)
         })
     }
 
@@ -126,7 +189,7 @@ impl Config {
             Some(path) => vec![path.to_path_buf()],
             None => kubeconfig::default_paths(env),
         };
-        kubeconfig::load(&paths, path.is_some())?.config(context)
+        kubeconfig::load(&paths, path.is_some())?.config(context, env)
     }
 
     /// As [`Config::infer`], with other environment variables than the process's.
@@ -189,15 +252,28 @@ fn in_cluster_server(env: &dyn Fn(&str) -> Option<String>) -> Result<Server, Con
 }
 
 /// `POD_NAMESPACE`, the file, the token's own claim, `default`: the first that says something.
-fn in_cluster_namespace(env: &dyn Fn(&str) -> Option<String>, dir: &Path, token: &str) -> String {
-    let file = || std::fs::read_to_string(dir.join("namespace")).ok().map(|text| text.trim().to_string());
-    let claim = || Claims::decode(token).map(|claims| claims.kubernetes.namespace);
-    set(env, "POD_NAMESPACE")
-        .map(|text| text.trim().to_string())
-        .filter(|name| !name.is_empty())
-        .or_else(|| file().filter(|name| !name.is_empty()))
-        .or_else(|| claim().filter(|name| !name.is_empty()))
-        .unwrap_or_else(|| "default".to_string())
+fn in_cluster_namespace(env: &dyn Fn(&str) -> Option<String>, dir: &Path, token: &str) -> Result<String, ConfigError> {
+    const VARIABLE: &str = "POD_NAMESPACE";
+    let path = dir.join("namespace");
+    let file = || std::fs::read_to_string(&path).ok().filter(|text| !text.trim().is_empty());
+    let claim = || Claims::decode(token).map(|claims| claims.kubernetes.namespace).filter(|name| !name.is_empty());
+    let (name, source) = match (set(env, VARIABLE), file()) {
+        (Some(name), _) => (name, VARIABLE.to_string()),
+        (None, Some(name)) => (name, path.display().to_string()),
+        (None, None) => return Ok(claim().unwrap_or_else(|| "default".to_string())),
+    };
+    let name = name.trim();
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match name.bytes().all(fits) {
+        true => Ok(name.to_string()),
+        false => Err(ConfigError::new(
+            ConfigCode::NamespaceInvalid,
+            format!("{source} says {name:?}, which is no namespace"),
+        )
+        .fix(
+            "it must be lower-case letters, digits and '-'; `$(POD_NAMESPACE)` left as it is means a missing fieldRef",
+        )),
+    }
 }
 
 /// The token of a file, trimmed.
@@ -322,6 +398,7 @@ impl fmt::Debug for Credentials {
             Credentials::None => f.write_str("None"),
             Credentials::Token(_) => f.write_str("Token(..)"),
             Credentials::TokenFile(path) => write!(f, "TokenFile({})", path.display()),
+            Credentials::Exec(plugin) => plugin.fmt(f),
         }
     }
 }
@@ -329,8 +406,11 @@ impl fmt::Debug for Credentials {
 /// Why there is no usable configuration. The message names the variable or path, `fix` says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
+    /// What a program may branch on.
     pub code: ConfigCode,
+    /// What is wrong, with the variable or path.
     pub message: String,
+    /// What to do.
     pub fix: String,
 }
 
@@ -340,32 +420,69 @@ pub struct ConfigError {
 pub enum ConfigCode {
     /// Neither a kubeconfig nor a pod's environment.
     Nowhere,
+    /// Neither variable of a pod is set.
     NotInCluster,
+    /// `KUBERNETES_SERVICE_HOST` is missing alone.
     HostMissing,
+    /// It is no host.
     HostInvalid,
+    /// `KUBERNETES_SERVICE_PORT` is missing alone.
     PortMissing,
+    /// It is no port.
     PortInvalid,
+    /// There is no token file.
     TokenMissing,
+    /// It may not be read, or is no file.
     TokenUnreadable,
+    /// It is empty.
     TokenEmpty,
+    /// It holds what is no token.
     TokenInvalid,
+    /// There is no CA file.
     CaMissing,
+    /// It may not be read, or is no file.
     CaUnreadable,
+    /// It holds no certificate.
     CaInvalid,
+    /// There is no kubeconfig.
     KubeconfigMissing,
+    /// It may not be read, or is no file.
     KubeconfigUnreadable,
+    /// It is none.
     KubeconfigInvalid,
     /// The kubeconfig has no current context and none was named.
     ContextUnset,
+    /// The kubeconfig has no context of that name.
     ContextUnknown,
+    /// It has no cluster of the name that its context gives.
     ClusterUnknown,
+    /// It has no user of the name that its context gives.
     UserUnknown,
     /// The kubeconfig's user needs a plugin that this client cannot run.
     CredentialsUnsupported,
+    /// The server's address is none, or not HTTPS.
     ServerInvalid,
+    /// A file that the kubeconfig names is not there.
     FileMissing,
+    /// It may not be read, or is no file.
     FileUnreadable,
+    /// Certificate and key are not PEM, or do not belong together.
     ClientCertificateInvalid,
+    /// One of certificate and key is named without the other.
+    ClientKeyMissing,
+    /// No user, though a group or uid is to be impersonated, or a name that no header can hold.
+    ImpersonationInvalid,
+    /// What names the pod's namespace holds what is no name.
+    NamespaceInvalid,
+    /// The proxy's address is none, or of a kind that is not supported.
+    ProxyInvalid,
+    /// The program that gives credentials is not there.
+    PluginMissing,
+    /// It ended badly, or not at all.
+    PluginFailed,
+    /// What it printed are no credentials, or the kubeconfig says too little about it.
+    PluginInvalid,
+    /// No CA is named, and the machine has none.
     NoSystemRoots,
 }
 

@@ -1,42 +1,44 @@
-//! The bearer token of requests. A token file is read again when it changes, at once when the server refuses the token,
-//! and never once a request: a look at the file's stamp at most once a second is all that steady use costs.
+//! The bearer token of requests. A token file is read again when it changed, at once when the server refuses the token, and
+//! never for a request alone.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 
 use crate::config::{ConfigCode, ConfigError, Credentials, read_token};
+use crate::exec::Credential;
 use crate::token::Claims;
 
-/// How long a token is used without a look at its file.
-const TOKEN_FILE_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the file of a token that should not be in use any more is read in hope of another.
+const STALE_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Gives the `Authorization` header of each request.
 pub enum TokenSource {
     None,
     Fixed(HeaderValue),
-    File { path: PathBuf, state: Mutex<Option<Held>> },
+    File(TokenFile),
+    Plugin(Box<Credential>),
 }
 
-/// A token in use, and what its file looked like when it was read.
-pub struct Held {
+/// A file that somebody else puts fresh tokens into.
+pub struct TokenFile {
+    path: PathBuf,
+    held: Mutex<Option<Held>>,
+    /// How often the file was read.
+    reads: AtomicU64,
+}
+
+/// A token in use.
+struct Held {
     header: HeaderValue,
-    stamp: Stamp,
-    looked: Instant,
-    /// Seconds since 1970.
-    expires: Option<i64>,
-}
-
-/// Tells one content of a file from the next: projected volumes swap a symbolic link, so the inode changes with it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    modified: i64,
-    modified_ns: i64,
-    len: u64,
+    /// What [`Files::generation`](crate::files::Files::generation) was before it was read.
+    generation: u64,
+    read: Instant,
+    /// From then on another should be in use: its end, or before it the time that it names. In seconds since 1970.
+    stale_from: Option<i64>,
 }
 
 impl TokenSource {
@@ -44,77 +46,136 @@ impl TokenSource {
         Ok(match credentials {
             Credentials::None => TokenSource::None,
             Credentials::Token(token) => TokenSource::Fixed(header(token)?),
-            Credentials::TokenFile(path) => TokenSource::File { path: path.clone(), state: Mutex::new(None) },
+            Credentials::TokenFile(path) => TokenSource::File(TokenFile::new(path)),
+            Credentials::Exec(plugin) => TokenSource::Plugin(Box::new(Credential::new((**plugin).clone()))),
         })
     }
 
-    /// The header for the next request. While a file cannot be read, the last token it had stays in use: kubelets swap
-    /// files, and a token outlives its file.
-    pub fn header(&self) -> Result<Option<HeaderValue>, ConfigError> {
-        let (path, state) = match self {
-            TokenSource::None => return Ok(None),
-            TokenSource::Fixed(header) => return Ok(Some(header.clone())),
-            TokenSource::File { path, state } => (path, state),
-        };
-        let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(held) = state.as_mut() {
-            let fresh = held.looked.elapsed() < TOKEN_FILE_LOOK_EVERY && !held.is_expired();
-            if fresh || Stamp::of(path).is_none_or(|stamp| stamp == held.stamp) {
-                if !fresh {
-                    held.looked = Instant::now();
-                }
-                return Ok(Some(held.header.clone()));
-            }
-        }
-        match Held::read(path) {
-            Ok(held) => Ok(Some(state.insert(held).header.clone())),
-            Err(error) => match state.as_mut() {
-                Some(held) => {
-                    tracing::warn!(%error, "the token file cannot be read; the last token stays in use");
-                    held.looked = Instant::now();
-                    Ok(Some(held.header.clone()))
-                }
-                None => Err(error),
-            },
+    /// The header for the next request; `generation` is that of the files.
+    pub async fn header(&self, generation: u64) -> Result<Option<HeaderValue>, ConfigError> {
+        match self {
+            TokenSource::None => Ok(None),
+            TokenSource::Fixed(header) => Ok(Some(header.clone())),
+            TokenSource::File(file) => file.header(generation).map(Some),
+            TokenSource::Plugin(plugin) => plugin.header().await,
         }
     }
 
     /// The server refused `used`: another token that is worth a try, if there is one by now.
-    pub fn header_after_refusal(&self, used: Option<&HeaderValue>) -> Option<HeaderValue> {
-        let TokenSource::File { path, state } = self else { return None };
-        let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let header = state.insert(Held::read(path).ok()?).header.clone();
+    pub async fn header_after_refusal(&self, used: Option<&HeaderValue>, generation: u64) -> Option<HeaderValue> {
+        match self {
+            TokenSource::None | TokenSource::Fixed(_) => None,
+            TokenSource::File(file) => file.other_than(used, generation),
+            TokenSource::Plugin(plugin) => plugin.other_than(used).await,
+        }
+    }
+
+    /// The plugin that gives credentials, where one does.
+    pub fn plugin(&self) -> Option<&Credential> {
+        match self {
+            TokenSource::Plugin(plugin) => Some(plugin),
+            _ => None,
+        }
+    }
+}
+
+impl TokenFile {
+    fn new(path: &Path) -> TokenFile {
+        TokenFile { path: path.to_path_buf(), held: Mutex::new(None), reads: AtomicU64::new(0) }
+    }
+
+    /// While the file cannot be read, the last token it had stays in use: kubelets swap files, and a token outlives its file.
+    fn header(&self, generation: u64) -> Result<HeaderValue, ConfigError> {
+        let mut held = self.lock();
+        if let Some(held) = held.as_ref()
+            && !held.is_outdated(generation)
+        {
+            return Ok(held.header.clone());
+        }
+        match self.read(generation) {
+            Ok(fresh) => Ok(held.insert(fresh).header.clone()),
+            Err(error) => {
+                let Some(held) = held.as_mut() else { return Err(error) };
+                tracing::warn!(%error, "the token file cannot be read; the last token stays in use");
+                (held.generation, held.read) = (generation, Instant::now());
+                Ok(held.header.clone())
+            }
+        }
+    }
+
+    fn other_than(&self, used: Option<&HeaderValue>, generation: u64) -> Option<HeaderValue> {
+        let mut held = self.lock();
+        // Of many that were refused together the first has read it.
+        if let Some(held) = held.as_ref()
+            && Some(&held.header) != used
+        {
+            return Some(held.header.clone());
+        }
+        let header = held.insert(self.read(generation).ok()?).header.clone();
         Some(header).filter(|header| Some(header) != used)
+    }
+
+    fn read(&self, generation: u64) -> Result<Held, ConfigError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let token = read_token(&self.path)?;
+        let claims = Claims::decode(&token);
+        let stale_from = claims.and_then(|claims| claims.kubernetes.warnafter.or(claims.expires));
+        Ok(Held { header: header(&token)?, generation, read: Instant::now(), stale_from })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Held {
-    fn read(path: &Path) -> Result<Held, ConfigError> {
-        // The stamp is taken first: a swap in between then shows at the next look.
-        let stamp = Stamp::of(path).unwrap_or(Stamp { inode: 0, modified: 0, modified_ns: 0, len: 0 });
-        let token = read_token(path)?;
-        let expires = Claims::decode(&token).and_then(|claims| claims.expires);
-        Ok(Held { header: header(&token)?, stamp, looked: Instant::now(), expires })
+    fn is_outdated(&self, generation: u64) -> bool {
+        self.generation != generation || (self.is_stale() && self.read.elapsed() >= STALE_LOOK_EVERY)
     }
 
-    fn is_expired(&self) -> bool {
+    fn is_stale(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        self.expires.is_some_and(|expires| expires <= now)
+        self.stale_from.is_some_and(|from| from <= now)
     }
 }
 
-impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Stamp { inode: meta.ino(), modified: meta.mtime(), modified_ns: meta.mtime_nsec(), len: meta.len() })
-    }
-}
-
-fn header(token: &str) -> Result<HeaderValue, ConfigError> {
+/// The header that shows a token.
+pub fn header(token: &str) -> Result<HeaderValue, ConfigError> {
     let mut header = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
         ConfigError::new(ConfigCode::TokenInvalid, "the token holds characters that no token has")
             .fix("give the bare token, without line breaks inside")
     })?;
     header.set_sensitive(true);
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::files::Files;
+
+    #[test]
+    fn a_file_is_read_once_a_change_however_many_requests_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "one").unwrap();
+        let files = Files::of(vec![path.clone()]);
+        let source = TokenFile::new(&path);
+        let check = |want: &str, reads: u64| {
+            for _ in 0..10_000 {
+                assert_eq!(source.header(files.generation()).unwrap(), want);
+            }
+            assert_eq!(source.reads.load(Ordering::Relaxed), reads);
+        };
+        check("Bearer one", 1);
+        fs::write(dir.path().join("next"), "two\n").unwrap();
+        fs::rename(dir.path().join("next"), &path).unwrap();
+        check("Bearer two", 2);
+        fs::remove_file(&path).unwrap();
+        check("Bearer two", 3);
+        fs::write(&path, "six").unwrap();
+        check("Bearer six", 4);
+    }
 }

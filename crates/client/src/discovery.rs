@@ -10,23 +10,31 @@ use serde_json::Value;
 use crate::client::{Client, request};
 use crate::error::{Error, Result};
 use crate::resource::ApiResource;
+use crate::retry::Retries;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// All resources of a server, in the order in which a word is looked up.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
+    /// Each version of each.
     pub resources: Vec<Discovered>,
 }
 
 /// A resource with what discovery tells beside its path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovered {
+    /// What makes its paths.
     pub resource: ApiResource,
+    /// `pod`.
     pub singular: String,
+    /// `po`.
     pub short_names: Vec<String>,
+    /// `all`.
     pub categories: Vec<String>,
+    /// What can be done with it.
     pub verbs: Vec<String>,
+    /// `log`, `exec`, `status`.
     pub subresources: Vec<String>,
     /// This version is the one its group prefers.
     pub preferred: bool,
@@ -94,6 +102,7 @@ impl Discovery {
 }
 
 impl Discovered {
+    /// Whether this can be done with it.
     pub fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|other| other == verb)
     }
@@ -149,9 +158,10 @@ fn aggregated(document: &Value) -> Vec<Discovered> {
 async fn legacy_group(client: &Client, group: &Value) -> Result<Vec<Discovered>> {
     let name = text(&group["name"]);
     let mut out = Vec::new();
+    // One group whose own server is away neither hides the others nor holds them up.
+    let client = client.clone().with_retries(Retries::NONE);
     for (at, version) in items(&group["versions"]).iter().enumerate() {
         let version = text(&version["version"]);
-        // One group whose own server is away does not hide the others.
         match client.get(&format!("/apis/{name}/{version}")).await {
             Ok(list) => out.extend(legacy(&list, &name, &version, at == 0)),
             Err(error) => tracing::warn!(group = name, version, %error, "resources could not be discovered"),

@@ -2,6 +2,7 @@
 //! Repairs what rotation breaks: a refused token is read again and the request repeated once, a CA likewise.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
@@ -24,22 +25,17 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::{Config, ConfigError, Server};
+use crate::config::{Ca, Config, ConfigError, Credentials, Pem, Server, Timeouts};
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
+use crate::exec::Credential;
+use crate::files::Files;
 use crate::tls;
 use crate::transport::{Body, Transport, Unhurried};
 
-/// Longest wait for name, address and TCP.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for the TLS and HTTP/2 handshakes.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for the head of an answer. API servers give up on plain requests after 60 s and say so.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
+/// Tokens that are tried after the first for one request.
+const TOKENS_MAX: usize = 3;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A silent HTTP/2 connection is asked for a sign of life this often, and given up when none comes in time.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most streams on one HTTP/2 connection, whatever the server allows; a further one opens the next connection.
 const STREAMS_PER_CONNECTION_MAX: usize = 1000;
 /// Streams on an HTTP/2 connection before its server has said how many it allows.
@@ -58,6 +54,8 @@ pub struct Https {
     authority: Authority,
     name: ServerName<'static>,
     tokens: TokenSource,
+    /// What is read again when it changes.
+    files: Files,
     tls: Mutex<Tls>,
     pool: Arc<Pool>,
     /// Held while a connection is made, so that a burst of requests makes one.
@@ -66,7 +64,9 @@ pub struct Https {
 
 struct Tls {
     connector: TlsConnector,
-    ca: Option<Vec<u8>>,
+    files: tls::Files,
+    /// Of the files, when they were read.
+    generation: u64,
 }
 
 #[derive(Default)]
@@ -97,8 +97,9 @@ enum Lease {
 impl Https {
     /// Files of the configuration are read now, the server is contacted with the first request.
     pub fn new(config: Config) -> Result<Https, ConfigError> {
-        let ca = tls::load_ca(&config)?;
-        let connector = TlsConnector::from(Arc::new(tls::client_config(&config, ca.as_deref())?));
+        let files = Files::of(paths(&config));
+        let read = tls::Files::load(&config)?;
+        let connector = TlsConnector::from(Arc::new(tls::client_config(&config, &read)?));
         let authority = config.server.authority();
         let authority = Authority::try_from(authority.as_str()).map_err(|_| {
             ConfigError::new(crate::config::ConfigCode::ServerInvalid, format!("{authority:?} is no host and port"))
@@ -107,7 +108,8 @@ impl Https {
         Ok(Https {
             name: tls::server_name(&config)?,
             tokens: TokenSource::new(&config.credentials)?,
-            tls: Mutex::new(Tls { connector, ca }),
+            tls: Mutex::new(Tls { connector, files: read, generation: files.generation() }),
+            files,
             pool: Arc::default(),
             connecting: tokio::sync::Mutex::new(()),
             authority,
@@ -116,32 +118,49 @@ impl Https {
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Body>> {
-        let used = self.tokens.header()?;
-        let first = self.deliver(with_token(&request, used.as_ref())).await?;
-        if first.status() != StatusCode::UNAUTHORIZED {
-            return Ok(first);
-        }
-        // What was answered with 401 was not done, so any method may be repeated.
-        match self.tokens.header_after_refusal(used.as_ref()) {
-            None => Ok(first),
-            Some(renewed) => {
-                tracing::debug!("the server refused the token; its file has another by now");
-                self.deliver(with_token(&request, Some(&renewed))).await
+        let mut used = self.token().await?;
+        let mut answer = self.deliver(with_token(&request, used.as_ref())).await?;
+        // What was answered with 401 was not done, so any method may be repeated. A token that was read just before the next
+        // took its place may be refused too.
+        for _ in 0..TOKENS_MAX {
+            if answer.status() != StatusCode::UNAUTHORIZED {
+                break;
             }
+            let Some(other) = self.token_after_refusal(used.as_ref()).await else { break };
+            answer = self.deliver(with_token(&request, Some(&other))).await?;
+            used = Some(other);
         }
+        Ok(answer)
+    }
+
+    /// The token for the next request. Connections to come are in step with the files by then.
+    async fn token(&self) -> Result<Option<HeaderValue>> {
+        let generation = self.files.generation();
+        let token = self.tokens.header(generation).await?;
+        self.renew_tls(generation);
+        Ok(token)
+    }
+
+    /// The server refused `used`: another token that is worth a try, if there is one by now.
+    async fn token_after_refusal(&self, used: Option<&HeaderValue>) -> Option<HeaderValue> {
+        let generation = self.files.generation();
+        let token = self.tokens.header_after_refusal(used, generation).await?;
+        tracing::debug!("the server refused the token; there is another by now");
+        self.renew_tls(generation);
+        Some(token)
     }
 
     /// Sends on a connection that is there or a new one.
     async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
         let patience = match request.extensions().get::<Unhurried>() {
             Some(Unhurried) => FOREVER,
-            None => ANSWER_TIMEOUT,
+            None => self.config.timeouts.answer,
         };
         for _ in 0..STALE_CONNECTIONS_MAX {
             let lease = self.lease().await?;
             let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
             match timeout(patience, sending).await {
-                Err(_) => return Err(Error::Timeout { what: "answer", after: ANSWER_TIMEOUT }),
+                Err(_) => return Err(Error::Timeout { what: "answer", after: patience }),
                 Ok(Sent::Answer(answer)) => return Ok(answer),
                 Ok(Sent::Lost(why)) => return Err(Error::Lost(why)),
                 // The connection was closing; the request never left.
@@ -152,6 +171,7 @@ impl Https {
             server: self.config.server.to_string(),
             why: "the server closes each connection before it takes a request".to_string(),
             hint: "it may be shutting down, or be no Kubernetes API server; try `kemudi doctor`",
+            transient: true,
         })
     }
 
@@ -164,15 +184,16 @@ impl Https {
             return Ok(lease);
         }
         let stream = self.open().await?;
-        timeout(HANDSHAKE_TIMEOUT, self.pool.add(stream))
+        let limit = self.config.timeouts.handshake;
+        timeout(limit, self.pool.add(stream, &self.config.timeouts))
             .await
-            .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: HANDSHAKE_TIMEOUT })?
+            .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: limit })?
     }
 
     async fn open(&self) -> Result<TlsStream<TcpStream>> {
         let connector = lock(&self.tls).connector.clone();
         match self.connect_with(connector).await {
-            Err(error @ Error::Tls { .. }) => match self.renew_ca() {
+            Err(error @ Error::Tls { .. }) => match self.read_tls() {
                 Some(connector) => self.connect_with(connector).await,
                 None => Err(error),
             },
@@ -182,36 +203,63 @@ impl Https {
 
     async fn connect_with(&self, connector: TlsConnector) -> Result<TlsStream<TcpStream>> {
         let Server { host, port, .. } = &self.config.server;
-        let connecting = TcpStream::connect((host.as_str(), *port));
-        let tcp = match timeout(CONNECT_TIMEOUT, connecting).await {
+        let connecting = async {
+            match &self.config.proxy {
+                None => TcpStream::connect((host.as_str(), *port)).await,
+                Some(proxy) => proxy.connect(&self.config.server).await,
+            }
+        };
+        let tcp = match timeout(self.config.timeouts.connect, connecting).await {
             Err(_) => return Err(self.unreachable(&std::io::ErrorKind::TimedOut.into())),
             Ok(Err(error)) => return Err(self.unreachable(&error)),
             Ok(Ok(tcp)) => tcp,
         };
         // Requests are small and waited for.
         let _ = tcp.set_nodelay(true);
-        match timeout(HANDSHAKE_TIMEOUT, connector.connect(self.name.clone(), tcp)).await {
-            Err(_) => Err(Error::Timeout { what: "finish the TLS handshake", after: HANDSHAKE_TIMEOUT }),
+        let limit = self.config.timeouts.handshake;
+        match timeout(limit, connector.connect(self.name.clone(), tcp)).await {
+            Err(_) => Err(Error::Timeout { what: "finish the TLS handshake", after: limit }),
             Ok(Err(error)) => Err(self.untrusted(&error)),
             Ok(Ok(stream)) => Ok(stream),
         }
     }
 
-    /// The CA's file may have changed since it was read: then a connector that trusts what it has now.
-    fn renew_ca(&self) -> Option<TlsConnector> {
-        let ca = tls::load_ca(&self.config).ok()?;
+    /// Once a change of the files, or of what a plugin gives: connections to come trust the CA and show the certificate
+    /// that there is now.
+    fn renew_tls(&self, generation: u64) {
+        let generation = generation + self.tokens.plugin().map_or(0, Credential::runs);
+        let outdated = std::mem::replace(&mut lock(&self.tls).generation, generation) != generation;
+        if outdated {
+            self.read_tls();
+        }
+    }
+
+    /// A connector for what the files have now, where that is something else than before.
+    fn read_tls(&self) -> Option<TlsConnector> {
+        // Half of a change (a certificate whose key is still to come) is not usable; the other half is told too.
+        let mut files = tls::Files::load(&self.config).ok()?;
+        if let Some(shown) = self.tokens.plugin().and_then(Credential::shown) {
+            files.shown = Some(shown);
+        }
         let mut tls = lock(&self.tls);
-        if ca == tls.ca {
+        if files == tls.files {
             return None;
         }
-        tls.connector = TlsConnector::from(Arc::new(tls::client_config(&self.config, ca.as_deref()).ok()?));
-        tls.ca = ca;
+        let connector = TlsConnector::from(Arc::new(tls::client_config(&self.config, &files).ok()?));
+        if files.shown != tls.files.shown {
+            // Connections are who the certificate of their beginning says.
+            self.pool.retire();
+        }
+        (tls.connector, tls.files) = (connector, files);
         Some(tls.connector.clone())
     }
 
     fn unreachable(&self, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::*;
         let hint = match error.kind() {
+            _ if self.config.proxy.is_some() => {
+                "the way leads through a proxy: see proxy-url in the kubeconfig, HTTPS_PROXY and NO_PROXY"
+            }
             ConnectionRefused => "nothing listens there: is the server running, and is this its address?",
             TimedOut => "no answer at all: a firewall or a NetworkPolicy may drop the packets",
             HostUnreachable | NetworkUnreachable => "no route: this network cannot reach that address",
@@ -220,8 +268,13 @@ impl Https {
             }
             _ => "`kemudi doctor` checks each step of the way",
         };
-        let why = if error.kind() == TimedOut { "no connection in 10s".to_string() } else { error.to_string() };
-        Error::Connect { server: self.config.server.to_string(), why, hint }
+        let why = if error.kind() == TimedOut {
+            format!("no connection in {:?}", self.config.timeouts.connect)
+        } else {
+            error.to_string()
+        };
+        let transient = matches!(error.kind(), ConnectionRefused | ConnectionReset | ConnectionAborted);
+        Error::Connect { server: self.config.server.to_string(), why, hint, transient }
     }
 
     fn untrusted(&self, error: &std::io::Error) -> Error {
@@ -229,7 +282,7 @@ impl Https {
         let server = self.config.server.to_string();
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             let hint = "the connection ended during the TLS handshake: is this an HTTPS port?";
-            return Error::Tls { server, why: error.to_string(), hint };
+            return Error::Tls { server, why: error.to_string(), hint, transient: true };
         };
         let hint = match tls {
             rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
@@ -245,7 +298,7 @@ impl Https {
             rustls::Error::AlertReceived(_) => "the server refused us: does it want another client certificate?",
             _ => "`kemudi doctor` checks each step of the way",
         };
-        Error::Tls { server, why: tls.to_string(), hint }
+        Error::Tls { server, why: tls.to_string(), hint, transient: false }
     }
 }
 
@@ -290,7 +343,7 @@ impl Pool {
         None
     }
 
-    async fn add(&self, stream: TlsStream<TcpStream>) -> Result<Lease> {
+    async fn add(&self, stream: TlsStream<TcpStream>, timeouts: &Timeouts) -> Result<Lease> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(stream);
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
@@ -301,8 +354,10 @@ impl Pool {
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_interval(timeouts.ping_every)
+            .keep_alive_timeout(timeouts.ping)
+            // One that died while nobody used it is gone before somebody does.
+            .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(io)
@@ -320,6 +375,13 @@ impl Pool {
         let lease = shared.lease();
         connections.shared.push(shared);
         Ok(lease)
+    }
+
+    /// No further request takes a connection of now; those under way are finished.
+    fn retire(&self) {
+        let mut connections = lock(&self.0);
+        connections.shared.clear();
+        connections.idle.clear();
     }
 
     fn give_back(&self, sender: http1::SendRequest<Full<Bytes>>) {
@@ -473,6 +535,24 @@ fn unaddressed(mut request: Request<Bytes>, server: &Server) -> Request<Bytes> {
     let path = path.strip_prefix(server.base_path.as_str()).unwrap_or(path).to_string();
     *request.uri_mut() = path.parse().unwrap_or_default();
     request
+}
+
+/// The files of a configuration that are read again when they change.
+fn paths(config: &Config) -> Vec<PathBuf> {
+    let pem = |pem: &Pem| match pem {
+        Pem::File(path) => Some(path.clone()),
+        Pem::Inline(_) => None,
+    };
+    let token = match &config.credentials {
+        Credentials::TokenFile(path) => Some(path.clone()),
+        _ => None,
+    };
+    let ca = match &config.ca {
+        Ca::Of(ca) => pem(ca),
+        Ca::System => None,
+    };
+    let shown = config.client_certificate.iter().flat_map(|(certificate, key)| [pem(certificate), pem(key)]);
+    token.into_iter().chain(ca).chain(shown.flatten()).collect()
 }
 
 /// An error with what caused it.

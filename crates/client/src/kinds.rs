@@ -12,35 +12,50 @@ use crate::typed;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Pod {
+    /// Name, labels and the like.
     pub metadata: ObjectMeta,
+    /// What is wanted.
     pub spec: PodSpec,
+    /// What is.
     pub status: PodStatus,
 }
 
+/// What a pod is to be.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
+    /// Where it runs; empty until that is decided.
     pub node_name: String,
+    /// Who it is to the API.
     pub service_account_name: String,
+    /// What runs in it.
     pub containers: Vec<Container>,
 }
 
+/// One program of a pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Container {
+    /// Unique in its pod.
     pub name: String,
+    /// What it is made of.
     pub image: String,
 }
 
+/// How a pod does.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     pub phase: String,
+    /// Why it is so, in one word.
     pub reason: String,
+    /// Why it is so, for people.
     pub message: String,
+    /// Its address; empty until it has one.
     #[serde(rename = "podIP")]
     pub pod_ip: String,
+    /// Its node's address.
     #[serde(rename = "hostIP")]
     pub host_ip: String,
 }
@@ -49,6 +64,7 @@ pub struct PodStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Namespace {
+    /// Name, labels and the like.
     pub metadata: ObjectMeta,
 }
 
@@ -56,7 +72,9 @@ pub struct Namespace {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigMap {
+    /// Name, labels and the like.
     pub metadata: ObjectMeta,
+    /// Values that are text.
     pub data: BTreeMap<String, String>,
     /// Base64.
     pub binary_data: BTreeMap<String, String>,
@@ -66,7 +84,9 @@ pub struct ConfigMap {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceAccount {
+    /// Name, labels and the like.
     pub metadata: ObjectMeta,
+    /// Whether pods get its token; unset means yes.
     pub automount_service_account_token: Option<bool>,
 }
 

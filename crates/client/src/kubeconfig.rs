@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::config::{Ca, Config, ConfigCode, ConfigError, Credentials, Impersonate, Pem, Server};
+use crate::config::{
+    Ca, Config, ConfigCode, ConfigError, Credentials, Impersonate, Interactive, Pem, Plugin, Proxy, Server,
+};
 
 /// Largest kubeconfig that is read, in bytes.
 const KUBECONFIG_BYTES_MAX: u64 = 16 << 20;
@@ -57,6 +59,7 @@ struct Cluster {
     certificate_authority_data: String,
     insecure_skip_tls_verify: bool,
     tls_server_name: String,
+    proxy_url: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -69,12 +72,31 @@ struct User {
     client_certificate_data: String,
     client_key: String,
     client_key_data: String,
-    exec: Option<Value>,
+    exec: Option<Exec>,
     auth_provider: Option<Value>,
     #[serde(rename = "as")]
     impersonate: String,
     as_uid: String,
     as_groups: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Exec {
+    api_version: String,
+    command: String,
+    args: Vec<String>,
+    env: Vec<Variable>,
+    install_hint: String,
+    interactive_mode: Option<Interactive>,
+    provide_cluster_info: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Variable {
+    name: String,
+    value: String,
 }
 
 /// `KUBECONFIG` (several paths with colons between), else `~/.kube/config`.
@@ -127,7 +149,7 @@ pub fn load(paths: &[PathBuf], required: bool) -> Result<Kubeconfig, ConfigError
 
 impl Kubeconfig {
     /// The configuration of a context, of the current one where none is named.
-    pub fn config(&self, context: Option<&str>) -> Result<Config, ConfigError> {
+    pub fn config(&self, context: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
         let name = context.unwrap_or(&self.current_context);
         if name.is_empty() {
             let text = format!("the kubeconfig {} has no current context", self.source);
@@ -143,30 +165,42 @@ impl Kubeconfig {
             "" => &User::default(),
             name => self.find(&self.users, name, "user", ConfigCode::UserUnknown)?,
         };
-        if user.exec.is_some() || user.auth_provider.is_some() {
-            let plugin = if user.exec.is_some() { "exec" } else { "auth-provider" };
-            let text = format!("the user {:?} of {} logs in with an {plugin} plugin", context.user, self.source);
+        if user.auth_provider.is_some() {
+            let text = format!("the user {:?} of {} logs in with an auth-provider", context.user, self.source);
             return Err(ConfigError::new(ConfigCode::CredentialsUnsupported, text).fix(
-                "plugins are not supported: use a token (`kubectl create token NAME`), a tokenFile or a client certificate",
+                "Kubernetes has removed them: use an exec plugin, a token (`kubectl create token NAME`), a tokenFile or a \
+                 client certificate",
             ));
         }
-        let credentials = match (user.token_file.as_str(), user.token.as_str()) {
-            ("", "") => Credentials::None,
-            ("", token) => Credentials::Token(token.trim().to_string()),
-            (file, _) => Credentials::TokenFile(file.into()),
+        let credentials = match (user.token_file.as_str(), user.token.as_str(), &user.exec) {
+            ("", "", None) => Credentials::None,
+            ("", "", Some(exec)) => Credentials::Exec(Box::new(self.plugin(exec, cluster, &context.user)?)),
+            ("", token, _) => Credentials::Token(token.trim().to_string()),
+            (file, ..) => Credentials::TokenFile(file.into()),
         };
+        let server = Server::parse(&cluster.server)?;
+        let proxy = match cluster.proxy_url.as_str() {
+            "" => Proxy::of_environment(env, &server)?,
+            url => Some(Proxy::parse(url)?),
+        };
+        let certificate = pem(&user.client_certificate, &user.client_certificate_data, "client-certificate-data")?;
+        let key = pem(&user.client_key, &user.client_key_data, "client-key-data")?;
+        if certificate.is_some() != key.is_some() {
+            let (there, missing) = match certificate {
+                Some(_) => ("client-certificate", "client-key"),
+                None => ("client-key", "client-certificate"),
+            };
+            let text = format!("the user {:?} of {} has a {there} and no {missing}", context.user, self.source);
+            return Err(ConfigError::new(ConfigCode::ClientKeyMissing, text)
+                .fix(format!("set {missing} or {missing}-data too: neither is of use alone")));
+        }
         Ok(Config {
-            server: Server::parse(&cluster.server)?,
             ca: pem(&cluster.certificate_authority, &cluster.certificate_authority_data, "certificate-authority-data")?
                 .map_or(Ca::System, Ca::Of),
             insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,
             tls_server_name: Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty()),
-            client_certificate: pem(
-                &user.client_certificate,
-                &user.client_certificate_data,
-                "client-certificate-data",
-            )?
-            .zip(pem(&user.client_key, &user.client_key_data, "client-key-data")?),
+            client_certificate: certificate.zip(key),
+            proxy,
             credentials,
             namespace: match context.namespace.as_str() {
                 "" => "default".to_string(),
@@ -178,6 +212,47 @@ impl Kubeconfig {
                 uid: Some(user.as_uid.clone()).filter(|uid| !uid.is_empty()),
             },
             source: format!("context {name:?} of {}", self.source),
+            ..Config::new(server)
+        })
+    }
+
+    fn plugin(&self, exec: &Exec, cluster: &Cluster, user: &str) -> Result<Plugin, ConfigError> {
+        if !cfg!(feature = "exec") {
+            return Err(crate::exec::unsupported(&exec.command));
+        }
+        let invalid = |why: String| {
+            ConfigError::new(
+                ConfigCode::PluginInvalid,
+                format!("the exec plugin of the user {user:?} of {} {why}", self.source),
+            )
+            .fix("it needs apiVersion, command and interactiveMode; whoever made the kubeconfig can make it anew")
+        };
+        if !crate::exec::VERSIONS.contains(&exec.api_version.as_str()) {
+            return Err(invalid(format!(
+                "has the apiVersion {:?}; known are {}",
+                exec.api_version,
+                crate::exec::VERSIONS.join(", ")
+            )));
+        }
+        if exec.command.is_empty() {
+            return Err(invalid("has no command".to_string()));
+        }
+        // The older version may leave it out.
+        if exec.interactive_mode.is_none() && exec.api_version.ends_with("/v1") {
+            return Err(invalid("has no interactiveMode".to_string()));
+        }
+        let told = match exec.provide_cluster_info {
+            true => Some(cluster.told()?),
+            false => None,
+        };
+        Ok(Plugin {
+            api_version: exec.api_version.clone(),
+            command: exec.command.clone(),
+            args: exec.args.clone(),
+            env: exec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+            install_hint: exec.install_hint.clone(),
+            interactive: exec.interactive_mode.unwrap_or_default(),
+            cluster: told,
         })
     }
 
@@ -222,9 +297,34 @@ impl Kubeconfig {
             for path in [&mut user.token_file, &mut user.client_certificate, &mut user.client_key] {
                 absolute(dir, path);
             }
+            // A name alone is looked for in PATH.
+            if let Some(exec) = user.exec.as_mut().filter(|exec| exec.command.contains('/')) {
+                absolute(dir, &mut exec.command);
+            }
             add(&mut self.users, entry.name, user);
         }
         Ok(())
+    }
+}
+
+impl Cluster {
+    /// What a plugin is told of it.
+    fn told(&self) -> Result<Value, ConfigError> {
+        let mut told = json!({"server": self.server});
+        if let Some(pem) =
+            pem(&self.certificate_authority, &self.certificate_authority_data, "certificate-authority-data")?
+        {
+            told["certificate-authority-data"] = STANDARD.encode(pem.load("the CA certificate")?).into();
+        }
+        for (name, text) in [("tls-server-name", &self.tls_server_name), ("proxy-url", &self.proxy_url)] {
+            if !text.is_empty() {
+                told[name] = text.as_str().into();
+            }
+        }
+        if self.insecure_skip_tls_verify {
+            told["insecure-skip-tls-verify"] = true.into();
+        }
+        Ok(told)
     }
 }
 

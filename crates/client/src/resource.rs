@@ -2,19 +2,42 @@
 //! known only at run time, and (feature `k8s-openapi`) the generated types.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::string_map::StringMap;
+
 /// An object that can be read: decoding, and the metadata that lists and watches need. `""` stands for what is not set.
 pub trait Resource: DeserializeOwned + Send + Sync + 'static {
+    /// `metadata.name`.
     fn name(&self) -> &str;
+    /// `metadata.namespace`.
     fn namespace(&self) -> &str;
+    /// `metadata.uid`.
     fn uid(&self) -> &str;
+    /// `metadata.resourceVersion`.
     fn resource_version(&self) -> &str;
+
+    /// The metadata that controllers need: owners, finalizers, whether it is being deleted. A type that does not keep them
+    /// has none.
+    fn object_meta(&self) -> Cow<'_, ObjectMeta> {
+        Cow::Owned(ObjectMeta {
+            name: self.name().to_string(),
+            namespace: self.namespace().to_string(),
+            uid: self.uid().to_string(),
+            resource_version: self.resource_version().to_string(),
+            ..ObjectMeta::default()
+        })
+    }
+
+    /// The form in which a server is asked for one object, or for a list.
+    fn accept(_list: bool) -> &'static str {
+        "application/json"
+    }
 }
 
 /// A [`Resource`] whose type says which resource of the API it is. [`typed!`](crate::typed) writes both for a struct with
@@ -22,12 +45,16 @@ pub trait Resource: DeserializeOwned + Send + Sync + 'static {
 pub trait Typed: Resource {
     /// `""` for the core group.
     const GROUP: &'static str;
+    /// Such as `v1`.
     const VERSION: &'static str;
+    /// Such as `Pod`.
     const KIND: &'static str;
     /// The name in paths: `pods`.
     const PLURAL: &'static str;
+    /// Its objects are in namespaces.
     const NAMESPACED: bool;
 
+    /// The same as a value.
     fn api_resource() -> ApiResource {
         ApiResource {
             group: Cow::Borrowed(Self::GROUP),
@@ -62,6 +89,9 @@ macro_rules! typed {
             fn namespace(&self) -> &str { &self.metadata.namespace }
             fn uid(&self) -> &str { &self.metadata.uid }
             fn resource_version(&self) -> &str { &self.metadata.resource_version }
+            fn object_meta(&self) -> ::std::borrow::Cow<'_, $crate::ObjectMeta> {
+                ::std::borrow::Cow::Borrowed(&self.metadata)
+            }
         }
         impl $crate::Typed for $type {
             const GROUP: &'static str = $group;
@@ -78,14 +108,18 @@ macro_rules! typed {
 pub struct ApiResource {
     /// `""` for the core group.
     pub group: Cow<'static, str>,
+    /// Its version: `v1`.
     pub version: Cow<'static, str>,
+    /// The kind of its objects: `Pod`.
     pub kind: Cow<'static, str>,
     /// The name in paths: `pods`.
     pub plural: Cow<'static, str>,
+    /// Its objects are in namespaces.
     pub namespaced: bool,
 }
 
 impl ApiResource {
+    /// A resource in parts; for constants.
     pub const fn new(
         group: &'static str,
         version: &'static str,
@@ -153,6 +187,63 @@ impl Resource for Dynamic {
     fn resource_version(&self) -> &str {
         api::meta::resource_version(self)
     }
+    fn object_meta(&self) -> Cow<'_, ObjectMeta> {
+        Cow::Owned(self.get("metadata").and_then(|meta| ObjectMeta::deserialize(meta).ok()).unwrap_or_default())
+    }
+}
+
+/// The metadata of objects of the type `K`, and nothing else: servers send no more of them. For caches that only ask what is
+/// there, with which labels and owners.
+///
+/// ```no_run
+/// # async fn run(client: kemudi_client::Client) -> kemudi_client::Result<()> {
+/// use kemudi_client::{Api, Metadata, kinds::Pod};
+///
+/// for pod in Api::<Metadata<Pod>>::all(client).list().await? {
+///     println!("{} {:?}", pod.metadata.name, pod.metadata.labels);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound = "")]
+pub struct Metadata<K> {
+    /// What there is of the object.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(skip)]
+    of: PhantomData<fn() -> K>,
+}
+
+impl<K: Typed> Resource for Metadata<K> {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+    fn object_meta(&self) -> Cow<'_, ObjectMeta> {
+        Cow::Borrowed(&self.metadata)
+    }
+    fn accept(list: bool) -> &'static str {
+        match list {
+            true => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+            false => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+        }
+    }
+}
+
+impl<K: Typed> Typed for Metadata<K> {
+    const GROUP: &'static str = K::GROUP;
+    const VERSION: &'static str = K::VERSION;
+    const KIND: &'static str = K::KIND;
+    const PLURAL: &'static str = K::PLURAL;
+    const NAMESPACED: bool = K::NAMESPACED;
 }
 
 /// What most programs read of an object's metadata. Managed fields, the largest part of many objects, are skipped while
@@ -160,16 +251,22 @@ impl Resource for Dynamic {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectMeta {
+    /// Unique among the objects of its kind in its namespace.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// The beginning of a name that the server is to finish.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub generate_name: String,
+    /// Where it is; empty for kinds without namespaces.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    /// Unique for ever.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
+    /// Which state of the object this is; to be compared for being equal only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
+    /// Counts the changes of what is wanted.
     #[serde(skip_serializing_if = "is_zero")]
     pub generation: i64,
     /// RFC 3339, in seconds.
@@ -178,14 +275,19 @@ pub struct ObjectMeta {
     /// RFC 3339; set while the object is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
+    /// How long it may take to go, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
-    pub labels: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
-    pub annotations: BTreeMap<String, String>,
+    /// What selectors look at.
+    #[serde(skip_serializing_if = "StringMap::is_empty", deserialize_with = "null_is_default")]
+    pub labels: StringMap,
+    /// Notes that nobody selects by.
+    #[serde(skip_serializing_if = "StringMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: StringMap,
+    /// Whose it is: it goes with the last of them.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub owner_references: Vec<OwnerReference>,
+    /// Who has still to clear away before it goes.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub finalizers: Vec<String>,
 }
@@ -201,12 +303,18 @@ impl ObjectMeta {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OwnerReference {
+    /// The owner's `apiVersion`.
     pub api_version: String,
+    /// The owner's kind.
     pub kind: String,
+    /// The owner's name, in the same namespace.
     pub name: String,
+    /// The owner's uid.
     pub uid: String,
+    /// The one owner that looks after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
+    /// The owner stays until this is gone, if it is deleted in the foreground.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
 }
@@ -215,8 +323,10 @@ pub struct OwnerReference {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "K: DeserializeOwned")]
 pub struct ObjectList<K> {
+    /// Where the list stands.
     #[serde(default)]
     pub metadata: ListMeta,
+    /// The objects.
     #[serde(default = "Vec::new", deserialize_with = "null_is_default")]
     pub items: Vec<K>,
 }
@@ -267,6 +377,8 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
 /// The generated types of the `k8s-openapi` crate are resources as they are.
 #[cfg(feature = "k8s-openapi")]
 mod generated {
+    use std::borrow::Cow;
+
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope};
     use serde::de::DeserializeOwned;
@@ -296,6 +408,33 @@ mod generated {
         }
         fn resource_version(&self) -> &str {
             self.metadata().resource_version.as_deref().unwrap_or_default()
+        }
+        fn object_meta(&self) -> Cow<'_, super::ObjectMeta> {
+            let of = self.metadata();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let owners = of.owner_references.iter().flatten().map(|owner| super::OwnerReference {
+                api_version: owner.api_version.clone(),
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
+                controller: owner.controller,
+                block_owner_deletion: owner.block_owner_deletion,
+            });
+            Cow::Owned(super::ObjectMeta {
+                name: text(&of.name),
+                generate_name: text(&of.generate_name),
+                namespace: text(&of.namespace),
+                uid: text(&of.uid),
+                resource_version: text(&of.resource_version),
+                generation: of.generation.unwrap_or_default(),
+                creation_timestamp: of.creation_timestamp.as_ref().map(|time| time.0.to_string()),
+                deletion_timestamp: of.deletion_timestamp.as_ref().map(|time| time.0.to_string()),
+                deletion_grace_period_seconds: of.deletion_grace_period_seconds,
+                labels: of.labels.iter().flatten().collect(),
+                annotations: of.annotations.iter().flatten().collect(),
+                owner_references: owners.collect(),
+                finalizers: of.finalizers.clone().unwrap_or_default(),
+            })
         }
     }
 

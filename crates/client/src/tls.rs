@@ -18,15 +18,41 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The TLS configuration of a client. Files are read now; `ca` is the PEM text of the CA where it is not the system's.
-pub fn client_config(config: &Config, ca: Option<&[u8]>) -> Result<ClientConfig, ConfigError> {
+/// What the files of a configuration hold, as PEM.
+#[derive(PartialEq, Eq)]
+pub struct Files {
+    /// `None` where the system's certificates are trusted.
+    ca: Option<Vec<u8>>,
+    /// The certificate that we show, and its key.
+    pub shown: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Files {
+    /// Reads them.
+    pub fn load(config: &Config) -> Result<Files, ConfigError> {
+        let ca = match &config.ca {
+            Ca::System => None,
+            Ca::Of(pem) => Some(pem.load("the CA certificate")?),
+        };
+        let shown = match &config.client_certificate {
+            None => None,
+            Some((certificate, key)) => {
+                Some((certificate.load("the client certificate")?, key.load("the client key")?))
+            }
+        };
+        Ok(Files { ca, shown })
+    }
+}
+
+/// The TLS configuration of a client with these files.
+pub fn client_config(config: &Config, files: &Files) -> Result<ClientConfig, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new(ConfigCode::CaInvalid, error.to_string()))?;
     let builder = match config.insecure_skip_tls_verify {
         true => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnything(provider))),
-        false => builder.with_root_certificates(match ca {
+        false => builder.with_root_certificates(match &files.ca {
             Some(pem) => roots(pem).map_err(|why| {
                 ConfigError::new(ConfigCode::CaInvalid, format!("the CA of {} is not usable: {why}", config.source))
                     .fix("it must be PEM certificates: -----BEGIN CERTIFICATE-----")
@@ -34,7 +60,7 @@ pub fn client_config(config: &Config, ca: Option<&[u8]>) -> Result<ClientConfig,
             None => system_roots()?,
         }),
     };
-    let mut tls = match &config.client_certificate {
+    let mut tls = match &files.shown {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let invalid = |why: String| {
@@ -42,23 +68,13 @@ pub fn client_config(config: &Config, ca: Option<&[u8]>) -> Result<ClientConfig,
                 ConfigError::new(ConfigCode::ClientCertificateInvalid, text)
                     .fix("certificate and key must be PEM and belong together")
             };
-            let certificate = certificate.load("the client certificate")?;
-            let key = key.load("the client key")?;
-            let chain = certificates(&certificate).map_err(&invalid)?;
-            let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| invalid(format!("its key: {error}")))?;
+            let chain = certificates(certificate).map_err(&invalid)?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid(format!("its key: {error}")))?;
             builder.with_client_auth_cert(chain, key).map_err(|error| invalid(error.to_string()))?
         }
     };
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
-}
-
-/// The CA's PEM text as it is now, `None` where the system's certificates are trusted.
-pub fn load_ca(config: &Config) -> Result<Option<Vec<u8>>, ConfigError> {
-    match &config.ca {
-        Ca::System => Ok(None),
-        Ca::Of(pem) => pem.load("the CA certificate").map(Some),
-    }
 }
 
 /// The certificates of a PEM text, as what signs a server's; at least one.

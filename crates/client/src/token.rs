@@ -9,18 +9,22 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Claims {
+    /// Who made it: `iss`.
     #[serde(rename = "iss")]
     pub issuer: String,
     /// `system:serviceaccount:NAMESPACE:NAME`.
     #[serde(rename = "sub")]
     pub subject: String,
+    /// Whom it is for: `aud`.
     #[serde(rename = "aud", deserialize_with = "one_or_many")]
     pub audiences: Vec<String>,
     /// Seconds since 1970; `None` for tokens that never expire.
     #[serde(rename = "exp")]
     pub expires: Option<i64>,
+    /// When it was made, in seconds since 1970.
     #[serde(rename = "iat")]
     pub issued: Option<i64>,
+    /// What Kubernetes adds.
     #[serde(rename = "kubernetes.io")]
     pub kubernetes: Bound,
 }
@@ -29,19 +33,27 @@ pub struct Claims {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Bound {
+    /// The account's namespace.
     pub namespace: String,
+    /// The account.
     pub serviceaccount: Named,
+    /// The pod that it ends with.
     pub pod: Option<Named>,
+    /// The node that the pod runs on.
     pub node: Option<Named>,
+    /// The Secret that it ends with.
     pub secret: Option<Named>,
     /// From here on a fresh token should be in use, in seconds since 1970.
     pub warnafter: Option<i64>,
 }
 
+/// An object by name and uid.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Named {
+    /// Its name.
     pub name: String,
+    /// Its uid.
     pub uid: String,
 }
 

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use ::api::ask::{Target, Verb};
+use ::api::options::VersionMatch;
 use ::api::{Ask, EventType, ListOptions, Status};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -15,11 +16,12 @@ use http_body_util::BodyExt;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::client::{Client, request_of};
+use crate::client::{Client, accepting, request_of};
 use crate::error::{Error, Result};
 use crate::resource::{ObjectList, Resource};
+use crate::retry::back_off;
 use crate::transport::Body;
 
 /// Longest line of a watch, in bytes. Servers take objects of some 3 MB at most.
@@ -30,6 +32,12 @@ const WATCH_SECONDS: i64 = 290;
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 /// Objects in one page of a watcher's list.
 const PAGE_ITEMS: i64 = 500;
+/// Lists that were told by a watch and broke off before their end, after which lists are asked for instead: a server that
+/// does not know how ends the watch without an end of the list.
+const UNENDED_MAX: u32 = 2;
+/// How long a list that is told by a watch may say nothing before its end: a server that has never heard of such a thing
+/// tells objects and then changes, and no end of the list.
+const LIST_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Pauses between the attempts of a watcher, growing; back to the first after a watch that lasted.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -38,11 +46,15 @@ const LASTED: Duration = Duration::from_secs(10);
 /// What happened to an object, as a watch tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent<K> {
+    /// It is new, or there from the start.
     Added(K),
+    /// It was changed.
     Modified(K),
+    /// It is gone; this is how it was last.
     Deleted(K),
     /// Nothing of interest happened up to this revision.
     Bookmark {
+        /// Up to here everything was told.
         resource_version: String,
         /// All objects that were there at the start have been told.
         initial_events_end: bool,
@@ -54,10 +66,13 @@ pub enum WatchEvent<K> {
 pub enum Event<K> {
     /// A new list begins: what is not told until `InitDone` is gone.
     Init,
+    /// One of the list.
     InitApplied(K),
+    /// That was the list.
     InitDone,
     /// Made or changed.
     Applied(K),
+    /// Gone; this is how it was last.
     Deleted(K),
 }
 
@@ -72,28 +87,46 @@ pub struct Watch<K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// All objects, then all changes, for ever: lists (in pages), watches, and begins anew when history was lost. Errors are
-/// told and then followed by another attempt after a growing pause; the reader ends it by dropping it.
+/// All objects, then all changes, for ever: one watch that begins with all objects, or where the server does not know how,
+/// a list (in pages) and a watch. It begins anew when history was lost. Errors are told and then followed by another attempt
+/// after a growing pause; the reader ends it by dropping it.
 pub struct Watcher<K> {
     client: Client,
     target: Target,
     options: ListOptions,
     state: State<K>,
-    pause: Duration,
-    /// Pause before the next attempt.
-    wait: bool,
+    /// The server tells a list by a watch, as far as we know.
+    streams_lists: bool,
+    /// Lists told by a watch that broke off, one after the other.
+    unended: u32,
+    failures: u32,
+    /// When the next attempt begins.
+    wait: Option<Instant>,
 }
 
 enum State<K> {
     Start,
-    Page { continue_token: String, items: VecDeque<K>, resource_version: String },
-    Watch { watch: Box<Watch<K>>, since: Instant },
+    /// A watch that begins with all objects. What was deleted meanwhile is told after them.
+    Stream {
+        watch: Box<Watch<K>>,
+        deleted: VecDeque<K>,
+    },
+    Page {
+        continue_token: String,
+        items: VecDeque<K>,
+        resource_version: String,
+    },
+    Watch {
+        watch: Box<Watch<K>>,
+        since: Instant,
+        deleted: VecDeque<K>,
+    },
 }
 
 impl<K: Resource> Watch<K> {
     pub(crate) async fn start(client: Client, target: Target, mut options: ListOptions) -> Result<Watch<K>> {
         options.allow_watch_bookmarks = true;
-        let lines = open(&client, &target, &options).await?;
+        let lines = open::<K>(&client, &target, &options).await?;
         Ok(Watch { client, target, options, lines, ended: false, kind: PhantomData })
     }
 
@@ -129,6 +162,7 @@ impl<K: Resource> Watch<K> {
         None
     }
 
+    /// The same as a stream, which ends as [`Watch::next`] does.
     pub fn into_stream(self) -> impl Stream<Item = Result<WatchEvent<K>>> + Send {
         stream::unfold(self, |mut watch| async move { watch.next().await.map(|event| (event, watch)) })
     }
@@ -142,7 +176,7 @@ impl<K: Resource> Watch<K> {
         self.options.version_match = None;
         // A server that ends each watch at once is not asked in a tight loop.
         sleep(BACK_OFF_MIN).await;
-        self.lines = open(&self.client, &self.target, &self.options).await?;
+        self.lines = open::<K>(&self.client, &self.target, &self.options).await?;
         Ok(())
     }
 
@@ -156,8 +190,12 @@ impl<K: Resource> Watch<K> {
             Line::Object(told, object) => (told, object),
             Line::Error(status) => return Err((*status).into()),
             Line::Bookmark(mark) => {
-                self.saw(&mark.metadata.resource_version);
                 let initial_events_end = mark.metadata.annotations.end.is_some();
+                if initial_events_end {
+                    self.options.send_initial_events = None;
+                    self.options.version_match = None;
+                }
+                self.saw(&mark.metadata.resource_version);
                 return Ok(WatchEvent::Bookmark {
                     resource_version: mark.metadata.resource_version,
                     initial_events_end,
@@ -184,29 +222,42 @@ impl<K: Resource> Watch<K> {
 
 impl<K: Resource> Watcher<K> {
     pub(crate) fn new(client: Client, target: Target, options: ListOptions) -> Watcher<K> {
-        Watcher { client, target, options, state: State::Start, pause: BACK_OFF_MIN, wait: false }
+        let state = State::Start;
+        Watcher { client, target, options, state, streams_lists: true, unended: 0, failures: 0, wait: None }
+    }
+
+    /// The same watcher that asks for lists even where the server could tell them by a watch.
+    pub fn with_lists(mut self) -> Watcher<K> {
+        self.streams_lists = false;
+        self
     }
 
     /// What comes next. Waits as long as it takes.
     pub async fn next(&mut self) -> Result<Event<K>> {
-        if std::mem::take(&mut self.wait) {
-            sleep(self.pause).await;
-            self.pause = (self.pause * 2).min(BACK_OFF_MAX);
-        }
         loop {
+            // Whoever stops waiting for us and comes back waits on.
+            if let Some(until) = self.wait {
+                sleep_until(until).await;
+                self.wait = None;
+            }
             match self.step().await {
                 Ok(Some(event)) => return Ok(event),
                 Ok(None) => {}
-                Err(error) if error.is_expired() => self.state = State::Start,
                 Err(error) => {
                     self.state = State::Start;
-                    self.wait = true;
-                    return Err(error);
+                    let pause = back_off(BACK_OFF_MIN, BACK_OFF_MAX, self.failures);
+                    self.wait = Some(Instant::now() + pause.max(error.retry_after().unwrap_or_default()));
+                    self.failures += 1;
+                    // That history is gone is in the nature of watches: the new list says all.
+                    if !error.is_expired() {
+                        return Err(error);
+                    }
                 }
             }
         }
     }
 
+    /// The same as a stream, which never ends.
     pub fn into_stream(self) -> impl Stream<Item = Result<Event<K>>> + Send {
         stream::unfold(self, |mut watcher| async move {
             let event = watcher.next().await;
@@ -216,11 +267,43 @@ impl<K: Resource> Watcher<K> {
 
     async fn step(&mut self) -> Result<Option<Event<K>>> {
         match &mut self.state {
+            State::Start if self.streams_lists => self.stream().await,
             State::Start => {
-                let page = self.page("").await?;
-                self.state = page;
+                self.state = self.page("").await?;
                 Ok(Some(Event::Init))
             }
+            State::Stream { watch, deleted } => match timeout(LIST_SILENCE_MAX, watch.next()).await {
+                Err(_) => {
+                    self.streams_lists = false;
+                    self.state = State::Start;
+                    Ok(None)
+                }
+                Ok(told) => match told {
+                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                        deleted.retain(|gone| !is_same(gone, &object));
+                        Ok(Some(Event::InitApplied(object)))
+                    }
+                    Some(Ok(WatchEvent::Deleted(object))) => {
+                        deleted.push_back(object);
+                        Ok(None)
+                    }
+                    Some(Ok(WatchEvent::Bookmark { initial_events_end: true, .. })) => {
+                        self.unended = 0;
+                        let State::Stream { watch, deleted } = std::mem::replace(&mut self.state, State::Start) else {
+                            return Ok(None);
+                        };
+                        self.state = State::Watch { watch, since: Instant::now(), deleted };
+                        Ok(Some(Event::InitDone))
+                    }
+                    Some(Ok(WatchEvent::Bookmark { .. })) => Ok(None),
+                    ended => {
+                        self.unended += 1;
+                        self.streams_lists = self.unended < UNENDED_MAX;
+                        let ended = ended.and_then(Result::err);
+                        Err(ended.unwrap_or_else(|| Error::Lost("the watch ended before its list did".to_string())))
+                    }
+                },
+            },
             State::Page { items, continue_token, resource_version } => {
                 if let Some(item) = items.pop_front() {
                     return Ok(Some(Event::InitApplied(item)));
@@ -232,13 +315,16 @@ impl<K: Resource> Watcher<K> {
                 }
                 let options = ListOptions { resource_version: resource_version.parse().ok(), ..self.options.clone() };
                 let watch = Watch::start(self.client.clone(), self.target.clone(), options).await?;
-                self.state = State::Watch { watch: Box::new(watch), since: Instant::now() };
+                self.state = State::Watch { watch: Box::new(watch), since: Instant::now(), deleted: VecDeque::new() };
                 Ok(Some(Event::InitDone))
             }
-            State::Watch { watch, since } => {
+            State::Watch { watch, since, deleted } => {
+                if let Some(object) = deleted.pop_front() {
+                    return Ok(Some(Event::Deleted(object)));
+                }
                 let event = watch.next().await;
                 if since.elapsed() > LASTED {
-                    self.pause = BACK_OFF_MIN;
+                    self.failures = 0;
                 }
                 match event {
                     Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
@@ -253,10 +339,32 @@ impl<K: Resource> Watcher<K> {
         }
     }
 
+    /// Begins with a watch that tells all objects first.
+    async fn stream(&mut self) -> Result<Option<Event<K>>> {
+        let options = ListOptions {
+            send_initial_events: Some(true),
+            version_match: Some(VersionMatch::NotOlderThan),
+            ..self.options.clone()
+        };
+        match Watch::start(self.client.clone(), self.target.clone(), options).await {
+            Ok(watch) => {
+                self.state = State::Stream { watch: Box::new(watch), deleted: VecDeque::new() };
+                Ok(Some(Event::Init))
+            }
+            // It knows the words and does not do it, or takes them for nonsense.
+            Err(error) if error.is_invalid() || error.is_bad_request() || error.is_method_not_allowed() => {
+                self.streams_lists = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn page(&self, continue_token: &str) -> impl Future<Output = Result<State<K>>> + use<K> {
         let options =
             ListOptions { limit: PAGE_ITEMS, continue_token: continue_token.to_string(), ..self.options.clone() };
         let request = request_of(&Ask::of(Verb::List, self.target.clone(), options.print()), None);
+        let request = request.map(|request| accepting(request, K::accept(true)));
         let client = self.client.clone();
         async move {
             let page: ObjectList<K> = client.json(request?).await?;
@@ -269,10 +377,20 @@ impl<K: Resource> Watcher<K> {
     }
 }
 
-async fn open(client: &Client, target: &Target, options: &ListOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+/// Two readings of one object.
+fn is_same<K: Resource>(one: &K, other: &K) -> bool {
+    (one.name(), one.namespace()) == (other.name(), other.namespace())
+}
+
+async fn open<K: Resource>(
+    client: &Client,
+    target: &Target,
+    options: &ListOptions,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
     let mut options = options.clone();
     options.timeout_seconds.get_or_insert(WATCH_SECONDS);
     let request = request_of(&Ask::of(Verb::Watch, target.clone(), options.print()), None)?;
+    let request = accepting(request, K::accept(false));
     Ok(lines(client.call(request).await?.into_body(), EVENT_BYTES_MAX, TooLong::Fails))
 }
 

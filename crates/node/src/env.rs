@@ -2,6 +2,7 @@
 
 use crate::pod::{Container, EnvSource, Pod, ResourceFieldRef};
 use crate::services::Service;
+use kemudi_client::StringMap;
 use kinds::quantity::Quantity;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -168,7 +169,7 @@ fn from_source(
 /// The value of a field path of the pod.
 pub fn field_value(pod: &Pod, around: &Surroundings, path: &str) -> Result<String, String> {
     let meta = &pod.metadata;
-    let one = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned().unwrap_or_default();
+    let one = |map: &StringMap, key: &str| map.get(key).unwrap_or_default().to_string();
     if let Some((map, key)) = path.strip_suffix("']").and_then(|inner| inner.split_once("['")) {
         return match map {
             "metadata.labels" => Ok(one(&meta.labels, key)),
@@ -191,7 +192,7 @@ pub fn field_value(pod: &Pod, around: &Surroundings, path: &str) -> Result<Strin
 }
 
 /// `key="value"` in each line, as downward files have labels.
-fn lines(map: &BTreeMap<String, String>) -> String {
+fn lines(map: &StringMap) -> String {
     let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
     lines.join("\n")
 }

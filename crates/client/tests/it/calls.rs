@@ -1,10 +1,12 @@
 //! Each call of `Api`: which request it makes, what it makes of the answer.
 
+use std::sync::{Arc, Mutex};
+
 use futures_util::StreamExt;
 use kemudi_client::kinds::Pod;
 use kemudi_client::{
     Api, ApiResource, DeleteOptions, Deleted, Dynamic, LabelSelector, ListOptions, LogOptions, ObjectMeta, Patch,
-    WriteOptions, typed,
+    RateLimit, Retries, WriteOptions, typed,
 };
 use serde_json::json;
 
@@ -96,7 +98,13 @@ async fn only_what_is_safe_is_repeated() {
     check("create x", &["lost", OK], "the connection to the API server was lost: cut [1]").await;
     check("create x", &["429 retry-after:0 {}", OK], "ok x [2]").await;
     check("get x", &["503 retry-after:0 {}", "429 retry-after:0 {}", OK], "ok x [3]").await;
-    check("get x", &["429 {}", OK], "{} [1]").await;
+    check("get x", &["429 {}", OK], "ok x [2]").await;
+    check("get x", &["504 slow", "503 away", OK], "ok x [3]").await;
+    check("create x", &["429 {}", OK], "{} [1]").await;
+    check("create x", &["503 retry-after:0 away", OK], "away [1]").await;
+    check("create x", &["504 slow", OK], "slow [1]").await;
+    check("create x", &["refused", OK], "ok x [2]").await;
+    check("get x", &["lost"; 9], "the connection to the API server was lost: cut [6]").await;
     check("get x", &["503 retry-after:3600 away", OK], "away [1]").await;
     check("get x", &["500 broken", OK], "broken [1]").await;
 }
@@ -118,6 +126,7 @@ async fn answers_that_are_no_objects_are_errors_worth_reading() {
     let error = pods.get("x").await.unwrap_err();
     assert!(error.is_forbidden() && !error.is_not_found());
     assert_eq!(error.forbidden().unwrap().missing_rule(), "get pods");
+    assert_eq!((error.forbidden().unwrap().user.as_str(), error.forbidden().unwrap().namespace.as_str()), ("u", "a"));
     assert_eq!(
         pods.get("x").await.unwrap_err().to_string(),
         "the answer to GET /api/v1/namespaces/a/pods/x is not kemudi_client::kinds::Pod: expected value at line 1 column 1"
@@ -140,4 +149,76 @@ async fn generated_types_are_resources() {
         GET /api/v1/nodes
         POST /apis/apps/v1/namespaces/default/deployments {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"selector":{},"template":{}}}"#]]
     .assert_eq(&table.asked());
+}
+
+/// Which of the questions an error answers with yes, and what it says about time.
+#[tokio::test]
+async fn errors_are_for_branching() {
+    let check = async |answer: &str, want: &str| {
+        let (client, _) = Table::client(&[answer]);
+        let error = client.with_retries(Retries::NONE).get::<serde_json::Value>("/version").await.unwrap_err();
+        let all = [
+            ("not found", error.is_not_found()),
+            ("exists", error.is_already_exists()),
+            ("conflict", error.is_conflict()),
+            ("forbidden", error.is_forbidden()),
+            ("unauthorized", error.is_unauthorized()),
+            ("invalid", error.is_invalid()),
+            ("bad request", error.is_bad_request()),
+            ("expired", error.is_expired()),
+            ("too many", error.is_too_many_requests()),
+            ("unavailable", error.is_unavailable()),
+            ("timeout", error.is_timeout()),
+            ("no such verb", error.is_method_not_allowed()),
+            ("lost", error.is_lost()),
+            ("unsent", error.is_unsent()),
+        ];
+        let mut yes: Vec<String> = all.iter().filter(|(_, yes)| *yes).map(|(word, _)| word.to_string()).collect();
+        yes.extend(error.retry_after().map(|wait| format!("in {wait:?}")));
+        assert_eq!(yes.join(", "), want, "{answer}");
+    };
+    let status = |code: u16, reason: &str| {
+        format!(r#"{code} {{"kind":"Status","status":"Failure","message":"m","reason":"{reason}","code":{code}}}"#)
+    };
+    check(&status(404, "NotFound"), "not found").await;
+    check(&status(409, "AlreadyExists"), "exists").await;
+    check(&status(409, "Conflict"), "conflict").await;
+    check(&status(403, "Forbidden"), "forbidden").await;
+    check(&status(401, "Unauthorized"), "unauthorized").await;
+    check(&status(422, "Invalid"), "invalid").await;
+    check(&status(400, "BadRequest"), "bad request").await;
+    check(&status(410, "Expired"), "expired").await;
+    check(&status(405, "MethodNotAllowed"), "no such verb").await;
+    check(&status(500, "ServerTimeout"), "timeout").await;
+    check("429 retry-after:7 Too many requests, please try again later.", "too many, in 7s").await;
+    check("503 retry-after:1 away", "unavailable, in 1s").await;
+    check("504 slow", "timeout").await;
+    check("lost", "lost").await;
+    check("refused", "unsent").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_told_of_and_held_back() {
+    let (client, _) = Table::client(&["503 away", POD, "lost"]);
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hear = told.clone();
+    let client = client
+        .with_rate_limit(RateLimit { per_second: 0.1, burst: 2 })
+        .with_retries(Retries { repeats_max: 1, ..Retries::default() })
+        .on_request(move |sent| {
+            let ask = sent.ask().unwrap();
+            let code = sent.code.map_or("-".to_string(), |code| code.as_u16().to_string());
+            let line = format!(
+                "{} {} {code} {} {}s",
+                ask.verb.as_str(),
+                ask.target.unwrap().resource,
+                sent.repeat,
+                sent.held_back.as_secs()
+            );
+            hear.lock().unwrap().push(line);
+        });
+    let pods: Api<Pod> = Api::namespaced(client, "a");
+    pods.get("web").await.unwrap();
+    pods.delete("web").await.unwrap_err();
+    assert_eq!(*told.lock().unwrap(), ["get pods 503 0 0s", "get pods 200 1 0s", "delete pods - 0 9s"]);
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use kemudi_client::config::{Config, SERVICE_ACCOUNT_DIR_VARIABLE, Server};
+use kemudi_client::config::{Config, ConfigCode, SERVICE_ACCOUNT_DIR_VARIABLE, Server};
+use kemudi_client::{Client, Error};
 
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
@@ -12,6 +13,11 @@ const PORT: &str = "KUBERNETES_SERVICE_PORT";
 /// A pod's environment, as `change` leaves it; the outcome is the configuration or the error's code and first line.
 #[track_caller]
 fn check(change: impl FnOnce(&Path, &mut BTreeMap<String, String>), want: &str) {
+    assert_eq!(outcome(change).1, want);
+}
+
+/// The error's code, if there is one, and what [`check`] compares.
+fn outcome(change: impl FnOnce(&Path, &mut BTreeMap<String, String>)) -> (Option<ConfigCode>, String) {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::generate_simple_self_signed(["kubernetes".to_string()]).unwrap();
     fs::write(dir.path().join("token"), "abc\n").unwrap();
@@ -21,14 +27,28 @@ fn check(change: impl FnOnce(&Path, &mut BTreeMap<String, String>), want: &str) 
     let vars = [(HOST, "10.96.0.1"), (PORT, "443"), (SERVICE_ACCOUNT_DIR_VARIABLE, &here), ("HOME", &here)];
     let mut env: BTreeMap<String, String> = vars.map(|(name, value)| (name.to_string(), value.to_string())).into();
     change(dir.path(), &mut env);
-    let got = match Config::infer_of(&|name| env.get(name).cloned()) {
-        Ok(config) => format!("{} {} {:?}", config.server, config.namespace, config.credentials),
-        Err(error) => {
-            assert!(!error.fix.is_empty(), "{error} says no fix");
-            format!("{:?}: {}", error.code, error.message)
+    let of_env = |name: &str| env.get(name).cloned();
+    let config = match (env.get("--context"), env.get("--kubeconfig")) {
+        (None, None) => Config::infer_of(&of_env),
+        (context, path) => {
+            let path = path.map_or(dir.path().join("kc"), |path| dir.path().join(path));
+            Config::from_kubeconfig_of(Some(&path), context.map(String::as_str), &of_env)
         }
     };
-    assert_eq!(got.replace(&here, "DIR"), want);
+    // What the configuration names is read when the client is made.
+    let made = config.and_then(|config| match Client::new(config.clone()) {
+        Ok(_) => Ok(config),
+        Err(Error::Config(error)) => Err(error),
+        Err(error) => panic!("{error}"),
+    });
+    let (code, got) = match made {
+        Ok(config) => (None, format!("{} {} {:?}", config.server, config.namespace, config.credentials)),
+        Err(error) => {
+            assert!(!error.fix.is_empty(), "{error} says no fix");
+            (Some(error.code), format!("{:?}: {}", error.code, error.message))
+        }
+    };
+    (code, got.replace(&here, "DIR"))
 }
 
 fn set(env: &mut BTreeMap<String, String>, name: &str, value: &str) {
@@ -46,62 +66,171 @@ fn sound_environments() {
     );
 }
 
-#[test]
-fn broken_environments() {
-    check(
+/// Writes a kubeconfig of one context, and uses it.
+fn kubeconfig(dir: &Path, env: &mut BTreeMap<String, String>, cluster: &str, user: &str) {
+    let text = format!(
+        "contexts:\n- {{name: one, context: {{cluster: c, user: u}}}}\n\
+         clusters:\n- {{name: c, cluster: {{{cluster}}}}}\nusers:\n- {{name: u, user: {{{user}}}}}\n"
+    );
+    fs::write(dir.join("kc"), text).unwrap();
+    set(env, "--context", "one");
+}
+
+type Change = fn(&Path, &mut BTreeMap<String, String>);
+
+/// Ways in which environments are broken, and what is said about each. No two have the same code.
+const BROKEN: &[(Change, &str)] = &[
+    (
         |_, env| {
             env.remove(HOST);
             env.remove(PORT);
         },
         "Nowhere: no Kubernetes configuration found: no kubeconfig at DIR/.kube/config; not in a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set",
-    );
-    check(
+    ),
+    (
         |_, env| drop(env.remove(HOST)),
         "HostMissing: KUBERNETES_SERVICE_HOST is not set, though KUBERNETES_SERVICE_PORT is",
-    );
-    check(
-        |_, env| set(env, PORT, ""),
-        "PortMissing: KUBERNETES_SERVICE_PORT is not set, though KUBERNETES_SERVICE_HOST is",
-    );
-    check(
+    ),
+    (|_, env| set(env, PORT, ""), "PortMissing: KUBERNETES_SERVICE_PORT is not set, though KUBERNETES_SERVICE_HOST is"),
+    (
         |_, env| set(env, PORT, "tcp://10.0.0.9:80"),
         r#"PortInvalid: KUBERNETES_SERVICE_PORT is "tcp://10.0.0.9:80", which is no port number"#,
-    );
-    check(
+    ),
+    (
         |_, env| set(env, HOST, "https://10.96.0.1"),
         r#"HostInvalid: KUBERNETES_SERVICE_HOST is "https://10.96.0.1", which is no host name and no address"#,
-    );
-    check(
+    ),
+    (
         |dir, _| fs::remove_file(dir.join("token")).unwrap(),
         "TokenMissing: the service account token is not at DIR/token: no such file",
-    );
-    check(|dir, _| fs::write(dir.join("token"), " \n").unwrap(), "TokenEmpty: DIR/token is empty");
-    check(
+    ),
+    (|dir, _| fs::write(dir.join("token"), " \n").unwrap(), "TokenEmpty: DIR/token is empty"),
+    (
         |dir, _| fs::write(dir.join("token"), "a b").unwrap(),
         "TokenInvalid: DIR/token holds characters that no token has",
-    );
-    check(
+    ),
+    (
         |dir, _| {
             fs::remove_file(dir.join("token")).unwrap();
             fs::create_dir(dir.join("token")).unwrap();
         },
         "TokenUnreadable: the service account token at DIR/token cannot be read: Is a directory (os error 21)",
-    );
-    check(
+    ),
+    (
         |dir, _| fs::remove_file(dir.join("ca.crt")).unwrap(),
         "CaMissing: the CA certificate is not at DIR/ca.crt: no such file",
-    );
-    check(
+    ),
+    (
+        |dir, _| {
+            fs::remove_file(dir.join("ca.crt")).unwrap();
+            fs::create_dir(dir.join("ca.crt")).unwrap();
+        },
+        "CaUnreadable: the CA certificate at DIR/ca.crt cannot be read: Is a directory (os error 21)",
+    ),
+    (
         |dir, _| fs::write(dir.join("ca.crt"), "hello").unwrap(),
         "CaInvalid: DIR/ca.crt holds no certificate: no PEM certificate in it",
-    );
-    check(
+    ),
+    (
+        |_, env| set(env, "POD_NAMESPACE", "$(POD_NAMESPACE)"),
+        r#"NamespaceInvalid: POD_NAMESPACE says "$(POD_NAMESPACE)", which is no namespace"#,
+    ),
+    (
         |dir, env| {
             set(env, "KUBECONFIG", &dir.join("kc").display().to_string());
             fs::write(dir.join("kc"), "clusters: 5").unwrap();
         },
         "KubeconfigInvalid: the kubeconfig DIR/kc: invalid type: integer `5`, expected a sequence",
-    );
+    ),
+    (
+        |_, env| set(env, "--kubeconfig", "not-there"),
+        "KubeconfigMissing: the kubeconfig DIR/not-there cannot be read: No such file or directory (os error 2)",
+    ),
+    (
+        |_, env| set(env, "--kubeconfig", "."),
+        "KubeconfigUnreadable: the kubeconfig DIR/. cannot be read: Is a directory (os error 21)",
+    ),
+    (
+        |dir, env| {
+            kubeconfig(dir, env, "server: h", "");
+            env.remove("--context");
+            set(env, "--kubeconfig", "kc");
+        },
+        "ContextUnset: the kubeconfig DIR/kc has no current context",
+    ),
+    (
+        |dir, env| {
+            kubeconfig(dir, env, "server: h", "");
+            set(env, "--context", "two");
+        },
+        r#"ContextUnknown: the context "two" is not in the kubeconfig DIR/kc"#,
+    ),
+    (
+        |dir, env| {
+            fs::write(dir.join("kc"), "contexts:\n- {name: one, context: {cluster: c}}\n").unwrap();
+            set(env, "--context", "one");
+        },
+        r#"ClusterUnknown: the cluster "c" is not in the kubeconfig DIR/kc"#,
+    ),
+    (
+        |dir, env| {
+            kubeconfig(dir, env, "server: h", "");
+            let text = fs::read_to_string(dir.join("kc")).unwrap().replace("users:\n- {name: u", "users:\n- {name: v");
+            fs::write(dir.join("kc"), text).unwrap();
+        },
+        r#"UserUnknown: the user "u" is not in the kubeconfig DIR/kc"#,
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: 'http://h'", ""),
+        r#"ServerInvalid: the server "http://h" is plain HTTP; the API is HTTPS only"#,
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: h, certificate-authority: gone.crt", ""),
+        "FileMissing: the CA certificate is not at DIR/gone.crt: no such file",
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: h, certificate-authority: .", ""),
+        "FileUnreadable: the CA certificate at DIR/. cannot be read: Is a directory (os error 21)",
+    ),
+    (
+        |dir, env| {
+            let user = "client-certificate: ca.crt, client-key: ca.crt";
+            kubeconfig(dir, env, "server: h, certificate-authority: ca.crt", user);
+        },
+        r#"ClientCertificateInvalid: the client certificate of context "one" of DIR/kc is not usable: its key: no items found"#,
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: h", "client-certificate: ca.crt"),
+        r#"ClientKeyMissing: the user "u" of DIR/kc has a client-certificate and no client-key"#,
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: h, certificate-authority: ca.crt", "as-groups: [devs]"),
+        "ImpersonationInvalid: groups or a uid are to be impersonated, but no user",
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: h, proxy-url: 'ftp://p'", ""),
+        r#"ProxyInvalid: the proxy "ftp://p" has a scheme that is neither http nor socks5"#,
+    ),
+    (
+        |dir, env| kubeconfig(dir, env, "server: h", "auth-provider: {name: gcp}"),
+        r#"CredentialsUnsupported: the user "u" of DIR/kc logs in with an auth-provider"#,
+    ),
+];
+
+#[test]
+fn each_broken_environment_has_its_own_code_and_a_fix() {
+    let mut codes = Vec::new();
+    for (change, want) in BROKEN {
+        let (code, got) = outcome(change);
+        assert_eq!(got, *want);
+        let code = code.unwrap();
+        assert!(!codes.contains(&code), "{code:?} twice");
+        codes.push(code);
+    }
+    assert!(codes.len() >= 25, "{}", codes.len());
+    // What `infer` says as part of `Nowhere`.
+    let error = Config::in_cluster_of(&|_| None).unwrap_err();
+    assert_eq!(error.code, ConfigCode::NotInCluster);
 }
 
 const KUBECONFIG: &str = r#"
@@ -116,7 +245,7 @@ clusters:
 users:
 - {name: u, user: {tokenFile: token}}
 - {name: cert, user: {client-certificate-data: eA==, client-key-data: eA==, as: bob}}
-- {name: plugin, user: {exec: {command: aws}}}
+- {name: plugin, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: aws, interactiveMode: Never}}}
 "#;
 
 #[test]
@@ -148,11 +277,18 @@ fn kubeconfigs() {
         Some("five"),
         "ContextUnknown: the context \"five\" is not in the kubeconfig DIR/config\n  it has: one, two, three, four",
     );
+    #[cfg(feature = "exec")]
+    check(Some("four"), &format!("https://h.example:6443/base default Plugin(aws {V1}) {ca} false None"));
+    #[cfg(not(feature = "exec"))]
     check(
         Some("four"),
-        "CredentialsUnsupported: the user \"plugin\" of DIR/config logs in with an exec plugin\n  plugins are not supported: use a token (`kubectl create token NAME`), a tokenFile or a client certificate",
+        "CredentialsUnsupported: the credentials come from the plugin \"aws\", and this program was built without plugins\n  \
+         build kemudi-client with the feature `exec`, or use a token (`kubectl create token NAME`), a tokenFile or a client certificate",
     );
 }
+
+#[cfg(feature = "exec")]
+const V1: &str = "client.authentication.k8s.io/v1";
 
 #[test]
 fn servers() {

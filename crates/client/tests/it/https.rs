@@ -13,42 +13,70 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kemudi_client::config::{Ca, Config, Credentials, Impersonate, Pem, Server};
+use kemudi_client::config::{Ca, Config, Credentials, Pem, Server};
 use kemudi_client::{Api, Client, ListOptions, kinds::Pod};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 /// A TLS server that takes one token, and lists no pods or watches them for ever.
-struct Endpoint {
-    address: SocketAddr,
-    dir: tempfile::TempDir,
-    token: Arc<Mutex<String>>,
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub dir: tempfile::TempDir,
+    pub token: Arc<Mutex<String>>,
     connections: Arc<AtomicUsize>,
-    _tasks: JoinSet<()>,
+    /// Requests whose token was another.
+    pub refused: Arc<AtomicUsize>,
+    listener: std::net::TcpListener,
+    tasks: JoinSet<()>,
 }
 
-struct Issuer(CertifiedIssuer<'static, KeyPair>);
+pub struct Issuer(CertifiedIssuer<'static, KeyPair>);
 
 impl Issuer {
-    fn new() -> Issuer {
+    pub fn new() -> Issuer {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Issuer(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn server(&self, protocols: &[&str]) -> TlsAcceptor {
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn server(&self, protocols: &[&str]) -> TlsAcceptor {
+        self.server_for(protocols, None)
+    }
+
+    /// A certificate and its key for a client, PEM.
+    pub fn client(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["someone".to_string()]).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A server that serves nobody but whom `clients` vouches for.
+    pub fn server_for(&self, protocols: &[&str], clients: Option<&Issuer>) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_string()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let mut tls = builder
             .with_single_cert(vec![certificate.into()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
         tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -76,27 +104,57 @@ fn answer(request: &Request<Incoming>, token: &str) -> Answer {
 }
 
 impl Endpoint {
-    async fn start(issuer: &Issuer, protocols: &[&str], streams_max: u32) -> Endpoint {
+    pub async fn start(issuer: &Issuer, protocols: &[&str], streams_max: u32) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::on(listener, issuer, issuer.server(protocols), streams_max)
+    }
+
+    /// Serves nobody but whom `clients` vouches for.
+    pub async fn guarded(issuer: &Issuer, clients: &Issuer) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::on(listener, issuer, issuer.server_for(&["h2"], Some(clients)), 100)
+    }
+
+    /// Cuts all connections and serves on with what another authority signed; the port stays open.
+    pub fn restart(&mut self, issuer: &Issuer, protocols: &[&str], streams_max: u32) {
+        self.tasks.abort_all();
+        let listener = self.listener.try_clone().unwrap();
+        self.serve(TcpListener::from_std(listener).unwrap(), issuer.server(protocols), streams_max);
+    }
+
+    fn on(listener: TcpListener, issuer: &Issuer, acceptor: TlsAcceptor, streams_max: u32) -> Endpoint {
         let address = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("ca.crt"), issuer.0.pem()).unwrap();
         fs::write(dir.path().join("token"), "one").unwrap();
         let token = Arc::new(Mutex::new("one".to_string()));
         let connections = Arc::new(AtomicUsize::new(0));
-        let mut tasks = JoinSet::new();
-        let (acceptor, expected, count) = (issuer.server(protocols), token.clone(), connections.clone());
-        tasks.spawn(async move {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let listener = listener.into_std().unwrap();
+        let kept = listener.try_clone().unwrap();
+        let tasks = JoinSet::new();
+        let mut endpoint = Endpoint { address, dir, token, connections, refused, listener: kept, tasks };
+        endpoint.serve(TcpListener::from_std(listener).unwrap(), acceptor, streams_max);
+        endpoint
+    }
+
+    fn serve(&mut self, listener: TcpListener, acceptor: TlsAcceptor, streams_max: u32) {
+        let (expected, count, refusals) = (self.token.clone(), self.connections.clone(), self.refused.clone());
+        self.tasks.spawn(async move {
             let mut serving = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (acceptor, expected, count) = (acceptor.clone(), expected.clone(), count.clone());
+                let refusals = refusals.clone();
                 serving.spawn(async move {
                     let Ok(stream) = acceptor.accept(tcp).await else { return };
                     count.fetch_add(1, Ordering::SeqCst);
                     let service = service_fn(move |request: Request<Incoming>| {
-                        let expected = expected.clone();
-                        async move { Ok::<_, Infallible>(answer(&request, &expected.lock().unwrap())) }
+                        let answer = answer(&request, &expected.lock().unwrap());
+                        if answer.status() == 401 {
+                            refusals.fetch_add(1, Ordering::SeqCst);
+                        }
+                        async move { Ok::<_, Infallible>(answer) }
                     });
                     let mut http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     http.http2().max_concurrent_streams(streams_max);
@@ -104,37 +162,30 @@ impl Endpoint {
                 });
             }
         });
-        Endpoint { address, dir, token, connections, _tasks: tasks }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         config(self.address, self.dir.path())
     }
 
-    fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
-fn config(address: SocketAddr, dir: &Path) -> Config {
+pub fn config(address: SocketAddr, dir: &Path) -> Config {
     Config {
-        server: Server { host: address.ip().to_string(), port: address.port(), base_path: String::new() },
         ca: Ca::Of(Pem::File(dir.join("ca.crt"))),
-        insecure_skip_tls_verify: false,
-        tls_server_name: None,
-        client_certificate: None,
         credentials: Credentials::TokenFile(dir.join("token")),
-        namespace: "default".to_string(),
-        impersonate: Impersonate::default(),
-        source: "a test".to_string(),
+        ..Config::new(Server { host: address.ip().to_string(), port: address.port(), base_path: String::new() })
     }
 }
 
-async fn listed(client: &Client) -> String {
+pub async fn listed(client: &Client) -> String {
     match Api::<Pod>::all(client.clone()).list().await {
         Ok(list) => list.metadata.resource_version,
         Err(error) => error.to_string(),
@@ -142,7 +193,7 @@ async fn listed(client: &Client) -> String {
 }
 
 /// The way kubelets swap a file: a new one, renamed over the old.
-fn swap(path: &Path, text: &str) {
+pub fn swap(path: &Path, text: &str) {
     let next = path.with_extension("next");
     fs::write(&next, text).unwrap();
     fs::rename(next, path).unwrap();

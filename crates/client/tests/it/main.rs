@@ -3,6 +3,11 @@
 mod calls;
 mod config;
 mod discovery;
+mod faults;
 mod https;
+#[cfg(feature = "exec")]
+mod plugins;
+mod proxies;
+mod rotation;
 mod table;
 mod watches;

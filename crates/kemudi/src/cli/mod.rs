@@ -233,15 +233,8 @@ impl Global {
 
     fn bare_config(&self) -> Result<Config, Error> {
         Ok(Config {
-            server: Server::parse(self.server.as_deref().unwrap_or_default())?,
-            ca: Ca::System,
-            insecure_skip_tls_verify: false,
-            tls_server_name: None,
-            client_certificate: None,
-            credentials: Credentials::None,
-            namespace: "default".to_string(),
-            impersonate: Impersonate::default(),
             source: "the command line".to_string(),
+            ..Config::new(Server::parse(self.server.as_deref().unwrap_or_default())?)
         })
     }
 }

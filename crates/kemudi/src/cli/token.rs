@@ -50,7 +50,8 @@ fn in_use(global: &Global) -> Outcome<String> {
 /// The token that a configuration sends, where it has one.
 pub fn token_of(config: &Config) -> Outcome<Option<String>> {
     match &config.credentials {
-        Credentials::None => Ok(None),
+        // A plugin's is asked for with each command; it is nobody's to show.
+        Credentials::None | Credentials::Exec(_) => Ok(None),
         Credentials::Token(token) => Ok(Some(token.clone())),
         Credentials::TokenFile(path) => std::fs::read_to_string(path)
             .map(|text| Some(text.trim().to_string()))

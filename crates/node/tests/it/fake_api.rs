@@ -130,12 +130,19 @@ impl FakeApi {
             Verb::Watch => {
                 let (lines, receiver) = mpsc::unbounded_channel();
                 let since: u64 = ask.query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
-                // What changed between the list and the watch is told again as a change.
+                // What changed between the list and the watch is told again as a change, and everything where there was no list.
                 for (known, object) in objects.all.iter().filter(|(known, _)| known.starts_with(&prefix)) {
                     let revision: u64 = object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
                     if revision > since && selected(object, &fields) {
                         let _ = (known, lines.send(line("MODIFIED", object)));
                     }
+                }
+                if ask.query.flag("sendInitialEvents") == Some(true) {
+                    let end = json!({"metadata": {
+                        "resourceVersion": objects.revision.to_string(),
+                        "annotations": {"k8s.io/initial-events-end": "true"},
+                    }});
+                    let _ = lines.send(line("BOOKMARK", &end));
                 }
                 objects.watches.push(Watch { prefix, fields, lines });
                 let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {

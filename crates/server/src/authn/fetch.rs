@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Limited};
-use kemudi_client::config::{Ca, Credentials, Impersonate, Pem, Server};
+use kemudi_client::config::{Ca, Pem, Server};
 use kemudi_client::{Config, Https, Transport};
 use serde_json::Value;
 
@@ -50,15 +50,9 @@ fn transport(
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (host, path) = rest.split_at(at);
     let config = Config {
-        server: Server::parse(&format!("https://{host}")).map_err(|why| plain(&why))?,
         ca: ca.map_or(Ca::System, |pem| Ca::Of(Pem::Inline(pem.as_bytes().to_vec()))),
-        insecure_skip_tls_verify: false,
-        tls_server_name: None,
-        client_certificate: None,
-        credentials: Credentials::None,
-        namespace: String::new(),
-        impersonate: Impersonate::default(),
         source: "the issuer's configuration".into(),
+        ..Config::new(Server::parse(&format!("https://{host}")).map_err(|why| plain(&why))?)
     };
     let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
     Ok((Https::new(config).map_err(|why| plain(&why))?, path))

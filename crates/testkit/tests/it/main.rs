@@ -16,6 +16,7 @@ mod flood;
 mod golden;
 mod https;
 mod images;
+mod library;
 mod node_rights;
 mod record;
 mod rotation;
