@@ -1,5 +1,5 @@
 //! The agent that runs pods: it watches the pods of its node and makes them real. It knows the server only through the
-//! client. `decide`, `env`, `volumes`, `files` and `dns::answer` are pure; `worker` acts; `sandbox` makes processes.
+//! client. `decide`, `env`, `volumes`, `files`, `isolation` and `dns::answer` are pure; `worker` acts; `sandbox` makes processes.
 #![deny(unsafe_code)]
 
 mod agent;
@@ -12,14 +12,17 @@ mod env;
 mod events;
 mod files;
 mod images;
+mod isolation;
 mod logs;
 mod pod;
 mod probe;
+mod provided;
 mod registration;
 pub mod runtime;
 pub mod sandbox;
 mod serve;
 mod services;
+mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};

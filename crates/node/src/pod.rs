@@ -268,6 +268,41 @@ pub struct SecurityContext {
     pub allow_privilege_escalation: Option<bool>,
     pub privileged: Option<bool>,
     pub read_only_root_filesystem: Option<bool>,
+    #[serde(deserialize_with = "or_default")]
+    pub capabilities: CapabilityChanges,
+    pub seccomp_profile: Option<SeccompProfile>,
+    /// `Default` or `Unmasked`.
+    pub proc_mount: String,
+    /// Of the pod alone.
+    #[serde(deserialize_with = "or_default")]
+    pub sysctls: Vec<Sysctl>,
+    /// `Merge` or `Strict`; of the pod alone.
+    pub supplemental_groups_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CapabilityChanges {
+    #[serde(deserialize_with = "or_default")]
+    pub add: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub drop: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SeccompProfile {
+    /// `RuntimeDefault`, `Localhost` or `Unconfined`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub localhost_profile: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Sysctl {
+    pub name: String,
+    pub value: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -313,6 +348,22 @@ pub struct Volume {
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardVolume>,
     pub projected: Option<ProjectedVolume>,
+    pub image: Option<ImageVolume>,
+    pub persistent_volume_claim: Option<ClaimVolume>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImageVolume {
+    pub reference: String,
+    pub pull_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimVolume {
+    pub claim_name: String,
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -392,6 +443,9 @@ pub struct Projection {
     pub secret: Option<ObjectProjection>,
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardVolume>,
+    /// Known, and refused.
+    pub cluster_trust_bundle: Option<Value>,
+    pub pod_certificate: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -6,6 +6,7 @@ use kemudi_client::Client;
 use node::sandbox::Exit;
 use node::{Attachment, ClusterNetwork, Node, NodeConfig};
 use serde_json::{Value, json};
+use sha2::Digest;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ const ORDINARY: u32 = 12345;
 struct Bed {
     api: FakeApi,
     node: Node,
+    images: images::Store,
     _dir: tempfile::TempDir,
 }
 
@@ -44,11 +46,12 @@ impl Bed {
                 let _ = stream.write_all(b"from the API\n").await;
             })
         });
+        let images = images::Store::open(dir.path().join("images")).unwrap();
         let config = NodeConfig {
             name: "n1".into(),
             client: Client::with_transport(Arc::new(api.clone())),
             state_dir: dir.path().join("node"),
-            images: images::Store::open(dir.path().join("images")).unwrap(),
+            images: images.clone(),
             api: greet,
             api_host_address: "127.0.0.1:6443".parse().unwrap(),
             hidden: vec![],
@@ -59,7 +62,7 @@ impl Bed {
             Some(runtime) => Node::start_with(config, runtime),
             None => Node::start(config),
         };
-        Bed { api, node: node.unwrap(), _dir: dir }
+        Bed { api, node: node.unwrap(), images, _dir: dir }
     }
 
     /// Makes a pod from its spec, bound to the node.
@@ -303,11 +306,9 @@ async fn what_cannot_start_says_why() {
     };
     let message =
         |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
-    bed.pod("image", json!({"containers": [with(shell("main", "true"), json!({"image": "nginx"}))]}));
+    bed.pod("image", json!({"containers": [with(shell("main", "true"), json!({"image": "127.0.0.1:1/nginx"}))]}));
     let pod = bed.until("image", "no image", waiting("ErrImagePull")).await;
-    assert!(message(&pod).contains(
-        "failed to pull image \"nginx\": this node runs programs of its own machine; today the only image is \"host\""
-    ));
+    assert!(message(&pod).starts_with("failed to pull and unpack image \"127.0.0.1:1/nginx:latest\": "), "{pod:#}");
     assert_eq!(pod["status"]["phase"], "Pending");
     bed.api.delete_pod("shop", "image", 30);
     bed.gone("image").await;
@@ -483,4 +484,152 @@ fn as_an_ordinary_user() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test]
+async fn isolation_as_asked() {
+    let bed = Bed::new();
+    let script = "grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status | tr -d '\\t'; touch /tmp/x 2>/dev/null && echo wrote";
+    let security = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}});
+    let spec = json!({"restartPolicy": "Never", "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [with(shell("main", script), json!({"securityContext": security}))]});
+    assert_eq!(bed.run("strict", spec).await, "CapEff:0000000000000400\nNoNewPrivs:1\nSeccomp:2\n");
+    let spec = json!({"restartPolicy": "Never", "containers": [shell("main", script)]});
+    assert_eq!(bed.run("usual", spec).await, "CapEff:00000000a80425fb\nNoNewPrivs:0\nSeccomp:0\nwrote\n");
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_said() {
+    let bed = Bed::new();
+    let refused = |name: &'static str, security: Value, expected: &'static str| {
+        bed.pod(name, json!({"containers": [with(shell("main", "true"), json!({"securityContext": security}))]}));
+        let waits = move |pod: &Value| {
+            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+            waiting["reason"] == "CreateContainerConfigError"
+                && waiting["message"].as_str().is_some_and(|message| message.contains(expected))
+        };
+        bed.until(name, expected, waits)
+    };
+    refused("power", json!({"privileged": true}), "privileged containers cannot be had here").await;
+    refused("admin", json!({"capabilities": {"add": ["SYS_ADMIN"]}}), "SYS_ADMIN cannot be given here").await;
+    let profile = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}});
+    refused("profile", profile, "cannot load seccomp profile \"a.json\"").await;
+    if rustix::process::geteuid().is_root() {
+        refused("proc", json!({"procMount": "Unmasked"}), "procMount Unmasked cannot be had").await;
+    }
+    let sysctls = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
+    bed.pod("set", json!({"securityContext": sysctls, "containers": [shell("main", "true")]}));
+    let pod = bed.phase("set", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+    assert_eq!(pod["status"]["message"], "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+    assert_eq!(bed.events("set"), ["SysctlForbidden"]);
+}
+
+#[tokio::test]
+async fn volumes_that_were_there_before() {
+    let bed = Bed::new();
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("file"), "kept\n").unwrap();
+    std::fs::set_permissions(files.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let claim = |name: &str, volume: &str, phase: &str| {
+        let metadata = json!({"namespace": "shop", "name": name, "uid": format!("uid-of-{name}")});
+        bed.api.put(
+            "persistentvolumeclaims",
+            json!({"metadata": metadata, "spec": {"volumeName": volume}, "status": {"phase": phase}}),
+        );
+    };
+    let reference = json!({"namespace": "shop", "name": "data", "uid": "uid-of-data"});
+    bed.api.put(
+        "persistentvolumes",
+        json!({"metadata": {"name": "pv-1"}, "spec": {"local": {"path": files.path()}, "claimRef": reference}}),
+    );
+    claim("data", "", "Pending");
+    let mounts = json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    let pod = |script: &str| {
+        json!({"restartPolicy": "Never", "containers": [with(shell("main", script), mounts.clone())],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]})
+    };
+    bed.pod("first", pod("cat /data/file; echo more > /data/second && echo wrote"));
+    let message = "MountVolume.SetUp failed for volume \"data\" : error processing PVC shop/data: PVC is not bound";
+    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    bed.api.until("the claim is not bound", said).await;
+    claim("data", "pv-1", "Bound");
+    bed.until("first", "ended", |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert_eq!(bed.log("first/main").await, "kept\nwrote\n");
+    assert_eq!(bed.run("second", pod("cat /data/second")).await, "more\n");
+    // What a type does not fit is said, and tried again.
+    let path = files.path().join("later");
+    let spec = json!({"restartPolicy": "Never", "containers": [with(shell("main", "ls -d /data"), mounts.clone())],
+        "volumes": [{"name": "data", "hostPath": {"path": path, "type": "Directory"}}]});
+    bed.pod("typed", spec);
+    let message = format!("MountVolume.SetUp failed for volume \"data\" : hostPath {} doesn't exist", path.display());
+    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    bed.api.until("the folder does not exist", said).await;
+    std::fs::create_dir(&path).unwrap();
+    bed.phase("typed", "Succeeded").await;
+}
+
+#[tokio::test]
+async fn an_image_as_a_volume() {
+    let bed = Bed::new();
+    let archive = image_archive(&[("deep/file", "from the image\n"), ("other", "more\n")]);
+    let name = images::reference("registry.example.com/models:1").unwrap();
+    bed.images.load_archive(archive.as_slice(), Some(&name)).unwrap();
+    let mounts = json!({"volumeMounts": [{"name": "it", "mountPath": "/it"},
+        {"name": "it", "mountPath": "/part", "subPath": "deep"}]});
+    let volume = |pull: &str| json!([{"name": "it", "image": {"reference": "registry.example.com/models:1", "pullPolicy": pull}}]);
+    let script = "cat /it/deep/file /part/file; ls /it; touch /it/x /part/x 2>/dev/null && echo wrote; exit 0";
+    let spec = json!({"restartPolicy": "Never", "containers": [with(shell("main", script), mounts.clone())],
+        "volumes": volume("Never")});
+    assert_eq!(bed.run("reads", spec).await, "from the image\nfrom the image\ndeep\nother\n");
+    let spec = json!({"containers": [with(shell("main", script), mounts)],
+        "volumes": [{"name": "it", "image": {"reference": "registry.example.com/other", "pullPolicy": "Never"}}]});
+    bed.pod("none", spec);
+    let message = "MountVolume.SetUp failed for volume \"it\" : Container image \"registry.example.com/other\" is not \
+        present with pull policy of Never";
+    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    bed.api.until("the image is not there", said).await;
+}
+
+/// An archive as `docker save` writes it, of an image with one layer.
+fn image_archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let tar = |files: &[(&str, &[u8])]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            tar.append_data(&mut header, path, *content).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(path, content)| (*path, content.as_bytes())).collect();
+    let layer = tar(&files);
+    let digest: String = sha2::Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]}});
+    let manifest = json!([{"Config": "config.json", "RepoTags": [], "Layers": ["layer.tar"]}]);
+    let (config, manifest) = (config.to_string(), manifest.to_string());
+    tar(&[("config.json", config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())])
+}
+
+#[tokio::test]
+async fn a_volume_over_its_limit_ends_the_pod() {
+    let bed = Bed::new();
+    let mounts = json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]});
+    let script = "trap '' TERM; head -c 3000000 /dev/zero > /work/file; echo wrote; while :; do sleep 0.1; done";
+    bed.pod(
+        "big",
+        json!({"restartPolicy": "Always", "containers": [with(shell("main", script), mounts)],
+            "volumes": [{"name": "work", "emptyDir": {"sizeLimit": "1Mi"}}]}),
+    );
+    let pod = bed.phase("big", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "Evicted");
+    let message = "Usage of EmptyDir volume \"work\" exceeds the limit \"1Mi\". ";
+    assert_eq!(pod["status"]["message"], message);
+    assert!(bed.events("big").contains(&"Evicted".to_owned()));
 }
