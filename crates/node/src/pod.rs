@@ -95,11 +95,45 @@ pub struct Container {
     pub security_context: SecurityContext,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<RestartPolicy>,
+    /// What is done after some exit codes, before the policy is asked.
+    #[serde(deserialize_with = "or_default")]
+    pub restart_policy_rules: Vec<RestartRule>,
     pub termination_message_path: String,
     pub termination_message_policy: String,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartRule {
+    pub action: String,
+    pub exit_codes: Option<ExitCodes>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: String,
+    #[serde(deserialize_with = "or_default")]
+    pub values: Vec<i32>,
+}
+
 impl Container {
+    /// Whether it is started again after an exit: the first rule about the code says so, or else its own policy, or else
+    /// the given one.
+    pub fn restarts(&self, exit_code: i32, policy: RestartPolicy) -> bool {
+        let about = |rule: &&RestartRule| {
+            let codes = rule.exit_codes.as_ref();
+            codes.is_some_and(|codes| codes.values.contains(&exit_code) == (codes.operator == "In"))
+        };
+        match (self.restart_policy_rules.iter().find(about), self.restart_policy.unwrap_or(policy)) {
+            (Some(rule), _) => rule.action == "Restart",
+            (None, RestartPolicy::Always) => true,
+            (None, RestartPolicy::OnFailure) => exit_code != 0,
+            (None, RestartPolicy::Never) => false,
+        }
+    }
+
     /// An init container that goes on beside the others.
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy == Some(RestartPolicy::Always)
@@ -194,7 +228,7 @@ pub struct Probe {
     pub exec: Option<ExecAction>,
     pub http_get: Option<HttpGet>,
     pub tcp_socket: Option<TcpSocket>,
-    pub grpc: Option<Value>,
+    pub grpc: Option<GrpcAction>,
     pub initial_delay_seconds: u64,
     pub timeout_seconds: u64,
     pub period_seconds: u64,
@@ -233,6 +267,14 @@ pub struct HttpHeader {
 pub struct TcpSocket {
     pub port: Value,
     pub host: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GrpcAction {
+    pub port: Value,
+    #[serde(deserialize_with = "or_default")]
+    pub service: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -1438,6 +1438,7 @@ impl Worker {
             self.unpublished = false;
             return;
         }
+        self.tell_pull_back_off(&status);
         let patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
         match self.api.patch_status(&self.pod.metadata.name, &Patch::Strategic(&patch)).await {
             Ok(_) => {
@@ -1448,6 +1449,22 @@ impl Worker {
             Err(error) => {
                 tracing::debug!(%error, pod = self.pod.metadata.name, "a status could not be told yet");
                 self.unpublished = true;
+            }
+        }
+    }
+
+    /// An event when the words of a container's status change from an image that could not be pulled to a pause.
+    fn tell_pull_back_off(&self, status: &PodStatus) {
+        let pauses = |status: &PodStatus, name: &str| {
+            let mut all = status.init_container_statuses.iter().chain(&status.container_statuses);
+            all.any(|it| it.name == name && it.state.waiting.as_ref().is_some_and(|it| it.reason == PULL_BACK_OFF))
+        };
+        for container in self.pod.spec.init_containers.iter().chain(&self.pod.spec.containers) {
+            let name = container.name.as_str();
+            if pauses(status, name) && !pauses(&self.published, name) {
+                let message = format!("Back-off pulling image {:?}", container.image);
+                self.shared.events.normal(&self.pod, Some(name), "BackOff", &message);
+                self.shared.events.warning(&self.pod, Some(name), "Failed", &format!("Error: {PULL_BACK_OFF}"));
             }
         }
     }
@@ -1471,6 +1488,8 @@ impl Worker {
 const DNS_PORT: u16 = 53;
 /// The reason of a pod that took more than it may.
 const EVICTED: &str = "Evicted";
+/// The reason of a container that waits until its image is pulled again.
+const PULL_BACK_OFF: &str = "ImagePullBackOff";
 /// The event of a pod that cannot have its namespaces.
 const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 

@@ -299,6 +299,24 @@ async fn a_crash_is_followed_by_a_pause() {
 }
 
 #[tokio::test]
+async fn rules_about_exit_codes_come_before_the_policy() {
+    let bed = Bed::new();
+    let rules = json!({"restartPolicy": "Never",
+        "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]});
+    let mounts = json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]});
+    let script = "test -e /work/again && exit 3; touch /work/again; exit 42";
+    bed.pod(
+        "ruled",
+        json!({"restartPolicy": "Never", "containers": [with(with(shell("main", script), mounts), rules)],
+            "volumes": [{"name": "work", "emptyDir": {}}]}),
+    );
+    let pod = bed.phase("ruled", "Failed").await;
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!((&container["restartCount"], &container["state"]["terminated"]["exitCode"]), (&json!(1), &json!(3)));
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 42);
+}
+
+#[tokio::test]
 async fn what_cannot_start_says_why() {
     let bed = Bed::new();
     let waiting = |reason: &'static str| {
@@ -310,6 +328,11 @@ async fn what_cannot_start_says_why() {
     let pod = bed.until("image", "no image", waiting("ErrImagePull")).await;
     assert!(message(&pod).starts_with("failed to pull and unpack image \"127.0.0.1:1/nginx:latest\": "), "{pod:#}");
     assert_eq!(pod["status"]["phase"], "Pending");
+    let pod = bed.until("image", "pauses", waiting("ImagePullBackOff")).await;
+    assert!(message(&pod).starts_with("Back-off pulling image \"127.0.0.1:1/nginx\": ErrImagePull: "), "{pod:#}");
+    let paused =
+        |_: &FakeApi| bed.events("image").ends_with(&["BackOff".to_owned(), "Failed".to_owned()]).then_some(());
+    bed.api.until("events of the pause", paused).await;
     bed.api.delete_pod("shop", "image", 30);
     bed.gone("image").await;
     let env = json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "no", "key": "x"}}}]});
@@ -385,6 +408,83 @@ async fn probes() {
     let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1);
     bed.until("ill", "restarted", restarted).await;
     assert!(bed.events("ill").contains(&"Killing".to_owned()));
+}
+
+#[tokio::test]
+async fn probes_over_tls_and_grpc() {
+    let bed = Bed::new();
+    let key = rcgen::generate_simple_self_signed(vec!["somebody.example.com".into()]).unwrap();
+    let data = json!({"pem": key.cert.pem() + &key.signing_key.serialize_pem()});
+    bed.api.put("configmaps", json!({"metadata": {"namespace": "shop", "name": "tls"}, "data": data}));
+    let secure = "
+import http.server, ssl
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(s):
+        s.send_response(200 if s.path == '/ok' and s.headers['X-Who'] == 'probe' else 500)
+        s.end_headers()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('/tls/pem')
+server = http.server.ThreadingHTTPServer(('', 8443), H)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()";
+    // As much of a server as the probe needs: it serves one service and does not know the others.
+    let grpc = "
+import socket, struct
+def frame(kind, flags, stream, data=b''):
+    return struct.pack('>I', len(data))[1:] + bytes([kind, flags]) + struct.pack('>I', stream) + data
+def header(name, value):
+    return b'\\0' + bytes([len(name)]) + name + bytes([len(value)]) + value
+listener = socket.create_server(('', 9000))
+while True:
+    peer, _ = listener.accept()
+    file = peer.makefile('rb')
+    file.read(24)
+    peer.sendall(frame(4, 0, 0))
+    while True:
+        head = file.read(9)
+        if len(head) < 9: break
+        data = file.read(int.from_bytes(head[:3], 'big'))
+        if head[3] == 4 and not head[4] & 1: peer.sendall(frame(4, 1, 0))
+        if head[3] == 0 and head[4] & 1:
+            stream = int.from_bytes(head[5:9], 'big')
+            known, ok = b'good' in data or b'bad' in data, b'good' in data
+            answer = frame(1, 4, stream, b'\\x88' + header(b'content-type', b'application/grpc'))
+            if known: answer += frame(0, 0, stream, b'\\0\\0\\0\\0\\2\\x08' + (b'\\1' if ok else b'\\2'))
+            peer.sendall(answer + frame(1, 5, stream, header(b'grpc-status', b'0' if known else b'12')))";
+    let python = |server: &str, more: Value| {
+        with(json!({"name": "main", "command": ["/usr/bin/env", "python3", "-c", server]}), more)
+    };
+    let probe = |action: Value| with(action, json!({"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1}));
+    let said = |pod: &str, message: &str| {
+        bed.api.list("events").iter().any(|it| it["involvedObject"]["name"] == pod && it["message"] == message)
+    };
+    let mounts = json!([{"name": "tls", "mountPath": "/tls"}]);
+    let get = |path: &str| {
+        let header = json!([{"name": "X-Who", "value": "probe"}]);
+        probe(json!({"httpGet": {"path": path, "port": 8443, "scheme": "HTTPS", "httpHeaders": header}}))
+    };
+    let ask = |service: &str| probe(json!({"grpc": {"port": 9000, "service": service}}));
+    let pod = |name: &str, server: &str, ready: Value| {
+        let container = python(server, json!({"readinessProbe": ready, "volumeMounts": mounts}));
+        bed.pod(name, json!({"containers": [container], "volumes": [{"name": "tls", "configMap": {"name": "tls"}}]}));
+    };
+    pod("tls-ok", secure, get("/ok"));
+    pod("tls-ill", secure, get("/ill"));
+    pod("grpc-ok", grpc, ask("good"));
+    pod("grpc-ill", grpc, ask("bad"));
+    pod("grpc-none", grpc, ask(""));
+    for name in ["tls-ok", "grpc-ok"] {
+        bed.until(name, "ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
+    }
+    let none = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ";
+    for (name, error) in [
+        ("tls-ill", "HTTP probe failed with statuscode: 500"),
+        ("grpc-ill", "service unhealthy (responded with \"NOT_SERVING\")"),
+        ("grpc-none", none),
+    ] {
+        let message = format!("Readiness probe failed: {error}");
+        bed.api.until(&message, |_| said(name, &message).then_some(())).await;
+    }
 }
 
 #[tokio::test]
