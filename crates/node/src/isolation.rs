@@ -82,6 +82,27 @@ pub fn rejection(pod: &Pod) -> Option<(&'static str, String)> {
     })
 }
 
+/// What of the machine's a pod asks for and cannot have.
+pub fn not_shared(pod: &Pod) -> Option<String> {
+    let asked = [("hostPID", pod.spec.host_pid), ("hostIPC", pod.spec.host_ipc)];
+    let (name, _) = asked.into_iter().find(|(_, asked)| *asked)?;
+    Some(format!("{name} cannot be had here: every pod has namespaces of its own; leave it out"))
+}
+
+/// Limits that a pod asks for and that nobody holds it to, in words for an event. A node with cgroups for its pods would.
+pub fn unenforced_limits(pod: &Pod) -> Option<String> {
+    let limited =
+        |container: &&Container| ["cpu", "memory"].iter().any(|it| container.resources.limits.contains_key(*it));
+    let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let names: Vec<&str> = all.filter(limited).map(|container| container.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "Limits of cpu and memory are not enforced by this node, which has no cgroups for pods: {}",
+            names.join(", ")
+        )
+    })
+}
+
 /// `net/ipv4/tcp_rmem` is another spelling of `net.ipv4.tcp_rmem`: the first separator says which one it is.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|at| &name[at..=at]) {
@@ -131,6 +152,17 @@ mod tests {
         let changes = json!({"capabilities": {"add": ["NET_ADMIN"], "drop": ["KILL"]}});
         check(json!({}), changes, "filtered false kill false net true");
         check(json!({}), json!({"privileged": true}), "privileged containers cannot be had here");
+    }
+
+    #[test]
+    fn what_is_only_said() {
+        let limits = json!([{"name": "a", "resources": {"limits": {"memory": "1Mi"}}}, {"name": "b"},
+            {"name": "c", "resources": {"limits": {"cpu": 1}}}]);
+        let said = unenforced_limits(&pod(json!({"containers": limits}))).unwrap();
+        assert!(said.ends_with("for pods: a, c"), "{said}");
+        assert_eq!(unenforced_limits(&pod(json!({"containers": [{"name": "b"}]}))), None);
+        assert_eq!(not_shared(&pod(json!({}))), None);
+        assert!(not_shared(&pod(json!({"hostPID": true}))).unwrap().starts_with("hostPID cannot be had here"));
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub struct PodSpec {
     pub active_deadline_seconds: Option<i64>,
     pub enable_service_links: Option<bool>,
     pub host_network: bool,
+    #[serde(rename = "hostPID")]
+    pub host_pid: bool,
+    #[serde(rename = "hostIPC")]
+    pub host_ipc: bool,
     pub share_process_namespace: bool,
     pub dns_policy: String,
     #[serde(deserialize_with = "or_default")]

@@ -263,6 +263,9 @@ impl Worker {
     async fn prepare(&mut self) -> bool {
         self.facts.start_time.get_or_insert_with(|| time(Timestamp::now()));
         self.note_waiting("ContainerCreating");
+        if let Some(message) = isolation::unenforced_limits(&self.pod) {
+            self.shared.events.warning(&self.pod, None, "LimitsNotEnforced", &message);
+        }
         let mut pause = PREPARE_AGAIN_MIN;
         let mut watching = false;
         loop {
@@ -377,6 +380,9 @@ impl Worker {
     }
 
     async fn create_sandbox(&self) -> Result<(Arc<dyn RunningPod>, Option<Ipv4Addr>), String> {
+        if let Some(why) = isolation::not_shared(&self.pod) {
+            return Err(why);
+        }
         let spec = &self.pod.spec;
         let cluster = &self.shared.config.cluster;
         let (network, address) = if spec.host_network {

@@ -624,6 +624,13 @@ async fn what_cannot_be_had_is_said() {
     assert_eq!(pod["status"]["reason"], "SysctlForbidden");
     assert_eq!(pod["status"]["message"], "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
     assert_eq!(bed.events("set"), ["SysctlForbidden"]);
+    bed.pod("host", json!({"hostPID": true, "containers": [shell("main", "true")]}));
+    let said = |_: &FakeApi| bed.events("host").contains(&"FailedCreatePodSandBox".to_owned()).then_some(());
+    bed.api.until("no namespace of the host's", said).await;
+    let limited = with(shell("main", "true"), json!({"resources": {"limits": {"memory": "64Mi"}}}));
+    bed.run("limited", json!({"restartPolicy": "Never", "containers": [limited]})).await;
+    bed.api.until("events", |_| (bed.events("limited").len() >= 4).then_some(())).await;
+    assert_eq!(bed.events("limited"), ["LimitsNotEnforced", "Pulled", "Created", "Started"]);
 }
 
 #[tokio::test]
