@@ -1275,10 +1275,20 @@ impl Worker {
             None => volume.host_path.is_none() && volume.empty_dir.is_none(),
         };
         let get = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let missing = std::cell::Cell::new(None);
         let sub_path = match mount.sub_path_expr.as_str() {
             "" => mount.sub_path.clone(),
-            expression => env::expand(expression, get),
+            expression => env::expand(expression, |name| {
+                let value = get(name);
+                if value.is_none() {
+                    missing.set(Some(name.to_owned()));
+                }
+                value
+            }),
         };
+        if let Some(name) = missing.take() {
+            return Err(format!("missing value for {name:?}"));
+        }
         if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
             return Err(format!("subPath {sub_path:?} must be a relative path without '..'"));
         }

@@ -339,6 +339,18 @@ async fn what_cannot_start_says_why() {
     bed.pod("config", json!({"containers": [with(shell("main", "true"), env)]}));
     let pod = bed.until("config", "no secret", waiting("CreateContainerConfigError")).await;
     assert_eq!(message(&pod), "secret \"no\" not found");
+    let part = |expression: &str| {
+        let env = json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+        let mounts = json!([{"name": "v", "mountPath": "/v", "subPathExpr": expression},
+            {"name": "v", "mountPath": "/all"}]);
+        let container =
+            with(shell("main", "touch /v/x; find /all | sort"), json!({"env": env, "volumeMounts": mounts}));
+        json!({"restartPolicy": "Never", "containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]})
+    };
+    assert_eq!(bed.run("part", part("of/$(NAME)")).await, "/all\n/all/of\n/all/of/part\n/all/of/part/x\n");
+    bed.pod("no-part", part("of/$(NO)"));
+    let pod = bed.until("no-part", "no variable", waiting("CreateContainerConfigError")).await;
+    assert_eq!(message(&pod), "missing value for \"NO\"");
     bed.pod("program", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["nope"]}]}));
     let pod = bed.phase("program", "Failed").await;
     let terminated = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
