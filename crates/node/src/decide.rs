@@ -121,14 +121,14 @@ pub fn decide(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let (init, main) = records.split_at(pod.spec.init_containers.len().min(records.len()));
     let policy = pod.spec.restart_policy;
-    let want = |plan: &mut Plan, record: &Record, policy: RestartPolicy| match next(record, policy, now) {
-        Next::Start => plan.actions.push(Action::Start { container: record.name.clone() }),
-        Next::At(time) => plan.wake = Some(plan.wake.map_or(time, |wake| wake.min(time))),
-        Next::Nothing => {}
-    };
+    let want =
+        |plan: &mut Plan, record: &Record, container: &Container, policy| match next(record, container, policy, now) {
+            Next::Start => plan.actions.push(Action::Start { container: record.name.clone() }),
+            Next::At(time) => plan.wake = Some(plan.wake.map_or(time, |wake| wake.min(time))),
+            Next::Nothing => {}
+        };
     let over = |record: &Record, container: &Container| {
-        matches!(next(record, container.restart_policy.unwrap_or(policy), now), Next::Nothing)
-            && matches!(record.state, State::Ended(_))
+        matches!(next(record, container, policy, now), Next::Nothing) && matches!(record.state, State::Ended(_))
     };
     let main_over = main.iter().zip(&pod.spec.containers).all(|(record, container)| over(record, container));
     if main_over && !main.is_empty() {
@@ -138,21 +138,21 @@ pub fn decide(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
     }
     for (record, container) in init.iter().zip(&pod.spec.init_containers) {
         if container.is_sidecar() {
-            want(&mut plan, record, RestartPolicy::Always);
+            want(&mut plan, record, container, RestartPolicy::Always);
             if !(record.is_running() && record.started) {
                 return plan;
             }
         } else if !record.succeeded() {
             let policy = if policy == RestartPolicy::Never { policy } else { RestartPolicy::OnFailure };
-            want(&mut plan, record, policy);
-            if policy == RestartPolicy::Never && matches!(record.state, State::Ended(_)) {
+            want(&mut plan, record, container, policy);
+            if matches!(&record.state, State::Ended(ended) if !container.restarts(ended.exit_code, policy)) {
                 plan.actions.push(Action::Finish);
             }
             return plan;
         }
     }
     for (record, container) in main.iter().zip(&pod.spec.containers) {
-        want(&mut plan, record, container.restart_policy.unwrap_or(policy));
+        want(&mut plan, record, container, policy);
     }
     plan
 }
@@ -163,7 +163,7 @@ enum Next {
     Nothing,
 }
 
-fn next(record: &Record, policy: RestartPolicy, now: Timestamp) -> Next {
+fn next(record: &Record, container: &Container, policy: RestartPolicy, now: Timestamp) -> Next {
     if record.pulling {
         return Next::Nothing;
     }
@@ -182,12 +182,7 @@ fn next(record: &Record, policy: RestartPolicy, now: Timestamp) -> Next {
         }
         State::Refused { at, .. } => *at,
         State::Ended(terminated) => {
-            let again = match policy {
-                RestartPolicy::Always => true,
-                RestartPolicy::OnFailure => terminated.exit_code != 0,
-                RestartPolicy::Never => false,
-            };
-            if !again {
+            if !container.restarts(terminated.exit_code, policy) {
                 return Next::Nothing;
             }
             record.ended_at.unwrap_or(now)
@@ -252,16 +247,23 @@ fn phase(pod: &Pod, init: &[Record], main: &[Record], facts: &Facts, initialized
         return "Failed".into();
     }
     let policy = pod.spec.restart_policy;
-    let dead = |record: &&Record| matches!(&record.state, State::Ended(terminated) if terminated.exit_code != 0);
     if !initialized {
-        let failed = (policy == RestartPolicy::Never || facts.terminating) && init.iter().find(dead).is_some();
+        let dead = |(record, container): (&Record, &Container)| {
+            let end = matches!(&record.state, State::Ended(ended) if ended.exit_code != 0
+                && (facts.terminating || !container.restarts(ended.exit_code, policy)));
+            end && !container.is_sidecar()
+        };
+        let failed = (policy == RestartPolicy::Never || facts.terminating)
+            && init.iter().zip(&pod.spec.init_containers).any(dead);
         return if failed { "Failed" } else { "Pending" }.into();
     }
     let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
-    for record in main {
+    let mut again = false;
+    for (record, container) in main.iter().zip(&pod.spec.containers) {
         match &record.state {
             State::Running { .. } => running += 1,
             State::Ended(terminated) => {
+                again |= container.restarts(terminated.exit_code, policy);
                 stopped += 1;
                 succeeded += usize::from(terminated.exit_code == 0);
             }
@@ -275,7 +277,7 @@ fn phase(pod: &Pod, init: &[Record], main: &[Record], facts: &Facts, initialized
         "Running"
     } else if stopped == 0 {
         "Pending"
-    } else if policy == RestartPolicy::Always && !facts.terminating {
+    } else if (again || policy == RestartPolicy::Always) && !facts.terminating {
         "Running"
     } else if stopped == succeeded {
         "Succeeded"
@@ -332,8 +334,8 @@ fn container_status(record: &Record, container: &Container, turn: bool, over: bo
 
 /// A container with crashes on its account was restarted before; whether it will be again depends on how it ended.
 fn will_restart(record: &Record, container: &Container) -> bool {
-    match container.restart_policy {
-        Some(RestartPolicy::Never) => false,
+    match (&record.state, container.restart_policy) {
+        (State::Ended(ended), Some(policy)) => container.restarts(ended.exit_code, policy),
         _ => !record.succeeded() || record.crashes > 0,
     }
 }
@@ -437,6 +439,8 @@ mod tests {
                 .iter()
                 .map(|word| match name(word).strip_prefix("side-") {
                     Some(_) => json!({"name": name(word), "image": "host", "restartPolicy": "Always"}),
+                    None if name(word).starts_with("rule-") => json!({"name": name(word), "restartPolicy": "Never",
+                        "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}),
                     None => json!({"name": name(word), "image": "host"}),
                 })
                 .collect()
@@ -473,9 +477,7 @@ mod tests {
         let state = match state {
             "new" => State::New,
             "run" | "run-" => State::Running { since: at(0) },
-            "exit0" => ended(0),
-            "exit1" => ended(1),
-            other => panic!("{other}"),
+            other => ended(other.strip_prefix("exit").and_then(|code| code.parse().ok()).expect(other)),
         };
         let running = matches!(state, State::Running { .. });
         Record {
@@ -512,6 +514,11 @@ mod tests {
             &format!("wake 10, Running, CrashLoopBackOff, {}", unready("a b")),
         );
         check("OnFailure", &[], &["a:exit0"], 0, "finish, Succeeded");
+        check("Never", &[], &["rule-a:exit1"], 0, "finish, Failed");
+        let again = unready("rule-a");
+        check("Never", &[], &["rule-a:exit42"], 0, &format!("start rule-a, Running, {again}"));
+        check("Never", &[], &["rule-a:exit42/1"], 5, &format!("wake 10, Running, CrashLoopBackOff, {again}"));
+        check("Always", &[], &["rule-a:exit1", "b:run"], 0, &format!("Running, {again}"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The agent that runs pods: it watches the pods of its node and makes them real. It knows the server only through the
-//! client. `decide`, `env`, `volumes`, `files` and `dns::answer` are pure; `worker` acts; `sandbox` makes processes.
+//! client. `decide`, `env`, `volumes`, `files`, `isolation` and `dns::answer` are pure; `worker` acts; `sandbox` makes processes.
 #![deny(unsafe_code)]
 
 mod agent;
@@ -11,15 +11,20 @@ mod dns;
 mod env;
 mod events;
 mod files;
+mod grpc_probe;
 mod images;
+mod isolation;
 mod logs;
 mod pod;
 mod probe;
+mod probe_tls;
+mod provided;
 mod registration;
 pub mod runtime;
 pub mod sandbox;
 mod serve;
 mod services;
+mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};

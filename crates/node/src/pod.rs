@@ -34,6 +34,10 @@ pub struct PodSpec {
     pub active_deadline_seconds: Option<i64>,
     pub enable_service_links: Option<bool>,
     pub host_network: bool,
+    #[serde(rename = "hostPID")]
+    pub host_pid: bool,
+    #[serde(rename = "hostIPC")]
+    pub host_ipc: bool,
     pub share_process_namespace: bool,
     pub dns_policy: String,
     #[serde(deserialize_with = "or_default")]
@@ -95,11 +99,45 @@ pub struct Container {
     pub security_context: SecurityContext,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<RestartPolicy>,
+    /// What is done after some exit codes, before the policy is asked.
+    #[serde(deserialize_with = "or_default")]
+    pub restart_policy_rules: Vec<RestartRule>,
     pub termination_message_path: String,
     pub termination_message_policy: String,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartRule {
+    pub action: String,
+    pub exit_codes: Option<ExitCodes>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: String,
+    #[serde(deserialize_with = "or_default")]
+    pub values: Vec<i32>,
+}
+
 impl Container {
+    /// Whether it is started again after an exit: the first rule about the code says so, or else its own policy, or else
+    /// the given one.
+    pub fn restarts(&self, exit_code: i32, policy: RestartPolicy) -> bool {
+        let about = |rule: &&RestartRule| {
+            let codes = rule.exit_codes.as_ref();
+            codes.is_some_and(|codes| codes.values.contains(&exit_code) == (codes.operator == "In"))
+        };
+        match (self.restart_policy_rules.iter().find(about), self.restart_policy.unwrap_or(policy)) {
+            (Some(rule), _) => rule.action == "Restart",
+            (None, RestartPolicy::Always) => true,
+            (None, RestartPolicy::OnFailure) => exit_code != 0,
+            (None, RestartPolicy::Never) => false,
+        }
+    }
+
     /// An init container that goes on beside the others.
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy == Some(RestartPolicy::Always)
@@ -194,7 +232,7 @@ pub struct Probe {
     pub exec: Option<ExecAction>,
     pub http_get: Option<HttpGet>,
     pub tcp_socket: Option<TcpSocket>,
-    pub grpc: Option<Value>,
+    pub grpc: Option<GrpcAction>,
     pub initial_delay_seconds: u64,
     pub timeout_seconds: u64,
     pub period_seconds: u64,
@@ -236,6 +274,14 @@ pub struct TcpSocket {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GrpcAction {
+    pub port: Value,
+    #[serde(deserialize_with = "or_default")]
+    pub service: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lifecycle {
     pub pre_stop: Option<Handler>,
@@ -268,6 +314,41 @@ pub struct SecurityContext {
     pub allow_privilege_escalation: Option<bool>,
     pub privileged: Option<bool>,
     pub read_only_root_filesystem: Option<bool>,
+    #[serde(deserialize_with = "or_default")]
+    pub capabilities: CapabilityChanges,
+    pub seccomp_profile: Option<SeccompProfile>,
+    /// `Default` or `Unmasked`.
+    pub proc_mount: String,
+    /// Of the pod alone.
+    #[serde(deserialize_with = "or_default")]
+    pub sysctls: Vec<Sysctl>,
+    /// `Merge` or `Strict`; of the pod alone.
+    pub supplemental_groups_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CapabilityChanges {
+    #[serde(deserialize_with = "or_default")]
+    pub add: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub drop: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SeccompProfile {
+    /// `RuntimeDefault`, `Localhost` or `Unconfined`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub localhost_profile: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Sysctl {
+    pub name: String,
+    pub value: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -313,6 +394,22 @@ pub struct Volume {
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardVolume>,
     pub projected: Option<ProjectedVolume>,
+    pub image: Option<ImageVolume>,
+    pub persistent_volume_claim: Option<ClaimVolume>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImageVolume {
+    pub reference: String,
+    pub pull_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimVolume {
+    pub claim_name: String,
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -392,6 +489,9 @@ pub struct Projection {
     pub secret: Option<ObjectProjection>,
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardVolume>,
+    /// Known, and refused.
+    pub cluster_trust_bundle: Option<Value>,
+    pub pod_certificate: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

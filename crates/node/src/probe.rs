@@ -1,14 +1,15 @@
 //! Probes of containers: when they run, what their results add up to, and how one is made.
 
-use crate::pod::{Container, HttpGet, Probe};
+use crate::pod::{Container, GrpcAction, HttpGet, Probe};
 use crate::runtime::{RunningPod, RunningProcess};
 use crate::sandbox::{Exit, ProcessSpec, Stdio};
+use crate::{grpc_probe, probe_tls};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How much of a probe's output is read, in bytes.
@@ -80,14 +81,19 @@ pub async fn run(target: &Target, probe: &Probe) -> Result<(), String> {
     let attempt = async {
         if let Some(http) = &probe.http_get {
             http_get(target, http).await
+        } else if let Some(action) = &probe.grpc {
+            grpc(target, action).await
         } else if let Some(tcp) = &probe.tcp_socket {
             connect(target, &tcp.host, &tcp.port).await.map(drop)
         } else {
-            Err("gRPC probes are not supported yet; use exec, httpGet or tcpSocket".to_owned())
+            Err("the probe names no way: set exec, httpGet, tcpSocket or grpc".to_owned())
         }
     };
     match tokio::time::timeout(limit, attempt).await {
         Ok(result) => result,
+        Err(_) if probe.grpc.is_some() => {
+            Err(format!("timeout: health rpc did not complete within {}s", limit.as_secs()))
+        }
         Err(_) => Err(format!("no answer within {}s", limit.as_secs())),
     }
 }
@@ -120,13 +126,27 @@ pub async fn command(target: &Target, argv: &[String], limit: Duration) -> Resul
 
 /// An HTTP request; an answer from 200 to 399 is good.
 pub async fn http_get(target: &Target, http: &HttpGet) -> Result<(), String> {
-    if http.scheme.eq_ignore_ascii_case("https") {
-        return Err("HTTPS probes are not supported yet; use exec, or httpGet with scheme HTTP".to_owned());
-    }
-    let mut stream = connect(target, &http.host, &http.port).await?;
+    let tls = http.scheme.eq_ignore_ascii_case("https");
+    let stream = connect(target, &http.host, &http.port).await?;
     let host = http.http_headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
     let host = host.map_or_else(|| http_host(target, http), |header| header.value.clone());
     let path = if http.path.starts_with('/') { http.path.clone() } else { format!("/{}", http.path) };
+    let failed = |error: String| format!("Get \"{}://{host}{path}\": {error}", if tls { "https" } else { "http" });
+    if tls {
+        let ip = stream.peer_addr().map_err(|error| failed(error.to_string()))?.ip();
+        let stream = probe_tls::connect(stream, &host, ip).await.map_err(failed)?;
+        return exchange(stream, http, &host, &path).await.map_err(failed)?;
+    }
+    exchange(stream, http, &host, &path).await.map_err(failed)?
+}
+
+/// One request and the beginning of its answer. The inner error is what the answer says.
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    http: &HttpGet,
+    host: &str,
+    path: &str,
+) -> Result<Result<(), String>, String> {
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kube-probe/1.37\r\nAccept: */*\r\nConnection: close\r\n"
     );
@@ -134,16 +154,22 @@ pub async fn http_get(target: &Target, http: &HttpGet) -> Result<(), String> {
         request += &format!("{}: {}\r\n", header.name, header.value);
     }
     request += "\r\n";
-    let io = |error: std::io::Error| format!("Get \"http://{host}{path}\": {error}");
+    let io = |error: std::io::Error| error.to_string();
     stream.write_all(request.as_bytes()).await.map_err(io)?;
     let mut head = Vec::new();
     let mut answer = stream.take(OUTPUT_BYTES_MAX);
     while !head.contains(&b'\n') && answer.read_buf(&mut head).await.map_err(io)? > 0 {}
     match status_code(&head) {
-        Some(code) if (200..400).contains(&code) => Ok(()),
-        Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
-        None => Err(format!("Get \"http://{host}{path}\": malformed HTTP response")),
+        Some(code) if (200..400).contains(&code) => Ok(Ok(())),
+        Some(code) => Ok(Err(format!("HTTP probe failed with statuscode: {code}"))),
+        None => Err("malformed HTTP response".to_owned()),
     }
+}
+
+async fn grpc(target: &Target, action: &GrpcAction) -> Result<(), String> {
+    let stream = connect(target, "", &action.port).await?;
+    let authority = stream.peer_addr().map_err(|error| error.to_string())?.to_string();
+    grpc_probe::check(stream, &authority, &action.service).await
 }
 
 fn http_host(target: &Target, http: &HttpGet) -> String {

@@ -24,6 +24,8 @@ pub struct PodPlan {
     pub user: (u32, u32),
     pub network: Network,
     pub memory_volumes: Vec<MemoryVolume>,
+    /// As in [`PodSpec`].
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// A pod with its network up. Everything in it ends when this is dropped.
@@ -76,6 +78,7 @@ impl Runtime for SandboxRuntime {
             gid: plan.user.1,
             network: plan.network,
             memory_volumes: plan.memory_volumes,
+            sysctls: plan.sysctls,
         };
         async move {
             let pod = self.sandbox.create_pod(spec).await?;

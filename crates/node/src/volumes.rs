@@ -84,6 +84,11 @@ pub fn payload(
             if let Some(downward) = &source.downward_api {
                 files.downward(downward, mode)?;
             }
+            let refused =
+                [("clusterTrustBundle", &source.cluster_trust_bundle), ("podCertificate", &source.pod_certificate)];
+            if let Some((kind, _)) = refused.iter().find(|(_, source)| source.is_some()) {
+                return Err(format!("projected sources of the kind {kind} are not supported by this node"));
+            }
         }
     } else {
         return Ok(None);
@@ -234,6 +239,11 @@ mod tests {
             json!({}),
             json!({"secret": {"secretName": "keys", "items": [{"key": "user", "path": "x"}]}}),
             "references non-existent secret key: user",
+        );
+        check(
+            json!({}),
+            json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "x", "path": "y"}}]}}),
+            "projected sources of the kind clusterTrustBundle are not supported by this node",
         );
         check(json!({}), json!({"emptyDir": {}}), "none");
         let escape = json!({"secret": {"secretName": "keys", "items": [{"key": "password", "path": "../x"}]}});

@@ -6,15 +6,17 @@ use crate::atomic::{self, Owner};
 use crate::decide::{self, Action, Facts, HOST_IMAGE_ID, Record, State, time};
 use crate::env::{self, Data, ObjectKind, Objects};
 use crate::images::{self as image_choice, Choice, Files};
+use crate::isolation;
 use crate::logs::{Log, StreamKind};
 use crate::pod::{Container, Handler, Pod, PodStatus, Probe, Terminated, Volume, VolumeMount};
 use crate::probe::{self, Counter, ProbeKind, Target};
+use crate::provided::{self, Provided};
 use crate::runtime::{PodPlan, RunningPod, RunningProcess};
 use crate::sandbox::{
     ContainerSpec, DEFAULT_PATH, Error as SandboxError, Exit, Listen, MemoryVolume, Mount, Network, ProcessNamespace,
     ProcessSpec, Protocol, Root, Source, Stdio, User,
 };
-use crate::{dns, files, volumes};
+use crate::{dns, files, usage, volumes};
 use base64::Engine;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -49,6 +51,10 @@ const PREPARE_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// The pause before a status or a token is tried again.
 const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 const TOKEN_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+/// How often the use of volumes with a limit is looked at, as the kubelet does: no file system tells of it.
+const USAGE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
+/// How long the containers of an evicted pod may take to end.
+const GRACE_EVICTED: Duration = Duration::from_secs(1);
 /// How long a pod waits for the first word about the cluster's services.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(2);
 /// What is read of a termination message, in bytes, and of the log that stands in for it.
@@ -97,6 +103,8 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
         running: HashMap::new(),
         pulled: HashMap::new(),
         objects: Objects::new(),
+        provided: HashMap::new(),
+        usage_at: Timestamp::UNIX_EPOCH,
         tokens: BTreeMap::new(),
         unpublished: false,
         told: watch::Sender::new(true),
@@ -129,6 +137,10 @@ struct Worker {
     pulled: HashMap<String, Arc<images::Hold>>,
     /// What volumes are made of.
     objects: Objects,
+    /// Claims and images that are volumes, by the volume's name.
+    provided: HashMap<String, Provided>,
+    /// When the use of volumes is looked at next.
+    usage_at: Timestamp,
     /// By volume and path.
     tokens: BTreeMap<(String, String), Token>,
     dir: PathBuf,
@@ -173,7 +185,12 @@ impl Worker {
     async fn life(&mut self) {
         let over = matches!(self.pod.status.phase.as_str(), "Succeeded" | "Failed");
         self.remember();
-        if !over && !self.leaving() && self.prepare().await {
+        let rejection = isolation::rejection(&self.pod).filter(|_| !over);
+        if let Some((reason, message)) = &rejection {
+            self.shared.events.warning(&self.pod, None, reason, message);
+            self.facts.ended = Some(((*reason).into(), format!("Pod was rejected: {message}")));
+        }
+        if rejection.is_none() && !over && !self.leaving() && self.prepare().await {
             self.live().await;
         }
         if self.leaving() && !over {
@@ -246,6 +263,9 @@ impl Worker {
     async fn prepare(&mut self) -> bool {
         self.facts.start_time.get_or_insert_with(|| time(Timestamp::now()));
         self.note_waiting("ContainerCreating");
+        if let Some(message) = isolation::unenforced_limits(&self.pod) {
+            self.shared.events.warning(&self.pod, None, "LimitsNotEnforced", &message);
+        }
         let mut pause = PREPARE_AGAIN_MIN;
         let mut watching = false;
         loop {
@@ -331,13 +351,38 @@ impl Worker {
             let made = made.map_err(|message| ("FailedMount", mount_failed(&volume, &message)))?;
             self.tokens.insert((volume, token.path), made);
         }
+        self.provide(&pod).await?;
         for volume in &pod.spec.volumes {
             self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
         }
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
     }
 
+    /// Finds what is there before the pod: claims and images.
+    async fn provide(&mut self, pod: &Pod) -> Result<(), (&'static str, String)> {
+        let mut secrets = None;
+        for volume in &pod.spec.volumes {
+            if self.provided.contains_key(&volume.name) {
+                continue;
+            }
+            if volume.image.is_some() && secrets.is_none() {
+                let found = pod.spec.image_pull_secrets.iter().map(|it| self.fetch(ObjectKind::Secret, &it.name));
+                // A Secret that is not there is no credential; the registry says whether one is needed.
+                secrets = Some(join_all(found).await.into_iter().filter_map(|found| found.ok()?).collect::<Vec<_>>());
+            }
+            let config = &self.shared.config;
+            let secrets = secrets.as_deref().unwrap_or_default();
+            let found = provided::find(&config.client, &config.images, pod, volume, secrets).await;
+            let found = found.map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
+            self.provided.extend(found.map(|found| (volume.name.clone(), found)));
+        }
+        Ok(())
+    }
+
     async fn create_sandbox(&self) -> Result<(Arc<dyn RunningPod>, Option<Ipv4Addr>), String> {
+        if let Some(why) = isolation::not_shared(&self.pod) {
+            return Err(why);
+        }
         let spec = &self.pod.spec;
         let cluster = &self.shared.config.cluster;
         let (network, address) = if spec.host_network {
@@ -366,6 +411,7 @@ impl Worker {
             user: (volumes::one_user(&self.pod).unwrap_or(0), spec.security_context.run_as_group.unwrap_or(0)),
             network,
             memory_volumes: spec.volumes.iter().filter_map(memory).collect(),
+            sysctls: isolation::sysctls(&self.pod),
         };
         match self.shared.runtime.create_pod(plan).await {
             Ok(sandbox) => Ok((sandbox, address)),
@@ -504,7 +550,10 @@ impl Worker {
         let security = &self.pod.spec.security_context;
         let root = rustix::process::geteuid().is_root();
         if let Some(host) = &volume.host_path {
-            return make_host_path(host);
+            return provided::host_path(host);
+        }
+        if self.provided.contains_key(&volume.name) {
+            return Ok(());
         }
         let first = !dir.exists();
         make_private(&dir).map_err(io)?;
@@ -589,6 +638,9 @@ impl Worker {
                 self.terminate().await;
                 return;
             }
+            if self.evict_for_usage(now).await {
+                return;
+            }
             let plan = decide::decide(&self.pod, &self.records, now);
             let mut over = false;
             let mut again = false;
@@ -612,12 +664,28 @@ impl Worker {
             }
             let tokens = self.tokens.values().map(|token| token.replace_at).min();
             let retry = self.unpublished.then(|| now + TRY_AGAIN);
-            let wake = [plan.wake, deadline, tokens, retry].into_iter().flatten().min();
+            let usage = usage::is_limited(&self.pod).then_some(self.usage_at);
+            let wake = [plan.wake, deadline, tokens, retry, usage].into_iter().flatten().min();
             if !self.wait(wake).await {
                 return;
             }
             self.replace_tokens(Timestamp::now()).await;
         }
+    }
+
+    /// Ends the pod if one of its volumes holds more than it may.
+    async fn evict_for_usage(&mut self, now: Timestamp) -> bool {
+        if now < self.usage_at || !usage::is_limited(&self.pod) {
+            return false;
+        }
+        self.usage_at = now + USAGE_PERIOD;
+        let (pod, folder) = (self.pod.clone(), self.dir.join("volumes"));
+        let look = tokio::task::spawn_blocking(move || usage::exceeded(&pod, &folder));
+        let Ok(Some(message)) = look.await else { return false };
+        self.shared.events.warning(&self.pod, None, EVICTED, &message);
+        self.facts.ended = Some((EVICTED.into(), message));
+        self.terminate().await;
+        true
     }
 
     fn deadline(&self) -> Option<Timestamp> {
@@ -927,6 +995,7 @@ impl Worker {
         hidden.push(self.shared.config.state_dir.clone());
         let local = attachment.is_some();
         let root = self.root(container, attempt, &files).map_err(io)?;
+        let proc_unmasked = isolation::proc_unmasked(container, rustix::process::geteuid().is_root());
         let spec = ContainerSpec {
             process: process.clone(),
             root,
@@ -936,6 +1005,7 @@ impl Worker {
                 true => ProcessNamespace::Pod,
                 false => ProcessNamespace::Own,
             },
+            proc_unmasked: proc_unmasked.map_err(Problem::Config)?,
         };
         let (stdio, capture) = match attachment {
             Some(attachment) => (attachment.stdio, None),
@@ -1078,6 +1148,7 @@ impl Worker {
         let around = self.shared.surroundings(&self.pod, &self.facts.pod_ip);
         let own = env::environment(&self.pod, container, &objects, &services, &around)?;
         let of_image = account.clone().unwrap_or_default();
+        let strict = of_pod.supplemental_groups_policy == "Strict";
         let user = (uid.is_some()
             || gid.is_some()
             || of_pod.fs_group.is_some()
@@ -1090,7 +1161,7 @@ impl Worker {
                     .supplemental_groups
                     .iter()
                     .chain(&of_pod.fs_group)
-                    .chain(&of_image.groups)
+                    .chain(of_image.groups.iter().filter(|_| !strict))
                     .copied()
                     .collect(),
             });
@@ -1139,13 +1210,15 @@ impl Worker {
             user,
             terminal: false,
             no_new_privileges: security.allow_privilege_escalation == Some(false),
+            isolation: isolation::isolation(&self.pod, container)?,
             env: all,
         })
     }
 
     /// Where the files of a container come from, and what it writes goes to.
     fn root(&self, container: &Container, attempt: u32, files: &Files) -> std::io::Result<Root> {
-        let Files::Image(held) = files else { return Ok(Root::Host) };
+        let read_only = container.security_context.read_only_root_filesystem == Some(true);
+        let Files::Image(held) = files else { return Ok(Root::Host { read_only }) };
         // What the container wrote before its restart is not seen again.
         let scratch = self.dir.join("scratch");
         make_private(&scratch)?;
@@ -1155,11 +1228,7 @@ impl Worker {
         }
         let scratch = scratch.join(format!("{}_{attempt}", container.name));
         make_private(&scratch)?;
-        Ok(Root::Image {
-            layers: self.shared.config.images.layers(&held.image),
-            scratch,
-            read_only: container.security_context.read_only_root_filesystem == Some(true),
-        })
+        Ok(Root::Image { layers: self.shared.config.images.layers(&held.image), scratch, read_only })
     }
 
     fn mounts(&self, container: &Container, message: &Path, env: &[(String, String)]) -> Result<Vec<Mount>, String> {
@@ -1189,17 +1258,37 @@ impl Worker {
     fn mount(&self, mount: &VolumeMount, env: &[(String, String)]) -> Result<Mount, String> {
         let volume = self.pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
         let volume = volume.ok_or_else(|| format!("volume {:?} not found", mount.name))?;
+        let provided = self.provided.get(&volume.name);
         let source = match (&volume.host_path, &volume.empty_dir) {
+            _ if provided.is_some() => match provided {
+                Some(Provided::Image(held)) => Source::Image(self.shared.config.images.layers(&held.image)),
+                Some(Provided::Claimed { path, .. }) => Source::Host(path.clone()),
+                None => return Err(format!("volume {:?} not found", mount.name)),
+            },
             (Some(host), _) => Source::Host(host.path.clone().into()),
             (_, Some(empty)) if empty.medium == "Memory" => Source::Memory(volume.name.clone()),
             _ => Source::Host(self.volume_dir(&volume.name)),
         };
-        let made = volume.host_path.is_none() && volume.empty_dir.is_none();
+        let made = match provided {
+            Some(Provided::Claimed { read_only, .. }) => *read_only,
+            Some(Provided::Image(_)) => true,
+            None => volume.host_path.is_none() && volume.empty_dir.is_none(),
+        };
         let get = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let missing = std::cell::Cell::new(None);
         let sub_path = match mount.sub_path_expr.as_str() {
             "" => mount.sub_path.clone(),
-            expression => env::expand(expression, get),
+            expression => env::expand(expression, |name| {
+                let value = get(name);
+                if value.is_none() {
+                    missing.set(Some(name.to_owned()));
+                }
+                value
+            }),
         };
+        if let Some(name) = missing.take() {
+            return Err(format!("missing value for {name:?}"));
+        }
         if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
             return Err(format!("subPath {sub_path:?} must be a relative path without '..'"));
         }
@@ -1251,6 +1340,9 @@ impl Worker {
     // ---- the end
 
     fn grace(&self) -> Duration {
+        if self.facts.ended.as_ref().is_some_and(|(reason, _)| reason == EVICTED) {
+            return GRACE_EVICTED;
+        }
         let meta =
             self.pod.metadata.deletion_grace_period_seconds.filter(|_| self.pod.metadata.deletion_timestamp.is_some());
         if self.gone && meta.is_none() {
@@ -1362,6 +1454,7 @@ impl Worker {
             self.unpublished = false;
             return;
         }
+        self.tell_pull_back_off(&status);
         let patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
         match self.api.patch_status(&self.pod.metadata.name, &Patch::Strategic(&patch)).await {
             Ok(_) => {
@@ -1372,6 +1465,22 @@ impl Worker {
             Err(error) => {
                 tracing::debug!(%error, pod = self.pod.metadata.name, "a status could not be told yet");
                 self.unpublished = true;
+            }
+        }
+    }
+
+    /// An event when the words of a container's status change from an image that could not be pulled to a pause.
+    fn tell_pull_back_off(&self, status: &PodStatus) {
+        let pauses = |status: &PodStatus, name: &str| {
+            let mut all = status.init_container_statuses.iter().chain(&status.container_statuses);
+            all.any(|it| it.name == name && it.state.waiting.as_ref().is_some_and(|it| it.reason == PULL_BACK_OFF))
+        };
+        for container in self.pod.spec.init_containers.iter().chain(&self.pod.spec.containers) {
+            let name = container.name.as_str();
+            if pauses(status, name) && !pauses(&self.published, name) {
+                let message = format!("Back-off pulling image {:?}", container.image);
+                self.shared.events.normal(&self.pod, Some(name), "BackOff", &message);
+                self.shared.events.warning(&self.pod, Some(name), "Failed", &format!("Error: {PULL_BACK_OFF}"));
             }
         }
     }
@@ -1393,6 +1502,10 @@ impl Worker {
 }
 
 const DNS_PORT: u16 = 53;
+/// The reason of a pod that took more than it may.
+const EVICTED: &str = "Evicted";
+/// The reason of a container that waits until its image is pulled again.
+const PULL_BACK_OFF: &str = "ImagePullBackOff";
 /// The event of a pod that cannot have its namespaces.
 const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 
@@ -1494,21 +1607,6 @@ fn data_of(kind: ObjectKind, object: &Value) -> Data {
 
 fn mount_failed(volume: &str, message: &str) -> String {
     format!("MountVolume.SetUp failed for volume {volume:?} : {message}")
-}
-
-fn make_host_path(host: &crate::pod::HostPath) -> Result<(), String> {
-    let path = Path::new(&host.path);
-    let io = |error: std::io::Error| format!("hostPath {}: {error}", host.path);
-    let is = |ok: bool, what: &str| {
-        if ok { Ok(()) } else { Err(format!("hostPath type check failed: {} is not {what}", host.path)) }
-    };
-    match host.kind.as_str() {
-        "DirectoryOrCreate" => fs::create_dir_all(path).map_err(io),
-        "FileOrCreate" if !path.exists() => fs::File::create(path).map(drop).map_err(io),
-        "FileOrCreate" | "File" => is(path.is_file(), "a file"),
-        "Directory" => is(path.is_dir(), "a directory"),
-        _ => is(path.exists(), "there"),
-    }
 }
 
 /// Stdin from nowhere, and the reading ends of stdout and stderr.

@@ -25,6 +25,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         gid: 0,
         network,
         memory_volumes: Vec::new(),
+        sysctls: Vec::new(),
     };
     let pod = sandbox.create_pod(pod).await?;
     let process = ProcessSpec {
@@ -34,13 +35,15 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         user: None,
         terminal: false,
         no_new_privileges: true,
+        isolation: super::Isolation::default(),
     };
     let container = ContainerSpec {
         process,
-        root: super::Root::Host,
+        root: super::Root::Host { read_only: false },
         mounts: Vec::new(),
         hidden: Vec::new(),
         process_namespace: ProcessNamespace::Own,
+        proc_unmasked: false,
     };
     let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(Into::into);
     let started = pod.start(container, Stdio { stdin: null()?, stdout: null()?, stderr: null()? }).await;

@@ -4,7 +4,7 @@
 use super::spawner::IGNORED_SIGNALS;
 use super::sys::{self, Disposition};
 use super::wire::Failure;
-use super::{ContainerSpec, PodSpec, ProcessSpec, User, rootfs};
+use super::{Capabilities, ContainerSpec, PodSpec, ProcessSpec, User, rootfs, seccomp};
 use rustix::fs::{FileType, Mode};
 use rustix::thread::CapabilitySet;
 use std::ffi::CString;
@@ -14,21 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Where programs are looked for when a container's environment has no PATH.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What root may do in a container, as container runtimes have it. They count inside the pod's own namespaces only.
-const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::AUDIT_WRITE)
-    .union(CapabilitySet::SETFCAP);
 /// The kernel has at most 64 capabilities.
 const CAPABILITY_BITS: u32 = 64;
 
@@ -58,7 +43,13 @@ pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Fai
     } else {
         let _ = rustix::process::setsid();
     }
-    drop_capabilities();
+    drop_capabilities(spec.isolation.capabilities);
+    if spec.isolation.filtered {
+        // While there still is the right to; what follows, the filter lets through.
+        for program in seccomp::runtime_default(spec.isolation.capabilities)? {
+            sys::filter_calls(&program).map_err(|error| Failure::new("install the seccomp filter", &error))?;
+        }
+    }
     if let Some(user) = &spec.user {
         become_user(user)?;
     } else {
@@ -79,13 +70,11 @@ pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Fai
     execute(spec)
 }
 
-fn drop_capabilities() {
+fn drop_capabilities(kept: Capabilities) {
     for bit in 0..CAPABILITY_BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         // Fails for numbers the kernel does not know.
-        if !CAPABILITIES.contains(capability)
-            && rustix::thread::remove_capability_from_bounding_set(capability).is_err()
-        {
+        if !kept.has_number(bit) && rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
             break;
         }
     }

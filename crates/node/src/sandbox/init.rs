@@ -19,6 +19,9 @@ pub const PROCESSES_MAX: usize = 1024;
 pub fn run(spec: PodSpec, socket: OwnedFd) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::thread::set_name(c"kemudi-init");
+    // It and what it clones have power over the pod's namespaces until a program is executed: no container may trace them,
+    // whatever its capabilities.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::on_signal(libc::SIGCHLD, Disposition::Default);
     match set_up(&spec) {
         Ok((listeners, signals)) => {
@@ -44,11 +47,17 @@ fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
     let mut listeners = Vec::new();
     if let Network::Own { addresses, listen } = &spec.network {
         net::set_up(addresses).map_err(|error| Failure::new("set up the loopback device", &error))?;
+        // As container runtimes have it: every user may serve port 80. Where it cannot be set, users with the power may.
+        let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
         for wanted in listen {
             let socket =
                 net::listen(wanted).map_err(|error| Failure::new(format!("listen on {}", wanted.address), &error))?;
             listeners.push(socket);
         }
+    }
+    for (name, value) in &spec.sysctls {
+        std::fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value)
+            .map_err(|error| Failure::new(format!("set sysctl {name}={value}"), &error))?;
     }
     let signals = sys::child_signals().map_err(|error| Failure::new("watch for ended processes", &error))?;
     Ok((listeners, signals))

@@ -5,16 +5,19 @@
 //! that the spawner clones and that speaks with the agent directly. Everything ends with the agent: when its sockets
 //! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces.
 
+mod capabilities;
 mod check;
 mod container;
 mod handle;
 mod init;
 mod net;
 mod rootfs;
+mod seccomp;
 mod spawner;
 mod sys;
 mod wire;
 
+pub use capabilities::Capabilities;
 pub use check::{Forbidden, check};
 pub use container::DEFAULT_PATH;
 pub use handle::{Error, Pod, Process, Sandbox, Stdio};
@@ -44,6 +47,9 @@ pub struct PodSpec {
     pub gid: u32,
     pub network: Network,
     pub memory_volumes: Vec<MemoryVolume>,
+    /// Settings of the kernel for the pod's namespaces, by their dotted names. They must be ones that a namespace has of
+    /// its own: the machine's are not protected against its administrator.
+    pub sysctls: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,13 +90,16 @@ pub struct ContainerSpec {
     /// Paths of the host that are empty in a container of the host's files. Mounts may still be put on them and below them.
     pub hidden: Vec<PathBuf>,
     pub process_namespace: ProcessNamespace,
+    /// `/proc` without the covers that hide what speaks of the machine. For pods without root only: to root the settings
+    /// there are its own.
+    pub proc_unmasked: bool,
 }
 
 /// Where a container's files come from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Root {
-    /// The host's, read-only, with private writable places.
-    Host,
+    /// The host's, read-only, with private places that can be written unless this is read-only altogether.
+    Host { read_only: bool },
     /// An image's.
     Image {
         /// The folders of its layers, the lowest first. They are not changed.
@@ -122,6 +131,22 @@ pub struct ProcessSpec {
     /// Stdin is the terminal of the agent's session, and the program gets its foreground.
     pub terminal: bool,
     pub no_new_privileges: bool,
+    pub isolation: Isolation,
+}
+
+/// What a program may ask of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// What root has, and nobody else can get.
+    pub capabilities: Capabilities,
+    /// The filter of system calls that container runtimes have by default.
+    pub filtered: bool,
+}
+
+impl Default for Isolation {
+    fn default() -> Isolation {
+        Isolation { capabilities: Capabilities::DEFAULT, filtered: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,4 +172,6 @@ pub enum Source {
     Host(PathBuf),
     /// A memory volume of the pod, by name.
     Memory(String),
+    /// The folders of an image's layers, the lowest first, as one. Always read-only.
+    Image(Vec<PathBuf>),
 }

@@ -81,13 +81,13 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     let empty = rustix::fs::open(staging.join("empty"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("open the empty directory", error))?;
     let mut read_only = match &spec.root {
-        Root::Host => vec![build_root(&root)?],
+        Root::Host { .. } => vec![build_root(&root)?],
         Root::Image { layers, scratch, read_only } => {
             let tree = mount_image(layers, scratch, &root, staging)?;
             if *read_only { vec![tree] } else { Vec::new() }
         }
     };
-    mount_proc(&root.join("proc"), empty.as_fd())?;
+    mount_proc(&root.join("proc"), empty.as_fd(), spec.proc_unmasked)?;
     mount_sys(&root.join("sys"), pod)?;
     mount_dev(&root.join("dev"), staging)?;
 
@@ -95,8 +95,8 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     rustix::process::chdir(&root).map_err(|error| failed("enter the new root", error))?;
     rustix::process::pivot_root(".", ".").map_err(|error| failed("pivot_root", error))?;
     let hidden = match &spec.root {
-        Root::Host => {
-            place_own(&mut read_only)?;
+        Root::Host { read_only: whole } => {
+            place_own(*whole, &mut read_only)?;
             hidden
         }
         // There is nothing of the host in it, but for what is mounted.
@@ -147,18 +147,24 @@ fn exposed(mount: &Mount, hidden: &[&Path]) -> Vec<PathBuf> {
     hidden.iter().filter_map(below).collect()
 }
 
-/// The container's own writable places.
-fn place_own(read_only: &mut Vec<OwnedFd>) -> Result<()> {
+/// The container's own writable places; nothing but empty and read-only in the end if all of it is to be.
+fn place_own(whole: bool, read_only: &mut Vec<OwnedFd>) -> Result<()> {
     for (path, mode) in [("/tmp", "1777"), ("/run", "0755"), ("/var/tmp", "1777")] {
         let scratch = new_fs("tmpfs", &[("mode", mode), ("size", SCRATCH_SIZE)]);
         let scratch = scratch.map_err(|error| failed(format!("mount {path}"), error))?;
         place(&scratch, Path::new(path), true, read_only)?;
+        if whole {
+            read_only.push(scratch);
+        }
     }
     make_dir(Path::new("/run/lock"), 0o1777)?;
     // Usually a link to /run; where it is a directory of its own, it shall be the same.
     if fs::symlink_metadata("/var/run").is_ok_and(|found| found.is_dir()) {
         let run = clone_tree(CWD, Path::new("/run")).map_err(|error| failed("mount /var/run", error))?;
         place(&run, Path::new("/var/run"), true, read_only)?;
+        if whole {
+            read_only.push(run);
+        }
     }
     Ok(())
 }
@@ -236,31 +242,47 @@ fn overlay(lower: &[OwnedFd], scratch: &Path) -> rustix::io::Result<OwnedFd> {
         }
     }
     let scratch = rustix::fs::open(scratch, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // By descriptor: the kernel takes words of 255 bytes only.
-    let word = |fd: &OwnedFd, rest: &str| format!("/proc/self/fd/{}{rest}", fd.as_raw_fd());
+    overlay_with(
+        lower,
+        &[("upperdir", by_descriptor(&scratch, "/upper")), ("workdir", by_descriptor(&scratch, "/work"))],
+    )
+}
+
+/// An overlay of two folders or more that nothing is written to.
+fn read_only_overlay(lower: &[OwnedFd]) -> rustix::io::Result<OwnedFd> {
+    overlay_with(lower, &[])
+}
+
+/// A path that means an open file: the kernel takes words of 255 bytes only.
+fn by_descriptor(fd: &OwnedFd, rest: &str) -> String {
+    format!("/proc/self/fd/{}{rest}", fd.as_raw_fd())
+}
+
+fn overlay_with(lower: &[OwnedFd], upper: &[(&str, String)]) -> rustix::io::Result<OwnedFd> {
     let make = |lower: &[(&str, String)]| {
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        for (key, value) in lower {
+        for (key, value) in lower.iter().chain(upper) {
             rustix::mount::fsconfig_set_string(&context, *key, value.as_str())?;
         }
-        rustix::mount::fsconfig_set_string(&context, "upperdir", word(&scratch, "/upper"))?;
-        rustix::mount::fsconfig_set_string(&context, "workdir", word(&scratch, "/work"))?;
         rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
         rustix::mount::fsconfig_create(&context)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    let one_by_one: Vec<(&str, String)> = lower.iter().map(|fd| ("lowerdir+", word(fd, ""))).collect();
+    let one_by_one: Vec<(&str, String)> = lower.iter().map(|fd| ("lowerdir+", by_descriptor(fd, ""))).collect();
     make(&one_by_one).or_else(|_| {
         // Kernels before 6.8 take them in one word.
-        let all: Vec<String> = lower.iter().map(|fd| word(fd, "")).collect();
+        let all: Vec<String> = lower.iter().map(|fd| by_descriptor(fd, "")).collect();
         make(&[("lowerdir", all.join(":"))])
     })
 }
 
-fn mount_proc(target: &Path, empty: BorrowedFd<'_>) -> Result<()> {
+fn mount_proc(target: &Path, empty: BorrowedFd<'_>, unmasked: bool) -> Result<()> {
     let proc = new_fs("proc", &[]).map_err(|error| failed(PROC_STEP, error))?;
     attach(&proc, target).map_err(|error| failed(PROC_STEP, error))?;
+    if unmasked {
+        return Ok(());
+    }
     for name in PROC_HIDDEN {
         let path = target.join(name);
         let Ok(found) = fs::metadata(&path) else { continue };
@@ -333,6 +355,7 @@ fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
     let source = match &mount.source {
         Source::Host(path) => path.clone(),
         Source::Memory(name) => staging.join(memory_place(name)),
+        Source::Image(layers) => stage_image(layers, mount, staging)?,
     };
     let step = || format!("mount {} at {}", source.display(), mount.target.display());
     let tree = match &mount.sub_path {
@@ -340,12 +363,33 @@ fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
         Some(sub_path) => open_beneath(&source, sub_path).and_then(|found| clone_of(found.as_fd())),
     }
     .map_err(|error| failed(step(), error))?;
-    if mount.read_only {
+    if mount.read_only || matches!(mount.source, Source::Image(_)) {
         sys::set_read_only(tree.as_fd(), true).map_err(|error| Failure::new(step(), &error))?;
     }
     let found = rustix::fs::fstat(&tree).map_err(|error| failed(step(), error))?;
     let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
     Ok(OpenMount { tree, is_dir, target: &mount.target, exposed: Vec::new() })
+}
+
+/// Puts the layers of an image together, for the caller's mount namespace only. Returns where.
+fn stage_image(layers: &[PathBuf], mount: &Mount, staging: &Path) -> Result<PathBuf> {
+    let step = |error| failed(format!("mount an image at {}", mount.target.display()), error);
+    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    // An overlay that nothing is written to needs two folders.
+    let folders = layers.iter().rev().map(|layer| open(layer)).chain([open(&staging.join("empty"))]);
+    let mut lower = folders.collect::<rustix::io::Result<Vec<_>>>().map_err(step)?;
+    if layers.is_empty() {
+        lower.push(open(&staging.join("root")).map_err(step)?);
+    }
+    let tree = read_only_overlay(&lower).map_err(step)?;
+    let place = staging.join("image");
+    match rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(step(error)),
+    }
+    // A later one covers it, and that is all: what is mounted from it is a copy.
+    attach(&tree, &place).map_err(step)?;
+    Ok(place)
 }
 
 /// Finds a volume's part without ever leaving the volume, whatever links a container has put there; makes directories

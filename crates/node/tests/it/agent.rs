@@ -6,6 +6,7 @@ use kemudi_client::Client;
 use node::sandbox::Exit;
 use node::{Attachment, ClusterNetwork, Node, NodeConfig};
 use serde_json::{Value, json};
+use sha2::Digest;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ const ORDINARY: u32 = 12345;
 struct Bed {
     api: FakeApi,
     node: Node,
+    images: images::Store,
     _dir: tempfile::TempDir,
 }
 
@@ -44,11 +46,12 @@ impl Bed {
                 let _ = stream.write_all(b"from the API\n").await;
             })
         });
+        let images = images::Store::open(dir.path().join("images")).unwrap();
         let config = NodeConfig {
             name: "n1".into(),
             client: Client::with_transport(Arc::new(api.clone())),
             state_dir: dir.path().join("node"),
-            images: images::Store::open(dir.path().join("images")).unwrap(),
+            images: images.clone(),
             api: greet,
             api_host_address: "127.0.0.1:6443".parse().unwrap(),
             hidden: vec![],
@@ -59,7 +62,7 @@ impl Bed {
             Some(runtime) => Node::start_with(config, runtime),
             None => Node::start(config),
         };
-        Bed { api, node: node.unwrap(), _dir: dir }
+        Bed { api, node: node.unwrap(), images, _dir: dir }
     }
 
     /// Makes a pod from its spec, bound to the node.
@@ -296,6 +299,24 @@ async fn a_crash_is_followed_by_a_pause() {
 }
 
 #[tokio::test]
+async fn rules_about_exit_codes_come_before_the_policy() {
+    let bed = Bed::new();
+    let rules = json!({"restartPolicy": "Never",
+        "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]});
+    let mounts = json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]});
+    let script = "test -e /work/again && exit 3; touch /work/again; exit 42";
+    bed.pod(
+        "ruled",
+        json!({"restartPolicy": "Never", "containers": [with(with(shell("main", script), mounts), rules)],
+            "volumes": [{"name": "work", "emptyDir": {}}]}),
+    );
+    let pod = bed.phase("ruled", "Failed").await;
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!((&container["restartCount"], &container["state"]["terminated"]["exitCode"]), (&json!(1), &json!(3)));
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 42);
+}
+
+#[tokio::test]
 async fn what_cannot_start_says_why() {
     let bed = Bed::new();
     let waiting = |reason: &'static str| {
@@ -303,18 +324,33 @@ async fn what_cannot_start_says_why() {
     };
     let message =
         |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
-    bed.pod("image", json!({"containers": [with(shell("main", "true"), json!({"image": "nginx"}))]}));
+    bed.pod("image", json!({"containers": [with(shell("main", "true"), json!({"image": "127.0.0.1:1/nginx"}))]}));
     let pod = bed.until("image", "no image", waiting("ErrImagePull")).await;
-    assert!(message(&pod).contains(
-        "failed to pull image \"nginx\": this node runs programs of its own machine; today the only image is \"host\""
-    ));
+    assert!(message(&pod).starts_with("failed to pull and unpack image \"127.0.0.1:1/nginx:latest\": "), "{pod:#}");
     assert_eq!(pod["status"]["phase"], "Pending");
+    let pod = bed.until("image", "pauses", waiting("ImagePullBackOff")).await;
+    assert!(message(&pod).starts_with("Back-off pulling image \"127.0.0.1:1/nginx\": ErrImagePull: "), "{pod:#}");
+    let paused =
+        |_: &FakeApi| bed.events("image").ends_with(&["BackOff".to_owned(), "Failed".to_owned()]).then_some(());
+    bed.api.until("events of the pause", paused).await;
     bed.api.delete_pod("shop", "image", 30);
     bed.gone("image").await;
     let env = json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "no", "key": "x"}}}]});
     bed.pod("config", json!({"containers": [with(shell("main", "true"), env)]}));
     let pod = bed.until("config", "no secret", waiting("CreateContainerConfigError")).await;
     assert_eq!(message(&pod), "secret \"no\" not found");
+    let part = |expression: &str| {
+        let env = json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+        let mounts = json!([{"name": "v", "mountPath": "/v", "subPathExpr": expression},
+            {"name": "v", "mountPath": "/all"}]);
+        let container =
+            with(shell("main", "touch /v/x; find /all | sort"), json!({"env": env, "volumeMounts": mounts}));
+        json!({"restartPolicy": "Never", "containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]})
+    };
+    assert_eq!(bed.run("part", part("of/$(NAME)")).await, "/all\n/all/of\n/all/of/part\n/all/of/part/x\n");
+    bed.pod("no-part", part("of/$(NO)"));
+    let pod = bed.until("no-part", "no variable", waiting("CreateContainerConfigError")).await;
+    assert_eq!(message(&pod), "missing value for \"NO\"");
     bed.pod("program", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["nope"]}]}));
     let pod = bed.phase("program", "Failed").await;
     let terminated = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -384,6 +420,83 @@ async fn probes() {
     let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1);
     bed.until("ill", "restarted", restarted).await;
     assert!(bed.events("ill").contains(&"Killing".to_owned()));
+}
+
+#[tokio::test]
+async fn probes_over_tls_and_grpc() {
+    let bed = Bed::new();
+    let key = rcgen::generate_simple_self_signed(vec!["somebody.example.com".into()]).unwrap();
+    let data = json!({"pem": key.cert.pem() + &key.signing_key.serialize_pem()});
+    bed.api.put("configmaps", json!({"metadata": {"namespace": "shop", "name": "tls"}, "data": data}));
+    let secure = "
+import http.server, ssl
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(s):
+        s.send_response(200 if s.path == '/ok' and s.headers['X-Who'] == 'probe' else 500)
+        s.end_headers()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('/tls/pem')
+server = http.server.ThreadingHTTPServer(('', 8443), H)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()";
+    // As much of a server as the probe needs: it serves one service and does not know the others.
+    let grpc = "
+import socket, struct
+def frame(kind, flags, stream, data=b''):
+    return struct.pack('>I', len(data))[1:] + bytes([kind, flags]) + struct.pack('>I', stream) + data
+def header(name, value):
+    return b'\\0' + bytes([len(name)]) + name + bytes([len(value)]) + value
+listener = socket.create_server(('', 9000))
+while True:
+    peer, _ = listener.accept()
+    file = peer.makefile('rb')
+    file.read(24)
+    peer.sendall(frame(4, 0, 0))
+    while True:
+        head = file.read(9)
+        if len(head) < 9: break
+        data = file.read(int.from_bytes(head[:3], 'big'))
+        if head[3] == 4 and not head[4] & 1: peer.sendall(frame(4, 1, 0))
+        if head[3] == 0 and head[4] & 1:
+            stream = int.from_bytes(head[5:9], 'big')
+            known, ok = b'good' in data or b'bad' in data, b'good' in data
+            answer = frame(1, 4, stream, b'\\x88' + header(b'content-type', b'application/grpc'))
+            if known: answer += frame(0, 0, stream, b'\\0\\0\\0\\0\\2\\x08' + (b'\\1' if ok else b'\\2'))
+            peer.sendall(answer + frame(1, 5, stream, header(b'grpc-status', b'0' if known else b'12')))";
+    let python = |server: &str, more: Value| {
+        with(json!({"name": "main", "command": ["/usr/bin/env", "python3", "-c", server]}), more)
+    };
+    let probe = |action: Value| with(action, json!({"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1}));
+    let said = |pod: &str, message: &str| {
+        bed.api.list("events").iter().any(|it| it["involvedObject"]["name"] == pod && it["message"] == message)
+    };
+    let mounts = json!([{"name": "tls", "mountPath": "/tls"}]);
+    let get = |path: &str| {
+        let header = json!([{"name": "X-Who", "value": "probe"}]);
+        probe(json!({"httpGet": {"path": path, "port": 8443, "scheme": "HTTPS", "httpHeaders": header}}))
+    };
+    let ask = |service: &str| probe(json!({"grpc": {"port": 9000, "service": service}}));
+    let pod = |name: &str, server: &str, ready: Value| {
+        let container = python(server, json!({"readinessProbe": ready, "volumeMounts": mounts}));
+        bed.pod(name, json!({"containers": [container], "volumes": [{"name": "tls", "configMap": {"name": "tls"}}]}));
+    };
+    pod("tls-ok", secure, get("/ok"));
+    pod("tls-ill", secure, get("/ill"));
+    pod("grpc-ok", grpc, ask("good"));
+    pod("grpc-ill", grpc, ask("bad"));
+    pod("grpc-none", grpc, ask(""));
+    for name in ["tls-ok", "grpc-ok"] {
+        bed.until(name, "ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
+    }
+    let none = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ";
+    for (name, error) in [
+        ("tls-ill", "HTTP probe failed with statuscode: 500"),
+        ("grpc-ill", "service unhealthy (responded with \"NOT_SERVING\")"),
+        ("grpc-none", none),
+    ] {
+        let message = format!("Readiness probe failed: {error}");
+        bed.api.until(&message, |_| said(name, &message).then_some(())).await;
+    }
 }
 
 #[tokio::test]
@@ -483,4 +596,159 @@ fn as_an_ordinary_user() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test]
+async fn isolation_as_asked() {
+    let bed = Bed::new();
+    let script = "grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status | tr -d '\\t'; touch /tmp/x 2>/dev/null && echo wrote";
+    let security = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}});
+    let spec = json!({"restartPolicy": "Never", "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [with(shell("main", script), json!({"securityContext": security}))]});
+    assert_eq!(bed.run("strict", spec).await, "CapEff:0000000000000400\nNoNewPrivs:1\nSeccomp:2\n");
+    let spec = json!({"restartPolicy": "Never", "containers": [shell("main", script)]});
+    assert_eq!(bed.run("usual", spec).await, "CapEff:00000000a80425fb\nNoNewPrivs:0\nSeccomp:0\nwrote\n");
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_said() {
+    let bed = Bed::new();
+    let refused = |name: &'static str, security: Value, expected: &'static str| {
+        bed.pod(name, json!({"containers": [with(shell("main", "true"), json!({"securityContext": security}))]}));
+        let waits = move |pod: &Value| {
+            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+            waiting["reason"] == "CreateContainerConfigError"
+                && waiting["message"].as_str().is_some_and(|message| message.contains(expected))
+        };
+        bed.until(name, expected, waits)
+    };
+    refused("power", json!({"privileged": true}), "privileged containers cannot be had here").await;
+    refused("admin", json!({"capabilities": {"add": ["SYS_ADMIN"]}}), "SYS_ADMIN cannot be given here").await;
+    let profile = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}});
+    refused("profile", profile, "cannot load seccomp profile \"a.json\"").await;
+    if rustix::process::geteuid().is_root() {
+        refused("proc", json!({"procMount": "Unmasked"}), "procMount Unmasked cannot be had").await;
+    }
+    let sysctls = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
+    bed.pod("set", json!({"securityContext": sysctls, "containers": [shell("main", "true")]}));
+    let pod = bed.phase("set", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+    assert_eq!(pod["status"]["message"], "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+    assert_eq!(bed.events("set"), ["SysctlForbidden"]);
+    bed.pod("host", json!({"hostPID": true, "containers": [shell("main", "true")]}));
+    let said = |_: &FakeApi| bed.events("host").contains(&"FailedCreatePodSandBox".to_owned()).then_some(());
+    bed.api.until("no namespace of the host's", said).await;
+    let limited = with(shell("main", "true"), json!({"resources": {"limits": {"memory": "64Mi"}}}));
+    bed.run("limited", json!({"restartPolicy": "Never", "containers": [limited]})).await;
+    bed.api.until("events", |_| (bed.events("limited").len() >= 4).then_some(())).await;
+    assert_eq!(bed.events("limited"), ["LimitsNotEnforced", "Pulled", "Created", "Started"]);
+}
+
+#[tokio::test]
+async fn volumes_that_were_there_before() {
+    let bed = Bed::new();
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("file"), "kept\n").unwrap();
+    std::fs::set_permissions(files.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let claim = |name: &str, volume: &str, phase: &str| {
+        let metadata = json!({"namespace": "shop", "name": name, "uid": format!("uid-of-{name}")});
+        bed.api.put(
+            "persistentvolumeclaims",
+            json!({"metadata": metadata, "spec": {"volumeName": volume}, "status": {"phase": phase}}),
+        );
+    };
+    let reference = json!({"namespace": "shop", "name": "data", "uid": "uid-of-data"});
+    bed.api.put(
+        "persistentvolumes",
+        json!({"metadata": {"name": "pv-1"}, "spec": {"local": {"path": files.path()}, "claimRef": reference}}),
+    );
+    claim("data", "", "Pending");
+    let mounts = json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    let pod = |script: &str| {
+        json!({"restartPolicy": "Never", "containers": [with(shell("main", script), mounts.clone())],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]})
+    };
+    bed.pod("first", pod("cat /data/file; echo more > /data/second && echo wrote"));
+    let message = "MountVolume.SetUp failed for volume \"data\" : error processing PVC shop/data: PVC is not bound";
+    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    bed.api.until("the claim is not bound", said).await;
+    claim("data", "pv-1", "Bound");
+    bed.until("first", "ended", |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert_eq!(bed.log("first/main").await, "kept\nwrote\n");
+    assert_eq!(bed.run("second", pod("cat /data/second")).await, "more\n");
+    // What a type does not fit is said, and tried again.
+    let path = files.path().join("later");
+    let spec = json!({"restartPolicy": "Never", "containers": [with(shell("main", "ls -d /data"), mounts.clone())],
+        "volumes": [{"name": "data", "hostPath": {"path": path, "type": "Directory"}}]});
+    bed.pod("typed", spec);
+    let message = format!("MountVolume.SetUp failed for volume \"data\" : hostPath {} doesn't exist", path.display());
+    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    bed.api.until("the folder does not exist", said).await;
+    std::fs::create_dir(&path).unwrap();
+    bed.phase("typed", "Succeeded").await;
+}
+
+#[tokio::test]
+async fn an_image_as_a_volume() {
+    let bed = Bed::new();
+    let archive = image_archive(&[("deep/file", "from the image\n"), ("other", "more\n")]);
+    let name = images::reference("registry.example.com/models:1").unwrap();
+    bed.images.load_archive(archive.as_slice(), Some(&name)).unwrap();
+    let mounts = json!({"volumeMounts": [{"name": "it", "mountPath": "/it"},
+        {"name": "it", "mountPath": "/part", "subPath": "deep"}]});
+    let volume = |pull: &str| json!([{"name": "it", "image": {"reference": "registry.example.com/models:1", "pullPolicy": pull}}]);
+    let script = "cat /it/deep/file /part/file; ls /it; touch /it/x /part/x 2>/dev/null && echo wrote; exit 0";
+    let spec = json!({"restartPolicy": "Never", "containers": [with(shell("main", script), mounts.clone())],
+        "volumes": volume("Never")});
+    assert_eq!(bed.run("reads", spec).await, "from the image\nfrom the image\ndeep\nother\n");
+    let spec = json!({"containers": [with(shell("main", script), mounts)],
+        "volumes": [{"name": "it", "image": {"reference": "registry.example.com/other", "pullPolicy": "Never"}}]});
+    bed.pod("none", spec);
+    let message = "MountVolume.SetUp failed for volume \"it\" : Container image \"registry.example.com/other\" is not \
+        present with pull policy of Never";
+    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    bed.api.until("the image is not there", said).await;
+}
+
+/// An archive as `docker save` writes it, of an image with one layer.
+fn image_archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let tar = |files: &[(&str, &[u8])]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            tar.append_data(&mut header, path, *content).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(path, content)| (*path, content.as_bytes())).collect();
+    let layer = tar(&files);
+    let digest: String = sha2::Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]}});
+    let manifest = json!([{"Config": "config.json", "RepoTags": [], "Layers": ["layer.tar"]}]);
+    let (config, manifest) = (config.to_string(), manifest.to_string());
+    tar(&[("config.json", config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())])
+}
+
+#[tokio::test]
+async fn a_volume_over_its_limit_ends_the_pod() {
+    let bed = Bed::new();
+    let mounts = json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]});
+    let script = "trap '' TERM; head -c 3000000 /dev/zero > /work/file; echo wrote; while :; do sleep 0.1; done";
+    bed.pod(
+        "big",
+        json!({"restartPolicy": "Always", "containers": [with(shell("main", script), mounts)],
+            "volumes": [{"name": "work", "emptyDir": {"sizeLimit": "1Mi"}}]}),
+    );
+    let pod = bed.phase("big", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "Evicted");
+    let message = "Usage of EmptyDir volume \"work\" exceeds the limit \"1Mi\". ";
+    assert_eq!(pod["status"]["message"], message);
+    assert!(bed.events("big").contains(&"Evicted".to_owned()));
 }

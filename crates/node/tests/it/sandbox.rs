@@ -1,8 +1,8 @@
 //! Real pods, as root (when the tests are root) and as an ordinary user: what a program in them sees, can do, and leaves.
 
 use node::sandbox::{
-    ContainerSpec, Error, Exit, Listen, MemoryVolume, Mount, Network, Pod, PodSpec, Process, ProcessNamespace,
-    ProcessSpec, Protocol, Root, Sandbox, Source, Stdio, User,
+    Capabilities, ContainerSpec, Error, Exit, Isolation, Listen, MemoryVolume, Mount, Network, Pod, PodSpec, Process,
+    ProcessNamespace, ProcessSpec, Protocol, Root, Sandbox, Source, Stdio, User,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -64,6 +64,7 @@ impl Bed {
                 listen: vec![listen(Protocol::Tcp, "10.96.0.1:443"), listen(Protocol::Udp, "10.96.0.10:53")],
             },
             memory_volumes: vec![MemoryVolume { name: "cache".into(), bytes_max: Some(1 << 20) }],
+            sysctls: vec![],
         }
     }
 
@@ -88,11 +89,12 @@ impl Bed {
 
 fn shell(script: &str) -> ContainerSpec {
     ContainerSpec {
-        root: Root::Host,
+        root: Root::Host { read_only: false },
         process: process(&["/bin/sh", "-c", script]),
         mounts: Vec::new(),
         hidden: Vec::new(),
         process_namespace: ProcessNamespace::Own,
+        proc_unmasked: false,
     }
 }
 
@@ -104,6 +106,7 @@ fn process(argv: &[&str]) -> ProcessSpec {
         user: None,
         terminal: false,
         no_new_privileges: false,
+        isolation: Isolation::default(),
     }
 }
 
@@ -319,6 +322,125 @@ async fn users() {
         assert_eq!(run(&pod, as_user(1000, "id -u; touch /tmp/x && stat -c %u /tmp/x")).await, "1000\n1000\n");
         let output = run(&pod, shell("grep CapBnd /proc/self/status")).await;
         assert_eq!(output, "CapBnd:\t00000000a80425fb\n", "as container runtimes have it");
+    }
+}
+
+fn isolated(script: &str, isolation: Isolation) -> ContainerSpec {
+    let mut spec = shell(script);
+    spec.process.isolation = isolation;
+    spec
+}
+
+fn capabilities(add: &[&str], drop: &[&str]) -> Isolation {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    Isolation { capabilities: Capabilities::changed(&words(add), &words(drop)).unwrap(), filtered: false }
+}
+
+#[tokio::test]
+async fn capabilities_are_added_and_dropped() {
+    let sets = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | cut -c 4-7,15-";
+    let all = |set: &str| format!("Inh:0000000000\nPrm:{set}\nEff:{set}\nBnd:{set}\nAmb:0000000000\n");
+    check(|_| isolated(sets, capabilities(&[], &["ALL"])), &all("0000000000")).await;
+    check(|_| isolated(sets, capabilities(&["NET_ADMIN"], &["KILL"])), &all("00a80435db")).await;
+    // They count in the pod's own namespaces, and only if they were given.
+    let link = "ip link set lo mtu 1400 2>/dev/null && cat /sys/class/net/lo/mtu || echo refused";
+    if Path::new("/usr/sbin/ip").exists() || Path::new("/sbin/ip").exists() {
+        check(|_| isolated(link, capabilities(&[], &[])), "refused\n").await;
+        check(|_| isolated(link, capabilities(&["NET_ADMIN"], &[])), "1400\n").await;
+    }
+    let own = "chown 1 /tmp 2>/dev/null && echo changed || echo refused";
+    check(|_| isolated(own, capabilities(&[], &["ALL"])), "refused\n").await;
+    // What is executed beside has the same.
+    for bed in Bed::all() {
+        let pod = bed.pod().await;
+        let (main, _output) = stdio();
+        let container = pod.start(isolated("exec sleep 60", capabilities(&[], &["ALL"])), main).await.unwrap();
+        let mut beside = process(&["/bin/sh", "-c", sets]);
+        beside.isolation = capabilities(&[], &["ALL"]);
+        let (stdio, output) = stdio();
+        ended(&pod.exec(&container, beside, stdio).await.unwrap()).await;
+        assert_eq!(text(output).await, all("0000000000"));
+    }
+}
+
+/// With the power to trace, and in sight of the init, which has all powers, a container does not get at it.
+#[tokio::test]
+async fn the_init_cannot_be_traced() {
+    let script = "test -d /proc/1 && for what in mem maps environ cwd root ns/mnt; do
+        (cat /proc/1/$what || ls /proc/1/$what/ || readlink /proc/1/$what) >/dev/null 2>&1 && echo got $what; done; echo done";
+    check(
+        |_| ContainerSpec {
+            process_namespace: ProcessNamespace::Pod,
+            ..isolated(script, capabilities(&["SYS_PTRACE"], &[]))
+        },
+        "done\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn system_calls_are_filtered() {
+    let filtered = Isolation { filtered: true, ..Isolation::default() };
+    let script = "grep -E '^Seccomp:|^NoNewPrivs' /proc/self/status | tr -d '\\t'
+        unshare -U true 2>&1 | grep -o 'Operation not permitted'
+        (echo a | cat; sleep 0; sh -c 'exit 0' & wait) && echo works; mkdir /tmp/a && chroot / true && echo changed root";
+    check(|_| isolated(script, filtered), "NoNewPrivs:0\nSeccomp:2\nOperation not permitted\na\nworks\nchanged root\n")
+        .await;
+    let free = "grep '^Seccomp:' /proc/self/status | tr -d '\\t'; unshare -U true && echo own";
+    check(|_| isolated(free, Isolation::default()), "Seccomp:0\nown\n").await;
+    // A user of its own, without the right to gain more.
+    for bed in Bed::all() {
+        let pod = bed.sandbox.create_pod(PodSpec { uid: 1000, gid: 1000, ..bed.pod_spec() }).await.unwrap();
+        let mut spec = isolated("id -u; grep -E '^Seccomp:|^NoNewPrivs' /proc/self/status | tr -d '\\t'", filtered);
+        spec.process.user = Some(User { uid: 1000, gid: 1000, groups: vec![] });
+        spec.process.no_new_privileges = true;
+        assert_eq!(run(&pod, spec).await, "1000\nNoNewPrivs:1\nSeccomp:2\n", "as {}", bed.name);
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_root_has_no_scratch() {
+    let script =
+        "for dir in / /tmp /run /var/tmp /var/run /run/lock /data; do touch $dir/x 2>/dev/null && echo wrote $dir; done
+        touch /dev/shm/x && echo wrote shm";
+    check(
+        |bed| {
+            let source = bed.put("source", None);
+            ContainerSpec {
+                root: Root::Host { read_only: true },
+                mounts: vec![mount(&source, "/data", false), mount(&source, "/tmp/work", false)],
+                ..shell(&format!("{script}; touch /tmp/work/x && echo wrote work"))
+            }
+        },
+        "wrote /data\nwrote shm\nwrote work\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn settings_of_the_pod() {
+    let before = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fin_timeout").unwrap();
+    let script = "cat /proc/sys/net/ipv4/tcp_fin_timeout /proc/sys/net/ipv4/ip_unprivileged_port_start";
+    for bed in Bed::all() {
+        let with = |value: &str| {
+            let sysctls = vec![("net.ipv4.tcp_fin_timeout".into(), value.into())];
+            bed.sandbox.create_pod(PodSpec { sysctls, ..bed.pod_spec() })
+        };
+        assert_eq!(run(&with("7").await.unwrap(), shell(script)).await, "7\n0\n", "as {}", bed.name);
+        let error = with("x").await.err().unwrap().to_string();
+        assert!(error.contains("set sysctl net.ipv4.tcp_fin_timeout=x: invalid argument"), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fin_timeout").unwrap(), before);
+}
+
+/// Only where the kernel's settings are not the pod's user's anyway.
+#[tokio::test]
+async fn proc_can_be_unmasked_without_root() {
+    for bed in Bed::all().into_iter().filter(|bed| !bed.is_root()) {
+        let pod = bed.pod().await;
+        let script =
+            "mount | grep -c ' /proc/' ; echo x 2>/dev/null > /proc/sys/kernel/core_pattern && echo set; echo done";
+        assert_eq!(run(&pod, ContainerSpec { proc_unmasked: true, ..shell(script) }).await, "0\ndone\n");
     }
 }
 

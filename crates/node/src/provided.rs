@@ -1,0 +1,198 @@
+//! Volumes whose files are there before the pod is: folders and files of the machine, persistent volumes through a claim,
+//! images. Finds and checks them; mounts nothing and writes nothing, but for what a hostPath is to create.
+
+use crate::env::Data;
+use crate::images::{self as image_choice, Choice, Files};
+use crate::pod::{ClaimVolume, Container, HostPath, ImageVolume, Pod, Volume};
+use images::{Hold, Store};
+use kemudi_client::{Api, ApiResource, Client, Dynamic};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const CLAIMS: ApiResource = ApiResource::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true);
+const VOLUMES: ApiResource = ApiResource::new("", "v1", "PersistentVolume", "persistentvolumes", false);
+
+/// Where the files of a volume are.
+#[derive(Clone)]
+pub enum Provided {
+    /// A persistent volume's place on this machine.
+    Claimed { path: PathBuf, read_only: bool },
+    /// An image's, which stays in the store as long as this.
+    Image(Arc<Hold>),
+}
+
+/// Finds what a claim or an image stands for; nothing for other volumes. Pulls the image if need be, with these Secrets.
+///
+/// # Errors
+/// The words of the event.
+pub async fn find(
+    client: &Client,
+    store: &Store,
+    pod: &Pod,
+    volume: &Volume,
+    secrets: &[Data],
+) -> Result<Option<Provided>, String> {
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return claimed(client, pod, claim).await.map(Some);
+    }
+    match &volume.image {
+        Some(image) => self::image(store, image, secrets).await.map(|hold| Some(Provided::Image(hold))),
+        None => Ok(None),
+    }
+}
+
+async fn claimed(client: &Client, pod: &Pod, claim: &ClaimVolume) -> Result<Provided, String> {
+    let (namespace, name) = (&pod.metadata.namespace, &claim.claim_name);
+    let failed = |why: String| format!("error processing PVC {namespace}/{name}: {why}");
+    let claims = Api::<Dynamic>::namespaced_of(client.clone(), namespace, &CLAIMS);
+    let found = claims.get(name).await;
+    let found = found.map_err(|error| failed(format!("failed to fetch PVC from API server: {error}")))?;
+    let uid = found.pointer("/metadata/uid").cloned();
+    if found.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+        return Err(failed("PVC is being deleted".into()));
+    }
+    let volume = found.pointer("/spec/volumeName").and_then(Value::as_str).unwrap_or_default();
+    if volume.is_empty() || found.pointer("/status/phase").and_then(Value::as_str) != Some("Bound") {
+        return Err(failed("PVC is not bound".into()));
+    }
+    let volumes = Api::<Dynamic>::all_of(client.clone(), &VOLUMES);
+    let found = volumes.get(volume).await;
+    let found = found.map_err(|error| failed(format!("failed to fetch PV {volume} from API server: {error}")))?;
+    if found.pointer("/spec/claimRef/uid").is_some_and(|of_volume| Some(of_volume) != uid.as_ref()) {
+        return Err(failed(format!("PV {volume} is bound to another claim")));
+    }
+    place(&found).map(|path| Provided::Claimed { path, read_only: claim.read_only })
+}
+
+/// The place of a persistent volume on this machine, checked as the kubelet does.
+fn place(volume: &Value) -> Result<PathBuf, String> {
+    let spec = &volume["spec"];
+    if spec["volumeMode"] == "Block" {
+        return Err("volumes of mode Block are not supported by this node; use a claim of mode Filesystem".into());
+    }
+    if let Some(path) = spec.pointer("/hostPath/path").and_then(Value::as_str) {
+        let kind = spec.pointer("/hostPath/type").and_then(Value::as_str).unwrap_or_default();
+        host_path(&HostPath { path: path.into(), kind: kind.into() })?;
+        return Ok(path.into());
+    }
+    match spec.pointer("/local/path").and_then(Value::as_str) {
+        Some(path) if Path::new(path).is_dir() => Ok(path.into()),
+        Some(path) if Path::new(path).exists() => Err(format!("path {path:?} is not a directory")),
+        Some(path) => Err(format!("path {path:?} does not exist")),
+        None => Err("this node mounts persistent volumes of the kinds hostPath and local only".into()),
+    }
+}
+
+async fn image(store: &Store, image: &ImageVolume, secrets: &[Data]) -> Result<Arc<Hold>, String> {
+    let stand_in = Container {
+        image: image.reference.clone(),
+        image_pull_policy: image.pull_policy.clone(),
+        ..Container::default()
+    };
+    match image_choice::choose(&stand_in, store) {
+        Choice::Use(Files::Image(hold)) => Ok(hold),
+        Choice::Use(Files::Host) => Err("the image \"host\" cannot be a volume; use hostPath".into()),
+        Choice::Pull(reference) => image_choice::pull(store, &reference, secrets)
+            .await
+            .map_err(|why| format!("Failed to pull image {:?}: {why}", image.reference)),
+        Choice::Refuse(_, message) => Err(message),
+    }
+}
+
+/// Checks that a path of the machine is what its type says, and makes what is to be made.
+///
+/// # Errors
+/// In the kubelet's words.
+pub fn host_path(host: &HostPath) -> Result<(), String> {
+    let path = Path::new(&host.path);
+    let text = |error: std::io::Error| format!("hostPath {}: {error}", host.path);
+    let expected = match host.kind.as_str() {
+        // As container runtimes do with a source that is not there.
+        "" if !path.exists() => return make_dir(path).map_err(text),
+        "" => return Ok(()),
+        "DirectoryOrCreate" if !path.exists() => return make_dir(path).map_err(text),
+        "FileOrCreate" if !path.exists() => {
+            return fs::File::options().create(true).append(true).mode(0o644).open(path).map(drop).map_err(text);
+        }
+        "Directory" | "DirectoryOrCreate" => ("Directory", "directory"),
+        "File" | "FileOrCreate" => ("File", "file"),
+        "Socket" => ("Socket", "socket file"),
+        "CharDevice" => ("CharDevice", "character device"),
+        "BlockDevice" => ("BlockDevice", "block device"),
+        other => return Err(format!("{other} is an invalid volume type")),
+    };
+    let Ok(found) = fs::metadata(path) else { return Err(format!("hostPath {} doesn't exist", host.path)) };
+    let (kind, words) = expected;
+    match type_of(found.file_type()) {
+        found if found == kind => Ok(()),
+        found => Err(format!("hostPath type check failed: {} is not a {words}, it's a {found}", host.path)),
+    }
+}
+
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn type_of(found: fs::FileType) -> &'static str {
+    match found {
+        found if found.is_dir() => "Directory",
+        found if found.is_socket() => "Socket",
+        found if found.is_char_device() => "CharDevice",
+        found if found.is_block_device() => "BlockDevice",
+        _ => "File",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn types_of_host_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        fs::create_dir(at("dir")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        let check = |name: &str, kind: &str, expected: &str| {
+            let path = if name.starts_with('/') { name.to_owned() } else { at(name) };
+            let result = host_path(&HostPath { path: path.clone(), kind: kind.into() });
+            assert_eq!(result.err().unwrap_or_default().replace(&path, "PATH"), expected, "{name} {kind}");
+        };
+        for (name, kind) in [("dir", "Directory"), ("file", "File"), ("socket", "Socket"), ("/dev/null", "CharDevice")]
+        {
+            check(name, kind, "");
+            check(name, "", "");
+            check("no", kind, "hostPath PATH doesn't exist");
+        }
+        check("file", "Directory", "hostPath type check failed: PATH is not a directory, it's a File");
+        check("file", "DirectoryOrCreate", "hostPath type check failed: PATH is not a directory, it's a File");
+        check("dir", "FileOrCreate", "hostPath type check failed: PATH is not a file, it's a Directory");
+        check("dir", "Socket", "hostPath type check failed: PATH is not a socket file, it's a Directory");
+        check("socket", "CharDevice", "hostPath type check failed: PATH is not a character device, it's a Socket");
+        check("/dev/null", "BlockDevice", "hostPath type check failed: PATH is not a block device, it's a CharDevice");
+        check("dir", "Disk", "Disk is an invalid volume type");
+        check("new/er", "DirectoryOrCreate", "");
+        check("made", "FileOrCreate", "");
+        check("implied", "", "");
+        assert!(Path::new(&at("new/er")).is_dir() && Path::new(&at("made")).is_file());
+        assert!(Path::new(&at("implied")).is_dir());
+    }
+
+    #[test]
+    fn places_of_volumes() {
+        let check = |spec: Value, expected: &str| {
+            let text = place(&json!({"spec": spec})).map_or_else(|error| error, |path| path.display().to_string());
+            assert_eq!(text, expected);
+        };
+        check(json!({"hostPath": {"path": "/tmp"}}), "/tmp");
+        check(json!({"local": {"path": "/tmp"}}), "/tmp");
+        check(json!({"local": {"path": "/no/such"}}), "path \"/no/such\" does not exist");
+        check(json!({"local": {"path": "/etc/passwd"}}), "path \"/etc/passwd\" is not a directory");
+        check(json!({"nfs": {}}), "this node mounts persistent volumes of the kinds hostPath and local only");
+    }
+}
