@@ -20,6 +20,7 @@ mod record;
 mod rotation;
 mod tidy;
 mod transcripts;
+mod unread;
 mod why;
 
 mod ratchet;
