@@ -66,7 +66,7 @@ impl Controller for Definitions {
 }
 
 /// What a controller reads of a definition, which is little of it.
-fn without_schemas(definition: &Value) -> Option<Value> {
+pub fn without_schemas(definition: &Value) -> Option<Value> {
     let mut definition = definition.clone();
     let versions = definition.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
     for version in versions.into_iter().flatten().filter_map(Value::as_object_mut) {
