@@ -107,7 +107,12 @@ pub fn kinds(definition: &Value, since: u64) -> Vec<Kind> {
         is_terminating: is_true("Terminating"),
         since,
     };
-    list.iter().filter(|version| version.flag("served")).map(|version| shared.kind(version)).collect()
+    let serves = |version: &&Value| version.flag("served");
+    let reached = match shared.is_terminating && !list.iter().any(|version| serves(&version)) {
+        true => "storage",
+        false => "served",
+    };
+    list.iter().filter(|version| version.flag(reached)).map(|version| shared.kind(version)).collect()
 }
 
 struct Shared<'a> {
