@@ -54,7 +54,7 @@ impl Controller for Registrations {
             "group": group, "version": version,
             "groupPriorityMinimum": GROUP_PRIORITY, "versionPriority": VERSION_PRIORITY,
         });
-        let wanted = seen[0].iter().any(|definition| serves(definition));
+        let wanted = seen[0].iter().any(serves);
         match seen[1].get("", name) {
             None if wanted => {
                 let object = json!({
