@@ -1,5 +1,6 @@
 //! Takes the descriptions out of the `k8s-openapi` crate, which has them from Kubernetes' own OpenAPI document, and packs
-//! them into one small file: the library is that file, not the crate's code.
+//! them into one small file: the library is that file, not the crate's code. The options that are parameters of
+//! requests are no types of that crate: what they are for is in `options.json`.
 
 use std::error::Error;
 use std::io::Write;
@@ -9,11 +10,14 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use k8s_openapi::{api, apiextensions_apiserver, apimachinery, kube_aggregator};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What stands between a type, a field and a text, and after a text: no description has them.
 const UNIT: char = '\u{1f}';
 const RECORD: char = '\u{1e}';
+
+/// What is no schema: type, field and text.
+const OPTIONS: &str = "options.json";
 
 /// Asks for the schemas of types, and with them of all that they refer to.
 macro_rules! types {
@@ -26,6 +30,7 @@ macro_rules! types {
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={OPTIONS}");
     let mut generator = SchemaSettings::openapi3().into_generator();
     name(&mut generator);
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
@@ -38,6 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&type_, "", &schema)?;
         for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
             write(&type_, field, schema)?;
+        }
+    }
+    let options: Value = serde_json::from_str(&std::fs::read_to_string(OPTIONS)?)?;
+    for (type_, fields) in options.as_object().into_iter().flatten() {
+        for (field, text) in fields.as_object().into_iter().flatten() {
+            write(type_, field, &json!({"description": text}))?;
         }
     }
     let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;

@@ -34,19 +34,99 @@ pub struct Document {
 
 /// The first document of a stream; what follows it is not looked at. No document is `null`.
 pub fn read(text: &[u8]) -> Result<Document, String> {
-    Ok(Reader::new(text)?.document()?.unwrap_or_default())
+    with_whole_tags(text, |text| Ok(Reader::new(text)?.document()?.unwrap_or_default()))
 }
 
 /// All documents of a stream, those that hold nothing left out.
 pub fn read_all(text: &[u8]) -> Result<Vec<Value>, String> {
-    let mut reader = Reader::new(text)?;
-    let mut all = Vec::new();
-    while let Some(document) = reader.document()? {
-        if !document.value.is_null() {
-            all.push(document.value);
+    with_whole_tags(text, |text| {
+        let mut reader = Reader::new(text)?;
+        let mut all = Vec::new();
+        while let Some(document) = reader.document()? {
+            if !document.value.is_null() {
+                all.push(document.value);
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// Tags of one text whose letters are looked at again; each costs another reading.
+const TAGS_MAX: usize = 64;
+
+/// Reads a text, and where that fails, reads it with the tags that go-yaml sees in it: to go-yaml `,`, `[` and `]` are letters of
+/// a tag (`[!!str, a]` holds one text, of type `str,`), the scanner here ends it there and refuses what follows. So they are
+/// written as escapes, which stand for the same letters.
+fn with_whole_tags<T>(text: &[u8], read: impl Fn(&[u8]) -> Result<T, String>) -> Result<T, String> {
+    let first = read(text);
+    if first.is_ok() || tags(text).next().is_none() {
+        return first;
+    }
+    let mut whole = text.to_vec();
+    for _ in 0..TAGS_MAX {
+        // What may only be a tag says that it is one where it holds what no tag may hold.
+        let mut probe = whole.clone();
+        for tag in tags(&whole) {
+            let ends = probe[tag].iter_mut().filter(|byte| ends_tag(**byte));
+            ends.for_each(|byte| *byte = b'^');
+        }
+        let Some(at) = broken_tag(&probe) else { break };
+        let Some(tag) = tags(&whole).find(|tag| tag.start == at) else { break };
+        let escaped = whole[tag.clone()].iter().flat_map(|byte| match byte {
+            b',' => b"%2C".to_vec(),
+            b'[' => b"%5B".to_vec(),
+            b']' => b"%5D".to_vec(),
+            other => vec![*other],
+        });
+        let escaped: Vec<u8> = escaped.collect();
+        whole.splice(tag, escaped);
+    }
+    if whole == text { first } else { read(&whole) }
+}
+
+fn ends_tag(byte: u8) -> bool {
+    matches!(byte, b',' | b'[' | b']')
+}
+
+/// Where something stands that would be a tag with `,`, `[` or `]` in it, if it is one.
+fn tags(text: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-;/?:@&=+$,.!~*'()[]%".contains(byte);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let start = from + text[from..].iter().position(|byte| *byte == b'!')?;
+            let verbatim = text[start..].starts_with(b"!<");
+            let behind = if verbatim { text[start..].iter().position(|byte| *byte == b'>').unwrap_or(0) } else { 0 };
+            let end = start + behind + 1;
+            let end = end + text[end..].iter().take_while(|byte| !verbatim && is_letter(byte)).count();
+            from = end;
+            if !verbatim && text[start..end].iter().any(|byte| ends_tag(*byte)) {
+                return Some(start..end);
+            }
+        }
+    })
+}
+
+/// Where the first tag begins that the scanner refuses.
+fn broken_tag(text: &[u8]) -> Option<usize> {
+    let mut parser = Parser::new();
+    let mut input = text;
+    parser.set_input(&mut input);
+    loop {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| parser.parse())).ok()? {
+            Ok(event) if matches!(event.data, EventData::StreamEnd) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Scanner => {
+                let mark = error.context_mark()?;
+                let lines = text.split_inclusive(|byte| *byte == b'\n').take(mark.line as usize);
+                let line = lines.map(<[u8]>::len).sum::<usize>();
+                let mut letters = std::str::from_utf8(text.get(line..)?).ok()?.char_indices();
+                let (column, letter) = letters.nth(mark.column as usize)?;
+                return (letter == '!').then_some(line + column);
+            }
+            Err(_) => return None,
         }
     }
-    Ok(all)
 }
 
 /// A value as go-yaml lays it out: keys in its order, lines of about 80 characters.
@@ -749,7 +829,6 @@ mod tests {
 
     #[test]
     fn errors_are_go_yamls() {
-        refuses("[!x,y]", "yaml: did not find expected whitespace or line break");
         refuses("metadata:\n\tname: two\n", "yaml: line 2: found character that cannot start any token");
         refuses("metadata: {name: two\n", "yaml: line 1: did not find expected ',' or '}'");
         refuses("a: b: c\n", "yaml: mapping values are not allowed in this context");
@@ -762,6 +841,30 @@ mod tests {
             text + &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","))
         });
         refuses(&bomb, "yaml: document contains excessive aliasing");
+    }
+
+    /// As sigs.k8s.io/yaml reads them.
+    #[test]
+    fn a_tag_holds_commas_and_brackets() {
+        check("[!!str, a]", json!(["a"]));
+        check("[!!str , a]", json!(["", "a"]));
+        check("[!!str, , a]", json!(["", "a"]));
+        check("{a: !!str,b: 1}", json!({"a": "1"}));
+        check("[!, a]", json!(["a"]));
+        check("- !!str, a", json!(["a"]));
+        check("a: !!int, 1", json!({"a": "1"}));
+        check("[!x[y] z]", json!(["z"]));
+        check("[!!map, {a: 1}]", json!([{"a": 1}]));
+        check("{!!str, a: 1}", json!({"a": 1}));
+        check("[!!str, a, !!str, b]", json!(["a", "b"]));
+        check("!!str, a", json!("a"));
+        check("[é, !!str, a]", json!(["é", "a"]));
+        check("a: x !b, c\nd: [!!str, e]", json!({"a": "x !b, c", "d": ["e"]}));
+        refuses("[!x,y]", "yaml: line 1: did not find expected ',' or ']'");
+        refuses("[!!str]", "yaml: line 1: did not find expected ',' or ']'");
+        refuses("{a: !!str, b: 1}", "yaml: did not find expected ',' or '}'");
+        refuses("{a: !!str}", "yaml: did not find expected whitespace or line break");
+        refuses("[!<tag:yaml.org,2002:str>, a]", "yaml: did not find expected whitespace or line break");
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub async fn act(client: &Client, action: Action) -> Result<(), Error> {
         Action::Create { resource, object } => create(client, &resource, object).await,
         Action::Replace { resource, object } => {
             let api = of(client, &resource, &object);
-            api.replace_with(&Dynamic(object), &manager()).await.map(drop)
+            api.replace(&Dynamic(object)).await.map(drop)
         }
         Action::ReplaceStatus { resource, object } => replace_status(client, &resource, object).await,
         Action::Tell { component, about, kind, reason, message } => {
@@ -185,7 +185,7 @@ fn is_terminating(error: &Error) -> bool {
 }
 
 async fn create(client: &Client, resource: &ApiResource, object: Value) -> Result<(), Error> {
-    of(client, resource, &object).create_with(&Dynamic(object), &manager()).await.map(drop)
+    of(client, resource, &object).create(&Dynamic(object)).await.map(drop)
 }
 
 pub async fn replace_status(client: &Client, resource: &ApiResource, object: Value) -> Result<(), Error> {

@@ -66,7 +66,7 @@ impl Controller for Definitions {
 }
 
 /// What a controller reads of a definition, which is little of it.
-fn without_schemas(definition: &Value) -> Option<Value> {
+pub fn without_schemas(definition: &Value) -> Option<Value> {
     let mut definition = definition.clone();
     let versions = definition.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
     for version in versions.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -236,10 +236,11 @@ pub async fn clean_up(client: &Client, name: &str, uid: &str) -> Result<(), Erro
     definitions.replace(&definition).await.map(drop)
 }
 
-/// A version in which the objects can be reached.
+/// A version in which the objects can be reached: one that is served, or, where none is, the one they are kept in.
 fn resource_of(definition: &Value) -> Option<ApiResource> {
     let spec = &definition["spec"];
-    let served = spec["versions"].as_array()?.iter().find(|version| version["served"] == true)?;
+    let with = |flag: &str| spec["versions"].as_array()?.iter().find(|version| version[flag] == true);
+    let served = with("served").or_else(|| with("storage"))?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let names = &definition["status"]["acceptedNames"];
     Some(ApiResource {

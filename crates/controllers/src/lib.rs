@@ -22,6 +22,7 @@ mod mirror;
 mod namespace;
 mod node_taints;
 mod queue;
+mod registrations;
 mod resources;
 mod root_ca;
 mod scheduler;
@@ -106,7 +107,8 @@ impl Controllers {
         start(&mut tasks, client("service-cidr-controller"), Box::new(service_cidrs::ServiceCidrs));
         start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler));
         let server = client("").with_user_agent("kube-apiserver").unwrap_or_else(|_| client(""));
-        start(&mut tasks, server, Box::new(definitions::Definitions));
+        start(&mut tasks, server.clone(), Box::new(definitions::Definitions));
+        start(&mut tasks, server, Box::new(registrations::Registrations));
         let feeds = feeds.run(client("shared-informers"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(feeds).map(drop));
         let collect = garbage::run(client("generic-garbage-collector"), resources);

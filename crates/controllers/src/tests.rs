@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::control::Controller;
 use crate::mirror::Mirror;
 use crate::{
-    aggregation, default_account, endpoint_mirror, endpoint_slices, endpoints, namespace, node_taints, root_ca,
-    scheduler, storage_protection, token_secret,
+    aggregation, default_account, endpoint_mirror, endpoint_slices, endpoints, namespace, node_taints, registrations,
+    root_ca, scheduler, storage_protection, token_secret,
 };
 
 /// Shows a controller one list of objects for each of its sources; gives what it would do about each key, a line each.
@@ -756,4 +756,40 @@ fn ranges_stay_as_long_as_their_addresses() {
     check(&ranges, &[&[range("a", "10.1.0.0/24", going())], &[]], &[&freed]);
     let both = [range("a", "10.1.0.0/24", going()), range("b", "10.0.0.0/8", json!({}))];
     check(&ranges, &[&both, &[address]], &[&freed, &ready("b")]);
+}
+
+#[test]
+fn served_versions_of_definitions_have_api_services() {
+    let definition = |group: &str, versions: &[(&str, bool)]| {
+        let versions: Vec<Value> =
+            versions.iter().map(|(name, served)| json!({"name": name, "served": served})).collect();
+        named("", &format!("things.{group}"), json!({"spec": {"group": group, "versions": versions}}))
+    };
+    let service = |name: &str, label: &str, priority: u32| {
+        let (version, group) = name.split_once('.').unwrap();
+        let spec =
+            json!({"group": group, "version": version, "groupPriorityMinimum": priority, "versionPriority": 100});
+        let labels = json!({"kube-aggregator.kubernetes.io/automanaged": label});
+        named("", name, json!({"metadata": {"labels": labels}, "spec": spec}))
+    };
+    check(
+        &registrations::Registrations,
+        &[
+            &[definition("a.io", &[("v1", true), ("v2", false), ("v3", true)]), definition("b.io", &[("v1", true)])],
+            &[
+                service("v1.a.io", "true", 7),
+                service("v2.a.io", "true", 1000),
+                service("v0.a.io", "", 1000),
+                service("v1.b.io", "true", 1000),
+                service("v1.apps", "onstart", 17800),
+                service("v1.gone.io", "true", 1000),
+            ],
+        ],
+        &[
+            r#"replace apiservices {"metadata":{"name":"v1.a.io","namespace":"","uid":"v1.a.io-uid","labels":{"kube-aggregator.kubernetes.io/automanaged":"true"}},"spec":{"group":"a.io","version":"v1","groupPriorityMinimum":1000,"versionPriority":100}}"#,
+            "delete apiservices v1.gone.io",
+            "delete apiservices v2.a.io",
+            r#"create apiservices {"apiVersion":"apiregistration.k8s.io/v1","kind":"APIService","metadata":{"name":"v3.a.io","labels":{"kube-aggregator.kubernetes.io/automanaged":"true"}},"spec":{"group":"a.io","version":"v3","groupPriorityMinimum":1000,"versionPriority":100}}"#,
+        ],
+    );
 }

@@ -45,6 +45,8 @@ mod tests {
             |text: Option<&str>, words: &str| assert!(text.is_some_and(|text| text.starts_with(words)), "{text:?}");
         says(super::of_type(pod), "Pod is a collection of containers that can run on a host.");
         says(super::of_field(pod, "spec"), "Specification of the desired behavior of the pod.");
+        let options = "io.k8s.apimachinery.pkg.apis.meta.v1.ListOptions";
+        says(super::of_field(options, "limit"), "limit is a maximum number of responses to return for a list call.");
         assert_eq!((super::of_type("io.k8s.api.core.v1.Nothing"), super::of_field(pod, "nothing")), (None, None));
     }
 }

@@ -45,7 +45,7 @@ fn reach(schema: &Schema) -> Vec<bool> {
 }
 
 /// The struct that the values of a shape are made of.
-fn struct_of(shape: &Shape) -> Option<TypeId> {
+pub(crate) fn struct_of(shape: &Shape) -> Option<TypeId> {
     match shape {
         Shape::Struct(id) => Some(*id),
         Shape::List(item, _) | Shape::Map(item) => struct_of(item),

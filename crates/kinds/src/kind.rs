@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::builtin::read::Write;
 use crate::custom::Custom;
 use crate::decode::{self, DecodeError, Decoded};
-use crate::defaults;
 use crate::schema::{Schema, Shape, TypeId};
+use crate::{defaults, gates};
 
 /// Everything the server knows of one resource in one version.
 #[derive(Clone, Debug)]
@@ -540,6 +540,7 @@ impl Kind {
         if self.behaviour.has_generation {
             set_generation(root, Some(1));
         }
+        gates::drop_disabled(self, object, None);
         (self.behaviour.prepare_create)(object);
     }
 
@@ -549,6 +550,7 @@ impl Kind {
         if self.has_status() {
             keep(new, old, "status");
         }
+        gates::drop_disabled(self, new, Some(old));
         (self.behaviour.prepare_update)(new, old);
         let before = old.pointer("/metadata/generation").and_then(Value::as_i64);
         let after = match self.behaviour.has_generation {
@@ -577,6 +579,7 @@ impl Kind {
             }
         }
         set_generation(target, before);
+        gates::drop_disabled(self, new, Some(old));
         (self.behaviour.prepare_status)(new, old);
     }
 }

@@ -6,6 +6,7 @@ pub mod builtin;
 pub mod custom;
 pub mod decode;
 pub mod defaults;
+mod gates;
 pub mod openapi;
 pub mod protobuf;
 pub mod quantity;

@@ -253,7 +253,6 @@ const RESETS: &[(&str, &str, &str, &[&str])] = &[
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", "status", &["spec", "metadata"]),
     ("storage.k8s.io", "VolumeAttachment", "status", &["spec", "metadata"]),
     ("resource.k8s.io", "ResourceClaim", "status", &["spec", "metadata"]),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", "status", &["spec", "metadata"]),
     ("apiregistration.k8s.io", "APIService", "status", &["spec", "metadata"]),
 ];
 

@@ -2,6 +2,7 @@
 //! validate, explain and generate. Made from the tables when somebody asks; nothing here is kept.
 
 pub mod protobuf;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -85,6 +86,11 @@ pub fn describe<'a>(document: &mut Value, text: impl Fn(&str, &str) -> Option<&'
             put(schema, text(name, field));
         }
     }
+    for item in
+        document.pointer_mut("/paths").and_then(Value::as_object_mut).into_iter().flat_map(|paths| paths.values_mut())
+    {
+        words::describe_parameters(item, |parameter, (of, name)| put(parameter, text(of, name)));
+    }
 }
 
 /// The version of Kubernetes that the tables are of.
@@ -100,6 +106,8 @@ struct Operation {
     path: String,
     method: &'static str,
     id: String,
+    /// What it does.
+    description: String,
     tag: String,
     /// `x-kubernetes-action`, `""` for none.
     action: &'static str,
@@ -121,27 +129,38 @@ struct Parameter {
     place: &'static str,
     type_: &'static str,
     required: bool,
+    /// What it is for, where that is not said of an option.
+    description: String,
 }
 
 /// Documents of what is no resource.
 struct Other {
     path: &'static str,
     id: &'static str,
+    description: &'static str,
     tag: &'static str,
     produces: &'static [&'static str],
 }
 
 const OTHERS: [Other; 3] = [
-    Other { path: "/version/", id: "getCodeVersion", tag: "version", produces: &["application/json"] },
+    Other {
+        path: "/version/",
+        id: "getCodeVersion",
+        description: "get the version information for this server",
+        tag: "version",
+        produces: &["application/json"],
+    },
     Other {
         path: "/.well-known/openid-configuration/",
         id: "getServiceAccountIssuerOpenIDConfiguration",
+        description: "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
         tag: "WellKnown",
         produces: &["application/json"],
     },
     Other {
         path: "/openid/v1/jwks/",
         id: "getServiceAccountIssuerOpenIDKeyset",
+        description: "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
         tag: "openid",
         produces: &["application/jwk-set+json"],
     },
@@ -212,6 +231,7 @@ fn operations_of(registry: &Registry, path: &str) -> Option<Vec<Operation>> {
         path: format!("/{path}/"),
         method: "get",
         id,
+        description: words::of_root(answer).to_owned(),
         tag,
         produces: ENCODINGS,
         codes: &["200", "401"],
@@ -235,6 +255,7 @@ fn operations_of(registry: &Registry, path: &str) -> Option<Vec<Operation>> {
                 path: other.path.to_owned(),
                 method: "get",
                 id: other.id.to_owned(),
+                description: other.description.to_owned(),
                 tag: other.tag.to_owned(),
                 produces: other.produces,
                 codes: &["200", "401"],
@@ -298,10 +319,11 @@ impl Words<'_> {
         let own = Some(type_name(kind, kind.root));
         let list = Some(list_name(kind));
         let gvk = [kind.group.to_string(), kind.version.to_string(), kind.kind.to_string()];
-        let base = |path: &str, method, id: String, action| Operation {
+        let base = |path: &str, method: &'static str, id: String, action| Operation {
             path: path.to_owned(),
             method,
             id,
+            description: words::of_operation(kind, "", action, method),
             tag: self.tag.to_owned(),
             action,
             about: Some(gvk.clone()),
@@ -313,7 +335,7 @@ impl Words<'_> {
         let name = self.name;
         if has("list") {
             let listing = |path: &str, id: String| Operation {
-                parameters: self.parameters(path, LIST),
+                parameters: self.parameters(&kind.kind, path, LIST),
                 produces: streamed,
                 answer: list.clone(),
                 ..base(path, "get", id, "list")
@@ -325,7 +347,7 @@ impl Words<'_> {
         }
         if has("create") {
             out.push(Operation {
-                parameters: self.parameters(&collection, WRITE),
+                parameters: self.parameters(&kind.kind, &collection, WRITE),
                 consumes: ANY,
                 body: own.clone(),
                 codes: &["200", "201", "202", "401"],
@@ -336,7 +358,7 @@ impl Words<'_> {
             let both: Vec<(&str, &str)> =
                 LIST.iter().filter(|(p, _)| !p.to_lowercase().contains("watch")).chain(DELETE).copied().collect();
             out.push(Operation {
-                parameters: self.parameters(&collection, &both),
+                parameters: self.parameters(&kind.kind, &collection, &both),
                 consumes: ANY,
                 body: Some(format!("{META}DeleteOptions")),
                 answer: Some(format!("{META}Status")),
@@ -345,13 +367,13 @@ impl Words<'_> {
         }
         if has("get") {
             out.push(Operation {
-                parameters: self.parameters(&item, &[]),
+                parameters: self.parameters(&kind.kind, &item, &[]),
                 ..base(&item, "get", format!("read{name}{title}"), "get")
             });
         }
         if has("update") {
             out.push(Operation {
-                parameters: self.parameters(&item, WRITE),
+                parameters: self.parameters(&kind.kind, &item, WRITE),
                 consumes: ANY,
                 body: own.clone(),
                 codes: &["200", "201", "401"],
@@ -361,7 +383,7 @@ impl Words<'_> {
         if has("patch") {
             let parameters: Vec<(&str, &str)> = WRITE.iter().chain(FORCE).copied().collect();
             out.push(Operation {
-                parameters: self.parameters(&item, &parameters),
+                parameters: self.parameters(&kind.kind, &item, &parameters),
                 consumes: patches,
                 body: Some(format!("{META}Patch")),
                 codes: &["200", "201", "401"],
@@ -371,7 +393,7 @@ impl Words<'_> {
         if has("delete") {
             let returned = kind.behaviour.returns_deleted;
             out.push(Operation {
-                parameters: self.parameters(&item, DELETE),
+                parameters: self.parameters(&kind.kind, &item, DELETE),
                 consumes: ANY,
                 body: Some(format!("{META}DeleteOptions")),
                 codes: &["200", "202", "401"],
@@ -382,7 +404,7 @@ impl Words<'_> {
         if has("watch") && !kind.is_custom() {
             let watched = |path: &str| path.replacen(&self.base, &format!("{}/watch", self.base), 1);
             let watch = |path: String, id: String, action| Operation {
-                parameters: self.parameters(&path, LIST),
+                parameters: self.parameters(&kind.kind, &path, LIST),
                 produces: streamed,
                 answer: Some(format!("{META}WatchEvent")),
                 ..base(&path, "get", id, action)
@@ -415,10 +437,11 @@ impl Words<'_> {
             "ephemeralcontainers" => "Ephemeralcontainers".to_owned(),
             name => capital(name),
         };
-        let base = |path: &str, method, id: String, action| Operation {
+        let base = |path: &str, method: &'static str, id: String, action| Operation {
             path: path.to_owned(),
             method,
             id,
+            description: words::of_operation(kind, &sub.name, action, method),
             tag: self.tag.to_owned(),
             action,
             about: Some([group.to_string(), version.to_string(), sub.kind.to_string()]),
@@ -446,7 +469,7 @@ impl Words<'_> {
                     ("put", "update"),
                 ] {
                     if has(verb) {
-                        let mut parameters = self.parameters(&path, &options);
+                        let mut parameters = self.parameters(&sub.kind, &path, &options);
                         parameters.retain(|parameter| parameter.name != "pretty");
                         out.push(Operation {
                             parameters,
@@ -463,7 +486,7 @@ impl Words<'_> {
             let log = &*sub.name == "log";
             let options = if log { log_parameters() } else { Vec::new() };
             out.push(Operation {
-                parameters: self.parameters(path, &options),
+                parameters: self.parameters(&sub.kind, path, &options),
                 produces: if log { TEXT_TOO } else { encodings },
                 answer: own.clone().filter(|_| !log),
                 ..base(path, "get", format!("read{name}{title}{suffix}"), "get")
@@ -471,7 +494,7 @@ impl Words<'_> {
         }
         if has("create") {
             out.push(Operation {
-                parameters: self.parameters(path, WRITE),
+                parameters: self.parameters(&sub.kind, path, WRITE),
                 consumes: ANY,
                 body: own.clone(),
                 codes: &["200", "201", "202", "401"],
@@ -480,7 +503,7 @@ impl Words<'_> {
         }
         if has("update") {
             out.push(Operation {
-                parameters: self.parameters(path, WRITE),
+                parameters: self.parameters(&sub.kind, path, WRITE),
                 consumes: ANY,
                 body: own.clone(),
                 codes: &["200", "201", "401"],
@@ -490,7 +513,7 @@ impl Words<'_> {
         if has("patch") {
             let parameters: Vec<(&str, &str)> = WRITE.iter().chain(FORCE).copied().collect();
             out.push(Operation {
-                parameters: self.parameters(path, &parameters),
+                parameters: self.parameters(&sub.kind, path, &parameters),
                 consumes: patches,
                 body: Some(format!("{META}Patch")),
                 codes: &["200", "201", "401"],
@@ -500,16 +523,23 @@ impl Words<'_> {
     }
 
     /// Those of the operation, of the path, and `pretty`.
-    fn parameters(&self, path: &str, query: &[(&str, &'static str)]) -> Vec<Parameter> {
-        let in_query = |name: &str, type_| Parameter { name: name.to_owned(), place: "query", type_, required: false };
-        let in_path = |name: &str| Parameter { name: name.to_owned(), place: "path", type_: "string", required: true };
+    fn parameters(&self, about: &str, path: &str, query: &[(&str, &'static str)]) -> Vec<Parameter> {
+        let parameter = |name: &str, place, type_, description| Parameter {
+            name: name.to_owned(),
+            place,
+            type_,
+            required: place == "path",
+            description,
+        };
+        let in_query = |name: &str, type_| parameter(name, "query", type_, String::new());
+        let in_path = |name: &str| parameter(name, "path", "string", words::of_place(name, about));
         let mut parameters: Vec<Parameter> = query.iter().map(|(name, type_)| in_query(name, type_)).collect();
         for name in ["name", "namespace", "path"] {
             if path.contains(&format!("{{{name}}}")) {
                 parameters.push(in_path(name));
             }
         }
-        parameters.push(in_query("pretty", "string"));
+        parameters.push(parameter("pretty", "query", "string", words::PRETTY.to_owned()));
         parameters
     }
 }
@@ -569,6 +599,9 @@ fn operation_object<'a>(
         None => json!({ "type": "string" }),
     };
     let mut out = Map::new();
+    if !operation.description.is_empty() {
+        out.insert("description".to_owned(), operation.description.clone().into());
+    }
     out.insert("tags".to_owned(), json!([operation.tag]));
     out.insert("operationId".to_owned(), operation.id.clone().into());
     let mut responses = Map::new();
@@ -634,6 +667,9 @@ fn parameters_array<'a>(parameters: impl Iterator<Item = &'a Parameter>, v3: boo
     parameters.sort_by(|a, b| (&a.name, a.place).cmp(&(&b.name, b.place)));
     let array = parameters.into_iter().map(|parameter| {
         let mut out = json!({ "name": parameter.name, "in": parameter.place });
+        if !parameter.description.is_empty() {
+            out["description"] = parameter.description.clone().into();
+        }
         if parameter.required {
             out["required"] = true.into();
         }

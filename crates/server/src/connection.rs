@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -23,6 +23,7 @@ use crate::patient::Patient;
 use crate::respond::BodyError;
 use crate::serve::serve;
 use crate::state::State;
+use crate::unread;
 
 /// Connections that are served at the same time; more wait.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -146,11 +147,20 @@ impl Front {
     ) -> Result<(), BodyError> {
         let peer = Arc::new(peer);
         let state = self.state.clone();
+        // The connection ends with an answer to a request whose body was not read.
+        let lingers = Arc::new(AtomicBool::new(false));
+        let linger = lingers.clone();
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let (state, peer) = (state.clone(), peer.clone());
+            let (state, peer, linger) = (state.clone(), peer.clone(), linger.clone());
             async move {
-                let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
-                Ok::<_, std::convert::Infallible>(serve(&state, &peer, request).await)
+                let (version, expects) = (request.version(), unread::expects(request.headers()));
+                let (head, body) = request.into_parts();
+                let (body, left) = unread::watched(body.map_err(BodyError::from).boxed_unsync());
+                let response = serve(&state, &peer, http::Request::from_parts(head, body)).await;
+                let Some(left) = left else { return Ok::<_, std::convert::Infallible>(response) };
+                let (response, ends) = left.settle(version, expects, response).await;
+                linger.fetch_or(ends, Ordering::Relaxed);
+                Ok(response)
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -167,11 +177,19 @@ impl Front {
             .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
             .max_frame_size(HTTP2_WINDOW_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX);
-        let (stream, turns) = gather(Patient::new(stream));
+        let (stream, mut turns) = gather(Patient::new(stream));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
-            ended = turns.run(|cx| connection.as_mut().poll(cx)) => return ended,
+            ended = turns.run(|cx| connection.as_mut().poll(cx)) => {
+                if ended.is_ok() && lingers.load(Ordering::Relaxed) {
+                    tokio::select! {
+                        () = unread::forget(&mut turns) => {}
+                        () = self.state.stopping.cancelled() => {}
+                    }
+                }
+                return ended;
+            }
             () = self.state.stopping.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
@@ -201,8 +219,8 @@ mod tests {
     use super::*;
     use crate::{Options, Server};
 
-    /// What becomes of a connection on which a client sends this and then nothing: what it was answered, and after how
-    /// many seconds it was let go. The clock is the test's: it moves on when everybody waits for it.
+    /// What becomes of a connection on which a client sends this and then nothing: what it was answered, the first line of
+    /// each answer, and after how many seconds it was let go. The clock is the test's: it moves on when everybody waits for it.
     async fn check(sent: &[u8], read_all: bool, want: &str, want_seconds: std::ops::RangeInclusive<u64>) {
         let server = Server::start(Options::default()).await.unwrap();
         let body = "x".repeat(1 << 20);
@@ -221,10 +239,13 @@ mod tests {
         let mut answer = Vec::new();
         if read_all {
             let _ = client.read_to_end(&mut answer).await;
+            // Who has its answers goes.
+            let _ = client.shutdown().await;
         }
         let _ = serving.await.unwrap();
-        let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_string();
-        assert_eq!(line, want);
+        let answer = String::from_utf8_lossy(&answer);
+        let lines: Vec<&str> = answer.lines().filter(|line| line.starts_with("HTTP/")).collect();
+        assert_eq!(lines.join(", "), want);
         let seconds = began.elapsed().as_secs();
         assert!(want_seconds.contains(&seconds), "after {seconds} s");
     }
@@ -249,6 +270,24 @@ mod tests {
     async fn who_says_how_long_it_waits_is_answered_by_then() {
         let sent = b"POST /api/v1/namespaces/default/configmaps?timeout=5s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{";
         check(sent, true, "HTTP/1.1 504 Gateway Timeout", 4..=6).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_reads_is_passed_over() {
+        let sent = b"POST /none HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        check(sent, true, "HTTP/1.1 404 Not Found, HTTP/1.1 200 OK", 0..=0).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_reads_and_nobody_sends_ends_the_connection() {
+        let sent = b"POST /none HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
+        check(sent, true, "HTTP/1.1 404 Not Found", 0..=1).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_to_send_is_not_told_to() {
+        let sent = b"POST /none HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+        check(sent, true, "HTTP/1.1 404 Not Found", 0..=0).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -99,6 +99,13 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
     }
 }
 
+/// What comes after the task has ended, and would be lost with the stream.
+impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut lock(&self.0).stream).poll_read(cx, buf)
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut lock(&self.0).stream).poll_read(cx, buf)

@@ -7,6 +7,7 @@ pub mod connection;
 mod gather;
 mod patient;
 pub mod serve;
+mod unread;
 
 mod accept;
 pub mod admission;

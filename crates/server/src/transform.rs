@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::Status;
 use jiff::Timestamp;
-use kinds::{Behaviour, Column, Custom, Kind};
+use kinds::{Behaviour, Column, Custom, Kind, custom};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Include, MetaVersion, Transform};
@@ -23,7 +23,7 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
             mark_default_of_all(cx.state, kind, &mut table);
             Ok(table)
         }
-        Some(Transform::PartialObjectMetadata(_)) => Ok(partial(object, accept)),
+        Some(Transform::PartialObjectMetadata(version)) => Ok(partial(kind, object, version)),
         Some(Transform::PartialObjectMetadataList(_)) => {
             let what = format!(
                 "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
@@ -52,10 +52,7 @@ pub fn list(cx: &Cx<'_>, kind: &Kind, items: Vec<Value>, metadata: Value, accept
             Err(Status::failure(406, api::Reason::NotAcceptable, what))
         }
         Some(Transform::PartialObjectMetadataList(version)) => {
-            let items: Vec<Value> = items
-                .into_iter()
-                .map(|mut item| json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": item["metadata"].take()}))
-                .collect();
+            let items: Vec<Value> = items.into_iter().map(|item| partial(kind, item, version)).collect();
             Ok(json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": version.api_version(),
@@ -89,13 +86,12 @@ pub fn custom_metadata(mut metadata: Value) -> Value {
     metadata
 }
 
-/// `PartialObjectMetadata` of an object.
-pub fn partial(mut object: Value, accept: Accept) -> Value {
-    let version = match accept.transform {
-        Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => version,
-        _ => MetaVersion::V1,
-    };
-    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": object["metadata"].take()})
+/// `PartialObjectMetadata` of an object: a struct of Go, with its fields in their order, also where a custom resource, which is a map,
+/// has them by name.
+pub fn partial(kind: &Kind, mut object: Value, version: MetaVersion) -> Value {
+    let metadata = object["metadata"].take();
+    let metadata = if kind.is_custom() { custom::struct_metadata(metadata) } else { metadata };
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
 }
 
 /// The table of one watch event.
@@ -239,11 +235,7 @@ fn table(
             row["object"] = match include {
                 Include::None => Value::Null,
                 Include::Object => object,
-                Include::Metadata => json!({
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": version.api_version(),
-                    "metadata": object["metadata"].take(),
-                }),
+                Include::Metadata => partial(kind, object, version),
             };
             row
         })

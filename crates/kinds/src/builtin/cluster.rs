@@ -71,8 +71,6 @@ pub static PRIORITY_CLASS: Behaviour = Behaviour {
 };
 
 pub static LEASE: Behaviour = Behaviour {
-    prepare_create: drop_coordination,
-    prepare_update: |lease, _| drop_coordination(lease),
     validate_create: lease,
     validate_update: |lease, _| self::lease(lease),
     columns: columns::LEASE,
@@ -313,22 +311,4 @@ fn lease(lease: &Value) -> Vec<Cause> {
     }
     check::non_negative(&mut out, lease.at("spec"), "spec", &["leaseTransitions"]);
     out
-}
-
-/// How holders are chosen is not stored: Kubernetes' gate for it, CoordinatedLeaderElection, is off by default.
-fn drop_coordination(lease: &mut Value) {
-    lease.remove("spec.strategy");
-    lease.remove("spec.preferredHolder");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_holders_are_chosen_is_not_kept() {
-        let mut lease = json!({"spec": {"holderIdentity": "a", "strategy": "Odd", "preferredHolder": "b"}});
-        (LEASE.prepare_create)(&mut lease);
-        assert_eq!(lease, json!({"spec": {"holderIdentity": "a"}}));
-    }
 }

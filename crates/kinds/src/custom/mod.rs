@@ -75,8 +75,18 @@ static BEHAVIOUR: Behaviour = Behaviour {
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const PART_VERBS: [&str; 3] = ["get", "patch", "update"];
 
+/// The metadata of a custom resource as Go writes it out of a struct: its fields in their order, not by name. What is no
+/// metadata stays as it is.
+pub fn struct_metadata(metadata: Value) -> Value {
+    match decode::normalize(crate::tables::schema(), prune::object_meta(), metadata.clone()) {
+        Ok(decoded) => decoded.object,
+        Err(_) => metadata,
+    }
+}
+
 /// The kinds that a definition makes the server serve: none before its names were accepted. `since` is the revision at
-/// which its spec became what it is.
+/// which its spec became what it is. A definition that is being deleted and serves no version has the one in which its
+/// objects are kept, else nobody could reach them to delete them.
 pub fn kinds(definition: &Value, since: u64) -> Vec<Kind> {
     let is_true = |type_: &str| {
         let conditions = definition.list("status.conditions");
@@ -97,7 +107,12 @@ pub fn kinds(definition: &Value, since: u64) -> Vec<Kind> {
         is_terminating: is_true("Terminating"),
         since,
     };
-    list.iter().filter(|version| version.flag("served")).map(|version| shared.kind(version)).collect()
+    let serves = |version: &&Value| version.flag("served");
+    let reached = match shared.is_terminating && !list.iter().any(|version| serves(&version)) {
+        true => "storage",
+        false => "served",
+    };
+    list.iter().filter(|version| version.flag(reached)).map(|version| shared.kind(version)).collect()
 }
 
 struct Shared<'a> {

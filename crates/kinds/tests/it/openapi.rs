@@ -110,6 +110,67 @@ fn documents_have_the_schemas_and_paths_of_a_real_server() {
     assert!(differences.is_empty(), "{} of {compared} differ\n{}", differences.len(), differences.join("\n"));
 }
 
+/// Nothing is left without words, in either version: not an operation, nor a parameter, nor an answer.
+#[test]
+fn operations_parameters_and_answers_are_described() {
+    let text =
+        |of: &str, field: &str| field.is_empty().then_some("a type").or(of.contains("Options").then_some("an option"));
+    let registry = kinds::builtin();
+    let documents = openapi::v3_paths(&registry).into_iter().filter_map(|path| openapi::v3(&registry, &path));
+    let mut silent = BTreeSet::new();
+    for mut document in documents.chain([openapi::v2(&registry)]) {
+        openapi::describe(&mut document, text);
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let parameters = if method == "parameters" { operation } else { &operation["parameters"] };
+                let answers = operation["responses"].as_object().into_iter().flatten();
+                let named = parameters.as_array().into_iter().flatten().filter(|one| one["in"] != "body");
+                let parts = named
+                    .map(|one| (one["name"].to_string(), one))
+                    .chain(answers.map(|(code, one)| (code.clone(), one)));
+                let itself = (method != "parameters").then_some((String::new(), operation));
+                let without =
+                    parts.chain(itself).filter(|(_, one)| one["description"].as_str().is_none_or(str::is_empty));
+                silent.extend(without.map(|(name, _)| format!("{method} {path} {name}")));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{} say nothing\n{silent:#?}", silent.len());
+}
+
+#[test]
+fn operations_say_what_kubernetes_says() {
+    let document = openapi::v2(&kinds::builtin());
+    let check = |method: &str, path: &str, want: &str| {
+        assert_eq!(document["paths"][path][method]["description"], want, "{method} {path}");
+    };
+    check("get", "/apis/", "get available API versions");
+    check("get", "/apis/apps/", "get information of a group");
+    check("get", "/apis/apps/v1/", "get available resources");
+    let pods = "/api/v1/namespaces/{namespace}/pods";
+    check("get", pods, "list or watch objects of kind Pod");
+    check("post", pods, "create a Pod");
+    check("delete", pods, "delete collection of Pod");
+    let pod = format!("{pods}/{{name}}");
+    check("get", &pod, "read the specified Pod");
+    check("put", &pod, "replace the specified Pod");
+    check("patch", &format!("{pod}/status"), "partially update status of the specified Pod");
+    check("post", &format!("{pod}/eviction"), "create eviction of a Pod");
+    check("get", &format!("{pod}/exec"), "connect GET requests to exec of Pod");
+    check(
+        "get",
+        "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale",
+        "read scale of the specified Deployment",
+    );
+    check("post", "/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses", "create an Ingress");
+    check("post", "/api/v1/namespaces/{namespace}/endpoints", "create Endpoints");
+    check(
+        "get",
+        "/api/v1/watch/nodes",
+        "watch individual changes to a list of Node. deprecated: use the 'watch' parameter with a list operation instead.",
+    );
+}
+
 #[test]
 fn version_2_names_what_the_recordings_name() {
     let document = openapi::v2(&kinds::builtin());

@@ -1,7 +1,6 @@
 //! From a request's body to an object of its kind: size, encoding, kind, fields. Checks nothing that needs the cluster.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use api::options::FieldValidation;
 use api::{Status, codec, go, meta, yaml};
@@ -19,10 +18,6 @@ use crate::serve::RequestBody;
 /// Most bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
 
-/// Most bytes that are read and forgotten of a body that is too large, and the longest that takes.
-const DRAINED_BYTES_MAX: usize = 16 << 20;
-const DRAINING_MAX: Duration = Duration::from_secs(2);
-
 /// Reads a body to its end, or refuses it when it is too large. How long that may take is the request's deadline.
 pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
     let mut whole = BytesMut::new();
@@ -30,25 +25,11 @@ pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
         let frame = frame.map_err(|why| Status::bad_request(format!("the body could not be read: {why}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > BODY_BYTES_MAX {
-            let text = format!("Request entity too large: limit is {BODY_BYTES_MAX}");
-            drop(whole);
-            let _ = tokio::time::timeout(DRAINING_MAX, drain(body)).await;
-            return Err(Status::too_large(text));
+            return Err(Status::too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}")));
         }
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
-}
-
-/// Most clients write all of a request before they read: one that finds its connection closed meanwhile never learns why.
-async fn drain(mut body: RequestBody) {
-    let mut left = DRAINED_BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
-        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
 }
 
 /// How a body is encoded.

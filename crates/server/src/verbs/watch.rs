@@ -311,7 +311,9 @@ impl Watcher {
                             columns,
                         )
                     }
-                    _ => transform::partial(value, self.accept),
+                    Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version) => {
+                        transform::partial(&self.kind, value, version)
+                    }
                 };
                 transformed = api::codec::value_to_json(&value);
                 &transformed

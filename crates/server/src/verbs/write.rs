@@ -34,10 +34,12 @@ const GENERATED_STEM_BYTES_MAX: usize = 63 - GENERATED_CHARACTERS;
 /// POST of an object.
 pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Vec<String>) -> Result<Answer, Status> {
     let options = WriteOptions::create(&cx.ask.query)?;
+    // What is in no form that is known is not read.
+    let encoding = body::encoding(cx.headers)?;
     let bytes = body::read(body).await?;
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
-    let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
     at.note(cx, &object);
     // Kinds that are only ever created are questions, not objects: they are answered and not kept.
     if !at.kind.has_verb("get") {

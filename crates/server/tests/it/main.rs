@@ -1,6 +1,7 @@
 //! The server in one process, asked without sockets: what needs its options or its clock.
 
 mod consistency;
+mod custom;
 mod deletion;
 mod history;
 mod nodes;
@@ -30,16 +31,37 @@ impl Asked {
 
     /// Sends `METHOD PATH`, with a JSON body where there is one, as a user of these groups.
     pub async fn send(&self, user: &str, groups: &[&str], ask: &str, body: Option<&Value>) -> http::Response<Body> {
+        self.send_with(user, groups, (header::CONTENT_TYPE, "application/json"), ask, body).await
+    }
+
+    async fn send_with(
+        &self,
+        user: &str,
+        groups: &[&str],
+        (name, value): (header::HeaderName, &str),
+        ask: &str,
+        body: Option<&Value>,
+    ) -> http::Response<Body> {
         let (method, path) = ask.split_once(' ').expect("METHOD PATH");
         let bytes = body.map_or(Bytes::new(), |body| body.to_string().into());
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(name, value)
             .body(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
             .expect("a request");
         let user = User::new(user, groups.iter().copied());
         Server::call(self.server.state(), Arc::new(user), request).await
+    }
+
+    /// As the administrator, who wants this form of the answer.
+    pub async fn accepting(&self, accept: &str, ask: &str) -> (u16, Value) {
+        json(self.send_with("admin", &[MASTERS], (header::ACCEPT, accept), ask, None).await).await
+    }
+
+    /// As the administrator, with a patch of this type.
+    pub async fn patching(&self, content_type: &str, ask: &str, patch: &Value) -> (u16, Value) {
+        json(self.send_with("admin", &[MASTERS], (header::CONTENT_TYPE, content_type), ask, Some(patch)).await).await
     }
 
     /// As whoever a token stands for, from outside: the code and the JSON.

@@ -22,6 +22,7 @@ mod record;
 mod rotation;
 mod tidy;
 mod transcripts;
+mod unread;
 mod why;
 
 mod ratchet;
