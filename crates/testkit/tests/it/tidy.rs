@@ -10,10 +10,11 @@ use testkit::command::workspace;
 use walkdir::WalkDir;
 
 /// A crate uses only crates of lower floors, in its tests too.
-const FLOORS: [(&str, u8); 11] = [
+const FLOORS: [(&str, u8); 12] = [
     ("api", 0),
     ("descriptions", 0),
     ("store", 0),
+    ("streams", 0),
     ("kinds", 1),
     ("rights", 1),
     ("client", 1),
