@@ -6,6 +6,7 @@ mod agent;
 mod worker;
 
 mod atomic;
+mod console;
 mod decide;
 mod dns;
 mod env;
@@ -15,6 +16,7 @@ mod logs;
 mod pod;
 mod probe;
 mod registration;
+mod remote;
 pub mod runtime;
 pub mod sandbox;
 mod serve;

@@ -1,16 +1,16 @@
 //! Containers' logs: written line by line in the CRI format (`<time> stdout F <line>`), and read back as the API server
 //! asks for them. A log is one file of limited size and one older one.
 
+use crate::console::Console;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
 /// When a log's file is this large, in bytes, it becomes the older one, and the one before is gone.
@@ -81,8 +81,12 @@ impl Log {
     }
 
     /// Copies one of a container's streams into the log until it ends.
-    pub async fn capture(self: Arc<Log>, kind: StreamKind, pipe: OwnedFd) -> io::Result<()> {
-        let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+    pub async fn capture(
+        &self,
+        kind: StreamKind,
+        mut pipe: impl AsyncRead + Unpin,
+        console: &Console,
+    ) -> io::Result<()> {
         let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
         let mut chunk = vec![0; READ_BYTES];
         loop {
@@ -91,6 +95,7 @@ impl Log {
                 break;
             }
             self.take(kind, &mut pending, &chunk[..count])?;
+            console.tell(kind, &chunk[..count]).await;
         }
         if !pending.is_empty() {
             self.append(&[(pending.as_slice(), false)], kind)?;

@@ -6,6 +6,7 @@
 //! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces.
 
 mod check;
+mod console;
 mod container;
 mod handle;
 mod init;
@@ -16,6 +17,7 @@ mod sys;
 mod wire;
 
 pub use check::{Forbidden, check};
+pub use console::{Console, Terminal as ConsoleTerminal};
 pub use container::DEFAULT_PATH;
 pub use handle::{Error, Pod, Process, Sandbox, Stdio};
 pub use init::PROCESSES_MAX;
@@ -103,9 +105,19 @@ pub struct ProcessSpec {
     pub cwd: PathBuf,
     /// The pod's user when there is none. Without root, it can be no other than the pod's.
     pub user: Option<User>,
-    /// Stdin is the terminal of the agent's session, and the program gets its foreground.
-    pub terminal: bool,
+    pub terminal: Terminal,
     pub no_new_privileges: bool,
+}
+
+/// What terminal a program has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terminal {
+    #[default]
+    None,
+    /// Stdin is the terminal of the agent's session, and the program gets its foreground.
+    Agents,
+    /// One of its own, made in the container; stdin is the socket of a [`Console`] over which it is passed out.
+    Own,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
