@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use streams::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -156,7 +157,7 @@ impl Front {
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let (state, peer) = (state.clone(), peer.clone());
             async move {
-                let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
+                let request = upgradable(request).map(|body| body.map_err(BodyError::from).boxed_unsync());
                 Ok::<_, std::convert::Infallible>(serve(&state, &peer, request).await)
             }
         });
@@ -187,6 +188,18 @@ impl Front {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Puts the connection into the request in the form that those know it in who may take it over.
+fn upgradable<B>(mut request: http::Request<B>) -> http::Request<B> {
+    if let Some(connection) = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>() {
+        let connection = async {
+            let upgraded = connection.await.map_err(std::io::Error::other)?;
+            Ok(Box::new(TokioIo::new(upgraded)) as streams::Io)
+        };
+        request.extensions_mut().insert(OnUpgrade::new(connection));
+    }
+    request
 }
 
 /// A client that speaks plain HTTP learns so, in Go's words, and is let go.

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use jiff::Timestamp;
+use streams::upgrade::OnUpgrade;
 use tokio::time::{Duration, Instant};
 
 use crate::accept::{self, Accept};
@@ -33,6 +34,8 @@ pub struct Cx<'a> {
     pub user: &'a User,
     pub ask: &'a Ask,
     pub headers: &'a http::HeaderMap,
+    /// The connection, for who wants it to become another.
+    pub upgrade: Option<&'a OnUpgrade>,
     pub accept: Accept,
     pub now: Timestamp,
     /// What is to be written down of the request.
@@ -85,7 +88,7 @@ async fn answer(
             Err(status)
         }
         Ok(until) => {
-            let steps = steps(state, peer, &ask, &head.headers, body, until, &mut passed);
+            let steps = steps(state, peer, &ask, &head, body, until, &mut passed);
             match until {
                 Some(until) => tokio::time::timeout_at(until, steps).await.unwrap_or_else(|_| Err(too_late(&ask))),
                 None => steps.await,
@@ -147,12 +150,13 @@ async fn steps(
     state: &Arc<State>,
     peer: &connection::Peer,
     ask: &Ask,
-    headers: &http::HeaderMap,
+    head: &http::request::Parts,
     body: RequestBody,
     deadline: Option<Instant>,
     passed: &mut Passed<'_>,
 ) -> Result<(Answer, Accept), Status> {
     let trail = passed.trail;
+    let (headers, upgrade) = (&head.headers, head.extensions.get::<OnUpgrade>());
     let now = Timestamp::now();
     let lenient = accept::lenient(headers, &ask.query);
     let user = state
@@ -172,7 +176,7 @@ async fn steps(
     authorize::authorize(state, &user, ask, trail)?;
     passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
-        let cx = Cx { state, user: &user, ask, headers, accept: lenient, now, audit: trail };
+        let cx = Cx { state, user: &user, ask, headers, upgrade, accept: lenient, now, audit: trail };
         return Ok((documents::answer(&cx)?, lenient));
     };
     let found = match kind_of::find(&state.registry.load(), ask, target) {
@@ -190,7 +194,7 @@ async fn steps(
     trail.deprecated(found.deprecated());
     let warnings = &mut passed.warnings;
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
-    let cx = Cx { state, user: &user, ask, headers, accept, now, audit: trail };
+    let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail };
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }
 

@@ -16,6 +16,7 @@ mod golden;
 mod https;
 mod node_rights;
 mod record;
+mod streams;
 mod tidy;
 mod transcripts;
 mod why;
