@@ -1,5 +1,6 @@
 //! Whether the identity may do what it asks: the request's attributes, put to the authorizers. Looks at no object and no body.
 
+use api::status::GroupResource;
 use api::{Ask, Status};
 
 use crate::audit::Trail;
@@ -21,6 +22,24 @@ pub fn authorize(state: &State, user: &User, ask: &Ask, trail: &Trail) -> Result
     match decision {
         Decision::Allow { .. } => Ok(()),
         Decision::NoOpinion { reason } | Decision::Deny { reason } => Err(attributes.forbidden(&reason)),
+    }
+}
+
+/// What a WebSocket begins with a GET of is no less than what begins with a POST: who connects to a pod must be allowed to
+/// create what it connects to.
+pub fn authorize_connection(state: &State, user: &User, ask: &Ask) -> Result<(), Status> {
+    const CREATE: &str = "create";
+    let attributes = attributes(user, ask);
+    let connects = attributes.resource == "pods" && matches!(attributes.subresource, "exec" | "attach" | "portforward");
+    if !connects || attributes.verb == CREATE {
+        return Ok(());
+    }
+    match state.authorizer.authorize(&Attributes { verb: CREATE, ..attributes }) {
+        Decision::Allow { .. } => Ok(()),
+        Decision::NoOpinion { reason } | Decision::Deny { reason } => {
+            let of = GroupResource { group: attributes.group, resource: attributes.resource };
+            Err(Status::forbidden(of, attributes.name, reason))
+        }
     }
 }
 

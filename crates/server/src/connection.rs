@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::authn::{User, front_proxy, x509};
 use crate::gather::gather;
-use crate::patient::Patient;
+use crate::patient::{Limits, Patient};
 use crate::respond::BodyError;
 use crate::serve::serve;
 use crate::state::State;
@@ -154,10 +154,12 @@ impl Front {
     ) -> Result<(), BodyError> {
         let peer = Arc::new(peer);
         let state = self.state.clone();
+        let limits = Limits::default();
+        let upgraded = limits.clone();
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let (state, peer) = (state.clone(), peer.clone());
+            let (state, peer, limits) = (state.clone(), peer.clone(), upgraded.clone());
             async move {
-                let request = upgradable(request).map(|body| body.map_err(BodyError::from).boxed_unsync());
+                let request = upgradable(request, limits).map(|body| body.map_err(BodyError::from).boxed_unsync());
                 Ok::<_, std::convert::Infallible>(serve(&state, &peer, request).await)
             }
         });
@@ -175,7 +177,7 @@ impl Front {
             .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
             .max_frame_size(HTTP2_WINDOW_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX);
-        let (stream, turns) = gather(Patient::new(stream));
+        let (stream, turns) = gather(Patient::new(stream, limits));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
@@ -191,9 +193,10 @@ impl Front {
 }
 
 /// Puts the connection into the request in the form that those know it in who may take it over.
-fn upgradable<B>(mut request: http::Request<B>) -> http::Request<B> {
+fn upgradable<B>(mut request: http::Request<B>, limits: Limits) -> http::Request<B> {
     if let Some(connection) = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>() {
-        let connection = async {
+        let connection = async move {
+            limits.end();
             let upgraded = connection.await.map_err(std::io::Error::other)?;
             Ok(Box::new(TokioIo::new(upgraded)) as streams::Io)
         };

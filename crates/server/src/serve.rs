@@ -80,7 +80,8 @@ async fn answer(
     let lenient = accept::lenient(&head.headers, &ask.query);
     let began = Instant::now();
     let running = state.metrics.begin(&ask);
-    let mut passed = Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false, user: None };
+    let mut passed =
+        Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false, user: None, denied: None };
     let deadline = deadline(&ask, began);
     let result = match deadline.clone() {
         Err(status) => {
@@ -106,7 +107,8 @@ async fn answer(
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
                 if let Some(user) = &passed.user {
-                    state.denials.forbidden(user, &ask, &status);
+                    let verb = passed.denied.take().unwrap_or_else(|| ask.verb.clone());
+                    state.denials.forbidden(user, &Ask { verb, ..ask.clone() }, &status);
                 }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
@@ -143,6 +145,8 @@ struct Passed<'a> {
     known: bool,
     /// Who asks, as far as that is known.
     user: Option<Arc<User>>,
+    /// The verb that is refused, where it is not the request's own.
+    denied: Option<Verb>,
 }
 
 /// The steps themselves, in order.
@@ -195,6 +199,10 @@ async fn steps(
     let warnings = &mut passed.warnings;
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
     let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail };
+    if let Err(status) = authorize::authorize_connection(state, &user, ask) {
+        passed.denied = Some(Verb::Create);
+        return Err(status);
+    }
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }
 

@@ -12,8 +12,7 @@ use streams::upgrade;
 
 use super::At;
 use super::write::invalid;
-use crate::authorize;
-use crate::authz::{Attributes, Decision};
+use crate::authn;
 use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
 use crate::serve::Cx;
@@ -22,7 +21,6 @@ use crate::state::NodeApi;
 /// exec, attach and port-forward: the connection is handed to the pod's node, which speaks with the client from then on.
 pub async fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let query = node_query(cx, at)?;
-    may_create(cx)?;
     let pod = pod(cx, at)?;
     let (namespace, name) = (at.namespace(), &at.target.name);
     let path = match at.target.subresource.as_str() {
@@ -45,27 +43,11 @@ pub async fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     // Who asks is this server's business alone.
     for name in upgrade::HEADERS {
         for value in cx.headers.get_all(&name) {
-            request.headers_mut().append(&name, value.clone());
+            request.headers_mut().append(&name, authn::without_token(&name, value));
         }
     }
     request.extensions_mut().insert(connection.clone());
     Ok(Answer::Raw(api.call(request).await))
-}
-
-/// A WebSocket begins with a GET, but what it does is no less than what begins with a POST.
-fn may_create(cx: &Cx<'_>) -> Result<(), Status> {
-    const CREATE: &str = "create";
-    let attributes = authorize::attributes(cx.user, cx.ask);
-    if attributes.verb == CREATE {
-        return Ok(());
-    }
-    match cx.state.authorizer.authorize(&Attributes { verb: CREATE, ..attributes }) {
-        Decision::Allow { .. } => Ok(()),
-        Decision::NoOpinion { reason } | Decision::Deny { reason } => {
-            let of = GroupResource { group: attributes.group, resource: attributes.resource };
-            Err(Status::forbidden(of, attributes.name, reason))
-        }
-    }
 }
 
 /// The client's options in the words of a node.

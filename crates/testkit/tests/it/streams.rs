@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::Server;
-use testkit::clients::{kubectl, python, skipped};
+use testkit::clients::{go_streams, java_class_path, javascript_streams, kubectl, python, python_streams, skipped};
 use testkit::command::{Finished, RUN_LIMIT, run, spawn};
-use testkit::server::request;
+use testkit::server::{ADMIN_TOKEN, request};
 
 /// The two framings that kubectl has, and what chooses them.
 const FRAMINGS: [(&str, &str); 2] = [("WebSocket", "true"), ("SPDY", "false")];
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+fn base64url(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+}
 
 /// A container, from its name, its script and whatever else it has.
 fn container(name: &str, script: &str, more: Value) -> Value {
@@ -259,6 +264,61 @@ fn port_forward_carries_connections() {
     }
 }
 
+/// Programs on other languages' clients, whose steps each print `ok NAME` or `FAIL NAME: why`.
+#[test]
+fn other_clients_do_so_too() {
+    if skipped() {
+        return;
+    }
+    let heard = "while read word; do echo heard $word; done";
+    let backwards = "import socket\ns = socket.create_server(('127.0.0.1', 7000))\nprint('ready', flush=True)\nwhile True:\n c, _ = s.accept()\n c.sendall(c.makefile('rb').readline().strip()[::-1]); c.close()";
+    let server = with_pod(json!([
+        container("main", "sleep 1000", json!({})),
+        container("echo", heard, json!({"stdin": true})),
+        {"name": "port", "image": "host", "command": [python(), "-c", backwards]},
+    ]));
+    let began = std::time::Instant::now();
+    while server.kubectl("logs web -c port").stdout != "ready\n" {
+        assert!(began.elapsed() < RUN_LIMIT, "{}", server.trouble());
+    }
+    let both = |steps: &str| -> Vec<String> {
+        steps
+            .split_whitespace()
+            .flat_map(|step| ["WebSocket", "SPDY"].map(|framing| format!("{step}{framing}")))
+            .collect()
+    };
+    let each = |steps: &str| steps.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let programs = [
+        (vec![go_streams()], both("Output ExitCode Input Terminal Missing Attach Ports")),
+        (
+            vec![python(), python_streams()],
+            each(
+                "exec_gives_output exec_gives_the_exit_code exec_takes_input exec_has_a_terminal exec_carries_bytes \
+                 exec_is_refused attach_gives_output port_forward_carries_bytes port_forward_tells_what_is_wrong",
+            ),
+        ),
+        (
+            vec!["node".into(), javascript_streams()],
+            each(
+                "execGivesOutputAndStatus execGivesTheExitCode execTakesInput attachGivesOutput \
+                 portForwardCarriesConnections logsAreFollowed",
+            ),
+        ),
+        (
+            vec!["java".into(), "-cp".into(), java_class_path(), "Streams".into()],
+            each(
+                "execGivesOutput execGivesTheExitCode execTakesInput execHasATerminal attachGivesOutput \
+                 portForwardCarriesBytes",
+            ),
+        ),
+    ];
+    for (program, steps) in programs {
+        let ran = run(server.client(&program[0]).args(&program[1..]), "", RUN_LIMIT);
+        let want: String = steps.iter().map(|step| format!("ok {step}\n")).collect();
+        assert_eq!(ran.stdout, want, "{}\n{}\n{}", ran.line, ran.stderr, server.trouble());
+    }
+}
+
 #[test]
 fn files_are_copied_both_ways() {
     if skipped() {
@@ -342,6 +402,10 @@ fn what_cannot_be_done_is_refused_before_the_upgrade() {
     admin(get("exec?container=main&command=ls&stdout=1"), &other, "403 ");
     admin(get("portforward"), websocket, r#"400 query parameter "port" is required"#);
     admin(get("portforward?ports=0"), websocket, r#"400 port "0" must be > 0"#);
+    // A browser has no other place for its token than among the subprotocols; it goes no further than the server.
+    let browser = format!("v9.channel.k8s.io, base64url.bearer.authorization.k8s.io.{}", base64url(ADMIN_TOKEN));
+    let browser = [websocket, &[("sec-websocket-protocol", browser.as_str())]].concat();
+    check("anonymous", &get("exec?container=main&command=ls&stdout=1"), &browser, "403 ");
     // Reading is not enough: what a WebSocket begins with a GET is a creation.
     for (role, verb) in [("looks", "get"), ("does", "create")] {
         let rules = json!([{"apiGroups": [""], "resources": ["pods/exec", "pods/attach", "pods/portforward"], "verbs": [verb]}]);
