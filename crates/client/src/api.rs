@@ -67,6 +67,8 @@ pub struct LogOptions {
     /// The last so many lines.
     pub tail_lines: Option<i64>,
     pub since_seconds: Option<i64>,
+    /// What is not older than this.
+    pub since_time: Option<jiff::Timestamp>,
     pub limit_bytes: Option<i64>,
 }
 
@@ -350,7 +352,7 @@ impl<K: Resource> Api<K> {
         Ok(target)
     }
 
-    fn sub(&self, name: &str, subresource: &str) -> Result<Target> {
+    pub(crate) fn sub(&self, name: &str, subresource: &str) -> Result<Target> {
         Ok(Target { subresource: segment(subresource)?, ..self.one(name)? })
     }
 
@@ -396,6 +398,9 @@ impl LogOptions {
             if flag {
                 query.push(name, "true");
             }
+        }
+        if let Some(time) = &self.since_time {
+            query.push("sinceTime", time.to_string());
         }
         for (name, number) in
             [("tailLines", self.tail_lines), ("sinceSeconds", self.since_seconds), ("limitBytes", self.limit_bytes)]

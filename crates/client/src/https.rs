@@ -28,7 +28,7 @@ use crate::config::{Config, ConfigError, Server};
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::tls;
-use crate::transport::{Body, Transport, Unhurried};
+use crate::transport::{Body, Transport, Unhurried, Upgraded};
 
 /// Longest wait for name, address and TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -163,24 +163,26 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
-        let stream = self.connect().await?;
+        let stream = self.connect(&tls::PROTOCOLS).await?;
         timeout(HANDSHAKE_TIMEOUT, self.pool.add(stream))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: HANDSHAKE_TIMEOUT })?
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+    async fn connect(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
         let connector = lock(&self.tls).connector.clone();
-        match self.connect_with(connector).await {
+        match self.connect_with(connector, protocols).await {
             Err(error @ Error::Tls { .. }) => match self.renew_ca() {
-                Some(connector) => self.connect_with(connector).await,
+                Some(connector) => self.connect_with(connector, protocols).await,
                 None => Err(error),
             },
             answer => answer,
         }
     }
 
-    async fn connect_with(&self, connector: TlsConnector) -> Result<TlsStream<TcpStream>> {
+    async fn connect_with(&self, connector: TlsConnector, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
+        let protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let connector = connector.with_alpn(protocols);
         let Server { host, port, .. } = &self.config.server;
         let connecting = TcpStream::connect((host.as_str(), *port));
         let tcp = match timeout(CONNECT_TIMEOUT, connecting).await {
@@ -249,9 +251,47 @@ impl Https {
     }
 }
 
+impl Https {
+    /// A connection of its own, with HTTP/1.1, on which a request asks for another protocol.
+    async fn exchange_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
+        let used = self.tokens.header()?;
+        let first = self.deliver_upgrade(with_token(&request, used.as_ref())).await?;
+        if first.0.status() != StatusCode::UNAUTHORIZED {
+            return Ok(first);
+        }
+        match self.tokens.header_after_refusal(used.as_ref()) {
+            None => Ok(first),
+            Some(renewed) => self.deliver_upgrade(with_token(&request, Some(&renewed))).await,
+        }
+    }
+
+    async fn deliver_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
+        let lost = |error: hyper::Error| Error::Lost(chain(&error));
+        let io = TokioIo::new(self.connect(&[b"http/1.1"]).await?);
+        let (mut sender, connection) = http1::handshake(io).await.map_err(lost)?;
+        lock(&self.pool.0).drive(async { drop(connection.with_upgrades().await) });
+        let request = addressed(request, &self.authority, &self.config.server, false).map(Full::new);
+        let answer = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let mut response =
+            answer.map_err(|_| Error::Timeout { what: "answer", after: ANSWER_TIMEOUT })?.map_err(lost)?;
+        let io = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                let upgraded = hyper::upgrade::on(&mut response).await.map_err(lost)?;
+                Some(Box::new(TokioIo::new(upgraded)) as streams::Io)
+            }
+            _ => None,
+        };
+        Ok((response.map(|body| body.map_err(|error| Error::Lost(chain(&error))).boxed_unsync()), io))
+    }
+}
+
 impl Transport for Https {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
         Box::pin(self.exchange(request))
+    }
+
+    fn upgrade(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
+        Box::pin(self.exchange_upgrade(request))
     }
 
     fn server(&self) -> String {

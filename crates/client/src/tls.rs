@@ -18,6 +18,9 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// What is spoken over TLS, the best first.
+pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 /// The TLS configuration of a client. Files are read now; `ca` is the PEM text of the CA where it is not the system's.
 pub fn client_config(config: &Config, ca: Option<&[u8]>) -> Result<ClientConfig, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -49,7 +52,7 @@ pub fn client_config(config: &Config, ca: Option<&[u8]>) -> Result<ClientConfig,
             builder.with_client_auth_cert(chain, key).map_err(|error| invalid(error.to_string()))?
         }
     };
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     Ok(tls)
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::websocket::Protocol;
@@ -177,6 +178,32 @@ fn switching(to: &'static str) -> Response<()> {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(to));
     response
+}
+
+/// Asks for a WebSocket with a subprotocol, and gives the key that the answer is to be checked with.
+pub fn ask(headers: &mut HeaderMap, subprotocol: &'static str) -> String {
+    let key = generate_key();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(WEBSOCKET_VERSION));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    headers.extend(HeaderValue::from_str(&key).ok().map(|value| (header::SEC_WEBSOCKET_KEY, value)));
+    key
+}
+
+/// Whether an answer of 101 is one to [`ask`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(headers: &HeaderMap, key: &str, subprotocol: &str) -> Result<(), String> {
+    let is = |name: header::HeaderName, want: &str| headers.get(name).is_some_and(|value| value == want);
+    if !is(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes())) {
+        return Err("the server's answer to the WebSocket handshake is not one to ours".into());
+    }
+    match is(header::SEC_WEBSOCKET_PROTOCOL, subprotocol) {
+        true => Ok(()),
+        false => Err(format!("the server does not speak {subprotocol}: it is older than Kubernetes 1.30")),
+    }
 }
 
 /// In a request's extensions: its connection, which comes once it was answered with 101.

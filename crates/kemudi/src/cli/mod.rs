@@ -2,12 +2,15 @@
 //! Results go to stdout, everything else to stderr. Words, output and exit codes are kubectl's where kubectl has the command.
 
 mod apply;
+mod attach;
 mod auth;
 mod create;
 mod delete;
 mod doctor;
+mod exec;
 mod get;
 mod logs;
+mod port_forward;
 mod raw;
 mod record;
 mod run;
@@ -21,6 +24,8 @@ mod why;
 mod authn_flags;
 mod files;
 mod output;
+mod pods;
+mod remote;
 mod resolve;
 mod rights;
 mod table;
@@ -65,6 +70,12 @@ enum Command {
     Delete(delete::Delete),
     /// Show what a container wrote
     Logs(logs::Logs),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// Attach to the program of a container
+    Attach(attach::Attach),
+    /// Reach ports of a pod on this machine
+    PortForward(port_forward::PortForward),
     /// Send a request to any path
     Raw(raw::Raw),
     /// Ask what you may do
@@ -134,7 +145,14 @@ pub fn main() -> ExitCode {
         false => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(cli.command.run(&cli.global)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(cli.command.run(&cli.global));
+            if !serves {
+                // A read of the terminal cannot be called back, and nothing is left to wait for.
+                runtime.shutdown_background();
+            }
+            outcome
+        }
         Err(error) => Err(Failure::new(format!("no asynchronous runtime: {error}"))),
     };
     match outcome {
@@ -158,6 +176,9 @@ impl Command {
             Command::Create(create) => create.run(global).await,
             Command::Delete(delete) => delete.run(global).await,
             Command::Logs(logs) => logs.run(global).await,
+            Command::Exec(exec) => exec.run(global).await,
+            Command::Attach(attach) => attach.run(global).await,
+            Command::PortForward(forward) => forward.run(global).await,
             Command::Raw(raw) => raw.run(global).await,
             Command::Auth(auth) => auth.run(global).await,
             Command::Whoami(whoami) => whoami.run(global).await,

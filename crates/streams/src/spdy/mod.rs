@@ -150,6 +150,12 @@ impl Control {
         self.say(Out::End { id }).await
     }
 
+    /// Does away with a stream that is no longer needed, as far as there is room to say so now.
+    pub fn abandon(&self, id: u32) {
+        self.forget(id);
+        let _ = self.queue.try_send(Out::Reset { id, status: frame::RST_CANCEL });
+    }
+
     /// Takes nothing more from a stream, without a word.
     pub fn forget(&self, id: u32) {
         self.table().streams.remove(&id);
