@@ -1,6 +1,5 @@
 //! Containers' logs: written line by line in the CRI format (`<time> stdout F <line>`), and read back as the API server
-//! asks for them. A log is one file of limited size; those that were full before it are kept for who follows and is behind.
-//! As with a kubelet, who asks for the log gets what is in the newest file.
+//! asks for them. A log is a few files of limited size, of which the oldest goes when there would be one more.
 
 use crate::console::Console;
 use bytes::Bytes;
@@ -170,6 +169,21 @@ impl Log {
         Ok((writer.turn, File::open(&self.path)?))
     }
 
+    /// The file in which the last so many lines begin, at that place.
+    fn open_tail(&self, lines: u64) -> io::Result<(u64, File)> {
+        let (mut turn, mut file) = self.open(u64::MAX)?;
+        let mut wanted = lines;
+        loop {
+            let (start, missing) = tail_start(&mut file, wanted)?;
+            file.seek(SeekFrom::Start(start))?;
+            // The one before, if it is there and anything of it is wanted.
+            match turn.checked_sub(1).filter(|_| missing > 0).map(|before| (before, File::open(self.older(before)))) {
+                Some((before, Ok(older))) => (turn, file, wanted) = (before, older, missing),
+                _ => return Ok((turn, file)),
+            }
+        }
+    }
+
     /// Where a file that was full lies.
     fn older(&self, turn: u64) -> PathBuf {
         self.path.with_extension(format!("log.{turn}"))
@@ -184,7 +198,7 @@ impl Log {
     pub fn tail(&self, lines: u64, bytes_max: usize) -> String {
         let mut text = Vec::new();
         let _ = File::open(&self.path).and_then(|mut file| {
-            let start = tail_start(&mut file, lines)?;
+            let (start, _) = tail_start(&mut file, lines)?;
             file.seek(SeekFrom::Start(start))?;
             file.take(self.bytes_max).read_to_end(&mut text)
         });
@@ -201,11 +215,10 @@ impl Log {
     /// The log as the options want it.
     pub fn read(self: Arc<Log>, options: LogOptions) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
         let progress = self.progress.subscribe();
-        let (turn, mut file) = self.open(u64::MAX)?;
-        if let Some(lines) = options.tail_lines {
-            let start = tail_start(&mut file, lines)?;
-            file.seek(SeekFrom::Start(start))?;
-        }
+        let (turn, file) = match options.tail_lines {
+            Some(lines) => self.open_tail(lines)?,
+            None => self.open(0)?,
+        };
         let left = options.limit_bytes.unwrap_or(u64::MAX);
         let reader = Reader { log: self, options, file, progress, turn, pending: Vec::new(), left };
         Ok(stream::try_unfold(
@@ -293,9 +306,10 @@ impl Line<'_> {
     }
 }
 
-/// Where the last so many lines start.
-fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
-    let mut at = file.seek(SeekFrom::End(0))?;
+/// Where the last so many lines start, and how many more there would have to be in the file before.
+fn tail_start(file: &mut File, lines: u64) -> io::Result<(u64, u64)> {
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut at = end;
     let mut seen = 0;
     let mut last = true;
     while at > 0 {
@@ -311,12 +325,12 @@ fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
                 last = false;
             }
             if seen == lines && *byte == b'\n' {
-                return Ok(start + index as u64 + 1);
+                return Ok((start + index as u64 + 1, 0));
             }
         }
         at = start;
     }
-    Ok(0)
+    Ok((0, lines.saturating_sub(seen + u64::from(end > 0))))
 }
 
 fn create(path: &std::path::Path) -> io::Result<File> {
@@ -392,8 +406,11 @@ mod tests {
         }
         log.close();
         assert_eq!(reading.await.unwrap(), expected);
-        let newest = text(&log, LogOptions::default()).await;
-        assert!(newest.ends_with("line 18\nline 19\n") && newest.len() < 300, "{newest}");
+        // What is kept is read as one.
+        let kept: String = (0..20).map(|number| format!("line {number}\n")).collect();
+        assert!(("first\n".to_owned() + &kept).ends_with(&text(&log, LogOptions::default()).await));
+        let tail = LogOptions { tail_lines: Some(9), ..LogOptions::default() };
+        assert_eq!(text(&log, tail).await, kept.split_at(kept.find("line 11").unwrap()).1);
     }
 
     #[tokio::test]
@@ -412,5 +429,11 @@ mod tests {
         let want: String = (0..2).chain(10..20).map(|number| format!("line {number}\n")).collect();
         assert_eq!(seen, want);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count() as u64, LOG_FILES_MAX);
+        assert_eq!(text(&log, LogOptions::default()).await, want.split_at(14).1);
+        for (lines, first) in [(0, 20), (1, 19), (2, 18), (3, 17), (9, 11), (10, 10), (11, 10), (99, 10)] {
+            let want: String = (first..20).map(|number| format!("line {number}\n")).collect();
+            let tail = LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+            assert_eq!(text(&log, tail).await, want, "{lines}");
+        }
     }
 }
