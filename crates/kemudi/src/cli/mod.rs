@@ -4,6 +4,7 @@
 mod apply;
 mod attach;
 mod auth;
+mod cp;
 mod create;
 mod delete;
 mod doctor;
@@ -74,6 +75,8 @@ enum Command {
     Exec(exec::Exec),
     /// Attach to the program of a container
     Attach(attach::Attach),
+    /// Copy files to and from a container
+    Cp(cp::Cp),
     /// Reach ports of a pod on this machine
     PortForward(port_forward::PortForward),
     /// Send a request to any path
@@ -178,6 +181,7 @@ impl Command {
             Command::Logs(logs) => logs.run(global).await,
             Command::Exec(exec) => exec.run(global).await,
             Command::Attach(attach) => attach.run(global).await,
+            Command::Cp(cp) => cp.run(global).await,
             Command::PortForward(forward) => forward.run(global).await,
             Command::Raw(raw) => raw.run(global).await,
             Command::Auth(auth) => auth.run(global).await,

@@ -143,6 +143,21 @@ async fn the_commands_do_so_too() {
     let ran = bed.run(&["exec", "web", "-c", "port", "--", "nope"], "").await;
     assert_eq!(ran.2, 1);
     assert!(ran.1.ends_with("exec: \"nope\": executable file not found in $PATH\n"), "{}", ran.1);
+    // Files, both ways, and names that the other side has already.
+    let path = |name: &str| bed.folder.path().join(name).to_string_lossy().into_owned();
+    std::fs::create_dir_all(path("there/deep")).unwrap();
+    std::fs::write(path("there/large"), &much).unwrap();
+    std::fs::write(path("there/deep/small"), "small").unwrap();
+    let copied = |ran: (String, String, i32)| assert_eq!(ran, (String::new(), String::new(), 0));
+    copied(bed.run(&["cp", &path("there"), "web:/tmp", "-c", "port"], "").await);
+    copied(bed.run(&["cp", &path("there/large"), "default/web:/tmp/there/renamed", "-c", "port"], "").await);
+    let (out, err, code) = bed.run(&["cp", "web:/tmp/there", &path("back"), "-c", "port"], "").await;
+    assert_eq!((out.as_str(), code), ("", 0), "{err}");
+    for (name, want) in [("large", much.as_str()), ("renamed", &much), ("deep/small", "small")] {
+        assert!(std::fs::read_to_string(path(&format!("back/{name}"))).unwrap() == want, "{name}");
+    }
+    let (_, err, code) = bed.run(&["cp", "web:/tmp/none", &path("none"), "-c", "port"], "").await;
+    assert!(code == 1 && err.contains("tar in the container ended with 2: "), "{err}");
     let mut child = bed.command(&["port-forward", "web", ":7000"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();

@@ -434,7 +434,7 @@ fn logs_are_as_they_are_asked_for() {
         return;
     }
     let script = "n=$(cat /keep/n 2>/dev/null || echo 0); echo $((n + 1)) > /keep/n; echo run $n; for i in 1 2 3 4 5; do echo line $i; done; \
-                  echo oops >&2; [ $n = 0 ] && exit 3; read word; echo last $word";
+                  sleep 0.2; echo oops >&2; sleep 0.2; [ $n = 0 ] && exit 3; read word; echo last $word";
     let server = Server::start(&["--node", "sandbox", "--store", "memory://"]);
     let mount = json!({"stdin": true, "stdinOnce": true, "volumeMounts": [{"name": "keep", "mountPath": "/keep"}]});
     let spec = json!({
