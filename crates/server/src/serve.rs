@@ -127,7 +127,8 @@ async fn answer(
         took: began.elapsed(),
         bytes: response.body().size_hint().exact(),
         known,
-        lives_long: deadline.as_ref().is_ok_and(Option::is_none) && response.status().is_success(),
+        lives_long: deadline.as_ref().is_ok_and(Option::is_none)
+            && (response.status().is_success() || response.status() == http::StatusCode::SWITCHING_PROTOCOLS),
     };
     let living = state.metrics.count(&ask, &answered);
     // What is still being sent holds its seat, unless it lives long, and has its time.

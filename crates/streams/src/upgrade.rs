@@ -1,12 +1,16 @@
 //! What a request wants its connection to become, and the answer to it, in the words of the servers that Kubernetes has there.
 //! Also the connection itself, which comes once the answer has been sent.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -223,6 +227,55 @@ impl OnUpgrade {
             Some(coming) => coming.await,
             None => Err(io::Error::other("the connection was taken before")),
         }
+    }
+}
+
+/// What lasts as long as a connection that was upgraded: whatever is put in goes when the connection does. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Lasting(Arc<Mutex<Vec<Box<dyn Any + Send>>>>);
+
+impl Lasting {
+    /// Keeps something until then.
+    pub fn keep(&self, what: impl Any + Send) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(what));
+    }
+}
+
+impl OnUpgrade {
+    /// The same connection, and what can be kept until it ends.
+    pub fn lasting(self) -> (OnUpgrade, Lasting) {
+        let lasting = Lasting::default();
+        let kept = lasting.clone();
+        let connection = async move {
+            let io = self.connection().await?;
+            Ok(Box::new(Lasts { io, _kept: kept }) as Io)
+        };
+        (OnUpgrade::new(connection), lasting)
+    }
+}
+
+struct Lasts {
+    io: Io,
+    _kept: Lasting,
+}
+
+impl AsyncRead for Lasts {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lasts {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -46,8 +46,14 @@ pub async fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
             request.headers_mut().append(&name, authn::without_token(&name, value));
         }
     }
-    request.extensions_mut().insert(connection.clone());
-    Ok(Answer::Raw(api.call(request).await))
+    let (connection, lasting) = connection.clone().lasting();
+    request.extensions_mut().insert(connection);
+    let mut response = api.call(request).await;
+    // The request ends with the connection, not with its answer.
+    if response.status().as_u16() == respond::SWITCHING_PROTOCOLS {
+        response.extensions_mut().insert(lasting);
+    }
+    Ok(Answer::Raw(response))
 }
 
 /// The client's options in the words of a node.

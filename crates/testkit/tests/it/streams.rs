@@ -428,6 +428,51 @@ fn what_cannot_be_done_is_refused_before_the_upgrade() {
     }
 }
 
+/// A request that became a connection ends with it: in the audit log and among what is open.
+#[test]
+fn a_connection_is_seen_until_it_ends() {
+    if skipped() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: Metadata, resources: [{group: '', resources: [pods/exec]}]}\n- {level: None}\n";
+    std::fs::write(path("policy"), policy).unwrap();
+    let flags = ["--audit-policy-file", &path("policy"), "--audit-log-path", &path("log")];
+    let server = Server::start(&[&["--node", "sandbox", "--store", "memory://"][..], &flags].concat());
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container("main", "sleep 1000", json!({}))]});
+    server.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}).to_string());
+    server.wait_for_phase("web", "Running");
+    let open = || {
+        let metrics = server.curl("/metrics").ok();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("apiserver_longrunning_requests") && line.contains(r#"subresource="exec""#));
+        line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
+    };
+    let stages = || {
+        let log = std::fs::read_to_string(path("log")).unwrap_or_default();
+        let stage = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", event["stage"].as_str().unwrap(), event["responseStatus"]["code"])
+        };
+        log.lines().map(stage).collect::<Vec<_>>()
+    };
+    let mut command = kubectl_in(&server, "true", &["exec", "-i", "web", "--", "sh", "-c", "echo ready; cat"]);
+    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let mut want = vec!["RequestReceived null".to_owned(), "ResponseStarted 101".to_owned()];
+    assert_eq!((open().as_str(), stages()), ("1", want.clone()));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    want.push("ResponseComplete 101".into());
+    let began = std::time::Instant::now();
+    while open() != "0" || stages() != want {
+        assert!(began.elapsed() < RUN_LIMIT, "{} {:?}", open(), stages());
+    }
+}
+
 #[test]
 fn logs_are_as_they_are_asked_for() {
     if skipped() {
