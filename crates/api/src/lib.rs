@@ -10,6 +10,7 @@ pub mod options;
 pub mod refusal;
 pub mod selector;
 pub mod status;
+pub mod token;
 pub mod watch;
 pub mod yaml;
 

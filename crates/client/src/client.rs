@@ -102,6 +102,14 @@ impl Client {
         self.0.transport.server()
     }
 
+    /// Makes the connection that the first request would make: to have it ready, or to see what hinders it. Sends nothing.
+    ///
+    /// # Errors
+    /// Those that a request would have had before it was sent.
+    pub async fn connect(&self) -> Result<()> {
+        self.0.transport.connect().await
+    }
+
     /// Sends a request and gives whatever comes back, be it an error status. Repeats it where that is safe.
     pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
         for (name, value) in &self.0.headers {

@@ -163,13 +163,13 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
-        let stream = self.connect(&tls::PROTOCOLS).await?;
+        let stream = self.open(&tls::PROTOCOLS).await?;
         timeout(HANDSHAKE_TIMEOUT, self.pool.add(stream))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: HANDSHAKE_TIMEOUT })?
     }
 
-    async fn connect(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
+    async fn open(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
         let connector = lock(&self.tls).connector.clone();
         match self.connect_with(connector, protocols).await {
             Err(error @ Error::Tls { .. }) => match self.renew_ca() {
@@ -267,7 +267,7 @@ impl Https {
 
     async fn deliver_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
-        let io = TokioIo::new(self.connect(&[b"http/1.1"]).await?);
+        let io = TokioIo::new(self.open(&[b"http/1.1"]).await?);
         let (mut sender, connection) = http1::handshake(io).await.map_err(lost)?;
         lock(&self.pool.0).drive(async { drop(connection.with_upgrades().await) });
         let request = addressed(request, &self.authority, &self.config.server, false).map(Full::new);
@@ -292,6 +292,15 @@ impl Transport for Https {
 
     fn upgrade(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
         Box::pin(self.exchange_upgrade(request))
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            if let Lease::Exclusive { sender: Some(sender) } = self.lease().await? {
+                self.pool.give_back(sender);
+            }
+            Ok(())
+        })
     }
 
     fn server(&self) -> String {

@@ -59,11 +59,8 @@ pub fn payload(token: &str) -> Option<Value> {
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    Ok(match Value::deserialize(input)? {
-        Value::String(one) => vec![one],
-        Value::Array(many) => many.into_iter().filter_map(|value| value.as_str().map(str::to_string)).collect(),
-        _ => Vec::new(),
-    })
+    let aud = Value::deserialize(input)?;
+    Ok(::api::token::audiences(&aud).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -25,6 +25,14 @@ pub trait Transport: Send + Sync + 'static {
         Box::pin(async move { Err(Error::Request(format!("{path}: there is no connection here to be upgraded"))) })
     }
 
+    /// Makes the connection that the next request would make, where there is none yet.
+    ///
+    /// # Errors
+    /// Those that a request would have had before it was sent.
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Where requests go, for messages.
     fn server(&self) -> String {
         "the API server".to_string()
@@ -41,6 +49,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
         (**self).upgrade(request)
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        (**self).connect()
     }
 
     fn server(&self) -> String {

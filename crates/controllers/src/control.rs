@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kemudi_client::{ApiResource, Client, Dynamic, Error, ListOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,12 @@ pub trait Controller: Send + 'static {
 
     /// What it watches; the mirrors come in this order.
     fn sources(&self) -> Vec<Source>;
+
+    /// What is beside the objects that it watches: where it changes, the keys of all objects of the first
+    /// source are looked at again.
+    fn stirred_by(&self) -> Option<watch::Receiver<String>> {
+        None
+    }
 
     /// Which keys may need work after an object of a source changed (or went).
     fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key>;
@@ -84,6 +90,7 @@ pub async fn run(
     events: mpsc::Receiver<News>,
     stop: CancellationToken,
 ) {
+    let mut stirred = controller.stirred_by();
     let mut state = State::new(client, controller, events);
     loop {
         let retry = at(state.next_retry());
@@ -93,6 +100,7 @@ pub async fn run(
             Some(news) = state.events.recv() => state.observe(news),
             Some(done) = state.tasks.join_next_with_id(), if !state.tasks.is_empty() => state.finish(done),
             () = retry => state.wake(),
+            () = changed(&mut stirred) => state.stir(),
         }
         state.start_tasks();
     }
@@ -146,6 +154,10 @@ impl State {
         for object in self.seen[source].follow(event) {
             self.ready.extend(self.controller.keys(source, &object, &self.seen));
         }
+    }
+
+    fn stir(&mut self) {
+        self.ready.extend(self.seen[0].keys().cloned());
     }
 
     /// Decides about ready keys, once all sources have told their first list: half a picture makes wrong decisions.
@@ -237,6 +249,16 @@ impl State {
             }
         }
     }
+}
+
+/// Until what stirs the controller has changed: never, where nothing does or nothing will any more.
+async fn changed(stirred: &mut Option<watch::Receiver<String>>) {
+    if let Some(stirred) = stirred
+        && stirred.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn at(time: Option<Instant>) {

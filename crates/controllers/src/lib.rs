@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use kemudi_client::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -50,8 +51,8 @@ pub trait TokenSigner: Send + Sync {
 /// What the controllers need to know beside what they watch.
 #[derive(Clone)]
 pub struct Options {
-    /// The certificates that clients trust, PEM: the content of each `kube-root-ca.crt`.
-    pub root_ca: String,
+    /// The certificates that clients trust, PEM: the content of each `kube-root-ca.crt`. They may change.
+    pub root_ca: watch::Receiver<String>,
     /// Without it Secrets of type `kubernetes.io/service-account-token` stay empty.
     pub signer: Option<Arc<dyn TokenSigner>>,
 }
@@ -79,7 +80,7 @@ impl Controllers {
         let (resources, keep) = resources::follow(client("discovery"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(keep).map(drop));
         start(&mut tasks, client("service-account-controller"), Box::new(default_account::DefaultAccount));
-        start(&mut tasks, client("root-ca-cert-publisher"), Box::new(root_ca::RootCa::new(&options.root_ca)));
+        start(&mut tasks, client("root-ca-cert-publisher"), Box::new(root_ca::RootCa::new(options.root_ca.clone())));
         start(
             &mut tasks,
             client("namespace-controller"),
@@ -87,7 +88,7 @@ impl Controllers {
         );
         start(&mut tasks, client("clusterrole-aggregation-controller"), Box::new(aggregation::Aggregation));
         if let Some(signer) = options.signer {
-            let controller = token_secret::TokenSecrets::new(&options.root_ca, signer);
+            let controller = token_secret::TokenSecrets::new(options.root_ca, signer);
             start(&mut tasks, client("tokens-controller"), Box::new(controller));
         }
         start(&mut tasks, client("node-controller"), Box::new(node_taints::NodeTaints));

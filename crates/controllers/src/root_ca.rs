@@ -2,7 +2,8 @@
 
 use api::meta;
 use kemudi_client::Dynamic;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::sync::watch;
 
 use crate::act::Action;
 use crate::control::{Controller, Source};
@@ -17,12 +18,12 @@ const TEXT: &str = "Contains a CA bundle that can be used to verify the kube-api
                     Kubernetes clusters.";
 
 pub struct RootCa {
-    data: Value,
+    ca_pem: watch::Receiver<String>,
 }
 
 impl RootCa {
-    pub fn new(ca_pem: &str) -> RootCa {
-        RootCa { data: json!({"ca.crt": ca_pem}) }
+    pub fn new(ca_pem: watch::Receiver<String>) -> RootCa {
+        RootCa { ca_pem }
     }
 }
 
@@ -35,6 +36,10 @@ impl Controller for RootCa {
         vec![Source::all(NAMESPACES), Source::fields(CONFIG_MAPS, "metadata.name=kube-root-ca.crt")]
     }
 
+    fn stirred_by(&self) -> Option<watch::Receiver<String>> {
+        Some(self.ca_pem.clone())
+    }
+
     fn keys(&self, source: usize, object: &Dynamic, _: &[Mirror]) -> Vec<Key> {
         let of = if source == 0 { meta::name(object) } else { meta::namespace(object) };
         vec![(String::new(), of.to_string())]
@@ -44,20 +49,21 @@ impl Controller for RootCa {
         if !is_active(seen[0].get("", namespace)) {
             return Vec::new();
         }
+        let data = json!({"ca.crt": *self.ca_pem.borrow()});
         let Some(there) = seen[1].get(namespace, NAME) else {
             let object = json!({
                 "apiVersion": "v1", "kind": "ConfigMap",
                 "metadata": {"name": NAME, "namespace": namespace, "annotations": {DESCRIPTION: TEXT}},
-                "data": self.data,
+                "data": data,
             });
             return vec![Action::Create { resource: CONFIG_MAPS, object }];
         };
         let described = meta::entry(there, "annotations", DESCRIPTION).is_some_and(|text| !text.is_empty());
-        if there["data"] == self.data && described {
+        if there["data"] == data && described {
             return Vec::new();
         }
         let mut object = there.clone();
-        object["data"] = self.data.clone();
+        object["data"] = data;
         object["metadata"]["annotations"][DESCRIPTION] = TEXT.into();
         vec![Action::Replace { resource: CONFIG_MAPS, object }]
     }

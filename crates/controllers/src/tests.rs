@@ -86,6 +86,11 @@ fn default_accounts_are_made_where_they_are_missing() {
     );
 }
 
+/// What clients trust, for the controllers that tell it.
+fn trusted() -> tokio::sync::watch::Receiver<String> {
+    tokio::sync::watch::Sender::new("PEM".to_string()).subscribe()
+}
+
 #[test]
 fn root_cas_are_made_and_put_right() {
     let map = |namespace: &str, data: Value| {
@@ -95,7 +100,7 @@ fn root_cas_are_made_and_put_right() {
     let good = map("good", json!({"ca.crt": "PEM"}));
     let extra = map("extra", json!({"ca.crt": "PEM", "more": "x"}));
     let bare = named("bare", "kube-root-ca.crt", json!({}));
-    let controller = root_ca::RootCa::new("PEM");
+    let controller = root_ca::RootCa::new(trusted());
     let namespaces = ["good", "extra", "bare", "new"].map(active);
     let mirrors = [mirror(&namespaces), mirror(&[good, extra, bare])];
     let done: Vec<String> = ["good", "extra", "bare", "new"]
@@ -243,7 +248,7 @@ fn token_secrets_are_looked_at_until_they_are_full() {
             Ok(format!("{namespace}/{account}/{uid}/{secret}"))
         }
     }
-    let controller = token_secret::TokenSecrets::new("PEM", Arc::new(Signs));
+    let controller = token_secret::TokenSecrets::new(trusted(), Arc::new(Signs));
     let account = named("ns", "bot", json!({}));
     let empty =
         named("ns", "empty", json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "bot"}}}));

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kemudi_client::Dynamic;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::TokenSigner;
 use crate::act::Action;
@@ -19,13 +20,13 @@ const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 pub struct TokenSecrets {
-    ca_pem: Arc<str>,
+    ca_pem: watch::Receiver<String>,
     signer: Arc<dyn TokenSigner>,
 }
 
 impl TokenSecrets {
-    pub fn new(ca_pem: &str, signer: Arc<dyn TokenSigner>) -> TokenSecrets {
-        TokenSecrets { ca_pem: ca_pem.into(), signer }
+    pub fn new(ca_pem: watch::Receiver<String>, signer: Arc<dyn TokenSigner>) -> TokenSecrets {
+        TokenSecrets { ca_pem, signer }
     }
 }
 
@@ -36,6 +37,10 @@ impl Controller for TokenSecrets {
 
     fn sources(&self) -> Vec<Source> {
         vec![Source::fields(SECRETS, "type=kubernetes.io/service-account-token"), Source::all(SERVICE_ACCOUNTS)]
+    }
+
+    fn stirred_by(&self) -> Option<watch::Receiver<String>> {
+        Some(self.ca_pem.clone())
     }
 
     fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key> {
@@ -52,13 +57,14 @@ impl Controller for TokenSecrets {
 
     fn decide(&self, (namespace, name): &Key, seen: &[Mirror]) -> Vec<Action> {
         let Some(secret) = seen[0].get(namespace, name) else { return Vec::new() };
+        let ca_pem: Arc<str> = self.ca_pem.borrow().as_str().into();
         let account = seen[1].get(namespace, account_of(secret));
-        let good = account.is_some_and(|account| belongs(secret, account) && is_filled(secret, account, &self.ca_pem));
+        let good = account.is_some_and(|account| belongs(secret, account) && is_filled(secret, account, &ca_pem));
         if good {
             return Vec::new();
         }
         // The two watches may be out of step, so the action looks at both objects once more.
-        let (ca_pem, signer) = (self.ca_pem.clone(), self.signer.clone());
+        let signer = self.signer.clone();
         vec![Action::TokenSecret { namespace: namespace.clone(), name: name.clone(), ca_pem, signer }]
     }
 }

@@ -16,6 +16,8 @@ use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server, State};
 use streams::upgrade::OnUpgrade;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::local_node::{LocalNode, NodeOptions};
 
@@ -32,6 +34,8 @@ const ADMIN: &str = "kubernetes-admin";
 pub struct Cluster {
     server: Server,
     controllers: Option<controllers::Controllers>,
+    /// Tells the controllers of new authorities.
+    _follower: AbortOnDropHandle<()>,
     node: Option<LocalNode>,
     address: Option<SocketAddr>,
 }
@@ -50,12 +54,20 @@ impl Cluster {
         let server = Server::start(options).await?;
         let client = client_of(server.state(), User::new(CONTROLLERS, [MASTERS, AUTHENTICATED]));
         let signer = Arc::new(Signer(server.state().clone()));
-        let options = controllers::Options { root_ca: server.state().pki.ca_pem().to_string(), signer: Some(signer) };
+        let pki = server.state().pki.clone();
+        let mut changes = pki.subscribe();
+        let (trusted, root_ca) = watch::channel(pki.ca_pem());
+        let follower = AbortOnDropHandle::new(tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                trusted.send_replace(pki.ca_pem());
+            }
+        }));
+        let options = controllers::Options { root_ca, signer: Some(signer) };
         let controllers = controllers::Controllers::start(client.clone(), options);
         tracing::debug!("controllers started");
         settled(client).await?;
         tracing::debug!("settled");
-        Ok(Cluster { server, controllers: Some(controllers), node: None, address: None })
+        Ok(Cluster { server, controllers: Some(controllers), _follower: follower, node: None, address: None })
     }
 
     /// Serves clients outside of this process too. The listener's address should be the one the options advertise.
@@ -83,8 +95,9 @@ impl Cluster {
         self.address.map(|address| format!("https://{address}")).unwrap_or_default()
     }
 
-    /// The certificate authority that clients trust, PEM.
-    pub fn ca_pem(&self) -> &str {
+    /// The certificate authorities that clients should trust, PEM. After a rotation there are several, see
+    /// [`server::pki::life`].
+    pub fn ca_pem(&self) -> String {
         self.server.state().pki.ca_pem()
     }
 
@@ -110,7 +123,7 @@ impl Cluster {
     /// When no certificate can be made.
     pub fn admin_kubeconfig(&self) -> Result<String, String> {
         let (certificate, key) = self.server.state().pki.issue_client(ADMIN, Some(MASTERS))?;
-        Ok(crate::kubeconfig::with_certificate(&self.url(), self.ca_pem(), ADMIN, &certificate, &key))
+        Ok(crate::kubeconfig::with_certificate(&self.url(), &self.ca_pem(), ADMIN, &certificate, &key))
     }
 
     pub fn server(&self) -> &Server {

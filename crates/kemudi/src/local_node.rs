@@ -25,6 +25,8 @@ pub struct NodeOptions {
     pub name: String,
     /// For volumes and logs; made if missing, private. One node at a time.
     pub state_dir: PathBuf,
+    /// The images that pods can have.
+    pub images: images::Store,
     /// Paths of this machine that no pod sees.
     pub hidden: Vec<PathBuf>,
 }
@@ -92,6 +94,7 @@ fn start(
         name: options.name,
         client,
         state_dir: options.state_dir,
+        images: options.images,
         api,
         api_host_address,
         hidden: options.hidden,

@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
-use tokio::sync::{RwLock, oneshot, watch};
+use tokio::sync::{RwLock, Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Serves one connection that a pod made to the API server's address; the pod owns it and may drop it.
@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub client: Client,
     /// A directory for volumes and logs, made if missing and readable by nobody else. One agent at a time.
     pub state_dir: PathBuf,
+    /// The images that containers may have besides the machine's own files.
+    pub images: images::Store,
     /// Serves what pods connect to the API server's address in the cluster.
     pub api: ApiAccess,
     /// Where the API server is for pods that have the host's network.
@@ -106,7 +108,7 @@ impl Node {
     pub fn start_with(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Node, sandbox::Error> {
         make_private(&config.state_dir)?;
         // What an earlier agent left: its pods ended with it.
-        let _ = std::fs::remove_dir_all(config.state_dir.join("pods"));
+        let _ = images::remove_tree(&config.state_dir.join("pods"));
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let services = Arc::new(RwLock::new(first_services(&config.cluster)));
         let dns = Arc::new(Dns {
@@ -136,6 +138,7 @@ impl Node {
             dns,
             facts,
             events,
+            pulls: Semaphore::new(1),
         });
         let main = tokio::spawn({
             let shared = shared.clone();
@@ -199,6 +202,8 @@ pub struct Shared {
     pub dns: Arc<Dns>,
     pub facts: NodeFacts,
     pub events: Recorder,
+    /// One image is pulled at a time: whoever waits for the same one finds it there.
+    pub pulls: Semaphore,
     /// The host's `/etc/resolv.conf`.
     pub host_resolv: String,
     pub logs: Mutex<LogIndex>,

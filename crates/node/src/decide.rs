@@ -36,6 +36,12 @@ pub struct Record {
     /// The readiness probe passes, or there is none.
     pub ready: bool,
     pub id: String,
+    /// What it runs from, as its status tells.
+    pub image_id: String,
+    /// Its image is being pulled: there is nothing to do until that has ended.
+    pub pulling: bool,
+    /// How many times in a row its image could not be pulled.
+    pub pulls_failed: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -158,12 +164,21 @@ enum Next {
 }
 
 fn next(record: &Record, policy: RestartPolicy, now: Timestamp) -> Next {
+    if record.pulling {
+        return Next::Nothing;
+    }
     let since = match &record.state {
         State::Running { .. } => return Next::Nothing,
         State::New => return Next::Start,
-        // Trying again would not bring the image; the status changes its words once.
         State::Refused { reason, at, .. } if reason == "ErrImagePull" => {
-            return if now < *at + PULL_BACK_OFF { Next::At(*at + PULL_BACK_OFF) } else { Next::Nothing };
+            // First the status changes its words, then it is tried again.
+            let words = *at + PULL_BACK_OFF;
+            let again = words + back_off(record.pulls_failed);
+            return match now {
+                now if now < words => Next::At(words),
+                now if now < again => Next::At(again),
+                _ => Next::Start,
+            };
         }
         State::Refused { at, .. } => *at,
         State::Ended(terminated) => {
@@ -309,7 +324,7 @@ fn container_status(record: &Record, container: &Container, turn: bool, over: bo
         ready: record.ready && (record.is_running() || record.succeeded()),
         restart_count: record.restarts,
         image: container.image.clone(),
-        image_id: if record.id.is_empty() { String::new() } else { HOST_IMAGE_ID.into() },
+        image_id: record.image_id.clone(),
         container_id: record.id.clone(),
         started: Some(record.is_running() && record.started),
     }

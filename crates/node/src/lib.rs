@@ -12,6 +12,7 @@ mod dns;
 mod env;
 mod events;
 mod files;
+mod images;
 mod logs;
 mod pod;
 mod probe;

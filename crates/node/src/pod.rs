@@ -44,6 +44,16 @@ pub struct PodSpec {
     pub security_context: SecurityContext,
     #[serde(deserialize_with = "or_default")]
     pub readiness_gates: Vec<ReadinessGate>,
+    /// Secrets with the credentials of registries.
+    #[serde(deserialize_with = "or_default")]
+    pub image_pull_secrets: Vec<LocalReference>,
+}
+
+/// An object of the pod's namespace.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LocalReference {
+    pub name: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -59,6 +69,8 @@ pub enum RestartPolicy {
 pub struct Container {
     pub name: String,
     pub image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub image_pull_policy: String,
     #[serde(deserialize_with = "or_default")]
     pub command: Vec<String>,
     #[serde(deserialize_with = "or_default")]
@@ -261,6 +273,7 @@ pub struct SecurityContext {
     pub supplemental_groups: Vec<u32>,
     pub allow_privilege_escalation: Option<bool>,
     pub privileged: Option<bool>,
+    pub read_only_root_filesystem: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

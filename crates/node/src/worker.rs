@@ -4,8 +4,9 @@
 use crate::agent::{API_PORT, ContainerLogs, Shared, lock};
 use crate::atomic::{self, Owner};
 use crate::console::{self, Console, Outputs, Wanted};
-use crate::decide::{self, Action, Facts, HOST_IMAGE, Record, State, time};
+use crate::decide::{self, Action, Facts, HOST_IMAGE_ID, Record, State, time};
 use crate::env::{self, Data, ObjectKind, Objects};
+use crate::images::{self as image_choice, Choice, Files};
 use crate::logs::Log;
 use crate::pod::{Container, Handler, Pod, PodStatus, Probe, Terminated, Volume, VolumeMount};
 use crate::probe::{self, Counter, ProbeKind, Target};
@@ -13,7 +14,7 @@ use crate::remote::{self, Reachable, Running};
 use crate::runtime::{PodPlan, RunningPod, RunningProcess};
 use crate::sandbox::{
     ContainerSpec, DEFAULT_PATH, Error as SandboxError, Exit, Listen, MemoryVolume, Mount, Network, ProcessNamespace,
-    ProcessSpec, Protocol, Source, Terminal, User,
+    ProcessSpec, Protocol, Root, Source, Terminal, User,
 };
 use crate::{dns, files, volumes};
 use base64::Engine;
@@ -96,6 +97,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
         address: None,
         tasks: JoinSet::new(),
         running: HashMap::new(),
+        pulled: HashMap::new(),
         objects: Objects::new(),
         tokens: BTreeMap::new(),
         unpublished: false,
@@ -125,6 +127,8 @@ struct Worker {
     /// Everything that runs for the pod beside the worker; ends with it.
     tasks: JoinSet<()>,
     running: HashMap<String, RunningContainer>,
+    /// Images that were pulled for containers that have not been started since.
+    pulled: HashMap<String, Arc<images::Hold>>,
     /// What volumes are made of.
     objects: Objects,
     /// By volume and path.
@@ -141,6 +145,8 @@ struct RunningContainer {
     /// Its probes; they end with it.
     probes: Vec<AbortHandle>,
     stopping: bool,
+    /// Its image is not removed while it runs.
+    _files: Files,
 }
 
 struct Token {
@@ -154,6 +160,7 @@ enum Message {
     Exited { container: String, attempt: u32, exit: Exit },
     Probed { container: String, attempt: u32, kind: ProbeKind, healthy: bool },
     Object { kind: ObjectKind, name: String, data: Option<Data> },
+    Pulled { container: String, outcome: Result<Arc<images::Hold>, String>, took: Duration, waited: Duration },
 }
 
 /// Why a container is not running.
@@ -190,7 +197,7 @@ impl Worker {
         }
         self.delete().await;
         lock(&self.shared.logs).remove(&self.key());
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = images::remove_tree(&self.dir);
     }
 
     /// After a restart of the agent: what ran then is gone, and counts as ended.
@@ -667,6 +674,7 @@ impl Worker {
             Message::Probed { container, attempt, kind, healthy } => {
                 self.note_probe(&container, attempt, kind, healthy)
             }
+            Message::Pulled { container, outcome, took, waited } => self.note_pulled(&container, outcome, took, waited),
             Message::Object { kind, name, data } => {
                 let key = (kind, name);
                 if self.objects.get(&key) == data.as_ref() {
@@ -758,18 +766,12 @@ impl Worker {
         let before = self.records[index].clone();
         let again = matches!(before.state, State::Ended(_)) || before.last.is_some();
         let attempt = if again { before.restarts + 1 } else { 0 };
-        let result = if container.image == HOST_IMAGE {
-            self.launch(container, attempt).await
-        } else {
-            let message = format!(
-                "failed to pull image {:?}: this node runs programs of its own machine; today the only image is {HOST_IMAGE:?}",
-                container.image
-            );
-            self.shared.events.warning(&pod, Some(name), "Failed", &message);
-            self.shared.events.warning(&pod, Some(name), "Failed", "Error: ErrImagePull");
-            self.refuse(index, "ErrImagePull", message);
-            return true;
+        let Some(files) = self.files_of(container, index) else { return true };
+        self.records[index].image_id = match &files {
+            Files::Host => HOST_IMAGE_ID.into(),
+            Files::Image(held) => held.image.digests.first().unwrap_or(&held.image.id).clone(),
         };
+        let result = self.launch(container, attempt, files).await;
         let now = Timestamp::now();
         let record = &mut self.records[index];
         if let State::Ended(terminated) = &before.state {
@@ -809,8 +811,6 @@ impl Worker {
                 record.ready = record.started && container.readiness_probe.is_none();
                 let (target, process) = (running.target.clone(), running.process.clone());
                 self.running.insert(name.to_owned(), running);
-                let message = format!("Container image {HOST_IMAGE:?} already present on machine");
-                self.shared.events.normal(&pod, Some(name), "Pulled", &message);
                 self.shared.events.normal(&pod, Some(name), "Created", &format!("Created container: {name}"));
                 self.shared.events.normal(&pod, Some(name), "Started", &format!("Started container {name}"));
                 self.after_start(container, target, process);
@@ -824,6 +824,87 @@ impl Worker {
         }
     }
 
+    /// The files for a container that is about to be started; nothing where it has to wait for its image, or cannot have it.
+    fn files_of(&mut self, container: &Container, index: usize) -> Option<Files> {
+        let (pod, name) = (self.pod.clone(), container.name.as_str());
+        if let Some(held) = self.pulled.remove(name) {
+            return Some(Files::Image(held));
+        }
+        match image_choice::choose(container, &self.shared.config.images) {
+            Choice::Use(files) => {
+                let message = format!("Container image {:?} already present on machine", container.image);
+                self.shared.events.normal(&pod, Some(name), "Pulled", &message);
+                Some(files)
+            }
+            Choice::Refuse(reason, message) => {
+                let event = if reason == "InvalidImageName" { "InspectFailed" } else { reason };
+                self.shared.events.warning(&pod, Some(name), event, &message);
+                self.shared.events.warning(&pod, Some(name), "Failed", &format!("Error: {reason}"));
+                self.refuse(index, reason, message);
+                None
+            }
+            Choice::Pull(reference) => {
+                self.shared.events.normal(&pod, Some(name), "Pulling", &format!("Pulling image {:?}", container.image));
+                self.records[index].pulling = true;
+                self.pull(name, reference);
+                None
+            }
+        }
+    }
+
+    /// Pulls beside the worker, and tells it.
+    fn pull(&mut self, container: &str, reference: images::Reference) {
+        let (shared, sender, container) = (self.shared.clone(), self.sender.clone(), container.to_owned());
+        let secrets: Vec<String> = self.pod.spec.image_pull_secrets.iter().map(|it| it.name.clone()).collect();
+        let api = self.objects_api(ObjectKind::Secret);
+        self.tasks.spawn(async move {
+            let began = std::time::Instant::now();
+            // A Secret that is not there is no credential; the registry says whether one is needed.
+            let found = join_all(secrets.iter().map(|name| api.get_opt(name))).await;
+            let found = found.into_iter().filter_map(|found| Some(data_of(ObjectKind::Secret, &*found.ok()??)));
+            let secrets: Vec<Data> = found.collect();
+            let Ok(_turn) = shared.pulls.acquire().await else { return };
+            let pulling = std::time::Instant::now();
+            let outcome = image_choice::pull(&shared.config.images, &reference, &secrets).await;
+            let (took, waited) = (pulling.elapsed(), began.elapsed());
+            let _ = sender.send(Message::Pulled { container, outcome, took, waited }).await;
+        });
+    }
+
+    fn note_pulled(
+        &mut self,
+        container: &str,
+        outcome: Result<Arc<images::Hold>, String>,
+        took: Duration,
+        waited: Duration,
+    ) {
+        let Some(index) = self.records.iter().position(|record| record.name == container) else { return };
+        let pod = self.pod.clone();
+        let image = pod.spec.init_containers.iter().chain(&pod.spec.containers).find(|it| it.name == container);
+        let image = image.map(|container| container.image.as_str()).unwrap_or_default();
+        self.records[index].pulling = false;
+        match outcome {
+            Ok(held) => {
+                self.records[index].pulls_failed = 0;
+                let message = format!(
+                    "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
+                    image_choice::milliseconds(took),
+                    image_choice::milliseconds(waited),
+                    held.image.bytes
+                );
+                self.shared.events.normal(&pod, Some(container), "Pulled", &message);
+                self.pulled.insert(container.to_owned(), held);
+            }
+            Err(why) => {
+                self.records[index].pulls_failed += 1;
+                let message = format!("Failed to pull image {image:?}: {why}");
+                self.shared.events.warning(&pod, Some(container), "Failed", &message);
+                self.shared.events.warning(&pod, Some(container), "Failed", "Error: ErrImagePull");
+                self.refuse(index, "ErrImagePull", why);
+            }
+        }
+    }
+
     fn refuse(&mut self, index: usize, reason: &str, message: String) {
         let at = Timestamp::now();
         self.records[index].state = State::Refused { reason: reason.into(), message, at };
@@ -831,7 +912,7 @@ impl Worker {
         self.note_log(&name, |logs| logs.waiting = reason.to_owned());
     }
 
-    async fn launch(&mut self, container: &Container, attempt: u32) -> Result<RunningContainer, Problem> {
+    async fn launch(&mut self, container: &Container, attempt: u32, files: Files) -> Result<RunningContainer, Problem> {
         let Some(sandbox) = self.sandbox.clone() else { return Err(Problem::Start("the pod has no sandbox".into())) };
         let io = |error: std::io::Error| Problem::Start(error.to_string());
         let namespace = self.pod.metadata.namespace.clone();
@@ -839,7 +920,7 @@ impl Worker {
         let (attachment, tell) = attached.map_or((None, None), |(attachment, tell)| (Some(attachment), Some(tell)));
         let mut mounts = attachment.as_ref().map(|attachment| attachment.mounts.clone()).unwrap_or_default();
         let base = attachment.as_ref().map(|attachment| attachment.env.clone()).unwrap_or_default();
-        let mut process = match self.process_spec(container, base).await {
+        let mut process = match self.process_spec(container, base, &files).await {
             Ok(process) => process,
             Err(message) => {
                 if let Some(tell) = tell {
@@ -864,8 +945,10 @@ impl Worker {
         let mut hidden = self.shared.config.hidden.clone();
         hidden.push(self.shared.config.state_dir.clone());
         let local = attachment.is_some();
+        let root = self.root(container, attempt, &files).map_err(io)?;
         let spec = ContainerSpec {
             process: process.clone(),
+            root,
             mounts,
             hidden,
             process_namespace: match self.pod.spec.share_process_namespace || local {
@@ -916,7 +999,16 @@ impl Worker {
         };
         let running = Running { target: target.clone(), console };
         self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
-        Ok(RunningContainer { attempt, process: started, target, log, message, probes: Vec::new(), stopping: false })
+        Ok(RunningContainer {
+            attempt,
+            process: started,
+            target,
+            log,
+            message,
+            probes: Vec::new(),
+            stopping: false,
+            _files: files,
+        })
     }
 
     /// Waits beside the worker for a container's end and the last of its output.
@@ -954,19 +1046,45 @@ impl Worker {
     }
 
     /// What the container's program is and what it finds.
-    async fn process_spec(&self, container: &Container, base: Vec<(String, String)>) -> Result<ProcessSpec, String> {
+    async fn process_spec(
+        &self,
+        container: &Container,
+        base: Vec<(String, String)>,
+        files: &Files,
+    ) -> Result<ProcessSpec, String> {
         let security = &container.security_context;
         let of_pod = &self.pod.spec.security_context;
         let uid = security.run_as_user.or(of_pod.run_as_user);
         let gid = security.run_as_group.or(of_pod.run_as_group);
-        if security.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) && uid.unwrap_or(0) == 0 {
+        let config = match files {
+            Files::Host => images::Config::default(),
+            Files::Image(held) => held.image.config.clone(),
+        };
+        let names_user =
+            config.user.split(':').next().is_some_and(|user| !user.is_empty() && user.parse::<u32>().is_err());
+        if security.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
+            let of_image: u32 = config.user.split(':').next().and_then(|user| user.parse().ok()).unwrap_or(0);
             let what = match uid {
-                Some(_) => "container's runAsUser breaks non-root policy",
-                None => "container has runAsNonRoot and image will run as root",
+                Some(0) => Some("container's runAsUser breaks non-root policy".to_owned()),
+                None if names_user => Some(format!(
+                    "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root",
+                    config.user
+                )),
+                None if of_image == 0 => Some("container has runAsNonRoot and image will run as root".to_owned()),
+                _ => None,
             };
-            let (name, uid) = (self.full_name(), &self.pod.metadata.uid);
-            return Err(format!("{what} (pod: \"{name}({uid})\", container: {})", container.name));
+            if let Some(what) = what {
+                let (name, uid) = (self.full_name(), &self.pod.metadata.uid);
+                return Err(format!("{what} (pod: \"{name}({uid})\", container: {})", container.name));
+            }
         }
+        let account = match files {
+            Files::Host => None,
+            Files::Image(held) => {
+                let wanted = uid.map_or_else(|| config.user.clone(), |uid| uid.to_string());
+                Some(self.shared.config.images.account(&held.image, &wanted).map_err(|why| why.to_string())?)
+            }
+        };
         let mut objects = Objects::new();
         let mut wanted = env::references(container);
         wanted.sort();
@@ -981,13 +1099,23 @@ impl Worker {
         let services = self.shared.services.read().await.of_namespace(namespace);
         let around = self.shared.surroundings(&self.pod, &self.facts.pod_ip);
         let own = env::environment(&self.pod, container, &objects, &services, &around)?;
-        let user =
-            (uid.is_some() || gid.is_some() || of_pod.fs_group.is_some() || !of_pod.supplemental_groups.is_empty())
-                .then(|| User {
-                    uid: uid.unwrap_or(0),
-                    gid: gid.unwrap_or(0),
-                    groups: of_pod.supplemental_groups.iter().chain(&of_pod.fs_group).copied().collect(),
-                });
+        let of_image = account.clone().unwrap_or_default();
+        let user = (uid.is_some()
+            || gid.is_some()
+            || of_pod.fs_group.is_some()
+            || !of_pod.supplemental_groups.is_empty()
+            || of_image.uid != 0)
+            .then(|| User {
+                uid: uid.unwrap_or(of_image.uid),
+                gid: gid.unwrap_or(of_image.gid),
+                groups: of_pod
+                    .supplemental_groups
+                    .iter()
+                    .chain(&of_pod.fs_group)
+                    .chain(&of_image.groups)
+                    .copied()
+                    .collect(),
+            });
         let mut all = base;
         let mut set =
             |name: &str, value: String, only_if_missing: bool| match all.iter_mut().find(|(known, _)| known == name) {
@@ -995,20 +1123,38 @@ impl Worker {
                 Some((_, known)) => *known = value,
                 None => all.push((name.to_owned(), value)),
             };
+        for pair in &config.env {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            set(name, value.to_owned(), false);
+        }
         set("PATH", DEFAULT_PATH.into(), true);
         set("HOSTNAME", files::host_name(&self.pod.spec, &self.pod.metadata.name), false);
-        set("HOME", home_of(uid.unwrap_or(0)), true);
+        let home = match account {
+            Some(account) if account.home.is_empty() => "/".into(),
+            Some(account) => account.home,
+            None => home_of(uid.unwrap_or(0)),
+        };
+        set("HOME", home, true);
         for (name, value) in own {
             set(&name, value, false);
         }
         let expand = |word: &String| {
             env::expand(word, |name| all.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()))
         };
-        let argv: Vec<String> = container.command.iter().chain(&container.args).map(expand).collect();
+        let own: Vec<String> = container.command.iter().chain(&container.args).map(expand).collect();
+        let argv = match (container.command.is_empty(), container.args.is_empty()) {
+            (true, true) => [config.entrypoint, config.cmd].concat(),
+            (true, false) => [config.entrypoint, own].concat(),
+            (false, _) => own,
+        };
         if argv.is_empty() {
-            return Err(format!("no command specified: the image {HOST_IMAGE:?} has none of its own; set command"));
+            return Err(format!(
+                "no command specified: the image {:?} has none of its own; set command",
+                container.image
+            ));
         }
-        let cwd = if container.working_dir.is_empty() { "/".into() } else { PathBuf::from(&container.working_dir) };
+        let cwd = [&container.working_dir, &config.working_dir].into_iter().find(|folder| !folder.is_empty());
+        let cwd = cwd.map_or_else(|| "/".into(), PathBuf::from);
         Ok(ProcessSpec {
             argv,
             cwd,
@@ -1016,6 +1162,25 @@ impl Worker {
             terminal: Terminal::None,
             no_new_privileges: security.allow_privilege_escalation == Some(false),
             env: all,
+        })
+    }
+
+    /// Where the files of a container come from, and what it writes goes to.
+    fn root(&self, container: &Container, attempt: u32, files: &Files) -> std::io::Result<Root> {
+        let Files::Image(held) = files else { return Ok(Root::Host) };
+        // What the container wrote before its restart is not seen again.
+        let scratch = self.dir.join("scratch");
+        make_private(&scratch)?;
+        let before = scratch.join(format!("{}_{}", container.name, attempt.wrapping_sub(1)));
+        if before.exists() {
+            images::remove_tree(&before)?;
+        }
+        let scratch = scratch.join(format!("{}_{attempt}", container.name));
+        make_private(&scratch)?;
+        Ok(Root::Image {
+            layers: self.shared.config.images.layers(&held.image),
+            scratch,
+            read_only: container.security_context.read_only_root_filesystem == Some(true),
         })
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::asked::{Asked, joined};
 use crate::binding::{Binding, Role, RoleRef, Subject, account_of};
+use crate::impersonation;
 use crate::least::{binding_of, exact_roles};
 use crate::rule::Rule;
 use crate::ways::{self, Way};
@@ -136,6 +137,8 @@ pub enum Cause {
     RuleMissing,
     /// The author of a role may not hand out what it holds not itself.
     Escalation,
+    /// The refused right is one of the two that acting as somebody takes.
+    ImpersonationTakesTwo,
     /// Admission refused, not the authorizer.
     NotRights,
     /// RBAC allows it; something else refuses.
@@ -243,6 +246,7 @@ pub fn explain(asked: &Asked, known: &Known) -> Explanation {
     explanation.causes = faults;
     if !unmade {
         explanation.causes.extend(causes);
+        explanation.causes.extend(impersonation::other_half(asked, known));
     }
     explanation.near_misses = near_misses;
     explanation.fix = fix(&meant);

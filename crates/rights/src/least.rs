@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::binding::{GROUP, Subject};
 
 /// One kind of request that was made.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     pub user: String,
     /// `""` for the whole cluster.
@@ -20,6 +22,40 @@ pub struct Usage {
     /// The path of a request for no resource.
     pub path: String,
     pub allowed: bool,
+}
+
+/// What somebody used while it was recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recorded {
+    /// Each kind of request once.
+    pub usages: BTreeSet<Usage>,
+    /// Names of pods that asked about themselves: they are others with the next run.
+    pub own: BTreeSet<String>,
+    /// There was more than is kept, so that this is not all.
+    pub full: bool,
+}
+
+impl Recorded {
+    /// Takes in what a later part of the same recording has.
+    pub fn add(&mut self, later: Recorded) {
+        self.usages.extend(later.usages);
+        self.own.extend(later.own);
+        self.full |= later.full;
+    }
+
+    /// What was refused and never allowed.
+    pub fn refused(&self) -> Vec<Usage> {
+        let allowed = |usage: &Usage| self.usages.contains(&Usage { allowed: true, ..usage.clone() });
+        self.usages.iter().filter(|usage| !usage.allowed && !allowed(usage)).cloned().collect()
+    }
+
+    /// The least roles that allow what was used and allowed, with what was refused too where that is asked for.
+    pub fn least_roles(&self, name: &str, with_refused: bool) -> Vec<Value> {
+        let own: Vec<&str> = self.own.iter().map(String::as_str).collect();
+        let usages: Vec<Usage> = self.usages.iter().filter(|usage| usage.allowed || with_refused).cloned().collect();
+        least_roles(&usages, name, &own)
+    }
 }
 
 /// What everybody may do anyway, through the bindings that every cluster starts with.

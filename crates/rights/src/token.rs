@@ -49,10 +49,7 @@ pub fn causes(refused: &Refused<'_>) -> Vec<Finding> {
     };
     let second = |name: &str| claims.get(name).and_then(Value::as_i64);
     let issuer = meta::text_at(claims, &["iss"]);
-    let audiences: Vec<&str> = match &claims["aud"] {
-        Value::String(one) => vec![one],
-        many => many.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
-    };
+    let audiences = api::token::audiences(&claims["aud"]).unwrap_or_default();
     if let Some(expires) = second("exp").filter(|expires| *expires <= refused.now) {
         add(Cause::TokenExpired, format!("the token expired {} ago", span(refused.now - expires)), &again);
     }
@@ -78,8 +75,8 @@ pub fn causes(refused: &Refused<'_>) -> Vec<Finding> {
     }
     // Without other word, a cluster's audience is its issuer.
     let own = if refused.issuer.is_empty() { issuer } else { refused.issuer };
-    let is_for_server = |audience: &&&str| **audience == own || audience.starts_with("https://kubernetes.default.svc");
-    if !audiences.is_empty() && !audiences.iter().any(|audience| is_for_server(&audience)) {
+    let is_for_server = |audience: &String| audience == own || audience.starts_with("https://kubernetes.default.svc");
+    if !audiences.is_empty() && !audiences.iter().any(is_for_server) {
         let message = format!("the token is for {}, which is not this server", audiences.join(" and "));
         add(Cause::TokenWrongAudience, message, "ask for one without an audience, which is for the server itself");
     }

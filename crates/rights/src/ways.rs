@@ -124,15 +124,7 @@ pub(crate) fn no_way(asked: &Asked, known: &Known) -> Finding {
     let place =
         if asked.namespace.is_empty() { "the whole cluster".into() } else { quoted_namespace(&asked.namespace) };
     let message = format!("no binding gives {user} any rights of its own in {place}");
-    // Constrained impersonation has a verb for whom and one for what; a refusal tells of the one that was looked at last.
-    let repair = match asked.verb.strip_prefix("impersonate").map(|rest| rest.starts_with(['-', ':'])) {
-        Some(true) => {
-            "to act as somebody takes two rights, for whom (impersonate:MODE) and for what (impersonate-on:MODE:VERB), or one \
-             for everything: the verb impersonate; what is below is the one that was refused"
-        }
-        _ => "bind a role that allows it to that user, or apply what is below",
-    };
-    Finding::new(Cause::NoBinding, message, repair)
+    Finding::new(Cause::NoBinding, message, "bind a role that allows it to that user, or apply what is below")
 }
 
 /// The way through a binding.

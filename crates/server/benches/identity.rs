@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use server::authn::service_account::ServiceAccounts;
 use server::authn::{AUTHENTICATED, MASTERS, User};
-use server::authz::Attributes;
+use server::authz::{Attributes, Hearing};
 use server::lookup::Lookup;
 use server::{Options, Server};
 
@@ -47,11 +47,12 @@ fn main() {
     println!("a token that is shown for the first time   {cold}");
     let warm = median(USES, || tokens.iter().cycle().take(USES).for_each(|token| verify(known, token)));
     println!("a token that is known                      {warm}");
+    let hearing = Hearing::default();
     let authorize = |user: &User, allowed: bool| {
         median(USES, || {
             for _ in 0..USES {
                 let pods = Attributes { namespace: "default", ..Attributes::resource(user, "list", "", "pods") };
-                assert_eq!(black_box(state.authorizer.authorize(black_box(&pods))).is_allowed(), allowed);
+                assert_eq!(black_box(state.authorizer.authorize(black_box(&pods), &hearing)).is_allowed(), allowed);
             }
         })
     };

@@ -1,5 +1,5 @@
 //! Keeps the ConfigMap `extension-apiserver-authentication` of kube-system: what API servers behind this one need to know to
-//! trust clients and front proxies as it does. Driven by the watch of ConfigMaps. Adds to what others wrote there, as
+//! trust clients and front proxies as it does. Driven by the watch of ConfigMaps and by changes of the certificates. Adds to what others wrote there, as
 //! replicas do, and takes away only certificates that have expired.
 
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub async fn run(state: Arc<State>) {
     let Some(kind) = state.registry.load().preferred("", "configmaps").cloned() else { return };
     let Ok(collection) = state.collection(&kind) else { return };
     let mut changes = collection.subscribe();
+    let mut certificates = state.pki.subscribe();
     loop {
         // What changes from here on wakes the loop, what changed before is looked at now.
         changes.mark_unchanged();
@@ -41,15 +42,17 @@ pub async fn run(state: Arc<State>) {
             () = state.stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
             changed = changes.changed() => if changed.is_err() { return },
+            changed = certificates.changed() => if changed.is_err() { return },
         }
     }
 }
 
 /// Makes it what it should be. Answers whether that went well.
 async fn put(state: &Arc<State>) -> bool {
+    let ours = state.pki.certificates().clone();
     let own = Trust {
-        clients: state.pki.client_authorities(),
-        proxies: state.pki.proxy_authorities(),
+        clients: ours.client_authorities(),
+        proxies: ours.proxy_authorities(),
         options: &state.options.authn.front_proxy,
     };
     let now = jiff::Timestamp::now().as_second();

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::accept::Accept;
 use crate::authn::{AUTHENTICATED, MASTERS, User};
-use crate::authz::{bootstrap, rbac};
+use crate::authz::{Hearing, bootstrap, rbac};
 use crate::lookup::Lookup;
 use crate::serve::Cx;
 use crate::state::State;
@@ -266,6 +266,7 @@ struct Context {
     ask: Ask,
     headers: HeaderMap,
     now: Timestamp,
+    hearing: Hearing,
 }
 
 impl Context {
@@ -280,7 +281,13 @@ impl Context {
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        Context { user: api_server(), ask: Ask::of(verb, target, Query::default()), headers, now: Timestamp::now() }
+        Context {
+            user: api_server(),
+            ask: Ask::of(verb, target, Query::default()),
+            headers,
+            now: Timestamp::now(),
+            hearing: Hearing::default(),
+        }
     }
 
     fn cx<'a>(&'a self, state: &'a Arc<State>) -> Cx<'a> {
@@ -293,6 +300,7 @@ impl Context {
             accept: Accept::default(),
             now: self.now,
             audit: &crate::audit::OFF,
+            hearing: &self.hearing,
         }
     }
 

@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem};
 
 use crate::as_controller;
 use crate::authn::User;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Hearing};
 use crate::issue::Terms;
 use crate::objects::Collection;
 use crate::state::State;
@@ -92,12 +92,14 @@ async fn all(state: &Arc<State>, collection: &Collection) -> (store::Revision, b
 /// Does the next thing about a request, if there is one. Answers whether that went well.
 async fn advance(state: &Arc<State>, request: &Value) -> bool {
     let now = jiff::Timestamp::now().as_second();
+    let hearing = &Hearing::default();
     let may = |user: &User, subresource: &str| {
         let attributes = Attributes { subresource, ..Attributes::resource(user, "create", GROUP, RESOURCE) };
-        state.authorizer.authorize(&attributes).is_allowed()
+        state.authorizer.authorize(&attributes, hearing).is_allowed()
     };
     let sign = |terms: &Terms<'_>| state.pki.issue(terms);
-    let (name, outcome) = (meta::name(request), decide(request, now, may, sign));
+    let name = meta::name(request);
+    let outcome = hearing.settle(|| decide(request, now, may, sign)).await;
     match outcome {
         Ok(None) => true,
         Ok(Some((part, object))) => {
@@ -305,7 +307,7 @@ mod tests {
                     let pem = STANDARD.decode(text).unwrap();
                     let block = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
                     let (_, certificate) = X509Certificate::from_der(&block.contents).unwrap();
-                    let authority = pki.client_certificates();
+                    let authority = pki.certificates().clients().clone();
                     let chain = [rustls::pki_types::CertificateDer::from(block.contents.clone())];
                     let counts = authority.identify(&chain, now).user(now).is_ok_and(|user| user.is_some());
                     let validity = certificate.validity();

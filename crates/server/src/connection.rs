@@ -56,22 +56,13 @@ pub struct Peer {
 #[derive(Clone)]
 pub struct Front {
     state: Arc<State>,
-    acceptor: TlsAcceptor,
-    clients: Arc<x509::ClientCertificates>,
     seats: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
 impl Front {
-    pub fn new(state: Arc<State>, tasks: TaskTracker) -> Result<Front, String> {
-        let config = state.pki.server_config(&["h2", "http/1.1"])?;
-        Ok(Front {
-            acceptor: TlsAcceptor::from(config),
-            clients: Arc::new(state.pki.client_certificates()),
-            seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            state,
-            tasks,
-        })
+    pub fn new(state: Arc<State>, tasks: TaskTracker) -> Front {
+        Front { seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)), state, tasks }
     }
 
     /// Serves a listener until the server stops.
@@ -133,14 +124,16 @@ impl Front {
         if first[0] != HANDSHAKE {
             return refuse_plain(stream).await;
         }
-        let accepted = tokio::time::timeout(HANDSHAKE_TIME_MAX, self.acceptor.accept(stream)).await;
+        let ours = self.state.pki.certificates().clone();
+        let acceptor = TlsAcceptor::from(ours.server_config().clone());
+        let accepted = tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await;
         if !matches!(accepted, Ok(Ok(_))) {
             self.state.metrics.tls_failures.fetch_add(1, Ordering::Relaxed);
         }
         let stream = accepted??;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let now = jiff::Timestamp::now().as_second();
-        let certificate = self.clients.identify(certificates, now);
+        let certificate = ours.clients().identify(certificates, now);
         let proxy = self.state.authenticator.front_proxy.as_ref();
         let proxy = proxy.map_or_else(Default::default, |proxy| proxy.identify(certificates, now));
         let peer = Peer { address: Some(address), certificate, proxy, internal: None };

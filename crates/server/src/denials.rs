@@ -28,6 +28,9 @@ pub struct Denial {
     pub code: u16,
     /// What was asked for, and by whom; empty for a 401, whose sender is not known.
     pub request: Asked,
+    /// As whom it was to be done, where the sender was not let act as anybody.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub whom: String,
     /// The answer's text; for a 401, which tells its sender nothing, the reason.
     pub message: String,
 }
@@ -39,8 +42,8 @@ pub struct Denials {
 }
 
 impl Denials {
-    /// A request that its sender's rights, or admission, refused.
-    pub fn forbidden(&self, user: &User, ask: &Ask, status: &Status) {
+    /// A request that its sender's rights, or admission, refused; `whom` is the name that its headers ask to act as.
+    pub fn forbidden(&self, user: &User, whom: &str, ask: &Ask, status: &Status) {
         let asked = Asked::of_request(ask);
         let groups = user.groups.iter().take(GROUPS_MAX).map(|group| beginning(group)).collect();
         let request = Asked {
@@ -58,6 +61,7 @@ impl Denials {
             time: shown(Timestamp::now()),
             code: status.code,
             request,
+            whom: if whom == user.name { String::new() } else { beginning(whom) },
             message: beginning_of(&status.message, MESSAGE_BYTES_MAX),
         });
     }
@@ -65,7 +69,7 @@ impl Denials {
     /// A request with credentials that are no good.
     pub fn unauthenticated(&self, now: Timestamp, why: &str) {
         let message = beginning_of(why, MESSAGE_BYTES_MAX);
-        self.note(Denial { time: shown(now), code: 401, request: Asked::default(), message });
+        self.note(Denial { time: shown(now), code: 401, request: Asked::default(), whom: String::new(), message });
     }
 
     /// The last ones, of one user where one is named, newest first.
@@ -105,7 +109,7 @@ mod tests {
         let denials = Denials::default();
         let ask = Ask::parse("GET", "/api/v1/pods?token=secret").unwrap();
         for i in 0..DENIALS_MAX + 10 {
-            denials.forbidden(&User::new(format!("u{i}"), ["g"]), &ask, &Status::unauthorized());
+            denials.forbidden(&User::new(format!("u{i}"), ["g"]), "", &ask, &Status::unauthorized());
         }
         denials.unauthenticated(Timestamp::UNIX_EPOCH, &"é".repeat(MESSAGE_BYTES_MAX));
         let all = denials.last(None, usize::MAX);

@@ -11,7 +11,8 @@ use percent_encoding::percent_decode_str;
 use crate::audit::Trail;
 use crate::authn::service_account::{groups, split_user_name};
 use crate::authn::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
-use crate::authz::{Attributes, Authorizer};
+use crate::authz::{Attributes, Authorizer, Hearing};
+use crate::usage::Recorder;
 
 /// Requesters whose last successful mode is remembered.
 pub const REQUESTERS_MAX: usize = 1024;
@@ -40,19 +41,61 @@ pub enum Mode {
 const MODES: [Mode; 5] =
     [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
 
-/// Under which identity a request goes on: that of its headers where it has such, if its sender may, else its own.
+/// The identity of a request's headers, where it has such and its sender may, and which way led there. Void where the
+/// hearing is open afterwards.
 pub fn impersonate(
     authorizer: &Authorizer,
-    requester: Arc<User>,
+    usage: &Recorder,
+    requester: &User,
     ask: &Ask,
     headers: &HeaderMap,
-    trail: &Trail,
-) -> Result<Arc<User>, Status> {
-    let Some(wanted) = wanted(headers)? else { return Ok(requester) };
-    let request = crate::authorize::attributes(&requester, ask);
-    let (user, mode) = authorizer.impersonator.impersonate(authorizer, &wanted, &request)?;
+    hearing: &Hearing,
+) -> Result<Option<(User, Mode)>, Status> {
+    let Some(wanted) = wanted(headers)? else { return Ok(None) };
+    let request = crate::authorize::attributes(requester, ask);
+    let asked = Asked { authorizer, hearing, hear: None };
+    let outcome = authorizer.impersonator.impersonate(asked, &wanted, &request);
+    if usage.records(&requester.name) && !hearing.is_open() {
+        let worked = outcome.as_ref().ok().map(|(_, mode)| *mode);
+        note(Asked { hear: Some(usage), ..asked }, &wanted, &request, worked);
+    }
+    outcome.map(Some)
+}
+
+/// Under which identity a request goes on: the one that was found, else its sender's own.
+pub fn conclude(found: Option<(User, Mode)>, requester: Arc<User>, trail: &Trail) -> Arc<User> {
+    let Some((user, mode)) = found else { return requester };
     trail.impersonated(&user, &mode.constraint());
-    Ok(Arc::new(user))
+    Arc::new(user)
+}
+
+/// Who is asked for rights. Who hears of them hears all of them, as if all were there.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub authorizer: &'a Authorizer,
+    pub hearing: &'a Hearing,
+    pub hear: Option<&'a Recorder>,
+}
+
+impl Asked<'_> {
+    fn require(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let judged = self.authorizer.require(attributes, self.hearing);
+        match self.hear {
+            None => judged,
+            Some(hear) => {
+                hear.note(attributes, judged.is_ok());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Tells the recorder which rights that took: those of the way that worked, else of the first there is.
+fn note(asked: Asked<'_>, wanted: &User, request: &Attributes<'_>, worked: Option<Mode>) {
+    let way = worked.into_iter().chain(MODES).find(|mode| mode.is_for(wanted, request.user));
+    if let Some(mode) = way {
+        let _ = mode.check_rights(asked, wanted, request);
+    }
 }
 
 /// Remembers which way worked for whom: it is tried first, and its refusal is the one that is told.
@@ -93,17 +136,17 @@ impl Impersonator {
     /// as itself.
     pub fn impersonate(
         &self,
-        authorizer: &Authorizer,
+        asked: Asked<'_>,
         wanted: &User,
         request: &Attributes<'_>,
     ) -> Result<(User, Mode), Status> {
         let last = self.lock().get(&request.user.name).copied();
         let mut first_refusal = None;
         for mode in last.into_iter().chain(MODES.into_iter().filter(|mode| Some(*mode) != last)) {
-            match mode.check(authorizer, wanted, request) {
+            match mode.check(asked, wanted, request) {
                 None => {}
                 Some(Ok(user)) => {
-                    if last != Some(mode) {
+                    if last != Some(mode) && !asked.hearing.is_open() {
                         self.remember(&request.user.name, mode);
                     }
                     return Ok((user, mode));
@@ -166,7 +209,7 @@ impl Mode {
         }
     }
 
-    fn check(self, authorizer: &Authorizer, wanted: &User, request: &Attributes<'_>) -> Option<Result<User, Status>> {
+    fn check(self, asked: Asked<'_>, wanted: &User, request: &Attributes<'_>) -> Option<Result<User, Status>> {
         if !self.is_for(wanted, request.user) {
             return None;
         }
@@ -177,17 +220,17 @@ impl Mode {
             User { extra, ..request.user.clone() }
         });
         let request = Attributes { user: masked.as_ref().unwrap_or(request.user), ..*request };
-        Some(self.check_rights(authorizer, wanted, &request))
+        Some(self.check_rights(asked, wanted, &request))
     }
 
-    fn check_rights(self, authorizer: &Authorizer, wanted: &User, request: &Attributes<'_>) -> Result<User, Status> {
+    fn check_rights(self, asked: Asked<'_>, wanted: &User, request: &Attributes<'_>) -> Result<User, Status> {
         let constrained = self != Mode::Legacy;
         if constrained {
             let verb = format!("impersonate-on:{}:{}", self.name(), request.verb);
-            authorizer.require(&Attributes { verb: &verb, ..*request })?;
+            asked.require(&Attributes { verb: &verb, ..*request })?;
         }
         let verb = if constrained { self.constraint() } else { "impersonate".to_string() };
-        let rights = Rights { authorizer, requester: request.user, verb: &verb, constrained };
+        let rights = Rights { asked, requester: request.user, verb: &verb, constrained };
         let mut user = wanted.clone();
         rights.name(self, &mut user)?;
         rights.uid(wanted)?;
@@ -203,7 +246,7 @@ impl Mode {
 
 /// The checks for each part of an identity.
 struct Rights<'a> {
-    authorizer: &'a Authorizer,
+    asked: Asked<'a>,
     requester: &'a User,
     verb: &'a str,
     constrained: bool,
@@ -220,7 +263,12 @@ impl<'a> Rights<'a> {
     }
 
     fn require(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        self.authorizer.require(attributes).map(|_| ())
+        self.asked.require(attributes)
+    }
+
+    /// One check for all of so many is tried first. Who hears of the rights wants them one by one: they are the least.
+    fn takes_all(&self, count: usize) -> bool {
+        count >= CHECKS_MANY && self.asked.hear.is_none()
     }
 
     fn name(&self, mode: Mode, user: &mut User) -> Result<(), Status> {
@@ -257,7 +305,7 @@ impl<'a> Rights<'a> {
                 let on = Attributes { name: MASTERS, ..on };
                 return Err(on.forbidden("impersonating the system:masters group is not allowed"));
             }
-            if wanted.groups.len() >= CHECKS_MANY && self.require(&Attributes { name: "*", ..on }).is_ok() {
+            if self.takes_all(wanted.groups.len()) && self.require(&Attributes { name: "*", ..on }).is_ok() {
                 return Ok(());
             }
         }
@@ -272,7 +320,7 @@ impl<'a> Rights<'a> {
                 return Err(on.forbidden(&why));
             }
             let all = Attributes { subresource: "*", name: "*", ..on };
-            if values().count() >= CHECKS_MANY && self.require(&all).is_ok() {
+            if self.takes_all(values().count()) && self.require(&all).is_ok() {
                 return Ok(());
             }
         }
@@ -366,10 +414,16 @@ mod tests {
         match wanted(&map) {
             Err(status) => status.message.clone(),
             Ok(None) => "nobody".into(),
-            Ok(Some(wanted)) => match impersonator.impersonate(authorizer, &wanted, &request) {
-                Ok((user, _)) => serde_json::to_string(&user).unwrap(),
-                Err(status) => status.message.clone(),
-            },
+            Ok(Some(wanted)) => {
+                match impersonator.impersonate(
+                    Asked { authorizer, hearing: &Hearing::default(), hear: None },
+                    &wanted,
+                    &request,
+                ) {
+                    Ok((user, _)) => serde_json::to_string(&user).unwrap(),
+                    Err(status) => status.message.clone(),
+                }
+            }
         }
     }
 

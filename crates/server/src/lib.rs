@@ -34,7 +34,9 @@ mod verbs;
 mod as_controller;
 mod authentication_trust;
 pub mod bootstrap_objects;
+mod caller;
 mod certificates;
+mod config_file;
 mod definitions;
 mod issue;
 pub mod lookup;
@@ -79,14 +81,14 @@ impl Server {
         let registry = kinds::builtin();
         tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
         let audit = audit::Audit::open(&options.audit)?;
+        let authorizers = authz::configuration::load(&options.authz)?;
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
-        let mut pki = match &options.pki_folder {
-            Some(folder) => Pki::open(folder, &options.pki)?,
-            None => Pki::in_memory(&options.pki)?,
+        let pki_options =
+            pki::Options { proxy_ca_file: options.authn.front_proxy.ca_file.clone(), ..options.pki.clone() };
+        let pki = match &options.pki_folder {
+            Some(folder) => Pki::open(folder, &pki_options)?,
+            None => Pki::in_memory(&pki_options)?,
         };
-        if let Some(file) = &options.authn.front_proxy.ca_file {
-            pki.trust_proxies(file)?;
-        }
         tracing::debug!(us = clock.elapsed().as_micros(), "keys");
         let mut tokens = match &options.token_auth_file {
             Some(path) => TokenFile::open(path)?,
@@ -103,15 +105,18 @@ impl Server {
         let mut authenticator = Authenticator::new(tokens, service_accounts, audiences);
         authenticator.configure(&options.authn, std::slice::from_ref(&options.issuer))?;
         if options.authn.front_proxy.ca_file.is_some() {
-            let proxies = FrontProxy::new(&options.authn.front_proxy, pki.proxy_authorities())?;
+            let proxies = FrontProxy::new(&options.authn.front_proxy, pki.certificates().proxy_authorities())?;
             authenticator.front_proxy = Some(proxies);
         }
         let state = State::new(options, objects, registry, authenticator, pki, audit).map_err(|why| why.message)?;
+        if let Some(authorizers) = authorizers {
+            state.authorizer.configure(authorizers)?;
+        }
         tracing::debug!(us = clock.elapsed().as_micros(), "state");
         bootstrap_objects::ensure(&state).await.map_err(|why| why.message)?;
         tracing::debug!(us = clock.elapsed().as_micros(), "objects");
         let tasks = TaskTracker::new();
-        let front = Front::new(state.clone(), tasks.clone())?;
+        let front = Front::new(state.clone(), tasks.clone());
         tasks.spawn(flow::bootstrap::run(state.clone()));
         tasks.spawn(authentication_trust::run(state.clone()));
         let following = state.clone();
@@ -120,6 +125,13 @@ impl Server {
             let own = std::slice::from_ref(&options.issuer);
             authn::reload::run(authenticator, &options.authn, own, &authenticator.configured, stopping).await;
         });
+        let following = state.clone();
+        tasks.spawn(async move {
+            let State { authorizer, options, stopping, .. } = &*following;
+            authz::reload::run(authorizer, &options.authz, stopping).await;
+        });
+        let following = state.clone();
+        tasks.spawn(async move { pki::reload::run(following.pki.clone(), &following.stopping).await });
         tasks.spawn(certificates::run(state.clone()));
         tasks.spawn(quota::run(state.clone()));
         let compacting = state.clone();

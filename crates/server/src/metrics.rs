@@ -4,6 +4,8 @@
 //! Counting a request costs a few atomic operations and a look into an immutable map: no lock and no allocation but for the
 //! first of its kind. Label sets are bounded: what is asked for resources that are not served has no labels of its own.
 
+mod authorization;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -15,6 +17,7 @@ use api::{Ask, Verb};
 use arc_swap::ArcSwap;
 
 use crate::authn::{AUTHENTICATED, MASTERS, User, service_account};
+use crate::authz::Decision;
 use crate::documents;
 use crate::flow::Refused;
 use crate::state::State;
@@ -57,13 +60,15 @@ pub struct Metrics {
     watched: Mutex<BTreeMap<[Arc<str>; 4], Arc<AtomicU64>>>,
     authenticated: [AtomicU64; USERS.len()],
     unauthenticated: AtomicU64,
-    allowed: AtomicU64,
-    denied: AtomicU64,
+    authorized: [AtomicU64; DECISIONS.len()],
     pub tls_failures: AtomicU64,
 }
 
 /// Who asks, in few words: names would be without bound.
 const USERS: [&str; 6] = ["admin", "anonymous", "apiserver", "kube-system", "service-account", "other"];
+
+/// What the authorizers say of a request, in the end.
+const DECISIONS: [&str; 4] = ["allowed", "denied", "error", "no-opinion"];
 
 /// What is counted of requests with the same labels.
 #[derive(Default)]
@@ -159,8 +164,15 @@ impl Metrics {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn authorized(&self, allowed: bool) {
-        if allowed { &self.allowed } else { &self.denied }.fetch_add(1, Ordering::Relaxed);
+    pub fn authorized(&self, decision: &Decision) {
+        let word = match (decision, decision.refusal()) {
+            (Decision::Allow { .. }, _) => "allowed",
+            (_, (_, error)) if !error.is_empty() => "error",
+            (Decision::Deny { .. }, _) => "denied",
+            (Decision::NoOpinion { .. }, _) => "no-opinion",
+        };
+        let at = DECISIONS.iter().position(|known| *known == word).unwrap_or(DECISIONS.len() - 1);
+        self.authorized[at].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Where the events of watches of a kind are counted.
@@ -202,6 +214,7 @@ impl Metrics {
         objects(out, state);
         flow(out, state);
         audit(out, state);
+        authorization::print(out, state);
         family(out, "kemudi_store_revision", "gauge", "The revision of the last write.");
         line(out, "kemudi_store_revision", "", state.objects.revision());
         let version = documents::version_info();
@@ -236,8 +249,9 @@ impl Metrics {
         line(out, "authentication_attempts", "result=\"success\"", known);
         counted(out, "authentication_attempts", "result=\"failure\"", &self.unauthenticated);
         family(out, "authorization_attempts_total", "counter", "Decisions about requests, by their outcome.");
-        counted(out, "authorization_attempts_total", "result=\"allowed\"", &self.allowed);
-        counted(out, "authorization_attempts_total", "result=\"no-opinion\"", &self.denied);
+        for (word, count) in DECISIONS.iter().zip(&self.authorized) {
+            some(out, "authorization_attempts_total", &format!("result=\"{word}\""), count);
+        }
         family(out, "apiserver_tls_handshake_errors_total", "counter", "TLS handshakes that failed.");
         counted(out, "apiserver_tls_handshake_errors_total", "", &self.tls_failures);
     }

@@ -139,6 +139,8 @@ pub fn too_many_requests(retry_after_seconds: u32) -> Response<Body> {
 /// A failure of which no object tells: text, with the path that was asked for.
 pub fn internal_text(path: &str, why: &str) -> Response<Body> {
     let text = format!("Internal Server Error: {}: {why}\n", api::go::quote(path));
+    // What is said may come from outside and end up in a browser.
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut response = raw(500, "text/plain; charset=utf-8", text);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

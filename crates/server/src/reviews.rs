@@ -1,11 +1,11 @@
 //! The review resources: questions about identities and rights, answered and never stored.
 
-use api::{Cause, FieldSelector, LabelSelector, Status, go, meta, selector};
+use api::selector::{self, FieldTerm, Op, Requirement};
+use api::{Cause, FieldSelector, LabelSelector, Status, go, meta};
 use serde_json::{Map, Value, json};
 
 use crate::authn::{Authenticator, Judged, User};
-use crate::authz::node::node_name;
-use crate::authz::{Attributes, Authorizer, Decision};
+use crate::authz::{Attributes, Authorizer, Decision, Hearing, Selecting};
 use crate::lookup::Lookup;
 
 /// Answers a request that made a review.
@@ -14,6 +14,7 @@ pub async fn answer(cx: &crate::serve::Cx<'_>, kind: &kinds::Kind, object: Value
         user: cx.user,
         authenticator: &cx.state.authenticator,
         authorizer: &cx.state.authorizer,
+        hearing: cx.hearing,
         lookup: &**cx.state,
         now: cx.now.as_second(),
     };
@@ -33,7 +34,15 @@ async fn answer_in(
     let Some(review) = find(group, resource) else {
         return Err(Status::not_implemented(format!("the review {resource}")));
     };
-    review(cx, namespace, object)
+    // What is asked stays, for the case that a webhook is to be asked first.
+    match cx.authorizer.asks_webhooks() {
+        true => cx.hearing.settle(|| review(cx, namespace, object.clone())).await,
+        false => {
+            let answer = review(cx, namespace, object);
+            cx.hearing.check_closed()?;
+            answer
+        }
+    }
 }
 
 /// What reviews need to know.
@@ -43,6 +52,7 @@ struct Cx<'a> {
     user: &'a User,
     authenticator: &'a Authenticator,
     authorizer: &'a Authorizer,
+    hearing: &'a Hearing,
     lookup: &'a dyn Lookup,
     /// Seconds since 1970.
     now: i64,
@@ -154,12 +164,7 @@ fn self_subject_rules_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Valu
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let (rules, mut errors) = cx.authorizer.rbac.rules_for(cx.user, namespace);
-    // What a node may do hangs on its pods.
-    let is_node = node_name(cx.user).is_some();
-    if is_node {
-        errors.insert(0, "node authorizer does not support user rule resolution".into());
-    }
+    let (rules, incomplete, errors) = cx.authorizer.rules_for(cx.user, namespace);
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
     for mut rule in rules {
         let urls = std::mem::take(&mut rule.non_resource_urls);
@@ -170,7 +175,7 @@ fn self_subject_rules_review(cx: &Cx<'_>, _: &str, object: Value) -> Result<Valu
             resources.push(rule.to_value());
         }
     }
-    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": is_node});
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
     if !errors.is_empty() {
         status["evaluationError"] = json!(crate::authz::aggregate(&errors));
     }
@@ -203,49 +208,50 @@ fn refuse(causes: Vec<Cause>) -> Result<(), Status> {
 }
 
 fn decide(cx: &Cx<'_>, mut object: Value, user: &User) -> Result<Value, Status> {
-    let mut evaluation = Vec::new();
+    let mut unread = Vec::new();
     let decision = match (present(&object, "resourceAttributes"), present(&object, "nonResourceAttributes")) {
         (Some(resource), _) => {
-            for (field, parsed) in [("fieldSelector", field_terms(resource)), ("labelSelector", label_terms(resource))]
-            {
-                match parsed {
-                    (_, 0) => {}
-                    (0, _) => evaluation.push(format!("spec.resourceAttributes.{field} ignored due to parse error")),
-                    _ => {
-                        evaluation.push(format!("spec.resourceAttributes.{field} partially ignored due to parse error"))
-                    }
+            let (fields, wrong_fields) = fields(resource);
+            let (labels, wrong_labels) = labels(resource);
+            for (field, terms, wrong) in [
+                ("fieldSelector", fields.as_ref().map_or(0, |selector| selector.0.len()), wrong_fields),
+                ("labelSelector", labels.as_ref().map_or(0, |selector| selector.0.len()), wrong_labels),
+            ] {
+                let partially = if terms > 0 { "partially " } else { "" };
+                if wrong {
+                    unread.push(format!("spec.resourceAttributes.{field} {partially}ignored due to parse error"));
                 }
             }
             let text = |field: &str| meta::text_at(resource, &[field]);
-            let raw =
-                |field: &str| Some(meta::text_at(resource, &[field, "rawSelector"])).filter(|raw| !raw.is_empty());
-            cx.authorizer.authorize(&Attributes {
+            let attributes = Attributes {
                 version: if text("version").is_empty() { "*" } else { text("version") },
                 subresource: text("subresource"),
                 name: text("name"),
                 namespace: text("namespace"),
-                field_selector: raw("fieldSelector"),
-                label_selector: raw("labelSelector"),
+                field_selector: fields.as_ref().map_or(Selecting::None, Selecting::Read),
+                label_selector: labels.as_ref().map_or(Selecting::None, Selecting::Read),
                 ..Attributes::resource(user, text("verb"), text("group"), text("resource"))
-            })
+            };
+            cx.authorizer.authorize(&attributes, cx.hearing)
         }
         (None, path) => {
             let text = |field: &str| path.map_or("", |path| meta::text_at(path, &[field]));
-            cx.authorizer.authorize(&Attributes::path(user, text("verb"), text("path")))
+            cx.authorizer.authorize(&Attributes::path(user, text("verb"), text("path")), cx.hearing)
         }
     };
     let mut status = json!({"allowed": decision.is_allowed()});
-    let reason = match &decision {
-        Decision::Allow { reason } => reason.to_string(),
-        Decision::NoOpinion { reason } => reason.clone(),
-        Decision::Deny { reason } => {
-            status["denied"] = json!(true);
-            reason.clone()
-        }
+    if let Decision::Deny { .. } = decision {
+        status["denied"] = json!(true);
+    }
+    let (reason, error) = match &decision {
+        Decision::Allow { reason } => (reason.to_string(), ""),
+        other => (other.refusal().0.to_string(), other.refusal().1),
     };
     if !reason.is_empty() {
         status["reason"] = json!(reason);
     }
+    let error = (!error.is_empty()).then(|| error.to_string());
+    let evaluation: Vec<String> = error.into_iter().chain(unread).collect();
     if !evaluation.is_empty() {
         status["evaluationError"] = json!(evaluation.join("; "));
     }
@@ -318,32 +324,52 @@ fn selector_causes(path: &str, selector: &Value, labels: bool) -> Vec<Cause> {
     causes
 }
 
-/// How many terms of the field selector can be used, and how many cannot.
-fn field_terms(resource: &Value) -> (usize, usize) {
+/// The field selector, as far as it can be used, and whether some of it cannot.
+fn fields(resource: &Value) -> (Option<FieldSelector>, bool) {
     let raw = meta::text_at(resource, &["fieldSelector", "rawSelector"]);
     if !raw.is_empty() {
-        return if FieldSelector::parse(raw).is_ok() { (1, 0) } else { (0, 1) };
+        let parsed = FieldSelector::parse(raw).ok();
+        let wrong = parsed.is_none();
+        return (parsed, wrong);
     }
-    count(meta::items_at(resource, &["fieldSelector", "requirements"]), |operator, values| {
-        matches!(operator, "In" | "NotIn") && values == 1
-    })
+    let terms = meta::items_at(resource, &["fieldSelector", "requirements"]);
+    let read = |term: &Value| {
+        let equal = match meta::text_at(term, &["operator"]) {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        let [value] = meta::items_at(term, &["values"]) else { return None };
+        let (field, value) = (meta::text_at(term, &["key"]).to_string(), value.as_str()?.to_string());
+        Some(FieldTerm { field, equal, value })
+    };
+    let known: Vec<FieldTerm> = terms.iter().filter_map(read).collect();
+    let wrong = known.len() < terms.len();
+    ((!known.is_empty()).then_some(FieldSelector(known)), wrong)
 }
 
-/// As [`field_terms`], for the label selector.
-fn label_terms(resource: &Value) -> (usize, usize) {
+/// As [`fields`], for the label selector.
+fn labels(resource: &Value) -> (Option<LabelSelector>, bool) {
     let raw = meta::text_at(resource, &["labelSelector", "rawSelector"]);
     if !raw.is_empty() {
-        return if LabelSelector::parse(raw).is_ok() { (1, 0) } else { (0, 1) };
+        let parsed = LabelSelector::parse(raw).ok();
+        let wrong = parsed.is_none();
+        return (parsed, wrong);
     }
-    count(meta::items_at(resource, &["labelSelector", "requirements"]), |operator, _| {
-        matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist")
-    })
-}
-
-fn count(terms: &[Value], is_known: impl Fn(&str, usize) -> bool) -> (usize, usize) {
-    let known = |term: &&Value| is_known(meta::text_at(term, &["operator"]), meta::items_at(term, &["values"]).len());
-    let good = terms.iter().filter(known).count();
-    (good, terms.len() - good)
+    let terms = meta::items_at(resource, &["labelSelector", "requirements"]);
+    let read = |term: &Value| {
+        let op = match meta::text_at(term, &["operator"]) {
+            "In" => Op::In,
+            "NotIn" => Op::NotIn,
+            "Exists" => Op::Exists,
+            "DoesNotExist" => Op::DoesNotExist,
+            _ => return None,
+        };
+        Some(Requirement { key: meta::text_at(term, &["key"]).to_string(), op, values: texts(term, &["values"]) })
+    };
+    let known: Vec<Requirement> = terms.iter().filter_map(read).collect();
+    let wrong = known.len() < terms.len();
+    ((!known.is_empty()).then_some(LabelSelector(known)), wrong)
 }
 
 /// Reviews of access carry no metadata of their own.
@@ -401,6 +427,7 @@ mod tests {
 
     use super::*;
     use crate::authn::jwt::{Algorithm, Keys, LazyKey, SigningKey};
+    use crate::authn::key_ring::KeyRing;
     use crate::authn::service_account::ServiceAccounts;
     use crate::authn::token_file::TokenFile;
     use crate::authz::bootstrap;
@@ -413,7 +440,7 @@ mod tests {
     /// Asks as user `a`, in namespace `ns`, in a new cluster with a role `reader` for pods that `alice` is bound to.
     fn ask(resource: &str, object: Value) -> Result<Value, Status> {
         let signing = LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap());
-        let keys = Arc::new(Keys { signing, others: Vec::new() });
+        let keys = Arc::new(KeyRing::new(Keys { signing, others: Vec::new() }));
         let audiences = vec![ISSUER.to_string()];
         let authenticator = Authenticator::new(
             TokenFile::parse("tok,alice,7,devs").unwrap(),
@@ -438,6 +465,7 @@ mod tests {
             user: &user,
             authenticator: &authenticator,
             authorizer: &authorizer,
+            hearing: &Hearing::default(),
             lookup: &Objects::default(),
             now: 1_800_000_000,
         };
@@ -613,6 +641,25 @@ mod tests {
             "subjectaccessreviews",
             resource(json!({"verb": "list", "fieldSelector": {"rawSelector": "not a selector ="}})),
             no,
+        );
+    }
+
+    #[test]
+    fn a_selector_counts_however_it_is_written() {
+        let of_node = |selector: Value| {
+            let attributes = json!({"verb": "list", "resource": "pods", "fieldSelector": selector});
+            json!({"spec": {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": attributes}})
+        };
+        let term = |operator: &str| json!({"key": "spec.nodeName", "operator": operator, "values": ["n1"]});
+        let allowed = r#"{"allowed":true}"#;
+        check("subjectaccessreviews", of_node(json!({"rawSelector": "spec.nodeName=n1"})), allowed);
+        check("subjectaccessreviews", of_node(json!({"requirements": [term("In")]})), allowed);
+        let no = r#"{"allowed":false,"reason":"node: can only list/watch pods with spec.nodeName field selector"}"#;
+        check("subjectaccessreviews", of_node(json!({"requirements": [term("NotIn")]})), no);
+        check(
+            "subjectaccessreviews",
+            of_node(json!({"requirements": [term("In"), term("Equals")]})),
+            r#"{"allowed":true,"evaluationError":"spec.resourceAttributes.fieldSelector partially ignored due to parse error"}"#,
         );
     }
 

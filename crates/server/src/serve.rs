@@ -14,6 +14,8 @@ use tokio::time::{Duration, Instant};
 use crate::accept::{self, Accept};
 use crate::audit::Trail;
 use crate::authn::User;
+use crate::authorize::Refused;
+use crate::authz::Hearing;
 use crate::metrics::Answered;
 use crate::respond::{self, Answer, Body, BodyError};
 use crate::state::State;
@@ -40,6 +42,8 @@ pub struct Cx<'a> {
     pub now: Timestamp,
     /// What is to be written down of the request.
     pub audit: &'a Trail,
+    /// What webhooks have said to it.
+    pub hearing: &'a Hearing,
 }
 
 /// Answers one request. Never fails: what goes wrong is an answer too.
@@ -107,8 +111,9 @@ async fn answer(
             let mut response = respond::failure(&status, lenient);
             if status.reason == api::Reason::Forbidden {
                 if let Some(user) = &passed.user {
+                    let whom = impersonate::wanted(&head.headers).ok().flatten().unwrap_or_default();
                     let verb = passed.denied.take().unwrap_or_else(|| ask.verb.clone());
-                    state.denials.forbidden(user, &Ask { verb, ..ask.clone() }, &status);
+                    state.denials.forbidden(user, &whom.name, &Ask { verb, ..ask.clone() }, &status);
                 }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
@@ -172,17 +177,25 @@ async fn steps(
         return Ok((Answer::Raw(respond::internal_text(&ask.path, "failed to store audit event")), lenient));
     }
     passed.user = Some(user.clone());
-    let user = impersonate::impersonate(&state.authorizer, user, ask, headers, trail)?;
+    let hearing = &Hearing::default();
+    let named = || impersonate::impersonate(&state.authorizer, &state.usage, &user, ask, headers, hearing);
+    let user = impersonate::conclude(hearing.settle(named).await?, user.clone(), trail);
     passed.user = Some(user.clone());
     if let Err(why) = seat(state, &user, ask, deadline, passed).await {
         tracing::debug!(why = why.as_str(), user = user.name, path = ask.path, "too many requests");
         return Ok((Answer::Raw(respond::too_many_requests(flow::RETRY_AFTER_SECONDS)), lenient));
     }
-    authorize::authorize(state, &user, ask, trail)?;
+    let attributes = authorize::attributes(&user, ask);
+    let decision = hearing.settle(|| authorize::decide(state, &attributes, ask, hearing)).await;
+    match authorize::conclude(state, &attributes, &decision, trail) {
+        Ok(()) => {}
+        Err(Refused::Forbidden(status)) => return Err(*status),
+        Err(Refused::Failed(why)) => return Ok((Answer::Raw(respond::internal_text(&ask.print().1, &why)), lenient)),
+    }
     passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
-        let cx = Cx { state, user: &user, ask, headers, upgrade, accept: lenient, now, audit: trail };
-        return Ok((documents::answer(&cx)?, lenient));
+        let cx = Cx { state, user: &user, ask, headers, upgrade, accept: lenient, now, audit: trail, hearing };
+        return Ok((hearing.settle(|| documents::answer(&cx)).await?, lenient));
     };
     let found = match kind_of::find(&state.registry.load(), ask, target) {
         kind_of::Found::Kind(kind) => kind,
@@ -199,10 +212,13 @@ async fn steps(
     trail.deprecated(found.deprecated());
     let warnings = &mut passed.warnings;
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
-    let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail };
-    if let Err(status) = authorize::authorize_connection(state, &user, ask) {
-        passed.denied = Some(Verb::Create);
-        return Err(status);
+    let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail, hearing };
+    if let Some(creating) = authorize::creating(&attributes) {
+        let decision = hearing.settle(|| state.authorizer.authorize(&creating, hearing)).await;
+        if let Err(status) = authorize::conclude_creating(state, &creating, &decision) {
+            passed.denied = Some(Verb::Create);
+            return Err(status);
+        }
     }
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }

@@ -51,6 +51,8 @@ pub struct Options {
     pub token_auth_file: Option<std::path::PathBuf>,
     /// Ways to prove an identity that are off unless they are asked for.
     pub authn: crate::authn::Options,
+    /// Which authorizers are asked, and in which order.
+    pub authz: crate::authz::Options,
     /// Tokens of this process's own making, with who they stand for.
     pub tokens: Vec<(String, User)>,
     /// How much of the past is remembered for watches that resume and lists that continue.
@@ -76,6 +78,7 @@ impl Default for Options {
             extend_token_expiration: true,
             token_auth_file: None,
             authn: crate::authn::Options::default(),
+            authz: crate::authz::Options::default(),
             tokens: Vec::new(),
             history: objects::HistoryLimits::default(),
             audit: audit::Options::default(),
@@ -91,7 +94,7 @@ pub struct State {
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub allocator: Allocator,
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     pub nodes: ArcSwap<HashMap<String, Arc<dyn NodeApi>>>,
     /// Cancelled when the server is told to stop: nobody should start to rely on it.
     pub draining: CancellationToken,
@@ -132,7 +135,7 @@ impl State {
             authenticator,
             authorizer: Authorizer::default(),
             allocator: Allocator::new(range),
-            pki,
+            pki: Arc::new(pki),
             nodes: ArcSwap::default(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),

@@ -261,6 +261,7 @@ mod tests {
 
     use super::*;
     use crate::authn::jwt::{Algorithm, Keys, LazyKey, Parsed, SigningKey};
+    use crate::authn::key_ring::KeyRing;
     use crate::lookup::Objects;
 
     const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -284,7 +285,7 @@ mod tests {
         objects.put("", "pods", json!({"metadata": meta("q", "q1"), "spec": {"serviceAccountName": "t"}}));
         objects.put("", "nodes", json!({"metadata": {"name": "n", "uid": "n1"}}));
         let signing = LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap());
-        let keys = Arc::new(Keys { signing, others: Vec::new() });
+        let keys = Arc::new(KeyRing::new(Keys { signing, others: Vec::new() }));
         let accounts = ServiceAccounts::new(vec![ISSUER.into()], vec![ISSUER.into()], keys);
         let cx = Cx {
             accounts: &accounts,

@@ -1,8 +1,11 @@
 //! A server of the built binary, for one test: its own folder, its own port, gone when it is dropped. Every way to ask it
 //! goes over the network, as it does for a user.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -67,12 +70,35 @@ impl Server {
     /// The same in a folder that outlives the server.
     #[track_caller]
     pub fn start_in(folder: &Path, args: &[&str]) -> Server {
+        Server::start_as(folder, args, None)
+    }
+
+    /// The same as another user, with a copy of the binary in the folder, which all of them may enter. Only root can.
+    #[track_caller]
+    pub fn start_as(folder: &Path, args: &[&str], user: Option<u32>) -> Server {
         let tokens = folder.join("tokens.csv");
         std::fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n")).expect("a folder of our own");
         let kubeconfig = folder.join("kubeconfig");
         let data = folder.join("data");
         let errors = std::fs::File::create(folder.join("stderr")).expect("a folder of our own");
-        let mut up = Command::new(kemudi());
+        let mut up = match user {
+            None => Command::new(kemudi()),
+            Some(user) => {
+                let copy = folder.join("kemudi");
+                // By another process: while we had it open for writing, a test beside this one could fork, and nobody execute it.
+                let copied = Command::new("cp").arg(kemudi()).arg(&copy).status().expect("cp is everywhere");
+                assert!(copied.success(), "no copy of kemudi in {}", folder.display());
+                for path in [folder, &copy] {
+                    std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a folder of our own");
+                }
+                for path in [folder, &tokens] {
+                    chown(path, Some(user), Some(user)).expect("root may");
+                }
+                let mut up = Command::new(copy);
+                up.uid(user).gid(user).env("HOME", folder).current_dir("/");
+                up
+            }
+        };
         up.arg("up").args(args).args(["--listen", "127.0.0.1:0"]);
         up.arg("--kubeconfig").arg(&kubeconfig).arg("--token-auth-file").arg(&tokens).arg("--data").arg(&data);
         up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);

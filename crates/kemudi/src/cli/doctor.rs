@@ -1,26 +1,35 @@
-//! `kemudi doctor`: each step from here to the server and back, what is wrong with it, and what to do. Changes nothing.
+//! `kemudi doctor`: each step from here to the server and back, what is wrong with it, and what to do. Changes nothing, and waits
+//! no longer in all than it is told to.
 
+mod clock;
+
+use std::future::Future;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use http::Method;
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use kemudi_client::client::request;
 use kemudi_client::config::{SERVICE_ACCOUNT_DIR, SERVICE_ACCOUNT_DIR_VARIABLE};
 use kemudi_client::token::Claims;
 use kemudi_client::{Client, Config};
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::token::token_of;
-use super::{Failure, Global, Outcome, auth, output, print, whoami};
-
-/// Longest wait for each step that asks the network.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{Failure, Global, Outcome, auth, duration, output, print, whoami};
 
 #[derive(Args, Debug)]
-pub struct Doctor {}
+pub struct Doctor {
+    /// Longest wait for all steps together, such as 5s
+    #[arg(long, value_name = "TIME", default_value = "800ms", value_parser = duration)]
+    timeout: Duration,
+}
 
 /// How a step ended.
 enum Found {
@@ -35,11 +44,18 @@ use Found::{Bad, Good, Odd};
 
 struct Report {
     bad: usize,
+    /// When all steps must be over, and how long that was when they began.
+    until: tokio::time::Instant,
+    patience: Duration,
 }
+
+/// A step took longer than there was time for all of them.
+struct TooLong;
 
 impl Doctor {
     pub async fn run(self, global: &Global) -> Outcome {
-        let mut report = Report { bad: 0 };
+        let until = tokio::time::Instant::now() + self.timeout;
+        let mut report = Report { bad: 0, until, patience: self.timeout };
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let in_pod = env("KUBERNETES_SERVICE_HOST").is_some();
         report.tell("environment", environment(&env))?;
@@ -50,20 +66,22 @@ impl Doctor {
                 report.tell(file, projected(&dir, file))?;
             }
         }
-        match global.config() {
-            Err(error) => {
-                let text = error.to_string();
-                let (what, fix) = text.split_once("\n  ").unwrap_or((&text, "see the steps above"));
-                report.tell("configuration", Bad(what.to_string(), fix.to_string()))?;
+        // Whether pods can be started here has nothing to do with the server: the time for both is the same.
+        let here = async {
+            match in_pod {
+                true => None,
+                false => Some(timeout_at(until, sandbox()).await),
             }
-            Ok(config) => {
-                let what = format!("{} from {}, namespace {}", config.server, config.source, config.namespace);
-                report.tell("configuration", Good(what))?;
-                server(&mut report, config, global).await?;
+        };
+        let (there, here) = tokio::join!(way(&mut report, global), here);
+        there?;
+        match here {
+            None => {}
+            Some(Ok(found)) => report.tell("pods here", found)?,
+            Some(Err(_)) => {
+                let (what, _) = report.too_long("no pod was ready");
+                report.tell("pods here", Odd(what, "only `kemudi run` and `kemudi up` need it".into()))?;
             }
-        }
-        if !in_pod {
-            report.tell("pods here", sandbox().await)?;
         }
         match report.bad {
             0 => Ok(()),
@@ -75,6 +93,23 @@ impl Doctor {
 }
 
 impl Report {
+    /// Waits for a step as long as there is time.
+    async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, TooLong> {
+        timeout_at(self.until, step).await.map_err(|_| TooLong)
+    }
+
+    /// What hit the limit, and how to wait longer.
+    fn too_long(&self, what: &str) -> (String, String) {
+        let longer = format!("; to wait longer: kemudi doctor --timeout {}s", (self.patience.as_secs() + 1) * 5);
+        (format!("{what} in the {:?} that all steps may take", self.patience), longer)
+    }
+
+    /// The same as a step that failed, with what is likely.
+    fn silent(&self, what: &str, fix: &str) -> Found {
+        let (what, longer) = self.too_long(what);
+        Bad(what, format!("{fix}{longer}"))
+    }
+
     fn tell(&mut self, step: &str, found: Found) -> Outcome {
         let line = match found {
             Good(what) => format!("ok    {step}: {what}\n"),
@@ -89,14 +124,23 @@ impl Report {
 }
 
 /// The way to the server, step by step; what comes after a failed step would only fail for the same reason.
-async fn server(report: &mut Report, config: Config, global: &Global) -> Outcome {
+async fn way(report: &mut Report, global: &Global) -> Outcome {
+    let config = match global.config() {
+        Ok(config) => config,
+        Err(error) => {
+            let text = error.to_string();
+            let (what, fix) = text.split_once("\n  ").unwrap_or((&text, "see the steps above"));
+            return report.tell("configuration", Bad(what.to_string(), fix.to_string()));
+        }
+    };
+    let what = format!("{} from {}, namespace {}", config.server, config.source, config.namespace);
+    report.tell("configuration", Good(what))?;
     let claims = token_of(&config).ok().flatten().and_then(|token| Claims::decode(&token));
     report.tell("credentials", credentials(&config))?;
     let (host, port) = (config.server.host.clone(), config.server.port);
-    let namespace = config.namespace.clone();
     let Some(addresses) = names(report, &host, port).await? else { return Ok(()) };
     let begun = Instant::now();
-    match timeout(STEP_TIMEOUT, TcpStream::connect(addresses.as_slice())).await {
+    match report.within(TcpStream::connect(addresses.as_slice())).await {
         Ok(Ok(_)) => report.tell("connection", Good(format!("{host}:{port} in {:.1} ms", ms(begun))))?,
         Ok(Err(error)) => {
             let fix = match error.kind() {
@@ -107,90 +151,137 @@ async fn server(report: &mut Report, config: Config, global: &Global) -> Outcome
             };
             return report.tell("connection", Bad(format!("{host}:{port}: {error}"), fix.to_string()));
         }
-        Err(_) => {
+        Err(TooLong) => {
             let fix = "packets get lost: look at NetworkPolicies and firewalls";
-            return report.tell("connection", Bad(format!("{host}:{port}: no answer in 5s"), fix.to_string()));
+            return report.tell("connection", report.silent(&format!("{host}:{port}: no answer"), fix));
         }
     }
     let client = match global.client() {
         Ok(client) => client,
         Err(error) => return report.tell("TLS", of_error(error)),
     };
-    if !speaks(report, &client).await? {
-        return Ok(());
-    }
-    match whoami::review(&client).await {
-        Err(error) if error.is_unauthorized() => {
-            let (what, fix) = refused(claims.as_ref());
-            return report.tell("identity", Bad(what, fix));
-        }
-        Err(error) => return report.tell("identity", of_error(error)),
-        Ok(review) => report.tell("identity", identity(&review["status"]["userInfo"]))?,
-    }
-    let spec = json!({"resourceAttributes": {"namespace": namespace, "verb": "list", "resource": "pods"}});
-    match auth::allowed(&client, spec).await {
-        Ok((true, _)) => report.tell("rights", Good(format!("may list pods in namespace {namespace}"))),
-        Ok((false, _)) => report.tell(
-            "rights",
-            Odd(
-                format!("may not list pods in namespace {namespace}"),
-                "a new account may do almost nothing; see what it may: kemudi auth can-i --list; give it a Role and a RoleBinding: \
-                 kemudi create role, kemudi create rolebinding"
-                    .to_string(),
-            ),
-        ),
-        Err(error) => report.tell("rights", of_error(error)),
+    match speaks(report, &client, &config).await? {
+        true => rights(report, &client, claims.as_ref(), &config.namespace).await,
+        false => Ok(()),
     }
 }
 
-async fn speaks(report: &mut Report, client: &Client) -> Outcome<bool> {
+/// TLS, and a first answer, with the time that it tells.
+async fn speaks(report: &mut Report, client: &Client, config: &Config) -> Outcome<bool> {
     let begun = Instant::now();
-    match client.get::<Value>("/version").await {
-        Ok(version) => {
+    match report.within(client.connect()).await {
+        Err(TooLong) => {
+            let fix = "it takes connections and says nothing: is this an HTTPS port, is the server overloaded, or a proxy in between?";
+            report.tell("server", report.silent("the TLS handshake was not over", fix))?;
+            return Ok(false);
+        }
+        Ok(Err(error)) => {
+            let untrusted = matches!(error, kemudi_client::Error::Tls { .. });
+            report.tell("server", of_error(error))?;
+            if untrusted && let Ok(Some(found)) = report.within(clock::of_untrusted(config)).await {
+                report.tell("clock", found)?;
+            }
+            return Ok(false);
+        }
+        Ok(Ok(())) => {}
+    }
+    let asked = Timestamp::now();
+    let answer = match request(Method::GET, "/version", None) {
+        Ok(request) => report.within(client.send(request)).await,
+        Err(error) => Ok(Err(error)),
+    };
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            report.tell("server", of_error(error))?;
+            return Ok(false);
+        }
+        Err(TooLong) => {
+            let fix =
+                "its certificate is trusted, so it is the one: look whether it is overloaded or starting (its log)";
+            report.tell("server", report.silent("no answer to /version", fix))?;
+            return Ok(false);
+        }
+    };
+    let clock = clock::told(&answer, asked, Timestamp::now());
+    let code = answer.status();
+    let body = report.within(answer.into_body().collect()).await;
+    let version: Option<Value> =
+        body.ok().and_then(Result::ok).and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+    let version = version.unwrap_or_default();
+    let found = match code.is_success() {
+        true => {
             let text = version["gitVersion"].as_str().unwrap_or("an unnamed version").to_string();
-            report
-                .tell("server", Good(format!("{text}, its certificate is trusted, answered in {:.1} ms", ms(begun))))?;
-            Ok(true)
+            Good(format!("{text}, its certificate is trusted, answered in {:.1} ms", ms(begun)))
         }
         // An answer, whatever it says, came over a connection that is trusted.
-        Err(error) if error.status().is_some() => {
-            report.tell(
-                "server",
-                Odd(format!("/version answered: {error}"), "who may see it decides the server".into()),
-            )?;
-            Ok(true)
+        false => {
+            let why = version["message"].as_str().unwrap_or_default();
+            Odd(format!("/version answered: {code} {why}"), "who may see it decides the server".into())
         }
-        Err(error) => {
-            report.tell("server", of_error(error))?;
-            Ok(false)
-        }
+    };
+    report.tell("server", found)?;
+    if let Some(found) = clock {
+        report.tell("clock", found)?;
     }
+    Ok(true)
+}
+
+/// Who the server takes us for, and a first question about what we may do.
+async fn rights(report: &mut Report, client: &Client, claims: Option<&Claims>, namespace: &str) -> Outcome {
+    let spec = json!({"resourceAttributes": {"namespace": namespace, "verb": "list", "resource": "pods"}});
+    let asked =
+        async { tokio::join!(report.within(whoami::review(client)), report.within(auth::allowed(client, spec))) };
+    let (identified, allowed) = asked.await;
+    const BUSY: &str = "it answers other questions: look whether it is overloaded (its log)";
+    match identified {
+        Err(TooLong) => return report.tell("identity", report.silent("no answer to who we are", BUSY)),
+        Ok(Err(error)) if error.is_unauthorized() => {
+            let (what, fix) = refused(claims);
+            return report.tell("identity", Bad(what, fix));
+        }
+        Ok(Err(error)) => return report.tell("identity", of_error(error)),
+        Ok(Ok(review)) => report.tell("identity", identity(&review["status"]["userInfo"]))?,
+    }
+    let found = match allowed {
+        Err(TooLong) => report.silent("no answer to what we may do", BUSY),
+        Ok(Ok((true, _))) => Good(format!("may list pods in namespace {namespace}")),
+        Ok(Ok((false, _))) => Odd(
+            format!("may not list pods in namespace {namespace}"),
+            "a new account may do almost nothing; see what it may: kemudi auth can-i --list; give it a Role and a RoleBinding: \
+             kemudi create role, kemudi create rolebinding"
+                .to_string(),
+        ),
+        Ok(Err(error)) => of_error(error),
+    };
+    report.tell("rights", found)
 }
 
 async fn names(report: &mut Report, host: &str, port: u16) -> Outcome<Option<Vec<std::net::SocketAddr>>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(Some(vec![(address, port).into()]));
     }
+    const FIX: &str =
+        "check the spelling; in a pod look at /etc/resolv.conf, the pod's dnsPolicy and the cluster's DNS pods";
     let begun = Instant::now();
-    let found = match timeout(STEP_TIMEOUT, lookup_host((host, port))).await {
-        Ok(Ok(found)) => Ok(found.collect::<Vec<_>>()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer in 5s".to_string()),
+    let found = match report.within(lookup_host((host, port))).await {
+        Ok(Ok(found)) => found.collect::<Vec<_>>(),
+        Ok(Err(error)) => {
+            report.tell("name", Bad(format!("{host}: {error}"), FIX.to_string()))?;
+            return Ok(None);
+        }
+        Err(TooLong) => {
+            report.tell("name", report.silent(&format!("{host}: no answer of the resolver"), FIX))?;
+            return Ok(None);
+        }
     };
-    match found {
-        Ok(found) if !found.is_empty() => {
-            let shown: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
-            report.tell("name", Good(format!("{host} is {} ({:.1} ms)", shown.join(", "), ms(begun))))?;
-            Ok(Some(found))
-        }
-        other => {
-            let why = other.err().unwrap_or("no address".to_string());
-            let fix =
-                "check the spelling; in a pod look at /etc/resolv.conf, the pod's dnsPolicy and the cluster's DNS pods";
-            report.tell("name", Bad(format!("{host}: {why}"), fix.to_string()))?;
-            Ok(None)
-        }
+    if found.is_empty() {
+        report.tell("name", Bad(format!("{host}: no address"), FIX.to_string()))?;
+        return Ok(None);
     }
+    let shown: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
+    report.tell("name", Good(format!("{host} is {} ({:.1} ms)", shown.join(", "), ms(begun))))?;
+    Ok(Some(found))
 }
 
 fn environment(env: &dyn Fn(&str) -> Option<String>) -> Found {
@@ -352,7 +443,7 @@ fn said(claims: &Claims, now: i64) -> Found {
         ),
         _ if claims.issued.is_some_and(|issued| issued > now + 10) => Bad(
             format!("{who}, issued {} in the future", span(now, claims.issued.unwrap_or(now))),
-            "this machine's clock is behind the server's".to_string(),
+            "this machine's clock is behind the server's: see the step clock below".to_string(),
         ),
         (Some(_), Some(warn)) if warn <= now => Odd(
             format!("{who}, should have been renewed {} ago", span(warn, now)),
@@ -394,19 +485,18 @@ async fn sandbox() -> Found {
             return Bad(format!("no temporary folder: {error}"), "set TMPDIR to a folder that you may write to".into());
         }
     };
-    match timeout(STEP_TIMEOUT, node::sandbox::check(dir.path())).await {
-        Ok(Ok(())) => Good("this host lets this user start pods".to_string()),
-        Ok(Err(node::sandbox::Error::Forbidden(no))) => Odd(
+    match node::sandbox::check(dir.path()).await {
+        Ok(()) => Good("this host lets this user start pods".to_string()),
+        Err(node::sandbox::Error::Forbidden(no)) => Odd(
             format!("this host does not let this user start pods: {}", no.why),
             match no.command {
                 Some(command) => format!("an administrator types: {command}"),
                 None => "only `kemudi run` and `kemudi up` need it; use another machine or user for them".to_string(),
             },
         ),
-        Ok(Err(error)) => {
+        Err(error) => {
             Odd(format!("a pod could not be started: {error}"), "only `kemudi run` and `kemudi up` need it".into())
         }
-        Err(_) => Odd("no pod was ready in 5s".to_string(), "only `kemudi run` and `kemudi up` need it".into()),
     }
 }
 

@@ -10,6 +10,8 @@ mod delete;
 mod doctor;
 mod exec;
 mod get;
+mod image;
+mod keys;
 mod logs;
 mod port_forward;
 mod raw;
@@ -23,9 +25,11 @@ mod whoami;
 mod why;
 
 mod authn_flags;
+mod authz_flags;
 mod files;
 mod output;
 mod pods;
+mod recording;
 mod remote;
 mod resolve;
 mod rights;
@@ -57,8 +61,12 @@ enum Command {
     Up(up::Up),
     /// Run a command in a pod with exactly the rights you give it
     Run(run::Run),
-    /// Run a command in a pod, and write the least Role that it needed
+    /// Write the least Role that a command, or an account of a running server, needs
     Record(record::Record),
+    /// The authorities of a cluster: show them, let a new one take over
+    Ca(keys::Ca),
+    /// The keys that sign a cluster's tokens: show them, let a new one take over
+    Keys(keys::Keys),
     /// The tutorial, live: from an empty machine to a program that lists its own pod
     Tour(tour::Tour),
     /// Show objects
@@ -69,6 +77,8 @@ enum Command {
     Create(create::Create),
     /// Delete objects
     Delete(delete::Delete),
+    /// The images that pods of this machine can have
+    Image(image::Image),
     /// Show what a container wrote
     Logs(logs::Logs),
     /// Run a command in a container
@@ -151,7 +161,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => {
             let outcome = runtime.block_on(cli.command.run(&cli.global));
             if !serves {
-                // A read of the terminal cannot be called back, and nothing is left to wait for.
+                // A resolver that still waits for a name's address is not waited for, nor is a read of the terminal.
                 runtime.shutdown_background();
             }
             outcome
@@ -173,11 +183,14 @@ impl Command {
             Command::Up(up) => up.run(global).await,
             Command::Run(run) => run.run(global).await,
             Command::Record(record) => record.run(global).await,
+            Command::Ca(ca) => ca.run(global).await,
+            Command::Keys(keys) => keys.run(global).await,
             Command::Tour(tour) => tour.run(global).await,
             Command::Get(get) => get.run(global).await,
             Command::Apply(apply) => apply.run(global).await,
             Command::Create(create) => create.run(global).await,
             Command::Delete(delete) => delete.run(global).await,
+            Command::Image(image) => image.run(global).await,
             Command::Logs(logs) => logs.run(global).await,
             Command::Exec(exec) => exec.run(global).await,
             Command::Attach(attach) => attach.run(global).await,
@@ -383,6 +396,12 @@ fn subject_flag(user: &str) -> Option<String> {
         None if user == "system:anonymous" => None,
         None => Some(format!("--user={user}")),
     }
+}
+
+/// A flag's time as Go writes it: `90s`, `1h30m`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let seconds = api::go::parse_duration(text)?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time to wait for"))
 }
 
 /// Writes to stdout.

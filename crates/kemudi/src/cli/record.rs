@@ -1,31 +1,35 @@
-//! `kemudi record`: runs a command in a pod that may do everything in a cluster of its own, and writes the least Role and
-//! RoleBinding that it needed.
+//! `kemudi record`: the least Role and RoleBinding of a command, which runs in a pod that may do everything in a cluster of its
+//! own; or of an account on a running server, as long as it is watched.
 
-use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use rights::{Difference, Subject, Usage};
+use kemudi_client::Client;
+use node::sandbox::Exit;
 use serde_json::Value;
+use tokio::signal::unix::SignalKind;
 
+use super::recording::{Recording, Roles};
 use super::rights::{Rights, read_roles};
-use super::run::{Place, Program, finish};
-use super::{Failure, Global, Outcome, print};
+use super::run::{self, Place, Program, finish};
+use super::{Failure, Global, Outcome, duration};
 
-/// The account that the written binding names.
-const ACCOUNT: &str = "default";
+/// The account that the written binding names where a command was recorded.
+pub const ACCOUNT: &str = "default";
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The command runs in a fresh cluster in memory, where it may do everything. What it asked for is written down; nothing
-is taken from any other cluster.
+A command runs in a fresh cluster in memory, where it may do everything. What it asked for is written down; nothing
+is taken from any other cluster. An account is recorded on the server that is there, which must be kemudi's, until
+Ctrl-C, SIGTERM or --for; the Role has what it used and was allowed.
 
 Examples:
   kemudi record -- python3 app.py                  the Role on stdout once the command has ended
   kemudi record -o role.yaml -- ./app              into a file, to apply: kubectl apply -f role.yaml
   kemudi run --role role.yaml -- ./app             the command again, with just these rights
-  kemudi record --check role.yaml -- ./app         exit code 1 where the Role and what was used differ, in either direction")]
+  kemudi record --check role.yaml -- ./app         exit code 1 where the Role and what was used differ, in either direction
+  kemudi record --account shop:web --for 10m       what an account uses of a running server in the next ten minutes")]
 pub struct Record {
     /// File to write to instead of stdout
     #[arg(short, long, value_name = "FILE")]
@@ -36,99 +40,90 @@ pub struct Record {
     /// Name of the roles
     #[arg(long, value_name = "NAME", default_value = "recorded")]
     pub name: String,
+    /// Take into the Role what was refused, too
+    #[arg(long)]
+    pub with_refused: bool,
+    /// Service account to record on a running server, instead of a command
+    #[arg(long, value_name = "NAMESPACE:NAME", conflicts_with = "command", required_unless_present = "command")]
+    pub account: Option<String>,
+    /// How long to record the account, such as 30s or 5m [default: until Ctrl-C or SIGTERM]
+    #[arg(long = "for", value_name = "TIME", requires = "account", value_parser = duration)]
+    pub time: Option<Duration>,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
 impl Record {
     pub async fn run(self, global: &Global) -> Outcome {
-        let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
         let mut granted = Vec::new();
         for path in &self.check {
             granted.extend(read_roles(path).map_err(|why| Failure::new(format!("--check {why}")))?);
         }
+        match &self.account {
+            Some(account) => self.of_account(account, &granted, global).await,
+            None => self.of_command(&granted, global).await,
+        }
+    }
+
+    async fn of_command(&self, granted: &[Value], global: &Global) -> Outcome {
+        let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
         let place = Place::own().await?;
-        let Some(cluster) = place.cluster() else { return Err(Failure::new("recording needs a cluster of its own")) };
-        let state = cluster.server().state().clone();
-        state.usage.start();
         let program = Program {
             namespace: namespace.clone(),
             rights: Rights::all(),
             service_account: None,
+            image: None,
             command: self.command.clone(),
+            record: true,
         };
-        let (outcome, name) = program.run_named(&place).await;
-        let user = server::authn::service_account::user_name(&namespace, &name);
-        let used = state.usage.of(&user);
+        let outcome = program.run(&place).await;
         place.leave().await;
-        let exit = outcome?;
-        let subject = Subject::of_user(&rights::user_of(&namespace, ACCOUNT));
-        let roles = rights::least_roles(&used, &self.name, &[&name]);
-        if !self.check.is_empty() {
-            eprint!("{}", table(&used));
-            return finish(exit).and_then(|()| compared(&Difference::of(&granted, &roles, &namespace)));
-        }
-        let mut documents: Vec<Value> = Vec::new();
-        for role in roles {
-            let binding = rights::binding_of(&role, &subject);
-            documents.extend([role, binding]);
-        }
-        let documents: Vec<String> = documents.iter().map(|d| api::codec::to_yaml(d).trim_end().to_string()).collect();
-        let text = format!("{}\n", documents.join("\n---\n"));
-        eprint!("{}", table(&used));
-        match &self.output {
-            Some(path) => std::fs::write(path, text)
-                .map_err(|why| Failure::new(format!("cannot write {}: {why}", path.display())))?,
-            None => {
-                let _ = std::io::stdout().write_all(text.as_bytes());
+        let (exit, recorded) = outcome?;
+        self.made_of(&recorded, granted, (&namespace, ACCOUNT), exit)
+    }
+
+    async fn of_account(&self, account: &str, granted: &[Value], global: &Global) -> Outcome {
+        let client = Client::new(run::config_of(global)?)?;
+        let account = account.strip_prefix("system:serviceaccount:").unwrap_or(account);
+        let own = client.default_namespace().to_string();
+        let (namespace, name) = account.split_once(':').unwrap_or((&own, account));
+        let user = rights::user_of(namespace, name);
+        // Both are heard from the beginning: nothing that was recorded is lost to an early Ctrl-C.
+        let (mut interrupt, mut terminate) =
+            (run::signals(SignalKind::interrupt())?, run::signals(SignalKind::terminate())?);
+        let mut recording = Recording::begin(&client, &user).await?;
+        let until = match self.time {
+            Some(time) => format!("for {}s, or until Ctrl-C", time.as_secs_f64()),
+            None => "until Ctrl-C".to_string(),
+        };
+        eprintln!("recording what {user} uses of {}, {until}", client.server());
+        let over = async {
+            match self.time {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
             }
+        };
+        let waiting = async {
+            tokio::select! {
+                () = over => {}
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        recording.during(waiting).await;
+        let recorded = recording.end().await;
+        self.made_of(&recorded, granted, (namespace, name), Exit::Code(0))
+    }
+
+    /// Tells, and writes or compares.
+    fn made_of(&self, recorded: &rights::Recorded, granted: &[Value], account: (&str, &str), exit: Exit) -> Outcome {
+        let roles = Roles { name: &self.name, account, with_refused: self.with_refused };
+        roles.tell(recorded);
+        if !self.check.is_empty() {
+            return finish(exit).and_then(|()| roles.compare(recorded, granted));
         }
+        roles.write(recorded, self.output.as_deref())?;
         finish(exit)
     }
-}
-
-/// Prints how what was granted and what was used differ, where they do.
-fn compared(difference: &Difference) -> Outcome {
-    if difference.is_empty() {
-        return Ok(());
-    }
-    for (what, rights) in [("used and not granted", &difference.missing), ("granted and not used", &difference.unused)]
-    {
-        if !rights.is_empty() {
-            let lines: String = rights.iter().map(|right| format!("  {right}\n")).collect();
-            print(format!("{what}:\n{lines}"))?;
-        }
-    }
-    let hint = "to write the least Role instead: the same command without --check; whole words as *, and all names where one \
-                was used, are more than was used";
-    Err(Failure::new("what is granted is not what was used").hint(hint))
-}
-
-/// What was used, for people: a line a resource.
-fn table(used: &[Usage]) -> String {
-    let mut lines: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for usage in used {
-        let what = match (usage.resource.as_str(), usage.group.as_str()) {
-            ("", _) => usage.path.clone(),
-            (resource, "") => resource.to_string(),
-            (resource, group) => format!("{resource}.{group}"),
-        };
-        let verbs = lines.entry((&usage.namespace, what)).or_default();
-        if !verbs.contains(&usage.verb.as_str()) {
-            verbs.push(&usage.verb);
-        }
-    }
-    if lines.is_empty() {
-        return "the command asked the API server for nothing\n".into();
-    }
-    let shown = |namespace: &str| if namespace.is_empty() { "-".to_string() } else { namespace.to_string() };
-    let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
-    let first = widest(&mut lines.keys().map(|(namespace, _)| shown(namespace).len())).max("NAMESPACE".len());
-    let second = widest(&mut lines.keys().map(|(_, what)| what.len())).max("RESOURCE".len());
-    let mut out = format!("{:first$}  {:second$}  VERBS\n", "NAMESPACE", "RESOURCE");
-    for ((namespace, what), verbs) in &lines {
-        out += &format!("{:first$}  {what:second$}  {}\n", shown(namespace), verbs.join(","));
-    }
-    out
 }

@@ -4,9 +4,11 @@
 use std::io::IsTerminal;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::rights::Recorded;
 use clap::Args;
 use kemudi::local_node::{self, LocalNode, NodeOptions};
 use kemudi::{Cluster, Options};
@@ -17,9 +19,11 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::recording::{Recording, Roles};
 use super::rights::{self, Rights};
 use super::{Failure, Global, Outcome};
 
+const RBAC: &str = "rbac.authorization.k8s.io";
 /// What this program is called in objects that it makes.
 const MANAGER: &str = "kemudi-run";
 /// How long the clean-up may take when a server elsewhere holds the objects.
@@ -36,7 +40,9 @@ Examples:
   kemudi run --allow 'get,list pods' --allow 'create,delete configmaps' -- ./app
   kemudi run -A --allow 'list pods' -- curl ...        rights in every namespace
   kemudi run --role role.yaml -n team -- ./app         rights of a Role or ClusterRole in a file
-  kemudi run -s admin.kubeconfig -- ./app              a pod of a server that runs already")]
+  kemudi run --image alpine -- sh                      from an image instead of this machine's own files
+  kemudi run -s admin.kubeconfig -- ./app              a pod of a server that runs already
+  kemudi run --allow '* *' --record role.yaml -- ./app  the least Role of what it used, into a file")]
 pub struct Run {
     /// What it may do: verbs, then resources, then names if only some: 'get,list pods', 'get secrets one,two'
     #[arg(long, value_name = "VERBS RESOURCES")]
@@ -50,8 +56,17 @@ pub struct Run {
     /// Service account to use instead of one made for this run
     #[arg(long, value_name = "NAME")]
     pub service_account: Option<String>,
+    /// Image to run it from instead of this machine's own files; pulled where it is not there
+    #[arg(long, value_name = "NAME")]
+    pub image: Option<String>,
+    /// File for the least Role and RoleBinding of what the command used and was allowed
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Take into that Role what was refused, too
+    #[arg(long, requires = "record")]
+    pub with_refused: bool,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "image", value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
@@ -59,12 +74,32 @@ impl Run {
     pub async fn run(self, global: &Global) -> Outcome {
         let namespace = global.namespace.clone().unwrap_or_else(|| "default".into());
         let rights = Rights::read(&self.allow, &self.role, self.all_namespaces).map_err(Failure::new)?;
-        let program =
-            Program { namespace, rights, service_account: self.service_account.clone(), command: self.command.clone() };
+        if let Some(image) = &self.image {
+            let store = super::image::own_store()?;
+            if store.find(image)?.is_none() {
+                super::image::pull(&store, image).await?;
+            }
+        }
+        let program = Program {
+            namespace,
+            rights,
+            service_account: self.service_account.clone(),
+            image: self.image.clone(),
+            command: self.command.clone(),
+            record: self.record.is_some(),
+        };
         let place = Place::find(global).await?;
         let outcome = program.run(&place).await;
         place.leave().await;
-        finish(outcome?)
+        let (exit, recorded) = outcome?;
+        if let Some(file) = &self.record {
+            let account = self.service_account.as_deref().unwrap_or(super::record::ACCOUNT);
+            let roles =
+                Roles { name: "recorded", account: (&program.namespace, account), with_refused: self.with_refused };
+            roles.tell(&recorded);
+            roles.write(&recorded, Some(file))?;
+        }
+        finish(exit)
     }
 }
 
@@ -88,13 +123,9 @@ pub struct Place {
 impl Place {
     /// The server that the flags name, else one of its own in memory.
     pub async fn find(global: &Global) -> Result<Place, Failure> {
-        match global.server.as_deref().filter(|given| Path::new(given).is_file()) {
-            Some(kubeconfig) => Place::remote(Path::new(kubeconfig), global).await,
-            None if global.server.is_some() || global.kubeconfig.is_some() => {
-                let config = global.config().map_err(|why| Failure::while_doing("", why))?;
-                Place::at(config).await
-            }
-            None => Place::own().await,
+        match global.server.is_some() || global.kubeconfig.is_some() {
+            true => Place::at(config_of(global)?, kubeconfigs(global)).await,
+            false => Place::own().await,
         }
     }
 
@@ -105,27 +136,21 @@ impl Place {
         // Tokens are wanted at once: elliptic keys are made in a moment, RSA keys are not.
         options.pki.token_algorithm = server::authn::jwt::Algorithm::Es256;
         let node_name = host_name();
-        let node = NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden(None) };
+        let node = node_options(&node_name, state.path(), vec![])?;
         let mut cluster = Cluster::with(options).await.map_err(Failure::new)?;
         cluster.start_node(node).await.map_err(Failure::new)?;
         Ok(Place { cluster: Some(cluster), remote: None, node_name, _state: state })
     }
 
-    async fn remote(kubeconfig: &Path, global: &Global) -> Result<Place, Failure> {
-        let config = Config::from_kubeconfig(Some(kubeconfig), global.context.as_deref())
-            .map_err(|why| Failure::while_doing("", why.into()))?;
-        Place::at(config).await
-    }
-
-    async fn at(config: Config) -> Result<Place, Failure> {
+    /// A node of a server that is there. No pod finds these files.
+    async fn at(config: Config, files: Vec<PathBuf>) -> Result<Place, Failure> {
         let state = state_folder()?;
         let authority = config.server.authority();
         let address = authority.to_socket_addrs().ok().and_then(|mut found| found.next());
         let address = address.ok_or_else(|| Failure::new(format!("cannot resolve the server {authority}")))?;
         let client = Client::new(config).map_err(|why| Failure::while_doing("", why))?;
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
-        let options =
-            NodeOptions { name: node_name.clone(), state_dir: state.path().join("node"), hidden: hidden(None) };
+        let options = node_options(&node_name, state.path(), files)?;
         let node = local_node::remote(client.clone(), address, options).map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }
@@ -168,7 +193,27 @@ impl Place {
         {
             tracing::debug!(%why, "the cluster did not stop cleanly");
         }
+        // What containers of images have written may be more than a temporary folder can take away.
+        let _ = images::remove_tree(self._state.path());
     }
+}
+
+fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOptions, Failure> {
+    let images = super::image::own_store()?;
+    Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(files) })
+}
+
+/// The configuration that the flags give, where `--server` may be a kubeconfig too.
+pub fn config_of(global: &Global) -> Result<Config, Error> {
+    match global.server.as_ref().map(PathBuf::from).filter(|given| given.is_file()) {
+        Some(file) => Global { kubeconfig: Some(file), server: None, ..global.clone() }.config(),
+        None => global.config(),
+    }
+}
+
+/// The files that the flags name and that may be kubeconfigs.
+fn kubeconfigs(global: &Global) -> Vec<PathBuf> {
+    [global.server.as_ref().map(PathBuf::from), global.kubeconfig.clone()].into_iter().flatten().collect()
 }
 
 /// A command to run in a pod, and as whom.
@@ -176,38 +221,56 @@ pub struct Program {
     pub namespace: String,
     pub rights: Rights,
     pub service_account: Option<String>,
+    /// Instead of this machine's own files.
+    pub image: Option<String>,
+    /// Empty for the image's own.
     pub command: Vec<String>,
+    /// Whether to record what it uses.
+    pub record: bool,
 }
 
 impl Program {
-    /// Makes what the command needs, runs it with this process's terminal, and cleans up.
-    pub async fn run(&self, place: &Place) -> Result<Exit, Failure> {
-        self.run_named(place).await.0
-    }
-
-    /// The same; tells also the name of the pod, which is that of its account too.
-    pub async fn run_named(&self, place: &Place) -> (Result<Exit, Failure>, String) {
-        let name = format!("{}-{}", word_of(&self.command[0]), rights::random_letters());
-        (self.run_as(place, &name).await, name)
-    }
-
-    async fn run_as(&self, place: &Place, name: &str) -> Result<Exit, Failure> {
+    /// Makes what the command needs, runs it with this process's terminal, and cleans up. Tells also what it used, where
+    /// that is recorded.
+    pub async fn run(&self, place: &Place) -> Result<(Exit, Recorded), Failure> {
+        let word = self.command.first().or(self.image.as_ref()).map_or("", String::as_str);
+        let name = format!("{}-{}", word_of(word), rights::random_letters());
         let client = place.client();
-        let made = self.prepare(&client, name).await;
+        let account = self.service_account.as_ref().unwrap_or(&name);
+        let user = ::rights::user_of(&self.namespace, account);
+        let mut recording = match self.record {
+            true => Some(Recording::begin(&client, &user).await?),
+            false => None,
+        };
+        let running = self.run_as(place, &client, &name);
+        let outcome = match &mut recording {
+            Some(recording) => recording.during(running).await,
+            None => running.await,
+        };
+        let recorded = match recording {
+            Some(recording) => recording.end().await,
+            None => Recorded::default(),
+        };
+        Ok((outcome?, recorded))
+    }
+
+    async fn run_as(&self, place: &Place, client: &Client, name: &str) -> Result<Exit, Failure> {
+        let roles = self.rights.roles(client, name, &self.namespace).await.map_err(Failure::new)?;
+        let made = self.prepare(client, name, &roles).await;
         let outcome = match &made {
-            Ok(account) => self.attach(place, &client, name, account).await,
+            Ok(account) => self.attach(place, client, name, account).await,
             Err(_) => Err(Failure::silent(1)),
         };
         // A server of our own goes away with everything in it.
         if place.cluster.is_none() {
-            let _ = tokio::time::timeout(CLEAN_UP_TIME_MAX, self.clean_up(&client, name)).await;
+            let _ = tokio::time::timeout(CLEAN_UP_TIME_MAX, self.clean_up(client, name, &roles)).await;
         }
         made?;
         outcome
     }
 
     /// Namespace, account, rights. Answers the account's name.
-    async fn prepare(&self, client: &Client, name: &str) -> Result<String, Failure> {
+    async fn prepare(&self, client: &Client, name: &str, roles: &[rights::Role]) -> Result<String, Failure> {
         let told = |what: &str| {
             let what = format!("cannot make the {what}");
             move |why: Error| Failure::while_doing(&what, why)
@@ -229,7 +292,6 @@ impl Program {
                 name.to_string()
             }
         };
-        let roles = self.rights.roles(client, name, &self.namespace).await.map_err(Failure::new)?;
         for role in roles {
             for object in role.objects(&account, &self.namespace) {
                 self.create(client, object).await.map_err(told("role"))?;
@@ -240,23 +302,33 @@ impl Program {
 
     async fn create(&self, client: &Client, mut object: Value) -> Result<(), Error> {
         let kind = object["kind"].as_str().unwrap_or_default().to_string();
+        object["metadata"]["labels"] = labels();
+        ignore_existing(self.rbac(client, &kind).create(&Dynamic(object)).await)
+    }
+
+    /// Where a Role, ClusterRole or binding of one is.
+    fn rbac(&self, client: &Client, kind: &str) -> Api<Dynamic> {
         let plural = format!("{}s", kind.to_ascii_lowercase());
         let namespaced = !kind.starts_with("Cluster");
-        let of = resource("rbac.authorization.k8s.io", "v1", &kind, &plural, namespaced);
-        object["metadata"]["labels"] = labels();
-        let api = match namespaced {
+        let of = resource(RBAC, "v1", kind, &plural, namespaced);
+        match namespaced {
             true => Api::<Dynamic>::namespaced_of(client.clone(), &self.namespace, &of),
             false => Api::<Dynamic>::all_of(client.clone(), &of),
-        };
-        ignore_existing(api.create(&Dynamic(object)).await)
+        }
     }
 
     async fn attach(&self, place: &Place, client: &Client, name: &str, account: &str) -> Result<Exit, Failure> {
-        let attachment = attachment()?;
+        let mut attachment = attachment()?;
+        if self.image.is_some() {
+            // What is in the image has nothing to do with this machine's files.
+            attachment.env.retain(|(name, _)| name == "TERM");
+            attachment.mounts.clear();
+        }
         let terminal = attachment.terminal;
         let mut ended = place.agent().attach(&self.namespace, name, attachment);
-        let (command, args) = self.command.split_at(1);
+        let (command, args) = self.command.split_at(self.command.len().min(1));
         let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let cwd = if self.image.is_some() { String::new() } else { cwd.to_string_lossy().into_owned() };
         let pod = json!({
             "metadata": {"name": name, "labels": labels()},
             "spec": {
@@ -265,10 +337,11 @@ impl Program {
                 "restartPolicy": "Never",
                 "containers": [{
                     "name": "main",
-                    "image": "host",
+                    "image": self.image.as_deref().unwrap_or("host"),
+                    "imagePullPolicy": "IfNotPresent",
                     "command": command,
                     "args": args,
-                    "workingDir": cwd.to_string_lossy(),
+                    "workingDir": cwd,
                 }],
             },
         });
@@ -308,16 +381,12 @@ impl Program {
         }
     }
 
-    async fn clean_up(&self, client: &Client, name: &str) {
+    async fn clean_up(&self, client: &Client, name: &str, roles: &[rights::Role]) {
         let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
         let _ = self.api(client, "", "v1", "Pod", "pods").delete_with(name, &now).await;
-        const RBAC: &str = "rbac.authorization.k8s.io";
-        for (kind, plural) in [("RoleBinding", "rolebindings"), ("Role", "roles")] {
-            let _ = self.api(client, RBAC, "v1", kind, plural).delete(name).await;
-        }
-        for (kind, plural) in [("ClusterRoleBinding", "clusterrolebindings"), ("ClusterRole", "clusterroles")] {
-            let _ =
-                Api::<Dynamic>::all_of(client.clone(), &resource(RBAC, "v1", kind, plural, false)).delete(name).await;
+        for object in roles.iter().flat_map(|role| role.objects(name, &self.namespace)) {
+            let (kind, name) = (object["kind"].as_str().unwrap_or_default(), api::meta::name(&object));
+            let _ = self.rbac(client, kind).delete(name).await;
         }
         if self.service_account.is_none() {
             let _ = self.api(client, "", "v1", "ServiceAccount", "serviceaccounts").delete(name).await;
@@ -370,14 +439,16 @@ fn attachment() -> Result<Attachment, Failure> {
     })
 }
 
-/// What of this machine a program in a pod must not find: the keys to other clusters.
-pub fn hidden(data: Option<&Path>) -> Vec<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = set("HOME").filter(|home| home != Path::new("/"));
-    let state = set("XDG_STATE_HOME").or_else(|| home.clone().map(|home| home.join(".local/state")));
-    let all =
-        [home.map(|home| home.join(".kube")), state.map(|state| state.join("kemudi")), data.map(Path::to_path_buf)];
-    all.into_iter().flatten().filter_map(|path| path.canonicalize().ok()).collect()
+/// What of this machine a program in a pod must not find: the keys to clusters, where they are usually kept, and `more` of
+/// them. What is not there does not count.
+pub fn hidden(more: Vec<PathBuf>) -> Vec<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = set("HOME").map(PathBuf::from).filter(|home| home != Path::new("/"));
+    let state = set("XDG_STATE_HOME").map(PathBuf::from).or_else(|| home.clone().map(|home| home.join(".local/state")));
+    let usual = [home.map(|home| home.join(".kube")), state.map(|state| state.join("kemudi"))];
+    let named = set("KUBECONFIG").map(|files| std::env::split_paths(&files).collect::<Vec<_>>()).unwrap_or_default();
+    let all = usual.into_iter().flatten().chain(named).chain([state_folders()]).chain(more);
+    all.filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 fn labels() -> Value {
@@ -401,15 +472,28 @@ fn ignore_existing<T>(made: Result<T, Error>) -> Result<(), Error> {
     }
 }
 
-fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+pub fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
     signal(kind).map_err(|why| Failure::new(format!("signals: {why}")))
 }
 
+/// A folder for what pods need, in one that all such folders of this user are in, so that pods find none of them.
 fn state_folder() -> Result<tempfile::TempDir, Failure> {
+    let parent = state_folders();
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&parent);
+    let is_ours = |found: &std::fs::Metadata| {
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0
+    };
+    // Where somebody else has taken the name, it is not hidden, and still private.
+    let sound = made.is_ok() || std::fs::symlink_metadata(&parent).is_ok_and(|found| is_ours(&found));
+    let parent = if sound { parent } else { std::env::temp_dir() };
     tempfile::Builder::new()
         .prefix("kemudi-")
-        .tempdir()
+        .tempdir_in(parent)
         .map_err(|why| Failure::new(format!("no temporary folder: {why}; set TMPDIR to one that can be written")))
+}
+
+fn state_folders() -> PathBuf {
+    std::env::temp_dir().join(format!("kemudi-of-{}", rustix::process::geteuid().as_raw()))
 }
 
 pub fn host_name() -> String {

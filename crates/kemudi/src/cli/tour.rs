@@ -20,6 +20,8 @@ use super::{Failure, Global, Outcome};
 const SELF: &str = "/usr/local/bin/kemudi";
 const HOME: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const POD: &str = "tutorial";
+/// Whose use of rights is shown.
+const ACCOUNT: &str = "system:serviceaccount:default:default";
 /// How long one step may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(30);
 /// What the shell in the pod prints behind the output of a command.
@@ -48,6 +50,8 @@ impl Tour {
 struct Stage {
     place: Place,
     client: Client,
+    /// The recording of what [`ACCOUNT`] uses.
+    recording: String,
     shell: std::sync::Mutex<Shell>,
     colours: bool,
 }
@@ -55,13 +59,12 @@ struct Stage {
 impl Stage {
     async fn set() -> Result<Stage, Failure> {
         let place = Place::own().await?;
-        if let Some(cluster) = place.cluster() {
-            cluster.server().state().usage.start();
-        }
+        let begun = place.cluster().and_then(|cluster| cluster.server().state().usage.begin(ACCOUNT, Instant::now()));
+        let recording = begun.unwrap_or_default();
         let client = place.client();
         let shell = start_shell(&place, &client).await?;
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Ok(Stage { place, client, shell: std::sync::Mutex::new(shell), colours })
+        Ok(Stage { place, client, recording, shell: std::sync::Mutex::new(shell), colours })
     }
 
     async fn play(&self, up: Duration) -> Outcome {
@@ -151,9 +154,7 @@ impl Stage {
         self.show("the log of a pod with automountServiceAccountToken: false", &out, &["No such file or directory"])?;
 
         self.title("Least privilege: what this account really used, as a Role");
-        let used = self.place.cluster().map(|c| c.server().state().usage.of("system:serviceaccount:default:default"));
-        let allowed: Vec<_> = used.unwrap_or_default().into_iter().filter(|usage| usage.allowed).collect();
-        let roles = rights::least_roles(&allowed, "recorded", &[POD]);
+        let roles = self.recorded().least_roles("recorded", false);
         let text: String = roles.iter().map(api::codec::to_yaml).collect();
         self.show("as `kemudi record` writes it", &text, &["kind: Role", "pods", "list"])?;
 
@@ -161,7 +162,14 @@ impl Stage {
         self.say("kemudi doctor", &["kubernetes.default.svc", "10.96.0.1"])
     }
 
+    /// What was used so far; asking keeps the recording alive.
+    fn recorded(&self) -> rights::Recorded {
+        let recorder = self.place.cluster().map(|cluster| &cluster.server().state().usage);
+        recorder.and_then(|recorder| recorder.so_far(&self.recording, Instant::now())).unwrap_or_default()
+    }
+
     fn title(&self, text: &str) {
+        self.recorded();
         match self.colours {
             true => println!("\n\x1b[1m{text}\x1b[0m"),
             false => println!("\n# {text}"),

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::authn_flags::AuthnFlags;
+use super::authz_flags::AuthzFlags;
 use super::{Failure, Global, Outcome};
 
 #[derive(Args, Debug)]
@@ -71,6 +72,8 @@ pub struct Up {
     pub shutdown_delay_duration: Duration,
     #[command(flatten)]
     pub authn: Box<AuthnFlags>,
+    #[command(flatten)]
+    pub authz: Box<AuthzFlags>,
 }
 
 /// What is written down of requests.
@@ -119,20 +122,23 @@ impl Up {
         let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
         tracing::debug!(us = began.elapsed().as_micros(), "cluster");
         cluster.listen(listener);
+        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
+        let mut certificates = cluster.server().state().pki.subscribe();
+        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
+        // Before the node is there: a file that comes later could not be hidden from pods.
+        write_private(&kubeconfig, &text)?;
         if self.node == "sandbox" {
             let node = NodeOptions {
                 name: super::run::host_name(),
                 state_dir: data.join("node"),
-                hidden: super::run::hidden(Some(&data)),
+                images: super::image::store_in(&data)?,
+                hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
             };
             cluster
                 .start_node(node)
                 .await
                 .map_err(|why| Failure::new(why).hint("to serve without running pods: kemudi up --node none"))?;
         }
-        let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
-        let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
-        write_private(&kubeconfig, &text)?;
         let line = format!(
             "kemudi is up at {} (kubeconfig {}) after {} ms\n",
             cluster.url(),
@@ -142,9 +148,12 @@ impl Up {
         // Nobody reading it is no reason to stop.
         let _ = std::io::stdout().write_all(line.as_bytes());
         let _ = std::io::stdout().flush();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Ok(()) = certificates.changed() => renew_kubeconfig(&cluster, &kubeconfig),
+            }
         }
         cluster.drain();
         // Load balancers look at /readyz in their own time. Who asks twice means it.
@@ -154,6 +163,21 @@ impl Up {
             _ = interrupt.recv() => {}
         }
         cluster.stop().await.map_err(Failure::new)
+    }
+
+    /// Where this server's keys and values are. Pods are this machine's programs, and must not find them.
+    fn keys(&self, data: &Path, kubeconfig: &Path) -> Vec<PathBuf> {
+        let store = self.store.as_ref().and_then(|store| store.strip_prefix("disk://")).map(PathBuf::from);
+        let files = [
+            Some(data.to_path_buf()),
+            Some(kubeconfig.to_path_buf()),
+            store,
+            self.token_auth_file.clone(),
+            self.tls_private_key_file.clone(),
+            self.service_account_signing_key_file.clone(),
+            self.authn.authentication_token_webhook_config_file.clone(),
+        ];
+        files.into_iter().flatten().collect()
     }
 
     fn options(&self, data: &Path, address: SocketAddr) -> Result<Options, Failure> {
@@ -181,6 +205,7 @@ impl Up {
             token_seconds_max: self.service_account_max_token_expiration,
             token_auth_file: self.token_auth_file.clone(),
             authn: self.authn.options(),
+            authz: self.authz.options(),
             audit: self.audit.options(),
             ..Options::default()
         })
@@ -224,7 +249,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `$XDG_STATE_HOME/kemudi`, else `~/.local/state/kemudi`.
-fn state_folder() -> Result<PathBuf, Failure> {
+pub(super) fn state_folder() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
     state
@@ -239,6 +264,21 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(path)
         .map_err(|why| Failure::new(format!("cannot make {}: {why}; choose another with --data DIR", path.display())))
+}
+
+/// The administrator's, after keys or authorities have changed.
+fn renew_kubeconfig(cluster: &Cluster, path: &Path) {
+    let written = cluster.admin_kubeconfig().map_err(Failure::new).and_then(|text| rewrite_private(path, &text));
+    if let Err(failure) = written {
+        eprint!("warning: {} is as it was: {failure}", path.display());
+    }
+}
+
+/// Writes a file anew that pods may be running beside: in its place, as another file there would no longer be hidden from them.
+fn rewrite_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let Ok(mut file) = fs::OpenOptions::new().write(true).open(path) else { return write_private(path, text) };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+    written.map_err(|why| Failure::new(format!("cannot write {}: {why}", path.display())))
 }
 
 /// Writes a file that only this user can read, in one step.

@@ -61,6 +61,8 @@ enum Question {
         asked: Asked,
         by: By,
         said: String,
+        /// A right that the same request takes as well, where that is known.
+        also: Option<Box<Asked>>,
     },
     /// Words of a command line that only a server can make a request of.
     Words(Vec<String>),
@@ -123,9 +125,13 @@ impl Why {
                 let asked = self.asked(&client, &words).await?;
                 self.of_request(global, &client, asked, By::Caller, "").await
             }
-            Question::Request { asked, by, said } => {
+            Question::Request { asked, by, said, also } => {
                 let client = caller(global)?;
-                self.of_request(global, &client, asked, by, &said).await
+                let mut explanation = self.of_request(global, &client, asked, by, &said).await?;
+                if let Some(also) = also.filter(|_| !explanation.fix.is_empty()) {
+                    explanation.fix.extend(rights::explain::fix(&also));
+                }
+                Ok(explanation)
             }
         }
     }
@@ -224,7 +230,7 @@ fn question(text: &str) -> Outcome<Question> {
     }
     match Refusal::read(text) {
         Some(Refusal::Rights { asked, reason }) => {
-            return Ok(Question::Request { asked, by: By::Named, said: reason });
+            return Ok(Question::Request { asked, by: By::Named, said: reason, also: None });
         }
         Some(Refusal::Escalation { user, rules, .. }) => {
             let everywhere = text.contains("clusterroles.rbac") || text.contains("clusterrolebindings.rbac");
@@ -235,7 +241,7 @@ fn question(text: &str) -> Outcome<Question> {
         None => {}
     }
     if let Some(asked) = request_line(text) {
-        return Ok(Question::Request { asked, by: By::Caller, said: String::new() });
+        return Ok(Question::Request { asked, by: By::Caller, said: String::new(), also: None });
     }
     let words: Vec<String> = text.split_whitespace().map(str::to_string).collect();
     // A verb, a resource, a name: what is longer was to be a refusal.
@@ -295,7 +301,10 @@ async fn last(global: &Global) -> Outcome<Question> {
         // What was refused may be something else than what was asked for: to act as somebody, to create by a patch.
         Some(Refusal::Rights { asked: refused, reason }) => {
             let groups = if refused.user == asked.user { asked.groups } else { refused.groups.clone() };
-            Question::Request { asked: Asked { groups, ..refused }, by: By::Known, said: reason }
+            let asked = Asked { groups, ..refused };
+            let whom = denial["whom"].as_str().unwrap_or_default();
+            let also = rights::impersonation::to_act_as(&asked, whom).map(Box::new);
+            Question::Request { asked, by: By::Known, said: reason, also }
         }
         Some(Refusal::Escalation { user, rules, .. }) => {
             Question::Escalation { user, namespace: Some(asked.namespace), rules }

@@ -24,7 +24,9 @@ impl Bed {
         cluster.listen(listener);
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("node");
-        cluster.start_node(NodeOptions { name: "here".into(), state_dir, hidden: vec![] }).await.unwrap();
+        let images = images::Store::open(folder.path().join("images")).unwrap();
+        let options = NodeOptions { name: "here".into(), state_dir, images, hidden: vec![] };
+        cluster.start_node(options).await.unwrap();
         let kubeconfig = folder.path().join("config");
         std::fs::write(&kubeconfig, cluster.admin_kubeconfig().unwrap()).unwrap();
         let bed = Bed { cluster, folder };

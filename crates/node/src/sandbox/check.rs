@@ -35,8 +35,13 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         terminal: super::Terminal::None,
         no_new_privileges: true,
     };
-    let container =
-        ContainerSpec { process, mounts: Vec::new(), hidden: Vec::new(), process_namespace: ProcessNamespace::Own };
+    let container = ContainerSpec {
+        process,
+        root: super::Root::Host,
+        mounts: Vec::new(),
+        hidden: Vec::new(),
+        process_namespace: ProcessNamespace::Own,
+    };
     let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(Into::into);
     let started = pod.start(container, Stdio { stdin: null()?, stdout: null()?, stderr: null()? }).await;
     match started {

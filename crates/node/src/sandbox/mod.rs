@@ -81,10 +81,26 @@ pub struct MemoryVolume {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerSpec {
     pub process: ProcessSpec,
+    pub root: Root,
     pub mounts: Vec<Mount>,
-    /// Paths of the host that are empty in the container. Mounts may still be put on them and below them.
+    /// Paths of the host that are empty in a container of the host's files. Mounts may still be put on them and below them.
     pub hidden: Vec<PathBuf>,
     pub process_namespace: ProcessNamespace,
+}
+
+/// Where a container's files come from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Root {
+    /// The host's, read-only, with private writable places.
+    Host,
+    /// An image's.
+    Image {
+        /// The folders of its layers, the lowest first. They are not changed.
+        layers: Vec<PathBuf>,
+        /// An existing, empty folder for what the container writes. Where it cannot serve, that stays in memory.
+        scratch: PathBuf,
+        read_only: bool,
+    },
 }
 
 /// Whose processes a container sees.

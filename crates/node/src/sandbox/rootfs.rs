@@ -4,7 +4,7 @@
 
 use super::sys;
 use super::wire::Failure;
-use super::{ContainerSpec, Mount, Network, PodSpec, Source};
+use super::{ContainerSpec, Mount, Network, PodSpec, Root, Source};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -14,7 +14,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Symbolic links followed on the way to a mount point, as the kernel limits it.
 const LINKS_MAX: usize = 40;
@@ -73,10 +73,20 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     let root = staging.join("root");
     // Every source is opened first: what is put over the host's paths later cannot stand in its way.
     let mut mounts = spec.mounts.iter().map(|mount| open_mount(mount, staging)).collect::<Result<Vec<_>>>()?;
+    let hidden: Vec<&Path> = spec.hidden.iter().map(|path| path.as_path()).chain([staging]).collect();
+    for (open, mount) in mounts.iter_mut().zip(&spec.mounts) {
+        open.exposed = exposed(mount, &hidden);
+    }
     mounts.sort_by_key(|mount| mount.target.components().count());
     let empty = rustix::fs::open(staging.join("empty"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("open the empty directory", error))?;
-    let mut read_only = vec![build_root(&root)?];
+    let mut read_only = match &spec.root {
+        Root::Host => vec![build_root(&root)?],
+        Root::Image { layers, scratch, read_only } => {
+            let tree = mount_image(layers, scratch, &root, staging)?;
+            if *read_only { vec![tree] } else { Vec::new() }
+        }
+    };
     mount_proc(&root.join("proc"), empty.as_fd())?;
     mount_sys(&root.join("sys"), pod)?;
     mount_dev(&root.join("dev"), staging)?;
@@ -84,8 +94,14 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     // The old root stays below the new one until the end: what was opened in it can be cloned that long.
     rustix::process::chdir(&root).map_err(|error| failed("enter the new root", error))?;
     rustix::process::pivot_root(".", ".").map_err(|error| failed("pivot_root", error))?;
-    place_own(&mut read_only)?;
-    let hidden: Vec<&Path> = spec.hidden.iter().map(|path| path.as_path()).chain([staging]).collect();
+    let hidden = match &spec.root {
+        Root::Host => {
+            place_own(&mut read_only)?;
+            hidden
+        }
+        // There is nothing of the host in it, but for what is mounted.
+        Root::Image { .. } => Vec::new(),
+    };
     let targets: Vec<&Path> = hidden.iter().copied().chain(mounts.iter().map(|mount| mount.target)).collect();
     for mount in &mounts {
         // Mount points are made before anything is mounted: a directory is cheap to cover while nothing is below it.
@@ -94,19 +110,41 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
         }
     }
     for path in hidden {
-        let Ok(found) = fs::metadata(path) else { continue };
-        let cover = if found.is_dir() { clone_of(empty.as_fd()) } else { clone_tree(CWD, Path::new("/dev/null")) };
-        let cover = cover.map_err(|error| failed("hide a path", error))?;
-        place(&cover, path, found.is_dir(), &mut read_only)?;
+        hide(path, empty.as_fd(), &mut read_only)?;
     }
     for mount in &mounts {
         place(&mount.tree, mount.target, mount.is_dir, &mut read_only)?;
+        for path in &mount.exposed {
+            hide(path, empty.as_fd(), &mut read_only)?;
+        }
     }
     for tree in read_only {
         sys::set_read_only(tree.as_fd(), false).map_err(|error| Failure::new("make the root read-only", &error))?;
     }
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|error| failed("leave the old root", error))?;
     rustix::process::chdir("/").map_err(|error| failed("enter the new root", error))
+}
+
+/// Covers what is at a path, if there is something.
+fn hide(path: &Path, empty: BorrowedFd<'_>, read_only: &mut Vec<OwnedFd>) -> Result<()> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let cover = if found.is_dir() { clone_of(empty) } else { clone_tree(CWD, Path::new("/dev/null")) };
+    place(&cover.map_err(|error| failed("hide a path", error))?, path, found.is_dir(), read_only)
+}
+
+/// Where a mount would bring hidden paths of the host back to light: those below its source. Links on the way to either do
+/// not count, so both are the paths without any.
+fn exposed(mount: &Mount, hidden: &[&Path]) -> Vec<PathBuf> {
+    let Source::Host(source) = &mount.source else { return Vec::new() };
+    let source = mount.sub_path.as_ref().map_or(source.clone(), |part| source.join(part));
+    let Ok(source) = source.canonicalize() else { return Vec::new() };
+    let below = |path: &&Path| {
+        let path = path.canonicalize().ok()?;
+        let rest = path.strip_prefix(&source).ok()?;
+        // What is mounted itself was named, and is what is wanted.
+        (!rest.as_os_str().is_empty()).then(|| mount.target.join(rest))
+    };
+    hidden.iter().filter_map(below).collect()
 }
 
 /// The container's own writable places.
@@ -156,6 +194,68 @@ fn build_root(root: &Path) -> Result<OwnedFd> {
         attach(&tree, &target).map_err(|error| failed(format!("bind /{name}"), error))?;
     }
     Ok(tmpfs)
+}
+
+/// The layers of an image with a writable one above them, and the folders in it that every container has.
+fn mount_image(layers: &[PathBuf], scratch: &Path, root: &Path, staging: &Path) -> Result<OwnedFd> {
+    let step = "mount the image";
+    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let lower = layers.iter().rev().map(|layer| open(layer)).collect::<rustix::io::Result<Vec<_>>>();
+    let mut lower = lower.map_err(|error| failed(format!("{step}: open a layer"), error))?;
+    if lower.is_empty() {
+        // An image of nothing at all. An overlay needs something to be laid over.
+        lower.push(open(&staging.join("empty")).map_err(|error| failed(step, error))?);
+    }
+    let tree = overlay(&lower, scratch).or_else(|_| {
+        // Not every file system can be the upper one: an overlay cannot, where this machine is a container itself.
+        let memory = new_fs("tmpfs", &[("mode", "0755"), ("size", SCRATCH_SIZE)])?;
+        let place = staging.join("scratch");
+        rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))?;
+        attach(&memory, &place)?;
+        overlay(&lower, &place)
+    });
+    let tree = tree.map_err(|error| failed(step, error))?;
+    attach(&tree, root).map_err(|error| failed(step, error))?;
+    for name in ["dev", "proc", "sys"] {
+        let path = root.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Failure::words(format!("{step}: /{name} is no folder in it"))),
+            Err(_) => make_dir(&path, 0o755)?,
+        }
+    }
+    Ok(tree)
+}
+
+/// An overlay of folders, the uppermost first, and of one that takes what is written.
+fn overlay(lower: &[OwnedFd], scratch: &Path) -> rustix::io::Result<OwnedFd> {
+    for place in ["upper", "work"] {
+        match rustix::fs::mkdir(scratch.join(place), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let scratch = rustix::fs::open(scratch, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // By descriptor: the kernel takes words of 255 bytes only.
+    let word = |fd: &OwnedFd, rest: &str| format!("/proc/self/fd/{}{rest}", fd.as_raw_fd());
+    let make = |lower: &[(&str, String)]| {
+        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in lower {
+            rustix::mount::fsconfig_set_string(&context, *key, value.as_str())?;
+        }
+        rustix::mount::fsconfig_set_string(&context, "upperdir", word(&scratch, "/upper"))?;
+        rustix::mount::fsconfig_set_string(&context, "workdir", word(&scratch, "/work"))?;
+        rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
+        rustix::mount::fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    let one_by_one: Vec<(&str, String)> = lower.iter().map(|fd| ("lowerdir+", word(fd, ""))).collect();
+    make(&one_by_one).or_else(|_| {
+        // Kernels before 6.8 take them in one word.
+        let all: Vec<String> = lower.iter().map(|fd| word(fd, "")).collect();
+        make(&[("lowerdir", all.join(":"))])
+    })
 }
 
 fn mount_proc(target: &Path, empty: BorrowedFd<'_>) -> Result<()> {
@@ -225,6 +325,8 @@ struct OpenMount<'a> {
     tree: OwnedFd,
     is_dir: bool,
     target: &'a Path,
+    /// What is to be hidden again once it is mounted.
+    exposed: Vec<PathBuf>,
 }
 
 fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
@@ -243,7 +345,7 @@ fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
     }
     let found = rustix::fs::fstat(&tree).map_err(|error| failed(step(), error))?;
     let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-    Ok(OpenMount { tree, is_dir, target: &mount.target })
+    Ok(OpenMount { tree, is_dir, target: &mount.target, exposed: Vec::new() })
 }
 
 /// Finds a volume's part without ever leaving the volume, whatever links a container has put there; makes directories

@@ -50,6 +50,7 @@ impl Bed {
             name: "n1".into(),
             client: Client::with_transport(Arc::new(api.clone())),
             state_dir: dir.path().join("node"),
+            images: images::Store::open(dir.path().join("images")).unwrap(),
             api: greet,
             api_host_address: "127.0.0.1:6443".parse().unwrap(),
             hidden: vec![],

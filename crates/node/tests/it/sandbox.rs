@@ -2,7 +2,7 @@
 
 use node::sandbox::{
     ContainerSpec, Error, Exit, Listen, MemoryVolume, Mount, Network, Pod, PodSpec, Process, ProcessNamespace,
-    ProcessSpec, Protocol, Sandbox, Source, Stdio, User,
+    ProcessSpec, Protocol, Root, Sandbox, Source, Stdio, User,
 };
 use std::fs::File;
 use std::io::{Read, Write};
@@ -88,6 +88,7 @@ impl Bed {
 
 fn shell(script: &str) -> ContainerSpec {
     ContainerSpec {
+        root: Root::Host,
         process: process(&["/bin/sh", "-c", script]),
         mounts: Vec::new(),
         hidden: Vec::new(),
@@ -272,6 +273,21 @@ async fn hidden_paths_are_empty() {
         };
         assert!(run(&bed.pod().await, spec()).await.ends_with("mine\n"));
         assert!(work.join("made").exists());
+        // A mount of what they are in does not bring them back, wherever it is, nor does a link on the way to it.
+        let above = bed.put("above", None);
+        std::os::unix::fs::symlink(bed.dir.path(), above.join("link")).unwrap();
+        let (here, link) = (bed.dir.path(), above.join("link"));
+        let script = "ls -A $at/secret $at/staging; cat $at/password; ls -d $at/above";
+        for (source, at) in [(here, here), (here, Path::new("/data")), (&*link, Path::new("/mnt"))] {
+            let mut spec = ContainerSpec {
+                hidden: vec![secret.clone(), file.clone()],
+                mounts: vec![mount(source, at.to_str().unwrap(), false)],
+                ..shell(script)
+            };
+            spec.process.env.push(("at".into(), at.display().to_string()));
+            let want = format!("{0}/secret:\n\n{0}/staging:\n{0}/above\n", at.display());
+            assert_eq!(run(&bed.pod().await, spec).await, want, "as {}", bed.name);
+        }
     }
     // What is not below /tmp: the host's own.
     check(

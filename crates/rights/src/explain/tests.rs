@@ -182,6 +182,27 @@ fn verbs_and_resources() {
 }
 
 #[test]
+fn acting_as_somebody_takes_two_rights() {
+    let on = "ann impersonate-on:user-info:list a pods";
+    check("", on, "NoBinding ImpersonationTakesTwo");
+    let told = |lines: &str, ask: &str| explain(&asked(ask), &cluster(lines)).causes.pop().expect("a cause");
+    let finding = told("", on);
+    let both = ["impersonate-on:user-info:list pods", "impersonate:user-info users.authentication.k8s.io"];
+    assert!(both.iter().all(|right| finding.message.contains(right)), "{}", finding.message);
+    assert!(finding.repair.contains("--verb=impersonate:user-info --resource=users.authentication.k8s.io"));
+    let finding = told("", "ann impersonate:user-info - users.authentication.k8s.io bob");
+    let both = ["impersonate:user-info users", "impersonate-on:user-info:VERB"];
+    assert!(both.iter().all(|right| finding.message.contains(right)), "{}", finding.message);
+    let finding = told("", "ann impersonate-on:serviceaccount:get - /healthz");
+    assert!(finding.repair.contains("--resource=serviceaccounts.authentication.k8s.io"), "{}", finding.repair);
+    // Who has the other one for everybody needs the one that was refused alone.
+    let lines = "role - whom impersonate:user-info authentication.k8s.io users
+        bind - whom ClusterRole/whom User=ann";
+    check(lines, on, "RuleMissing");
+    check("", "ann impersonate - users bob", "NoBinding");
+}
+
+#[test]
 fn the_nearest_rule_counts() {
     let lines = "role a reader get core pods\nrole a reader list core services\nrole a reader list apps pods
         bind a rb Role/reader ServiceAccount=a/robot";

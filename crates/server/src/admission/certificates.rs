@@ -124,14 +124,16 @@ fn is_update(request: &Request, subresource: &str) -> bool {
 fn require(request: &Request, verb: &str, object: &Value) -> Result<(), Status> {
     let signer = meta::text_at(object, &["spec", "signerName"]);
     let all = format!("{}/*", signer.split('/').next().unwrap_or_default());
-    let allowed = [signer, &all].into_iter().any(|name| {
-        let attributes =
-            Attributes { version: "*", name, ..Attributes::resource(request.user, verb, GROUP, "signers") };
-        request.state.authorizer.authorize(&attributes).is_allowed()
-    });
+    let on = Attributes { version: "*", ..Attributes::resource(request.user, verb, GROUP, "signers") };
+    let may =
+        |name: &&str| request.state.authorizer.authorize(&Attributes { name, ..on }, request.hearing).is_allowed();
+    let allowed = [signer, &all].into_iter().find(may);
+    if !request.hearing.is_open() {
+        request.state.usage.note(&Attributes { name: allowed.unwrap_or(signer), ..on }, allowed.is_some());
+    }
     match allowed {
-        true => Ok(()),
-        false => {
+        Some(_) => Ok(()),
+        None => {
             let signer = go::quote(signer);
             Err(request.forbidden(format!("user not permitted to {verb} requests with signerName {signer}")))
         }

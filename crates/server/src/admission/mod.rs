@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::audit::Trail;
 use crate::authn::User;
+use crate::authz::Hearing;
 use crate::serve::Cx;
 use crate::state::State;
 use crate::verbs::At;
@@ -47,6 +48,8 @@ pub struct Request<'a> {
     pub warnings: &'a Mutex<Vec<String>>,
     /// Where a plugin notes what the audit log should tell.
     pub audit: &'a Trail,
+    /// What webhooks have said to the request; while a question is open, all that is said of the write is void.
+    pub hearing: &'a Hearing,
 }
 
 /// What is done.
@@ -128,6 +131,7 @@ impl<'a> Request<'a> {
             now: cx.now,
             warnings,
             audit: cx.audit,
+            hearing: cx.hearing,
         }
     }
 

@@ -340,9 +340,15 @@ impl Of<'_> {
             name: self.request.name,
             ..Attributes::resource(self.request.user, "request-serviceaccounts-token-audience", "", audience)
         };
-        match self.request.state.authorizer.authorize(&attributes).is_allowed() {
-            true => Ok(()),
-            false => no(format!(
+        let decision = self.request.state.authorizer.authorize(&attributes, self.request.hearing);
+        match decision.refusal() {
+            _ if decision.is_allowed() => Ok(()),
+            (_, error) if !error.is_empty() => no(format!(
+                "error authorizing {} to request tokens for audience {}: {error}",
+                self.request.user.name,
+                go::quote(audience)
+            )),
+            _ => no(format!(
                 "{} is not authorized to request tokens for audience {}",
                 self.request.user.name,
                 go::quote(audience)
@@ -502,9 +508,15 @@ impl Of<'_> {
             name: self.text(&["spec", "serviceAccountName"]),
             ..Attributes::resource(self.request.user, verb, &self.request.kind.group, &resource)
         };
-        match self.request.state.authorizer.authorize(&attributes).is_allowed() {
-            true => Ok(()),
-            false => no(format!(
+        let decision = self.request.state.authorizer.authorize(&attributes, self.request.hearing);
+        match decision.refusal() {
+            _ if decision.is_allowed() => Ok(()),
+            (_, error) if !error.is_empty() => no(format!(
+                "error authorizing {} to request podcertificaterequests for signer {}: {error}",
+                self.request.user.name,
+                go::quote(signer)
+            )),
+            _ => no(format!(
                 "pod {place} does not mount a podCertificate projected volume for signer {}",
                 go::quote(signer)
             )),

@@ -220,9 +220,11 @@ impl Trail {
         if self.level() == Level::None {
             return;
         }
-        let (word, reason) = match decision {
-            authz::Decision::Allow { reason } => ("allow", reason.to_string()),
-            authz::Decision::NoOpinion { reason } | authz::Decision::Deny { reason } => ("forbid", reason.clone()),
+        let (word, reason) = match (decision, decision.refusal()) {
+            (authz::Decision::Allow { reason }, _) => ("allow", reason.to_string()),
+            (_, (reason, "")) => ("forbid", reason.to_string()),
+            // It could not be decided.
+            _ => return self.annotate(REASON, "internal error"),
         };
         self.annotate(DECISION, word);
         self.annotate(REASON, reason);

@@ -2,25 +2,24 @@
 //! everything that can be checked without asking anybody, in Kubernetes' words; contacts no issuer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use api::go;
+use kinds::schema::Schema;
+use kinds::{Cause, tables};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::json;
 
 use super::Options;
 use super::expression::{About, Expression};
 use super::issuer::{Rules, Source, Trusted};
 use super::jwt::Algorithm;
 use crate::authz::aggregate;
+use crate::config_file::{self, Format, Shown, read};
 
-const GROUP: &str = "apiserver.config.k8s.io";
-const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
-const KIND: &str = "AuthenticationConfiguration";
 /// The issuers of one configuration.
 const ISSUERS_MAX: usize = 64;
-/// The largest file that is read.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -250,122 +249,62 @@ fn all_algorithms() -> Vec<String> {
     Algorithm::ALL.map(|algorithm| algorithm.name().to_string()).to_vec()
 }
 
-/// The text of the file.
-///
-/// # Errors
-/// Why it cannot be read.
-pub fn read(path: &Path) -> Result<String, String> {
-    let failed = |why: std::io::Error| format!("open {}: {why}", path.display());
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("{} has {size} bytes, more than {FILE_BYTES_MAX}", path.display()));
-    }
-    std::fs::read_to_string(path).map_err(failed)
-}
+/// The types of the file, in the form of the tables of built-in kinds.
+const TYPES: &str = "\
+apiserver.v1.AuthenticationConfiguration
+  kind string 0 omitempty
+  apiVersion string 0 omitempty
+  jwt []apiserver.v1.JWTAuthenticator 1
+  anonymous *apiserver.v1.AnonymousAuthConfig 2 omitempty
+apiserver.v1.JWTAuthenticator
+  issuer apiserver.v1.Issuer 1
+  claimValidationRules []apiserver.v1.ClaimValidationRule 2 omitempty
+  claimMappings apiserver.v1.ClaimMappings 3
+  userValidationRules []apiserver.v1.UserValidationRule 4 omitempty
+apiserver.v1.Issuer
+  url string 1
+  discoveryURL *string 2 omitempty
+  certificateAuthority string 3 omitempty
+  audiences []string 4
+  audienceMatchPolicy string 5 omitempty
+  egressSelectorType string 6 omitempty
+apiserver.v1.ClaimValidationRule
+  claim string 1 omitempty
+  requiredValue string 2 omitempty
+  expression string 3 omitempty
+  message string 4 omitempty
+apiserver.v1.ClaimMappings
+  username apiserver.v1.PrefixedClaimOrExpression 1
+  groups apiserver.v1.PrefixedClaimOrExpression 2 omitempty
+  uid apiserver.v1.ClaimOrExpression 3 omitempty
+  extra []apiserver.v1.ExtraMapping 4 omitempty
+apiserver.v1.PrefixedClaimOrExpression
+  claim string 1 omitempty
+  prefix *string 2 omitempty
+  expression string 3 omitempty
+apiserver.v1.ClaimOrExpression
+  claim string 1 omitempty
+  expression string 2 omitempty
+apiserver.v1.ExtraMapping
+  key string 1
+  valueExpression string 2
+apiserver.v1.UserValidationRule
+  expression string 1
+  message string 2 omitempty
+apiserver.v1.AnonymousAuthConfig
+  enabled bool 1
+  conditions []apiserver.v1.AnonymousAuthCondition 2
+apiserver.v1.AnonymousAuthCondition
+  path string 1
+";
 
-/// What a field holds: texts, truths, lists, objects with the name of their Go type.
-enum Shape {
-    Text,
-    Bool,
-    Texts,
-    Objects(&'static Fields),
-    Object(&'static Fields),
-}
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| tables::types_of(TYPES));
 
-struct Fields {
-    go: &'static str,
-    fields: &'static [(&'static str, Shape)],
-}
-
-const MAPPING: Fields = Fields {
-    go: "PrefixedClaimOrExpression",
-    fields: &[("claim", Shape::Text), ("prefix", Shape::Text), ("expression", Shape::Text)],
-};
-
-static ROOT: Fields = Fields {
-    go: KIND,
-    fields: &[
-        ("apiVersion", Shape::Text),
-        ("kind", Shape::Text),
-        (
-            "jwt",
-            Shape::Objects(&Fields {
-                go: "JWTAuthenticator",
-                fields: &[
-                    (
-                        "issuer",
-                        Shape::Object(&Fields {
-                            go: "Issuer",
-                            fields: &[
-                                ("url", Shape::Text),
-                                ("discoveryURL", Shape::Text),
-                                ("certificateAuthority", Shape::Text),
-                                ("audiences", Shape::Texts),
-                                ("audienceMatchPolicy", Shape::Text),
-                                ("egressSelectorType", Shape::Text),
-                            ],
-                        }),
-                    ),
-                    (
-                        "claimValidationRules",
-                        Shape::Objects(&Fields {
-                            go: "ClaimValidationRule",
-                            fields: &[
-                                ("claim", Shape::Text),
-                                ("requiredValue", Shape::Text),
-                                ("expression", Shape::Text),
-                                ("message", Shape::Text),
-                            ],
-                        }),
-                    ),
-                    (
-                        "claimMappings",
-                        Shape::Object(&Fields {
-                            go: "ClaimMappings",
-                            fields: &[
-                                ("username", Shape::Object(&MAPPING)),
-                                ("groups", Shape::Object(&MAPPING)),
-                                (
-                                    "uid",
-                                    Shape::Object(&Fields {
-                                        go: "ClaimOrExpression",
-                                        fields: &[("claim", Shape::Text), ("expression", Shape::Text)],
-                                    }),
-                                ),
-                                (
-                                    "extra",
-                                    Shape::Objects(&Fields {
-                                        go: "ExtraMapping",
-                                        fields: &[("key", Shape::Text), ("valueExpression", Shape::Text)],
-                                    }),
-                                ),
-                            ],
-                        }),
-                    ),
-                    (
-                        "userValidationRules",
-                        Shape::Objects(&Fields {
-                            go: "UserValidationRule",
-                            fields: &[("expression", Shape::Text), ("message", Shape::Text)],
-                        }),
-                    ),
-                ],
-            }),
-        ),
-        (
-            "anonymous",
-            Shape::Object(&Fields {
-                go: "AnonymousAuthConfig",
-                fields: &[
-                    ("enabled", Shape::Bool),
-                    (
-                        "conditions",
-                        Shape::Objects(&Fields { go: "AnonymousAuthCondition", fields: &[("path", Shape::Text)] }),
-                    ),
-                ],
-            }),
-        ),
-    ],
+const FORMAT: Format = Format {
+    kind: "AuthenticationConfiguration",
+    schema: &SCHEMA,
+    root: "apiserver.v1.AuthenticationConfiguration",
+    shown: Shown::AsJson,
 };
 
 impl Configuration {
@@ -377,29 +316,7 @@ impl Configuration {
         if text.is_empty() {
             return Err("empty config data".into());
         }
-        let value =
-            api::codec::from_yaml(text).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?;
-        let field = |name: &str| value[name].as_str().unwrap_or_default();
-        for (name, shown) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
-            if field(name).is_empty() {
-                return Err(format!("Object '{shown}' is missing in '{value}'"));
-            }
-        }
-        let (kind, version) = (field("kind"), field("apiVersion"));
-        let known = version.strip_prefix(GROUP).and_then(|rest| rest.strip_prefix('/'));
-        if kind != KIND || !known.is_some_and(|version| VERSIONS.contains(&version)) {
-            return Err(format!(
-                "no kind {} is registered for version {}; write kind: {KIND}, apiVersion: {GROUP}/v1",
-                go::quote(kind),
-                go::quote(version)
-            ));
-        }
-        let mut unknown = Vec::new();
-        check_fields(&value, &ROOT, "", "", &mut unknown)?;
-        if !unknown.is_empty() {
-            return Err(format!("strict decoding error: {}", unknown.join(", ")));
-        }
-        serde_json::from_value(api::codec::without_nulls(value)).map_err(|why| why.to_string())
+        serde_json::from_value(config_file::object(text, &FORMAT)?).map_err(|why| why.to_string())
     }
 
     /// Checks all of it and compiles its expressions. `own_issuers` are the issuers of service account tokens, `algorithms`
@@ -408,11 +325,11 @@ impl Configuration {
     /// # Errors
     /// All that is wrong, in Kubernetes' words.
     pub fn compile(&self, own_issuers: &[String], algorithms: &[String]) -> Result<Vec<Trusted>, String> {
-        let mut errors = Errors::default();
+        let mut errors = Vec::new();
         let mut trusted = Vec::new();
         if self.jwt.len() > ISSUERS_MAX {
-            errors.0.push(format!("jwt: Too many: {}: must have at most {ISSUERS_MAX} items", self.jwt.len()));
-            return Err(errors.text());
+            errors.push(Cause::too_many("jwt", self.jwt.len(), ISSUERS_MAX));
+            return Err(told(&errors));
         }
         let (mut urls, mut discovery_urls) = (BTreeSet::new(), BTreeSet::new());
         for (at, jwt) in self.jwt.iter().enumerate() {
@@ -420,74 +337,54 @@ impl Configuration {
             check_issuer(&jwt.issuer, own_issuers, &format!("{path}.issuer"), &mut errors);
             let rules = compile_rules(jwt, &path, &mut errors);
             if !urls.insert(&jwt.issuer.url) {
-                errors.duplicate(&format!("{path}.issuer.url"), &jwt.issuer.url);
+                errors.push(Cause::duplicate(format!("{path}.issuer.url"), &json!(&jwt.issuer.url)));
             }
             if !jwt.issuer.discovery_url.is_empty() && !discovery_urls.insert(&jwt.issuer.discovery_url) {
-                errors.duplicate(&format!("{path}.issuer.discoveryURL"), &jwt.issuer.discovery_url);
+                errors.push(Cause::duplicate(format!("{path}.issuer.discoveryURL"), &json!(&jwt.issuer.discovery_url)));
             }
             let issuer = jwt.issuer.clone();
             trusted.extend(rules.map(|rules| Trusted { issuer, algorithms: algorithms.to_vec(), rules }));
         }
         if let Some(anonymous) = self.anonymous.as_ref().filter(|a| !a.enabled && !a.conditions.is_empty()) {
-            let conditions = serde_json::to_string(&anonymous.conditions).unwrap_or_default();
-            errors.0.push(format!(
-                "anonymous.conditions: Invalid value: {conditions}: enabled should be set to true when conditions are defined"
-            ));
+            let why = "enabled should be set to true when conditions are defined";
+            errors.push(Cause::invalid("anonymous.conditions", &json!(anonymous.conditions), why));
         }
-        if errors.0.is_empty() { Ok(trusted) } else { Err(errors.text()) }
+        if errors.is_empty() { Ok(trusted) } else { Err(told(&errors)) }
     }
 }
 
-/// What is wrong, by field.
-#[derive(Default)]
-struct Errors(Vec<String>);
-
-impl Errors {
-    fn required(&mut self, path: &str, detail: &str) {
-        let colon = if detail.is_empty() { "" } else { ": " };
-        self.0.push(format!("{path}: Required value{colon}{detail}"));
-    }
-
-    fn invalid(&mut self, path: &str, value: &str, detail: &str) {
-        self.0.push(format!("{path}: Invalid value: {}: {detail}", go::quote(value)));
-    }
-
-    fn duplicate(&mut self, path: &str, value: &str) {
-        self.0.push(format!("{path}: Duplicate value: {}", go::quote(value)));
-    }
-
-    fn text(&self) -> String {
-        aggregate(&self.0)
-    }
+/// What is wrong, in one text.
+fn told(errors: &[Cause]) -> String {
+    aggregate(&errors.iter().map(Cause::to_string).collect::<Vec<_>>())
 }
 
-fn check_issuer(issuer: &Issuer, own_issuers: &[String], path: &str, errors: &mut Errors) {
+fn check_issuer(issuer: &Issuer, own_issuers: &[String], path: &str, errors: &mut Vec<Cause>) {
     let (url, discovery) = (&issuer.url, &issuer.discovery_url);
     match url.as_str() {
-        "" => errors.required(&format!("{path}.url"), ""),
+        "" => errors.push(Cause::required(format!("{path}.url"), "")),
         url => check_url(url, own_issuers, &format!("{path}.url"), errors),
     }
     if !discovery.is_empty() {
         let path = format!("{path}.discoveryURL");
         if !url.is_empty() && url.trim_end_matches('/') == discovery.trim_end_matches('/') {
-            errors.invalid(&path, discovery, "discoveryURL must be different from URL");
+            errors.push(Cause::invalid(&path, &json!(discovery), "discoveryURL must be different from URL"));
         }
         check_url(discovery, &[], &path, errors);
     }
     check_audiences(issuer, path, errors);
     if !issuer.certificate_authority.is_empty() && !is_authority(&issuer.certificate_authority) {
         let why = "data does not contain any valid RSA or ECDSA certificates";
-        errors.invalid(&format!("{path}.certificateAuthority"), "<omitted>", why);
+        errors.push(Cause::invalid(format!("{path}.certificateAuthority"), &json!("<omitted>"), why));
     }
     match issuer.egress_selector_type.as_str() {
         "" => {}
         other @ ("controlplane" | "cluster") => {
             let why = "egress selectors are not supported here: leave it out, and the issuer is reached directly";
-            errors.invalid(&format!("{path}.egressSelectorType"), other, why);
+            errors.push(Cause::invalid(format!("{path}.egressSelectorType"), &json!(other), why));
         }
         other => {
             let why = "egress selector must be either controlplane or cluster";
-            errors.invalid(&format!("{path}.egressSelectorType"), other, why);
+            errors.push(Cause::invalid(format!("{path}.egressSelectorType"), &json!(other), why));
         }
     }
 }
@@ -499,62 +396,78 @@ fn is_authority(pem: &str) -> bool {
         && certificates.all(|der| der.is_ok_and(|der| webpki::anchor_from_trusted_cert(&der).is_ok()))
 }
 
-fn check_url(url: &str, disallowed: &[String], path: &str, errors: &mut Errors) {
+fn check_url(url: &str, disallowed: &[String], path: &str, errors: &mut Vec<Cause>) {
     if disallowed.iter().any(|issuer| issuer == url) {
         let mut sorted = disallowed.to_vec();
         sorted.sort();
-        errors.invalid(path, url, &format!("URL must not overlap with disallowed issuers: [{}]", sorted.join(" ")));
+        errors.push(Cause::invalid(
+            path,
+            &json!(url),
+            &format!("URL must not overlap with disallowed issuers: [{}]", sorted.join(" ")),
+        ));
     }
     if url.contains(|c: char| c.is_control() || c == ' ') {
-        errors.invalid(path, url, &format!("parse {}: net/url: invalid control character in URL", go::quote(url)));
+        errors.push(Cause::invalid(
+            path,
+            &json!(url),
+            &format!("parse {}: net/url: invalid control character in URL", go::quote(url)),
+        ));
         return;
     }
     let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (scheme, rest) = rest.split_once("://").unwrap_or(("", rest));
     if !scheme.eq_ignore_ascii_case("https") {
-        errors.invalid(path, url, "URL scheme must be https");
+        errors.push(Cause::invalid(path, &json!(url), "URL scheme must be https"));
     }
     if !scheme.is_empty() && rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
-        errors.invalid(path, url, "URL must not contain a username or password");
+        errors.push(Cause::invalid(path, &json!(url), "URL must not contain a username or password"));
     }
     if !query.is_empty() {
-        errors.invalid(path, url, "URL must not contain a query");
+        errors.push(Cause::invalid(path, &json!(url), "URL must not contain a query"));
     }
     if !fragment.is_empty() {
-        errors.invalid(path, url, "URL must not contain a fragment");
+        errors.push(Cause::invalid(path, &json!(url), "URL must not contain a fragment"));
     }
 }
 
-fn check_audiences(issuer: &Issuer, path: &str, errors: &mut Errors) {
+fn check_audiences(issuer: &Issuer, path: &str, errors: &mut Vec<Cause>) {
     let audiences = format!("{path}.audiences");
     let policy = issuer.audience_match_policy.as_str();
     let policy_path = format!("{path}.audienceMatchPolicy");
     if issuer.audiences.is_empty() {
-        errors.required(&audiences, &format!("at least one {audiences} is required"));
+        errors.push(Cause::required(&audiences, &format!("at least one {audiences} is required")));
         return;
     }
     let mut seen = BTreeSet::new();
     for (at, audience) in issuer.audiences.iter().enumerate() {
         let path = format!("{audiences}[{at}]");
         if audience.is_empty() {
-            errors.required(&path, "");
+            errors.push(Cause::required(&path, ""));
         }
         if !seen.insert(audience) {
-            errors.duplicate(&path, audience);
+            errors.push(Cause::duplicate(&path, &json!(audience)));
         }
     }
     if issuer.audiences.len() > 1 && policy != "MatchAny" {
-        errors.invalid(&policy_path, policy, "audienceMatchPolicy must be MatchAny for multiple audiences");
+        errors.push(Cause::invalid(
+            &policy_path,
+            &json!(policy),
+            "audienceMatchPolicy must be MatchAny for multiple audiences",
+        ));
     }
     if issuer.audiences.len() == 1 && !policy.is_empty() && policy != "MatchAny" {
-        errors.invalid(&policy_path, policy, "audienceMatchPolicy must be empty or MatchAny for single audience");
+        errors.push(Cause::invalid(
+            &policy_path,
+            &json!(policy),
+            "audienceMatchPolicy must be empty or MatchAny for single audience",
+        ));
     }
 }
 
 /// The compiled rules of an issuer, where all of them are right.
-fn compile_rules(jwt: &Jwt, path: &str, errors: &mut Errors) -> Option<Rules> {
-    let before = errors.0.len();
+fn compile_rules(jwt: &Jwt, path: &str, errors: &mut Vec<Cause>) -> Option<Rules> {
+    let before = errors.len();
     let mut required = BTreeMap::new();
     let mut claim_rules = Vec::new();
     compile_claim_rules(jwt, path, errors, &mut required, &mut claim_rules);
@@ -572,16 +485,16 @@ fn compile_rules(jwt: &Jwt, path: &str, errors: &mut Errors) -> Option<Rules> {
         && !reads(&username, "email_verified")
         && !verified.any(|expression: &Expression| expression.reads("email_verified"))
     {
-        errors.invalid(
-            &format!("{mappings}.username.expression"),
-            &jwt.claim_mappings.username.expression,
+        errors.push(Cause::invalid(
+            format!("{mappings}.username.expression"),
+            &json!(&jwt.claim_mappings.username.expression),
             "claims.email_verified must be used in claimMappings.username.expression or \
              claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in \
              claimMappings.username.expression",
-        );
+        ));
     }
     let user_rules = compile_user_rules(jwt, path, errors);
-    if errors.0.len() > before {
+    if errors.len() > before {
         return None;
     }
     Some(Rules { username: username?, groups, uid, extra, required, claim_rules, user_rules })
@@ -590,7 +503,7 @@ fn compile_rules(jwt: &Jwt, path: &str, errors: &mut Errors) -> Option<Rules> {
 fn compile_claim_rules(
     jwt: &Jwt,
     path: &str,
-    errors: &mut Errors,
+    errors: &mut Vec<Cause>,
     required: &mut BTreeMap<String, String>,
     compiled: &mut Vec<(Expression, String)>,
 ) {
@@ -598,82 +511,90 @@ fn compile_claim_rules(
     for (at, rule) in jwt.claim_validation_rules.iter().enumerate() {
         let path = format!("{path}.claimValidationRules[{at}]");
         match (rule.claim.as_str(), rule.expression.as_str()) {
-            ("", "") => errors.required(&path, "claim or expression is required"),
+            ("", "") => errors.push(Cause::required(&path, "claim or expression is required")),
             (claim, "") => {
                 if !rule.message.is_empty() {
-                    errors.invalid(&format!("{path}.message"), &rule.message, "may not be specified when claim is set");
+                    errors.push(Cause::invalid(
+                        format!("{path}.message"),
+                        &json!(&rule.message),
+                        "may not be specified when claim is set",
+                    ));
                 }
                 if required.insert(claim.to_string(), rule.required_value.clone()).is_some() {
-                    errors.duplicate(&format!("{path}.claim"), claim);
+                    errors.push(Cause::duplicate(format!("{path}.claim"), &json!(claim)));
                 }
             }
             ("", expression) => {
                 if !rule.required_value.is_empty() {
                     let why = "may not be specified when expression is set";
-                    errors.invalid(&format!("{path}.requiredValue"), &rule.required_value, why);
+                    errors.push(Cause::invalid(format!("{path}.requiredValue"), &json!(&rule.required_value), why));
                 }
                 let path = format!("{path}.expression");
                 match seen.insert(expression) {
-                    false => errors.duplicate(&path, expression),
+                    false => errors.push(Cause::duplicate(&path, &json!(expression))),
                     true => match Expression::compile_condition(expression, About::Claims) {
                         Ok(rule_compiled) => compiled.push((rule_compiled, rule.message.clone())),
-                        Err(why) => errors.invalid(&path, expression, &why),
+                        Err(why) => errors.push(Cause::invalid(&path, &json!(expression), &why)),
                     },
                 }
             }
-            (claim, _) => errors.invalid(&path, claim, "claim and expression can't both be set"),
+            (claim, _) => errors.push(Cause::invalid(&path, &json!(claim), "claim and expression can't both be set")),
         }
     }
 }
 
-fn compile_user_rules(jwt: &Jwt, path: &str, errors: &mut Errors) -> Vec<(Expression, String)> {
+fn compile_user_rules(jwt: &Jwt, path: &str, errors: &mut Vec<Cause>) -> Vec<(Expression, String)> {
     let mut compiled = Vec::new();
     let mut seen = BTreeSet::new();
     for (at, rule) in jwt.user_validation_rules.iter().enumerate() {
         let path = format!("{path}.userValidationRules[{at}].expression");
         if rule.expression.is_empty() {
-            errors.required(&path, "");
+            errors.push(Cause::required(&path, ""));
         } else if !seen.insert(&rule.expression) {
-            errors.duplicate(&path, &rule.expression);
+            errors.push(Cause::duplicate(&path, &json!(&rule.expression)));
         } else {
             match Expression::compile_condition(&rule.expression, About::User) {
                 Ok(expression) => compiled.push((expression, rule.message.clone())),
-                Err(why) => errors.invalid(&path, &rule.expression, &why),
+                Err(why) => errors.push(Cause::invalid(&path, &json!(&rule.expression), &why)),
             }
         }
     }
     compiled
 }
 
-fn compile_source(mapping: &Mapping, path: &str, is_required: bool, errors: &mut Errors) -> Option<Source> {
+fn compile_source(mapping: &Mapping, path: &str, is_required: bool, errors: &mut Vec<Cause>) -> Option<Source> {
     match (mapping.claim.as_str(), mapping.expression.as_str()) {
         ("", "") => {
             if is_required {
-                errors.required(path, "claim or expression is required");
+                errors.push(Cause::required(path, "claim or expression is required"));
             }
             None
         }
         (claim, "") => {
             if mapping.prefix.is_none() {
                 let why = "prefix is required when claim is set. It can be set to an empty string to disable prefixing";
-                errors.required(&format!("{path}.prefix"), why);
+                errors.push(Cause::required(format!("{path}.prefix"), why));
             }
             Some(Source::Claim { name: claim.to_string(), prefix: mapping.prefix.clone().unwrap_or_default() })
         }
         ("", expression) => {
             if let Some(prefix) = &mapping.prefix {
-                errors.invalid(&format!("{path}.prefix"), prefix, "may not be specified when expression is set");
+                errors.push(Cause::invalid(
+                    format!("{path}.prefix"),
+                    &json!(prefix),
+                    "may not be specified when expression is set",
+                ));
             }
             compile_expression(expression, &format!("{path}.expression"), errors).map(Source::Expression)
         }
         _ => {
-            errors.invalid(path, "", "claim and expression can't both be set");
+            errors.push(Cause::invalid(path, &json!(""), "claim and expression can't both be set"));
             None
         }
     }
 }
 
-fn compile_uid(mapping: &Mapping, path: &str, errors: &mut Errors) -> Option<Source> {
+fn compile_uid(mapping: &Mapping, path: &str, errors: &mut Vec<Cause>) -> Option<Source> {
     match (mapping.claim.as_str(), mapping.expression.as_str()) {
         ("", "") => None,
         (claim, "") => Some(Source::Claim { name: claim.to_string(), prefix: String::new() }),
@@ -681,25 +602,25 @@ fn compile_uid(mapping: &Mapping, path: &str, errors: &mut Errors) -> Option<Sou
             compile_expression(expression, &format!("{path}.expression"), errors).map(Source::Expression)
         }
         _ => {
-            errors.invalid(path, "", "claim and expression can't both be set");
+            errors.push(Cause::invalid(path, &json!(""), "claim and expression can't both be set"));
             None
         }
     }
 }
 
-fn compile_extra(mappings: &[Extra], path: &str, errors: &mut Errors) -> Vec<(String, Expression)> {
+fn compile_extra(mappings: &[Extra], path: &str, errors: &mut Vec<Cause>) -> Vec<(String, Expression)> {
     let mut compiled = Vec::new();
     let mut seen = BTreeSet::new();
     for (at, mapping) in mappings.iter().enumerate() {
         let path = format!("{path}.extra[{at}]");
         check_extra_key(&mapping.key, &format!("{path}.key"), errors);
         if !seen.insert(&mapping.key) {
-            errors.duplicate(&format!("{path}.key"), &mapping.key);
+            errors.push(Cause::duplicate(format!("{path}.key"), &json!(&mapping.key)));
             continue;
         }
         let path = format!("{path}.valueExpression");
         if mapping.value_expression.is_empty() {
-            errors.required(&path, "");
+            errors.push(Cause::required(&path, ""));
             continue;
         }
         let expression = compile_expression(&mapping.value_expression, &path, errors);
@@ -708,82 +629,38 @@ fn compile_extra(mappings: &[Extra], path: &str, errors: &mut Errors) -> Vec<(St
     compiled
 }
 
-fn check_extra_key(key: &str, path: &str, errors: &mut Errors) {
+fn check_extra_key(key: &str, path: &str, errors: &mut Vec<Cause>) {
     const PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
     match key.split_once('/') {
-        _ if key.is_empty() => errors.required(path, ""),
+        _ if key.is_empty() => errors.push(Cause::required(path, "")),
         Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
             for why in kinds::validate::dns1123_subdomain(domain) {
-                errors.invalid(path, domain, &why);
+                errors.push(Cause::invalid(path, &json!(domain), &why));
             }
             let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
             if !rest.bytes().all(is_plain) {
-                errors.invalid(path, rest, &format!("Invalid path (regex used for validation is '{PATH}')"));
+                errors.push(Cause::invalid(
+                    path,
+                    &json!(rest),
+                    &format!("Invalid path (regex used for validation is '{PATH}')"),
+                ));
             }
         }
-        _ => errors.invalid(path, key, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        _ => errors.push(Cause::invalid(path, &json!(key), "must be a domain-prefixed path (such as \"acme.io/foo\")")),
     }
     if key != key.to_lowercase() {
-        errors.invalid(path, key, "must be lowercase");
+        errors.push(Cause::invalid(path, &json!(key), "must be lowercase"));
     }
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
     let is_reserved = |own: &str| domain == own || domain.strip_suffix(own).is_some_and(|rest| rest.ends_with('.'));
     if is_reserved("kubernetes.io") || is_reserved("k8s.io") {
         let why = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
-        errors.invalid(path, key, why);
+        errors.push(Cause::invalid(path, &json!(key), why));
     }
 }
 
-fn compile_expression(text: &str, path: &str, errors: &mut Errors) -> Option<Expression> {
-    Expression::compile(text, About::Claims).map_err(|why| errors.invalid(path, text, &why)).ok()
-}
-
-/// Gathers the fields that nobody knows; fails at the first that holds something else than it should.
-///
-/// `at` is the path with indices, `go_at` the one without, as Go's errors have them.
-fn check_fields(
-    value: &Value,
-    fields: &Fields,
-    at: &str,
-    go_at: &str,
-    unknown: &mut Vec<String>,
-) -> Result<(), String> {
-    let Some(map) = value.as_object() else { return Ok(()) };
-    for (name, value) in map {
-        let dot = if at.is_empty() { "" } else { "." };
-        let (at, go_at) = (format!("{at}{dot}{name}"), format!("{go_at}{dot}{name}"));
-        let Some((_, shape)) = fields.fields.iter().find(|(field, _)| field == name) else {
-            unknown.push(format!("unknown field {}", go::quote(&at)));
-            continue;
-        };
-        let wrong = |value: &Value, wanted: &str| {
-            let found = go::json_type(value);
-            format!("json: cannot unmarshal {found} into Go struct field {}.{go_at} of type {wanted}", fields.go)
-        };
-        match (shape, value) {
-            (_, Value::Null) | (Shape::Text, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => {}
-            (Shape::Texts, Value::Array(items)) => {
-                if let Some(other) = items.iter().find(|item| !item.is_string()) {
-                    return Err(wrong(other, "string"));
-                }
-            }
-            (Shape::Object(inner), Value::Object(_)) => check_fields(value, inner, &at, &go_at, unknown)?,
-            (Shape::Objects(inner), Value::Array(items)) => {
-                for (index, item) in items.iter().enumerate() {
-                    if !item.is_object() {
-                        return Err(wrong(item, &format!("v1.{}", inner.go)));
-                    }
-                    check_fields(item, inner, &format!("{at}[{index}]"), &go_at, unknown)?;
-                }
-            }
-            (Shape::Text, other) => return Err(wrong(other, "string")),
-            (Shape::Bool, other) => return Err(wrong(other, "bool")),
-            (Shape::Texts, other) => return Err(wrong(other, "[]string")),
-            (Shape::Object(inner), other) => return Err(wrong(other, &format!("v1.{}", inner.go))),
-            (Shape::Objects(inner), other) => return Err(wrong(other, &format!("[]v1.{}", inner.go))),
-        }
-    }
-    Ok(())
+fn compile_expression(text: &str, path: &str, errors: &mut Vec<Cause>) -> Option<Expression> {
+    Expression::compile(text, About::Claims).map_err(|why| errors.push(Cause::invalid(path, &json!(text), &why))).ok()
 }
 
 #[cfg(test)]

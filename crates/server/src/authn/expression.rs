@@ -1,7 +1,9 @@
 //! CEL expressions about the claims of a token or about a user: compiled once, when the configuration is read, and evaluated
 //! within a limit that is known before. Knows nothing of tokens and issuers; reads no clock.
 
-use std::collections::{BTreeMap, HashMap};
+mod types;
+
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, LiteralValue, SourceInfo, operators};
@@ -9,6 +11,7 @@ use cel::objects::{Key, Map};
 use cel::{Context, Env, ExecutionError, IdedExpr, Value as Cel};
 use serde_json::Value;
 
+use self::types::Type;
 use super::User;
 
 /// The steps that an evaluation may take at most, by an estimate that is never too low.
@@ -27,6 +30,8 @@ pub enum About {
     Claims,
     /// `user`: `username`, `uid`, `groups`, `extra`.
     User,
+    /// `request`: the spec of a SubjectAccessReview.
+    Request,
 }
 
 impl About {
@@ -35,6 +40,7 @@ impl About {
         match self {
             About::Claims => "claims",
             About::User => "user",
+            About::Request => "request",
         }
     }
 }
@@ -45,6 +51,8 @@ pub struct Expression {
     about: About,
     tree: IdedExpr,
     cost: Cost,
+    /// What it comes to.
+    kind: Type,
 }
 
 /// What the subject of expressions is, made once for all that are evaluated about it.
@@ -95,9 +103,11 @@ impl Expression {
         if !checker.errors.is_empty() {
             return Err(format!("compilation failed: {}", checker.errors.join("\n")));
         }
+        let kind = types::check(&tree, about, &source)
+            .map_err(|errors| format!("compilation failed: {}", errors.join("\n")))?;
         let mut cost = Cost { nodes: 0, loops: 0, additions: 0, replacements: 0, growth: 1 };
         cost.add(&tree, 0);
-        Ok(Expression { text: text.to_string(), about, tree, cost })
+        Ok(Expression { text: text.to_string(), about, tree, cost, kind })
     }
 
     /// The same for one that must be true or false.
@@ -106,9 +116,10 @@ impl Expression {
     /// As [`Expression::compile`], and where it may be something else.
     pub fn compile_condition(text: &str, about: About) -> Result<Expression, String> {
         let compiled = Expression::compile(text, about)?;
-        match kind(&compiled.tree, &BTreeMap::new()) {
-            Kind::Bool => Ok(compiled),
-            Kind::Any => Err("must evaluate to bool".into()),
+        match (&compiled.kind, about) {
+            (Type::Bool, _) => Ok(compiled),
+            (other, About::Request) => Err(format!("must evaluate to bool but got {other}")),
+            _ => Err("must evaluate to bool".into()),
         }
     }
 
@@ -126,6 +137,17 @@ impl Expression {
             _ => {}
         });
         found
+    }
+
+    /// Whether it is true of a subject.
+    ///
+    /// # Errors
+    /// Why it is neither true nor false.
+    pub fn is_true(&self, subject: &Subject) -> Result<bool, String> {
+        match self.evaluate(subject)? {
+            Cel::Bool(is) => Ok(is),
+            _ => Err(format!("expression '{}' eval result type should be bool", self.text)),
+        }
     }
 
     /// What it makes of a subject.
@@ -160,14 +182,18 @@ impl Expression {
 
 impl Subject {
     pub fn claims(claims: &Value) -> Subject {
-        Subject { value: to_cel(claims), size: Size::of(claims) }
+        Subject::of(claims)
+    }
+
+    pub fn of(value: &Value) -> Subject {
+        Subject { value: to_cel(value), size: Size::of(value) }
     }
 
     pub fn user(user: &User) -> Subject {
         let value = serde_json::json!({
             "username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
         });
-        Subject::claims(&value)
+        Subject::of(&value)
     }
 }
 
@@ -237,12 +263,6 @@ const FUNCTIONS: [&str; 37] = [
     "value",
 ];
 
-/// What functions answer with true or false.
-const CONDITIONS: [&str; 6] = ["bool", "contains", "endsWith", "hasValue", "matches", "startsWith"];
-
-/// The fields of `user`.
-const USER_FIELDS: [&str; 4] = ["username", "uid", "groups", "extra"];
-
 /// The names that stand for types.
 const TYPES: [&str; 10] = ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "uint"];
 
@@ -265,11 +285,6 @@ impl Checker<'_> {
             }
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
             Expr::Select(select) => {
-                let of_user = self.about == About::User && is_name(&select.operand, "user");
-                if of_user && !USER_FIELDS.contains(&select.field.as_str()) {
-                    let what = format!("undefined field '{}'", select.field);
-                    self.error(id, &what);
-                }
                 if let Some(name) = unescaped(&select.field) {
                     select.field = name;
                 }
@@ -334,63 +349,19 @@ impl Checker<'_> {
         name == self.about.name() || TYPES.contains(&name) || self.locals.iter().any(|local| local == name)
     }
 
-    /// An error as Kubernetes shows it: where it is, the line, and a mark under it.
     fn error(&mut self, id: u64, what: &str) {
-        let start = self.source.offset_for(id).map_or(0, |(start, _)| start as usize);
-        let before: String = self.source.source.chars().take(start).collect();
-        let (line, column) =
-            (before.matches('\n').count(), before.rsplit('\n').next().unwrap_or_default().chars().count());
-        let text = self.source.source.lines().nth(line).unwrap_or_default();
-        let mark = ".".repeat(column);
-        self.errors.push(format!("ERROR: <input>:{}:{}: {what}\n | {text}\n | {mark}^", line + 1, column + 1));
+        self.errors.push(located(self.source, id, what));
     }
 }
 
-/// What an expression can come to, as far as it matters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Bool,
-    Any,
-}
-
-/// `locals` are the variables of the loops that one is in, and what they hold.
-fn kind(tree: &IdedExpr, locals: &BTreeMap<&str, Kind>) -> Kind {
-    match &tree.expr {
-        Expr::Literal(LiteralValue::Boolean(_)) => Kind::Bool,
-        Expr::Ident(name) => locals.get(name.as_str()).copied().unwrap_or(Kind::Any),
-        Expr::Select(select) if select.test => Kind::Bool,
-        Expr::Comprehension(each) => {
-            let mut locals = locals.clone();
-            locals.insert(&each.accu_var, kind(&each.accu_init, &locals));
-            kind(&each.result, &locals)
-        }
-        Expr::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
-            (operators::CONDITIONAL, [_, one, other]) => {
-                if kind(one, locals) == kind(other, locals) {
-                    kind(one, locals)
-                } else {
-                    Kind::Any
-                }
-            }
-            (
-                operators::LOGICAL_AND
-                | operators::LOGICAL_OR
-                | operators::LOGICAL_NOT
-                | operators::EQUALS
-                | operators::NOT_EQUALS
-                | operators::GREATER
-                | operators::GREATER_EQUALS
-                | operators::LESS
-                | operators::LESS_EQUALS
-                | operators::IN
-                | operators::NOT_STRICTLY_FALSE,
-                _,
-            ) => Kind::Bool,
-            (name, _) if CONDITIONS.contains(&name) => Kind::Bool,
-            _ => Kind::Any,
-        },
-        _ => Kind::Any,
-    }
+/// An error as Kubernetes shows it: where it is, the line, and a mark under it.
+fn located(source: &SourceInfo, id: u64, what: &str) -> String {
+    let start = source.offset_for(id).map_or(0, |(start, _)| start as usize);
+    let before: String = source.source.chars().take(start).collect();
+    let (line, column) = (before.matches('\n').count(), before.rsplit('\n').next().unwrap_or_default().chars().count());
+    let text = source.source.lines().nth(line).unwrap_or_default();
+    let mark = ".".repeat(column);
+    format!("ERROR: <input>:{}:{}: {what}\n | {text}\n | {mark}^", line + 1, column + 1)
 }
 
 impl Cost {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::expression::{Expression, Subject, texts};
-use super::jwt::{self, Algorithm, Compact, WebKey};
+use super::jwt::{Algorithm, Compact, WebKey};
 use super::remembered::{Remembered, hash};
 use super::{CREDENTIAL_ID, User, configuration, fetch};
 
@@ -156,7 +156,7 @@ impl Issuer {
     }
 
     fn check_audience(&self, claims: &Value) -> Result<(), String> {
-        let given = jwt::audiences(claims)
+        let given = api::token::audiences(&claims["aud"])
             .ok_or("oidc: failed to unmarshal claims: the audience is no text and no list of texts")?;
         let wanted = &self.trusted.issuer.audiences;
         if wanted.iter().any(|audience| given.contains(audience)) {

@@ -518,16 +518,6 @@ pub fn pem(label: &str, der: &[u8]) -> String {
     out
 }
 
-/// Whom a token is for, one or many; nothing where that cannot be read.
-pub fn audiences(claims: &Value) -> Option<Vec<String>> {
-    match &claims["aud"] {
-        Value::Null => Some(Vec::new()),
-        Value::String(one) => Some(vec![one.clone()]),
-        Value::Array(many) => many.iter().map(|one| one.as_str().map(str::to_string)).collect(),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

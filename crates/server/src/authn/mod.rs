@@ -10,6 +10,7 @@ mod fetch;
 pub mod front_proxy;
 pub mod issuer;
 pub mod jwt;
+pub mod key_ring;
 pub mod legacy_token;
 pub mod reload;
 pub mod remembered;
@@ -37,6 +38,9 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const MASTERS: &str = "system:masters";
 /// The extra key that names the credential a request came with.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// The extra key that names the pod which a token is bound to.
+pub const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
 /// What a browser's WebSocket puts in front of a base64url token, as one of its subprotocols.
 const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use api::go;
 use serde_json::{Map, Value, json};
 
-use super::jwt::{self, Keys};
+use super::jwt;
+use super::key_ring::KeyRing;
 use super::legacy_token::{self, LegacyClaims};
 use super::remembered::{Remembered, hash};
 use super::{Authenticated, CREDENTIAL_ID, User, authenticated, intersect};
@@ -27,7 +28,7 @@ pub struct ServiceAccounts {
     pub issuers: Vec<String>,
     /// What tokens are for that name no audience.
     pub audiences: Vec<String>,
-    pub keys: Arc<Keys>,
+    pub keys: Arc<KeyRing>,
     /// Claims whose signatures held.
     verified: Remembered<Verified>,
 }
@@ -36,6 +37,8 @@ pub struct ServiceAccounts {
 struct Verified {
     claims: Claims,
     user: Arc<User>,
+    /// Of the keys, when it was verified.
+    turn: u64,
 }
 
 /// A named object of a certain incarnation.
@@ -66,18 +69,18 @@ pub struct Claims {
 }
 
 impl ServiceAccounts {
-    pub fn new(issuers: Vec<String>, audiences: Vec<String>, keys: Arc<Keys>) -> ServiceAccounts {
+    pub fn new(issuers: Vec<String>, audiences: Vec<String>, keys: Arc<KeyRing>) -> ServiceAccounts {
         ServiceAccounts { issuers, audiences, keys, verified: Remembered::new(VERIFIED_TOKENS_MAX) }
     }
 
     /// Signs a token. May wait for the signing key right after the start.
     pub fn issue(&self, claims: &Claims) -> Result<String, String> {
-        self.keys.signing.get()?.sign(&claims.to_value())
+        self.keys.load().signing.get()?.sign(&claims.to_value())
     }
 
     /// Signs a token that lives as long as its Secret.
     pub fn issue_legacy(&self, claims: &LegacyClaims) -> Result<String, String> {
-        self.keys.signing.get()?.sign(&claims.to_value())
+        self.keys.load().signing.get()?.sign(&claims.to_value())
     }
 
     /// Nothing where the token is none of ours; an error where it is and does not count.
@@ -135,7 +138,8 @@ impl ServiceAccounts {
     /// The claims of a token with a good signature.
     fn verify(&self, token: &str) -> Result<Option<Arc<Verified>>, String> {
         let hash = hash(token);
-        if let Some(verified) = self.verified.get(&hash) {
+        let turn = self.keys.turn();
+        if let Some(verified) = self.verified.get(&hash).filter(|verified| verified.turn == turn) {
             return Ok(Some(verified));
         }
         if !jwt::issuer_of(token).is_some_and(|issuer| self.issuers.contains(&issuer)) {
@@ -144,7 +148,7 @@ impl ServiceAccounts {
         let Some(claims) = self.signed(token)? else { return Ok(None) };
         let claims = Claims::from_value(&claims).ok_or("the claims of the token cannot be read")?;
         let user = authenticated(Arc::new(claims.user()));
-        let verified = Arc::new(Verified { claims, user });
+        let verified = Arc::new(Verified { claims, user, turn });
         self.verified.put(hash, verified.clone());
         Ok(Some(verified))
     }
@@ -152,7 +156,8 @@ impl ServiceAccounts {
     /// What a token says that one of our keys has signed.
     fn signed(&self, token: &str) -> Result<Option<Value>, String> {
         let Some(parsed) = jwt::Parsed::parse(token) else { return Ok(None) };
-        let keys = self.keys.candidates(&parsed.key_id);
+        let keys = self.keys.load();
+        let keys = keys.candidates(&parsed.key_id);
         if keys.is_empty() {
             return Err("invalid signature, no keys found".into());
         }
@@ -204,7 +209,7 @@ impl Claims {
         Some(Claims {
             issuer: text(claims.get("iss")),
             subject: text(claims.get("sub")),
-            audiences: jwt::audiences(claims)?,
+            audiences: api::token::audiences(&claims["aud"])?,
             issued_at: seconds(claims.get("iat"))?,
             not_before: seconds(claims.get("nbf"))?,
             expires_at: seconds(claims.get("exp"))?,
@@ -326,7 +331,7 @@ pub fn groups(namespace: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::jwt::{Algorithm, LazyKey, SigningKey};
+    use crate::authn::jwt::{Algorithm, Keys, LazyKey, SigningKey};
     use crate::authn::token_file::TokenFile;
     use crate::authn::{Authenticator, Credentials};
     use crate::lookup::Objects;
@@ -335,10 +340,8 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn authenticator() -> Authenticator {
-        let keys = Arc::new(Keys {
-            signing: LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap()),
-            others: Vec::new(),
-        });
+        let signing = LazyKey::ready(SigningKey::generate(Algorithm::Es256).unwrap());
+        let keys = Arc::new(KeyRing::new(Keys { signing, others: Vec::new() }));
         let audiences = vec![ISSUER.to_string()];
         Authenticator::new(
             TokenFile::parse("static,admin,admin,system:masters").unwrap(),

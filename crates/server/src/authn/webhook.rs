@@ -10,31 +10,19 @@ use api::{go, meta};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
-use kemudi_client::{Config, Error, Https, Transport};
-use rand::RngExt;
+use http::StatusCode;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::remembered::{Hash, Remembered};
 use super::{User, intersect};
+use crate::caller::{Caller, Failure};
 
 /// Answers that are remembered, in two generations of this size.
 const ANSWERS_MAX: usize = 16 << 10;
-/// Calls under way at the same time; more wait.
-const CALLS_MAX: usize = 64;
 /// One token's way to an answer, with all attempts.
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(30);
-/// The largest answer.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Attempts, the pause after the first, and by how much each is longer than the one before; each up to a fifth longer yet.
-const ATTEMPTS_MAX: u32 = 5;
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-const RETRY_FACTOR: f64 = 1.5;
-const RETRY_JITTER: f64 = 0.2;
 
 /// How the webhook is set up.
 #[derive(Clone, Debug)]
@@ -49,15 +37,12 @@ pub struct Options {
 
 /// The webhook.
 pub struct Webhook {
-    transport: Box<dyn Transport>,
-    path: String,
+    caller: Caller,
     version: String,
     remembered_for: Duration,
     /// The audiences of this server, which are meant where the webhook names none.
     audiences: Vec<String>,
-    retry_pause: Duration,
     answers: Remembered<Answer>,
-    calls: Semaphore,
     /// Calls under way, as long as somebody waits for them.
     running: Mutex<HashMap<Hash, WeakShared<Calling>>>,
 }
@@ -74,12 +59,6 @@ struct Answer {
     at: Instant,
 }
 
-/// Why a call failed.
-struct Failure {
-    why: String,
-    is_passing: bool,
-}
-
 impl Webhook {
     /// Reads the kubeconfig; contacts nobody yet.
     ///
@@ -92,24 +71,16 @@ impl Webhook {
                 "unsupported authentication webhook version {version}, supported versions are \"v1\", \"v1beta1\""
             ));
         }
-        let mut config = Config::from_kubeconfig(Some(&options.config_file), None).map_err(|why| why.to_string())?;
-        // The path of the server is the webhook's own, with nothing behind it.
-        let path = std::mem::take(&mut config.server.base_path);
-        let path = if path.is_empty() { "/".to_string() } else { path };
-        let https = Https::new(config).map_err(|why| why.to_string())?;
-        Ok(Webhook::of(Box::new(https), path, options, audiences))
+        Ok(Webhook::of(Caller::new(&options.config_file)?, options, audiences))
     }
 
-    fn of(transport: Box<dyn Transport>, path: String, options: &Options, audiences: Vec<String>) -> Webhook {
+    fn of(caller: Caller, options: &Options, audiences: Vec<String>) -> Webhook {
         Webhook {
-            transport,
-            path,
+            caller,
             version: options.version.clone(),
             remembered_for: options.remembered_for,
             audiences,
-            retry_pause: RETRY_PAUSE,
             answers: Remembered::new(ANSWERS_MAX),
-            calls: Semaphore::new(CALLS_MAX),
             running: Mutex::default(),
         }
     }
@@ -158,23 +129,9 @@ impl Webhook {
 
     /// Asks, several times where that may help.
     async fn ask(&self, token: &str, audiences: &[String]) -> Result<Option<Vouched>, String> {
-        let _seat = self.calls.acquire().await.map_err(|why| why.to_string())?;
-        let mut pause = self.retry_pause;
-        for attempt in 1.. {
-            match self.ask_once(token, audiences).await {
-                Ok(review) => return self.read(&review, audiences),
-                Err(failure) => {
-                    tracing::warn!(why = failure.why, attempt, "the authentication webhook cannot be asked");
-                    if !failure.is_passing || attempt == ATTEMPTS_MAX {
-                        return Err(failure.why);
-                    }
-                }
-            }
-            let longer = rand::rng().random_range(0.0..RETRY_JITTER);
-            tokio::time::sleep(pause.mul_f64(1.0 + longer)).await;
-            pause = pause.mul_f64(RETRY_FACTOR);
-        }
-        Ok(None)
+        let once = || self.ask_once(token, audiences).boxed();
+        let review = self.caller.attempt(once).await.map_err(|failure| failure.why)?;
+        self.read(&review, audiences)
     }
 
     async fn ask_once(&self, token: &str, audiences: &[String]) -> Result<Value, Failure> {
@@ -185,33 +142,22 @@ impl Webhook {
             "spec": {"token": token, "audiences": audiences},
             "status": {"user": {}},
         });
-        let lasting = |why: String| Failure { why, is_passing: false };
-        // The client's texts end with hints about API servers, on lines of their own.
-        let lost = |error: Error| Failure {
-            is_passing: matches!(error, Error::Lost(_)),
-            why: error.to_string().lines().next().unwrap_or_default().to_string(),
-        };
-        let request = Request::post(&self.path)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json")
-            .body(Bytes::from(review.to_string()))
-            .map_err(|why| lasting(why.to_string()))?;
-        let answer = self.transport.send(request).await.map_err(lost)?;
-        let status = answer.status();
-        let asks_for_more = answer.headers().contains_key(header::RETRY_AFTER);
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|why| lasting(format!("the answer cannot be read: {why}")))?.to_bytes();
-        let value: Option<Value> = serde_json::from_slice(&body).ok();
+        let answer = self.caller.post("", Bytes::from(review.to_string())).await?;
+        let status = answer.status;
+        let value: Option<Value> = serde_json::from_slice(&answer.body).ok();
         if !status.is_success() {
             let told = value.as_ref().map_or("", |value| meta::text_at(value, &["message"]));
             let why = if told.is_empty() { format!("the webhook answered {status}") } else { told.to_string() };
             let passing =
                 [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::GATEWAY_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-            return Err(Failure { why, is_passing: asks_for_more || passing.contains(&status) });
+            return Err(Failure { why, is_passing: answer.asks_for_more || passing.contains(&status) });
         }
         let is_review = |value: &Value| value["kind"] == "TokenReview" && value["apiVersion"] == review["apiVersion"];
         value.filter(is_review).ok_or_else(|| {
-            lasting(format!("the webhook's answer is no TokenReview of {}", meta::text_at(&review, &["apiVersion"])))
+            Failure::lasting(format!(
+                "the webhook's answer is no TokenReview of {}",
+                meta::text_at(&review, &["apiVersion"])
+            ))
         })
     }
 
@@ -258,6 +204,8 @@ fn key(token: &str, audiences: &[String]) -> Hash {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use http::Request;
+    use kemudi_client::Transport;
     use kemudi_client::transport::{Body, full};
 
     use super::*;
@@ -289,7 +237,8 @@ mod tests {
         let told = Told { answers, calls: calls.clone() };
         let options =
             Options { config_file: PathBuf::new(), remembered_for: Duration::from_secs(120), version: "v1".into() };
-        (Arc::new(Webhook::of(Box::new(told), "/authenticate".into(), &options, vec!["api".into()])), calls)
+        let caller = Caller::over(Box::new(told), "/authenticate".into());
+        (Arc::new(Webhook::of(caller, &options, vec!["api".into()])), calls)
     }
 
     async fn ask(webhook: &Arc<Webhook>, token: &str, audiences: &[&str]) -> String {

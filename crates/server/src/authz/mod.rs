@@ -1,17 +1,31 @@
 //! Who may do what: system:masters may do all, then the authorizers in order. Reads no request and writes no object;
-//! it keeps an index of roles and bindings that its owner feeds.
+//! it keeps an index of roles and bindings that its owner feeds. What a webhook says is waited for in a [`Hearing`] alone.
 
 pub mod bootstrap;
+pub mod chain;
+pub mod configuration;
+pub mod hearing;
 pub mod node;
 pub mod rbac;
+pub mod reload;
+mod review;
 pub mod rules;
+pub mod webhook;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::status::GroupResource;
-use api::{Status, go};
+use api::{FieldSelector, LabelSelector, Status, go};
+use arc_swap::ArcSwap;
+use rights::Rule;
 
+use self::chain::{Authority, Chain};
+pub use self::configuration::Options;
+use self::configuration::Type;
+pub use self::hearing::Hearing;
 use crate::authn::{MASTERS, User};
 use crate::impersonate::Impersonator;
 
@@ -31,9 +45,51 @@ pub struct Attributes<'a> {
     /// The path of a request that is about no resource.
     pub path: &'a str,
     pub is_resource: bool,
-    /// The selectors as they were sent.
-    pub field_selector: Option<&'a str>,
-    pub label_selector: Option<&'a str>,
+    pub field_selector: Selecting<'a, FieldSelector>,
+    pub label_selector: Selecting<'a, LabelSelector>,
+}
+
+/// A selector of a request: its text is read only where somebody wants to know.
+#[derive(Debug)]
+pub enum Selecting<'a, S> {
+    None,
+    Sent(&'a str),
+    Read(&'a S),
+}
+
+impl<S> Clone for Selecting<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Selecting<'_, S> {}
+
+impl<'a, S: Clone> Selecting<'a, S> {
+    pub fn sent(text: Option<&'a str>) -> Selecting<'a, S> {
+        text.map_or(Selecting::None, Selecting::Sent)
+    }
+
+    /// Nothing where there is none, or none that can be read.
+    fn read(self, parse: impl Fn(&str) -> Result<S, String>) -> Option<Cow<'a, S>> {
+        match self {
+            Selecting::None => None,
+            Selecting::Sent(text) => parse(text).ok().map(Cow::Owned),
+            Selecting::Read(selector) => Some(Cow::Borrowed(selector)),
+        }
+    }
+}
+
+impl<'a> Attributes<'a> {
+    /// The terms of the field selector, where there is a good one.
+    pub fn fields(&self) -> Option<Cow<'a, FieldSelector>> {
+        self.field_selector.read(FieldSelector::parse)
+    }
+
+    /// The terms of the label selector, where there is a good one.
+    pub fn labels(&self) -> Option<Cow<'a, LabelSelector>> {
+        self.label_selector.read(LabelSelector::parse)
+    }
 }
 
 impl<'a> Attributes<'a> {
@@ -50,8 +106,8 @@ impl<'a> Attributes<'a> {
             namespace: "",
             path: "",
             is_resource: true,
-            field_selector: None,
-            label_selector: None,
+            field_selector: Selecting::None,
+            label_selector: Selecting::None,
         }
     }
 
@@ -82,24 +138,43 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// What an authorizer says.
+/// What an authorizer says. The error is what went wrong while looking: who is not allowed for that reason learns that the
+/// server failed, not that they are refused. `""` most of the time, as the reason is.
 #[derive(Clone, Debug)]
 pub enum Decision {
     Allow {
         reason: Reason,
     },
-    /// Nobody allows it. The reason holds what went wrong while looking, and is `""` most of the time.
+    /// Nobody allows it.
     NoOpinion {
         reason: String,
+        error: String,
     },
+    /// Somebody forbids it, whatever others would say.
     Deny {
         reason: String,
+        error: String,
     },
 }
 
 impl Decision {
+    /// Nothing to say.
+    pub const NONE: Decision = Decision::NoOpinion { reason: String::new(), error: String::new() };
+
+    pub fn no_opinion(reason: impl Into<String>) -> Decision {
+        Decision::NoOpinion { reason: reason.into(), error: String::new() }
+    }
+
     pub fn is_allowed(&self) -> bool {
         matches!(self, Decision::Allow { .. })
+    }
+
+    /// Why it is not allowed, and what went wrong; both `""` where it is allowed.
+    pub fn refusal(&self) -> (&str, &str) {
+        match self {
+            Decision::Allow { .. } => ("", ""),
+            Decision::NoOpinion { reason, error } | Decision::Deny { reason, error } => (reason, error),
+        }
     }
 }
 
@@ -112,6 +187,8 @@ pub enum Reason {
     Node,
     /// A binding, by one of its subjects.
     Binding { binding: Arc<rights::Binding>, subject: usize },
+    /// What a webhook says.
+    Told(Arc<str>),
 }
 
 impl fmt::Display for Reason {
@@ -122,25 +199,37 @@ impl fmt::Display for Reason {
                 f.write_str("RBAC: allowed by ")?;
                 binding.describe(*subject, f)
             }
+            Reason::Told(reason) => f.write_str(reason),
         }
     }
 }
 
-type Authorize = fn(&Authorizer, &Attributes<'_>) -> Decision;
-
-/// The authorizers by name: the first that has an opinion is heard.
-const IN_ORDER: [(&str, Authorize); 2] = [
-    ("node", |all, attributes| all.node.authorize(attributes)),
-    ("rbac", |all, attributes| all.rbac.authorize(attributes)),
-];
-
 /// All authorizers, in order.
-#[derive(Default)]
 pub struct Authorizer {
     pub node: node::NodeAuthorizer,
     pub rbac: rbac::Rbac,
     /// Who may act as somebody else, and how they did it last.
     pub impersonator: Impersonator,
+    /// The authorizers that are asked, in order.
+    chain: ArcSwap<Chain>,
+    configured: OnceLock<configuration::Loaded>,
+    pub counts: chain::Counts,
+}
+
+impl Default for Authorizer {
+    /// Node and RBAC, and nothing that they would allow.
+    fn default() -> Authorizer {
+        let counts = chain::Counts::default();
+        let chain = ArcSwap::from_pointee(Chain::standard(&counts));
+        Authorizer {
+            node: node::NodeAuthorizer::default(),
+            rbac: rbac::Rbac::default(),
+            impersonator: Impersonator::default(),
+            chain,
+            configured: OnceLock::new(),
+            counts,
+        }
+    }
 }
 
 impl Authorizer {
@@ -148,27 +237,100 @@ impl Authorizer {
         Authorizer { rbac, ..Authorizer::default() }
     }
 
-    pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+    /// Asks others than Node and RBAC from now on. Once, at the start; what the file says later is [`reload`]'s.
+    ///
+    /// # Errors
+    /// What is wrong with the connection to a webhook.
+    pub fn configure(&self, loaded: configuration::Loaded) -> Result<(), String> {
+        self.chain.store(Arc::new(Chain::of(&loaded.configuration, &self.counts)?));
+        // The second time changes nothing.
+        let _ = self.configured.set(loaded);
+        Ok(())
+    }
+
+    /// Whether what a webhook says may have to be waited for.
+    pub fn asks_webhooks(&self) -> bool {
+        self.chain.load().asks_webhooks
+    }
+
+    /// Void where the hearing is open afterwards: then it is to be asked again, see [`Hearing::settle`].
+    pub fn authorize(&self, attributes: &Attributes<'_>, hearing: &Hearing) -> Decision {
         if attributes.user.is_in(MASTERS) {
             return Decision::Allow { reason: Reason::Privileged };
         }
-        let mut reasons = Vec::new();
-        for (name, authorize) in IN_ORDER {
-            match authorize(self, attributes) {
-                Decision::NoOpinion { reason } if reason.is_empty() => {}
-                Decision::NoOpinion { reason } => reasons.push(format!("{name}: {reason}")),
-                decision => return decision,
+        let chain = self.chain.load();
+        // What is void asks nobody anything.
+        if chain.asks_webhooks && hearing.is_open() {
+            return Decision::NONE;
+        }
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
+        for link in &chain.links {
+            let decision = match &link.authority {
+                Authority::Node => self.node.authorize(attributes),
+                Authority::Rbac => self.rbac.authorize(attributes),
+                Authority::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+                Authority::Webhook(webhook) => match hearing.hear(webhook, attributes) {
+                    Some(decision) => decision,
+                    None => return Decision::NONE,
+                },
+            };
+            match decision {
+                Decision::NoOpinion { reason, error } => {
+                    if !reason.is_empty() {
+                        reasons.push(format!("{}: {reason}", link.name));
+                    }
+                    if !error.is_empty() {
+                        errors.push(error);
+                    }
+                }
+                decision => {
+                    link.decided.count(&decision);
+                    return decision;
+                }
             }
         }
-        Decision::NoOpinion { reason: reasons.join("\n") }
+        Decision::NoOpinion { reason: reasons.join("\n"), error: aggregate(&errors) }
     }
 
     /// Refuses what is not allowed, in the words of the API server.
-    pub fn require(&self, attributes: &Attributes<'_>) -> Result<Reason, Status> {
-        match self.authorize(attributes) {
-            Decision::Allow { reason } => Ok(reason),
-            Decision::NoOpinion { reason } | Decision::Deny { reason } => Err(attributes.forbidden(&reason)),
+    pub fn require(&self, attributes: &Attributes<'_>, hearing: &Hearing) -> Result<(), Status> {
+        let decision = self.authorize(attributes, hearing);
+        match decision.refusal() {
+            _ if decision.is_allowed() => Ok(()),
+            (reason, "") => Err(attributes.forbidden(reason)),
+            ("", error) => Err(attributes.forbidden(error)),
+            (reason, error) => Err(attributes.forbidden(&format!("{error}: {reason}"))),
         }
+    }
+
+    /// All rules that a user is known to hold in a namespace, whether there may be more, and what could not be found out.
+    pub fn rules_for(&self, user: &User, namespace: &str) -> (Vec<Rule>, bool, Vec<String>) {
+        let (mut rules, mut incomplete, mut errors) = (Vec::new(), false, Vec::new());
+        for link in &self.chain.load().links {
+            match &link.authority {
+                // What a node may do hangs on its pods.
+                Authority::Node if node::node_name(user).is_some() => {
+                    incomplete = true;
+                    errors.push("node authorizer does not support user rule resolution".to_string());
+                }
+                Authority::Node | Authority::AlwaysDeny => {}
+                Authority::Rbac => {
+                    let (held, unresolved) = self.rbac.rules_for(user, namespace);
+                    rules.extend(held);
+                    errors.extend(unresolved);
+                }
+                Authority::Webhook(_) => {
+                    incomplete = true;
+                    errors.push("webhook authorizer does not support user rule resolution".to_string());
+                }
+            }
+        }
+        (rules, incomplete, errors)
+    }
+
+    /// The types of authorizers that a file must go on to name.
+    fn required(&self) -> BTreeSet<Type> {
+        self.configured.get().map(|loaded| loaded.configuration.types()).unwrap_or_default()
     }
 }
 

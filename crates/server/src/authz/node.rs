@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
-use api::{FieldSelector, go, meta};
+use api::{go, meta};
 use serde_json::Value;
 
 use super::{Attributes, Decision, Reason, bootstrap};
@@ -117,14 +117,14 @@ impl NodeAuthorizer {
     /// What a node may do. Has no opinion of anybody else.
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let allow = Decision::Allow { reason: Reason::Node };
-        let Some(node) = node_name(attributes.user) else { return Decision::NoOpinion { reason: String::new() } };
+        let Some(node) = node_name(attributes.user) else { return Decision::NONE };
         if node.is_empty() {
             let reason = format!("unknown node for user {}", go::quote(&attributes.user.name));
-            return Decision::NoOpinion { reason };
+            return Decision::no_opinion(reason);
         }
         match self.judge(node, attributes) {
             Ok(()) => allow,
-            Err(reason) => Decision::NoOpinion { reason },
+            Err(reason) => Decision::no_opinion(reason),
         }
     }
 
@@ -409,8 +409,7 @@ fn own_node(node: &str, attributes: &Attributes<'_>) -> Result<(), String> {
 
 /// The field selector allows only this value of a field.
 fn selects(attributes: &Attributes<'_>, field: &str, value: &str) -> bool {
-    let selector = attributes.field_selector.and_then(|text| FieldSelector::parse(text).ok());
-    selector.is_some_and(|selector| selector.exact(field) == Some(value))
+    attributes.fields().is_some_and(|selector| selector.exact(field) == Some(value))
 }
 
 /// Everything that a pod names in its namespace.
@@ -568,7 +567,7 @@ mod tests {
         let parsed = Ask::parse(method, path).unwrap();
         let got = match node.authorize(&crate::authorize::attributes(user, &parsed)) {
             Decision::Allow { .. } => "yes".to_string(),
-            Decision::NoOpinion { reason } | Decision::Deny { reason } => reason,
+            Decision::NoOpinion { reason, .. } | Decision::Deny { reason, .. } => reason,
         };
         assert_eq!(got, want, "{ask}");
     }

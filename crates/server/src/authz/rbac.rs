@@ -78,8 +78,8 @@ impl Rbac {
         });
         match (reason, errors.as_slice()) {
             (Some(reason), _) => Decision::Allow { reason },
-            (None, []) => Decision::NoOpinion { reason: String::new() },
-            (None, errors) => Decision::NoOpinion { reason: format!("RBAC: {}", aggregate(errors)) },
+            (None, []) => Decision::NONE,
+            (None, errors) => Decision::no_opinion(format!("RBAC: {}", aggregate(errors))),
         }
     }
 
@@ -302,9 +302,9 @@ mod tests {
                 }
             }
         };
-        let got = match authorizer.authorize(&attributes) {
+        let got = match authorizer.authorize(&attributes, &super::super::Hearing::default()) {
             Decision::Allow { reason } => format!("yes {reason}"),
-            Decision::NoOpinion { reason } | Decision::Deny { reason } => format!("no {reason}"),
+            Decision::NoOpinion { reason, .. } | Decision::Deny { reason, .. } => format!("no {reason}"),
         };
         assert_eq!(got.trim_end(), want, "{ask}");
     }

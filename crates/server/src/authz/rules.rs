@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use api::status::GroupResource;
 use api::{Status, go, meta};
 use rights::rule::{compact, uncovered};
-use rights::{RoleRef, Rule};
+use rights::{RoleRef, Rule, Usage};
 use serde_json::Value;
 
 use super::rbac::{GROUP, Rbac};
-use super::{Attributes, Authorizer};
+use super::{Attributes, Authorizer, Hearing};
 use crate::authn::{MASTERS, User};
 
 /// A write to roles or bindings, as far as the check for escalation needs it.
@@ -30,25 +30,77 @@ pub fn check_escalation(
     write: Write<'_>,
     new: &Value,
     old: Option<&Value>,
+    hearing: &Hearing,
 ) -> Result<(), Status> {
     if write.user.is_in(MASTERS) {
         return Ok(());
     }
     match write.resource {
-        "roles" | "clusterroles" => check_role(authorizer, write, new, old),
-        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new, old),
+        "roles" | "clusterroles" => check_role(authorizer, write, new, old, hearing),
+        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new, old, hearing),
         _ => Ok(()),
     }
 }
 
-fn check_role(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+/// The rights by which a write was let through that hands out rights: what is handed out, where its author holds that, else the
+/// verb that allows it all the same.
+pub fn used(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Vec<Usage> {
+    if old.is_some_and(|old| differs_only_for_collection(new, old)) {
+        return Vec::new();
+    }
+    let (rules, verb, resource, name) = match write.resource {
+        "roles" | "clusterroles" => (Rule::all_of(new).into(), "escalate", write.resource, write.name.to_string()),
+        "rolebindings" | "clusterrolebindings" => {
+            let role = RoleRef::of(new);
+            let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+            let rules = authorizer.rbac.role_rules(&role, write.namespace);
+            (rules.unwrap_or_default(), "bind", resource, role.name)
+        }
+        _ => return Vec::new(),
+    };
+    let of = |verb: &str, group: &str, resource: &str, name: &str, path: &str| Usage {
+        user: write.user.name.clone(),
+        namespace: write.namespace.into(),
+        group: group.into(),
+        resource: resource.into(),
+        verb: verb.into(),
+        name: name.into(),
+        path: path.into(),
+        allowed: true,
+    };
+    if confirm(&authorizer.rbac, write, &rules).is_err() {
+        return vec![of(verb, GROUP, resource, &name, "")];
+    }
+    let mut used = Vec::new();
+    for rule in rules.iter() {
+        let any = [String::new()];
+        let names = if rule.resource_names.is_empty() { &any[..] } else { &rule.resource_names };
+        for verb in &rule.verbs {
+            used.extend(rule.non_resource_urls.iter().map(|path| of(verb, "", "", "", path)));
+            for (group, resource) in rule.api_groups.iter().flat_map(|g| rule.resources.iter().map(move |r| (g, r))) {
+                used.extend(names.iter().map(|name| of(verb, group, resource, name, "")));
+            }
+        }
+    }
+    used
+}
+
+fn check_role(
+    authorizer: &Authorizer,
+    write: Write<'_>,
+    new: &Value,
+    old: Option<&Value>,
+    hearing: &Hearing,
+) -> Result<(), Status> {
     let escalate = Attributes {
         version: "*",
         namespace: write.namespace,
         name: write.name,
         ..Attributes::resource(write.user, "escalate", GROUP, write.resource)
     };
-    if authorizer.authorize(&escalate).is_allowed() || old.is_some_and(|old| differs_only_for_collection(new, old)) {
+    if authorizer.authorize(&escalate, hearing).is_allowed()
+        || old.is_some_and(|old| differs_only_for_collection(new, old))
+    {
         return Ok(());
     }
     let forbidden = |why: String| Status::forbidden(write.of(), meta::name(new), why);
@@ -67,7 +119,13 @@ fn check_role(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Optio
     Ok(())
 }
 
-fn check_binding(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+fn check_binding(
+    authorizer: &Authorizer,
+    write: Write<'_>,
+    new: &Value,
+    old: Option<&Value>,
+    hearing: &Hearing,
+) -> Result<(), Status> {
     if old.is_some_and(|old| differs_only_for_collection(new, old)) {
         return Ok(());
     }
@@ -79,7 +137,7 @@ fn check_binding(authorizer: &Authorizer, write: Write<'_>, new: &Value, old: Op
         name: &role.name,
         ..Attributes::resource(write.user, "bind", GROUP, roles)
     };
-    if authorizer.authorize(&bind).is_allowed() {
+    if authorizer.authorize(&bind, hearing).is_allowed() {
         return Ok(());
     }
     let Some(rules) = authorizer.rbac.role_rules(&role, write.namespace) else {
@@ -176,7 +234,7 @@ mod tests {
         let (resource, name) = write;
         let namespace = if resource.starts_with("cluster") { "" } else { "ns" };
         let write = Write { user: &user, resource, namespace, name };
-        let got = match check_escalation(&holder(owned), write, &new, old.as_ref()) {
+        let got = match check_escalation(&holder(owned), write, &new, old.as_ref(), &Hearing::default()) {
             Ok(()) => "ok".to_string(),
             Err(status) => status.message.clone(),
         };

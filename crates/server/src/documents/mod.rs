@@ -94,7 +94,7 @@ fn route(ask: &Ask, made: &Arc<Made>, advertise: SocketAddr, signs: &health::Sig
 fn token_issuer(ask: &Ask, state: &State, document: oidc::Document) -> Result<Answer, Status> {
     negotiate::restful(ask, document.media_type())?;
     let keys_uri = format!("https://{}/openid/v1/jwks", state.options.advertise);
-    let body = document.body(&state.options.issuer, &keys_uri, &state.pki.keys);
+    let body = document.body(&state.options.issuer, &keys_uri, &state.pki.keys.load());
     let mut response = respond::raw(200, document.media_type(), codec::to_json(&body));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(oidc::CACHE_CONTROL));
     Ok(Answer::Raw(response))

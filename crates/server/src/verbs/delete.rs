@@ -79,7 +79,7 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
         let told = Mutex::default();
         let request =
             admission::Request { old: Some(&old), ..admission::Request::new(cx, at, Operation::Delete, &told) };
-        admission::validate(&request, None)?;
+        cx.hearing.settle(|| admission::validate(&request, None)).await?;
         let outcome = decide(at, &old, options, cx.now)?;
         if options.dry_run {
             return Ok(outcome);

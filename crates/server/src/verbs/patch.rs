@@ -440,7 +440,13 @@ async fn apply(
             name: &at.target.name,
             ..crate::authz::Attributes::resource(cx.user, "create", &at.target.group, &at.target.resource)
         };
-        cx.state.authorizer.require(&create)?;
+        let decision = cx.hearing.settle(|| cx.state.authorizer.authorize(&create, cx.hearing)).await;
+        cx.state.usage.note(&create, decision.is_allowed());
+        match decision.refusal() {
+            _ if decision.is_allowed() => {}
+            (reason, "") => return Err(create.forbidden(reason)),
+            (_, error) => return Err(Status::internal(error)),
+        }
         let Some(object) = merged(None)? else { return Err(at.not_found()) };
         let created = create_object(cx, at, object, &done, warnings).await?;
         return Ok((respond::CREATED, created));

@@ -88,10 +88,11 @@ pub async fn own_body(
 }
 
 /// What is asked of a subresource and not kept is looked at by the one plugin that has something to say of it.
-fn restrict_node(cx: &Cx<'_>, at: &At<'_>, sub: &Subresource, asked: &Value) -> Result<(), Status> {
+async fn restrict_node(cx: &Cx<'_>, at: &At<'_>, sub: &Subresource, asked: &Value) -> Result<(), Status> {
     let told = Mutex::default();
     let request = admission::Request::new(cx, at, admission::Operation::Create, &told);
-    admission::node_restriction::check(&admission::Request { subresource: &sub.name, ..request }, Some(asked))
+    let request = admission::Request { subresource: &sub.name, ..request };
+    cx.hearing.settle(|| admission::node_restriction::check(&request, Some(asked))).await
 }
 
 /// The group and version of a subresource's body.
@@ -219,7 +220,7 @@ async fn evict(
     if meta::name(&eviction) != at.target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    restrict_node(cx, at, sub, &eviction)?;
+    restrict_node(cx, at, sub, &eviction).await?;
     let pod = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value();
     let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"])?;
     delete.dry_run |= options.dry_run;
@@ -407,7 +408,7 @@ async fn token(
     let (group, version) = own_version(at, sub);
     let typed = Typed { group, version, kind: &sub.kind, root: sub.root, has_status: true, ..Typed::of(at.kind) };
     own_fields(cx, typed, &sub.name, None, &mut request, &options);
-    restrict_node(cx, at, sub, &request)?;
+    restrict_node(cx, at, sub, &request).await?;
     let issued = token_request::answer(cx, at.namespace(), &at.target.name, request, warnings)?;
     Ok(Answer::created(issued))
 }

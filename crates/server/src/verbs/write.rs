@@ -78,36 +78,24 @@ impl Stored {
 pub async fn create_object(
     cx: &Cx<'_>,
     at: &At<'_>,
-    mut object: Value,
+    object: Value,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Stored, Status> {
-    if !meta::resource_version(&object).is_empty() && at.target.name.is_empty() {
-        return Err(Status::unexplained("resourceVersion should not be set on objects to be created"));
+    // What a webhook must be asked about makes all that came before void.
+    let again = cx.state.authorizer.asks_webhooks().then(|| object.clone());
+    let warned = warnings.len();
+    let mut made = make(cx, at, object, options, warnings);
+    while let (true, Some(object)) = (cx.hearing.is_open(), &again) {
+        drop(made);
+        Box::pin(cx.hearing.ask()).await;
+        warnings.truncate(warned);
+        made = make(cx, at, object.clone(), options, warnings);
     }
-    drop_owners_said_twice(&mut object, true, warnings);
-    at.kind.default(&mut object);
-    at.kind.stamp(&mut object, &timestamp(cx.now));
-    clear_metadata(&mut object);
-    own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
-    fill_metadata(cx, &mut object);
-    let name = meta::name(&object).to_string();
-    let told = Mutex::default();
-    let request = admission::Request { name: &name, ..admission::Request::new(cx, at, Operation::Create, &told) };
-    admission::mutate(&request, &mut object)?;
+    cx.hearing.check_closed()?;
+    let Made { mut object, generated, held: _held } = made?;
     let collection = cx.state.collection(at.kind)?;
-    let taken = |name: &str| collection.get(&objects::key(at.namespace(), name)).is_some();
-    let generated = generate_name(&mut object, taken);
-    at.kind.prepare_create(&mut object);
-    let _held = cx.state.allocator.fill(at.kind, &mut object, None)?;
-    let causes = kinds::validate::create(at.kind, &object);
-    refuse(at.kind, &object, meta::name(&object), causes)?;
-    warnings.extend((at.kind.behaviour.warnings)(&object, None));
     let name = meta::name(&object).to_string();
-    let request = admission::Request { name: &name, ..request };
-    escalation(&request, &object)?;
-    admission::validate(&request, Some(&object))?;
-    warnings.append(&mut told.into_inner().unwrap_or_default());
     let _charged = quota::charge(cx, at, &object, None, options.dry_run).await?;
     tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
@@ -141,6 +129,51 @@ pub async fn create_object(
         Err(WriteError::Exists) => Err(exists()),
         Err(other) => Err(store_failure(other)),
     }
+}
+
+/// A new object before it is counted and stored.
+struct Made {
+    object: Value,
+    /// Its name is the server's.
+    generated: bool,
+    held: Held,
+}
+
+/// Defaults, owners of fields, admission, what the kind keeps, validation.
+fn make(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    mut object: Value,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Made, Status> {
+    if !meta::resource_version(&object).is_empty() && at.target.name.is_empty() {
+        return Err(Status::unexplained("resourceVersion should not be set on objects to be created"));
+    }
+    drop_owners_said_twice(&mut object, true, warnings);
+    at.kind.default(&mut object);
+    at.kind.stamp(&mut object, &timestamp(cx.now));
+    clear_metadata(&mut object);
+    own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
+    fill_metadata(cx, &mut object);
+    let name = meta::name(&object).to_string();
+    let told = Mutex::default();
+    let request = admission::Request { name: &name, ..admission::Request::new(cx, at, Operation::Create, &told) };
+    admission::mutate(&request, &mut object)?;
+    let collection = cx.state.collection(at.kind)?;
+    let taken = |name: &str| collection.get(&objects::key(at.namespace(), name)).is_some();
+    let generated = generate_name(&mut object, taken);
+    at.kind.prepare_create(&mut object);
+    let held = cx.state.allocator.fill(at.kind, &mut object, None)?;
+    let causes = kinds::validate::create(at.kind, &object);
+    refuse(at.kind, &object, meta::name(&object), causes)?;
+    warnings.extend((at.kind.behaviour.warnings)(&object, None));
+    let name = meta::name(&object).to_string();
+    let request = admission::Request { name: &name, ..request };
+    escalation(&request, &object)?;
+    admission::validate(&request, Some(&object))?;
+    warnings.append(&mut told.into_inner().unwrap_or_default());
+    Ok(Made { object, generated, held })
 }
 
 /// PUT of an object.
@@ -233,7 +266,13 @@ pub async fn change_object(
         let mut new = change(&old)?;
         drop_owners_said_twice(&mut new, whole, warnings);
         let fixed = check_versions(at, &new, &old, entry.revision, whole, part)?;
-        let _held = prepare(cx, at, part, options, &mut new, &old, warnings)?;
+        let prepared = prepare(cx, at, part, options, &mut new, &old, warnings);
+        if cx.hearing.is_open() {
+            drop(prepared);
+            Box::pin(cx.hearing.ask()).await;
+            continue;
+        }
+        let _held = prepared?;
         tidy(at.kind, &mut new)?;
         managed::keep_times_of_no_op(&old, &mut new);
         if new == old {
@@ -654,7 +693,12 @@ fn escalation(request: &admission::Request, object: &Value) -> Result<(), Status
     }
     let name = if request.operation == Operation::Create { "" } else { request.name };
     let write = rules::Write { user: request.user, resource: &request.kind.plural, namespace: request.namespace, name };
-    rules::check_escalation(&request.state.authorizer, write, object, request.old)
+    let (authorizer, usage) = (&request.state.authorizer, &request.state.usage);
+    rules::check_escalation(authorizer, write, object, request.old, request.hearing)?;
+    if usage.records(&request.user.name) && !request.hearing.is_open() {
+        usage.add(&request.user.name, rules::used(authorizer, write, object, request.old));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

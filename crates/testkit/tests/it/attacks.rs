@@ -1,6 +1,8 @@
 //! What somebody would try who wants more than they may: each attempt against a real server, from outside. None may succeed,
 //! and no answer may hold what its asker has no right to see.
 
+mod pods;
+
 use std::time::Duration;
 
 use aws_lc_rs::hmac;

@@ -1,27 +1,37 @@
 //! `kemudi doctor` in environments that are broken in one way each: it names what is wrong, exits with 1 where nothing
-//! would work, and takes less than a second where nobody has to be waited for.
+//! would work, and takes less than a second in every one of them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use testkit::Server;
 use testkit::command::{Finished, RUN_LIMIT, kemudi, run};
 
 /// An ordinary user, for files that are not to be read.
 const ORDINARY: u32 = 12345;
+/// What the doctor may take, but for the time in which this machine starts and ends any program.
+const TIME_MAX: Duration = Duration::from_secs(1);
+/// How often it may try, as a busy machine may hold it up.
+const TRIES: usize = 4;
 
 /// A pod's environment on this machine: the folder of its account, and its variables.
 struct Environment {
     folder: tempfile::TempDir,
     variables: Vec<(String, String)>,
     as_user: Option<u32>,
+    /// The name server that it has instead of this machine's; only root can give it one.
+    resolver: Option<&'static str>,
 }
 
 impl Environment {
@@ -45,7 +55,7 @@ impl Environment {
             ("HOME", folder.path().display().to_string()),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
-        Environment { folder, variables, as_user: None }
+        Environment { folder, variables, as_user: None, resolver: None }
     }
 
     fn set(mut self, name: &str, value: impl ToString) -> Environment {
@@ -73,9 +83,19 @@ impl Environment {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn doctor(&self) -> Finished {
-        let mut doctor = Command::new(kemudi());
-        doctor.arg("doctor").env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
+    fn doctor(&self, flags: &[&str]) -> Finished {
+        let mut doctor = match self.resolver {
+            None => Command::new(kemudi()),
+            Some(address) => {
+                let file = self.folder.path().join("resolv.conf");
+                std::fs::write(&file, format!("nameserver {address}\n")).expect("a folder of our own");
+                let mut alone = Command::new("unshare");
+                alone.args(["--mount", "sh", "-c", "mount --bind $0 /etc/resolv.conf && exec \"$@\""]);
+                alone.arg(file).arg(kemudi());
+                alone
+            }
+        };
+        doctor.arg("doctor").args(flags).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         doctor.current_dir(self.folder.path());
         if let Some(user) = self.as_user {
             doctor.uid(user).gid(user);
@@ -87,8 +107,24 @@ impl Environment {
     /// that must be in what it says, behind ` .. `.
     #[track_caller]
     fn check(self, code: i32, want: &str) {
-        let began = std::time::Instant::now();
-        let seen = self.doctor().exits(code);
+        let mut took = Duration::MAX;
+        for _ in 0..TRIES {
+            took = took.min(self.judge(code, want));
+            if took < TIME_MAX {
+                return;
+            }
+        }
+        panic!("{want}: took {took:?}");
+    }
+
+    /// How long it took, without what starting a program takes here and now.
+    #[track_caller]
+    fn judge(&self, code: i32, want: &str) -> Duration {
+        let began = Instant::now();
+        self.doctor(&["--help"]).ok();
+        let start = began.elapsed();
+        let began = Instant::now();
+        let seen = self.doctor(&[]).exits(code);
         let took = began.elapsed();
         let (step, words) = want.split_once(" .. ").expect("STEP .. WORDS");
         let told = seen.stdout.split_inclusive('\n').skip_while(|line| !line.starts_with(step));
@@ -96,9 +132,7 @@ impl Environment {
         assert!(told.contains(words), "{want}\n{}", seen.stdout);
         let failures = seen.stdout.lines().filter(|line| line.starts_with("FAIL"));
         assert_eq!(failures.count() > 0, code != 0, "{}", seen.stdout);
-        // Debug builds on a busy machine are slow; a step that waits for the network waits for five seconds. How long a name
-        // takes that nobody has is the resolver's affair.
-        assert!(took < Duration::from_secs(4) || step.ends_with("name"), "{want}: took {took:?}");
+        took.saturating_sub(start)
     }
 }
 
@@ -202,6 +236,153 @@ fn what_is_broken_is_named() {
     let elsewhere = relay("127.0.0.9:0", server.address());
     let there = sound().set("KUBERNETES_SERVICE_HOST", "127.0.0.9").set("KUBERNETES_SERVICE_PORT", elsewhere);
     there.check(1, "FAIL  server .. 127.0.0.9");
+}
+
+/// Nobody is waited for longer than there is time, and the step that hit the limit is named.
+#[test]
+fn who_is_silent_is_named() {
+    let server = Server::start(&["--node", "none", "--store", "memory://"]);
+    account(&server, "robot");
+    let good = token(&server, "robot", json!({}));
+    let to = |port: u16| Environment::sound(&server, &good).set("KUBERNETES_SERVICE_PORT", port);
+    let fake = |speaks: Speaks| {
+        let (port, ca) = fake(speaks);
+        to(port).file("ca.crt", ca)
+    };
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let unheard = listener.local_addr().expect("an address").port();
+    to(unheard).check(1, "FAIL  server .. the TLS handshake was not over in the 800ms");
+    to(unheard).check(1, "FAIL  server .. kemudi doctor --timeout 5s");
+    let (full, _waiting) = dropping();
+    to(full).check(1, "FAIL  connection .. no answer in the 800ms that all steps may take");
+    fake(Speaks { of: |_| None, ..Speaks::SOUND }).check(1, "FAIL  server .. no answer to /version");
+    let only_version = |path: &str| (path == "/version").then_some("{\"gitVersion\":\"v1.37.2\"}");
+    fake(Speaks { of: only_version, ..Speaks::SOUND }).check(1, "FAIL  identity .. no answer to who we are");
+    if rustix::process::geteuid().is_root() {
+        const SILENT: &str = "127.0.0.77";
+        let _silent = std::net::UdpSocket::bind((SILENT, 53)).expect("an address of this test alone");
+        let mut asking = to(443).set("KUBERNETES_SERVICE_HOST", "api.example.com");
+        asking.resolver = Some(SILENT);
+        asking.check(1, "FAIL  name .. no answer of the resolver in the 800ms");
+    }
+    // Who has more time is given more.
+    let began = Instant::now();
+    let patient = to(unheard).doctor(&["--timeout", "1500ms"]).exits(1);
+    assert!(patient.stdout.contains("in the 1.5s that"), "{}", patient.stdout);
+    assert!(began.elapsed() >= Duration::from_millis(1500));
+}
+
+/// A clock that is wrong is told of, by how far, also where that is why nothing is trusted.
+#[test]
+fn clocks_that_differ_are_named() {
+    let server = Server::start(&["--node", "none", "--store", "memory://"]);
+    account(&server, "robot");
+    let good = token(&server, "robot", json!({}));
+    let to = |speaks: Speaks| {
+        let (port, ca) = fake(speaks);
+        Environment::sound(&server, &good).set("KUBERNETES_SERVICE_PORT", port).file("ca.crt", ca)
+    };
+    Environment::sound(&server, &good).check(0, "ok    clock .. as the server's");
+    let early = Speaks { date: "Thu, 01 Jan 2015 00:00:00 GMT", ..Speaks::SOUND };
+    to(early).check(0, "note  clock .. ahead of the server's, which says 2015-01-01T00:00:00Z");
+    to(early).check(0, "note  clock .. timedatectl set-ntp true");
+    let late = Speaks { date: "Fri, 01 Jan 2100 00:00:00 GMT", ..Speaks::SOUND };
+    to(late).check(0, "note  clock .. behind the server's, which says 2100-01-01T00:00:00Z");
+    let old = Speaks { until_year: 2016, ..early };
+    to(old).check(1, "FAIL  server .. compare the certificate's dates with this machine's clock");
+    to(old).check(1, "note  clock .. ahead of the server's");
+    // A certificate that has really expired has nothing to do with clocks.
+    let expired = to(Speaks { until_year: 2016, ..Speaks::SOUND }).doctor(&[]).exits(1);
+    assert!(!expired.stdout.contains("clock:"), "{}", expired.stdout);
+}
+
+/// How a server that is none speaks.
+#[derive(Clone, Copy)]
+struct Speaks {
+    /// The answer to each path; without one it is silent.
+    of: fn(&str) -> Option<&'static str>,
+    /// Its `Date`; `""` for none.
+    date: &'static str,
+    /// The first year in which its certificate is no good any more.
+    until_year: i32,
+}
+
+impl Speaks {
+    const SOUND: Speaks = Speaks {
+        of: |path| match path {
+            "/version" => Some("{\"gitVersion\":\"v1.37.2\"}"),
+            path if path.contains("access") => Some("{\"status\":{\"allowed\":true}}"),
+            _ => Some("{\"status\":{\"userInfo\":{\"username\":\"somebody\"}}}"),
+        },
+        date: "",
+        until_year: 3000,
+    };
+}
+
+/// An HTTPS server that speaks so. Gives its port, and its CA as PEM.
+fn fake(speaks: Speaks) -> (u16, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&key).expect("a certificate");
+    let issuer = Issuer::new(params, key);
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("an address");
+    params.not_after = rcgen::date_time_ymd(speaks.until_year, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("there are some")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()));
+    let config = Arc::new(config.expect("a key of that certificate"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = ServerConnection::new(config.clone()).expect("a configuration that is good");
+            std::thread::spawn(move || speak(StreamOwned::new(connection, stream), speaks));
+        }
+    });
+    (port, ca.pem())
+}
+
+/// Answers what comes until the other end goes.
+fn speak(mut stream: StreamOwned<ServerConnection, TcpStream>, speaks: Speaks) {
+    let (mut seen, mut bytes) = (String::new(), [0; 4096]);
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        seen += &String::from_utf8_lossy(&bytes[..count]);
+        let Some((head, body)) = seen.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() < length.unwrap_or(0) {
+            continue;
+        }
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        if let Some(answer) = (speaks.of)(path) {
+            let date = if speaks.date.is_empty() { String::new() } else { format!("Date: {}\r\n", speaks.date) };
+            let head = format!("HTTP/1.1 200 OK\r\n{date}Content-Length: {}\r\n\r\n", answer.len());
+            if stream.write_all(format!("{head}{answer}").as_bytes()).is_err() {
+                return;
+            }
+        }
+        seen.clear();
+    }
+}
+
+/// A port whose queue is full, so that whoever comes is not answered at all; and those that fill it.
+fn dropping() -> (u16, (TcpListener, Vec<TcpStream>)) {
+    const QUEUE_MAX: usize = 16;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    rustix::net::listen(&listener, 0).expect("it listens already");
+    let address = listener.local_addr().expect("an address");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        waiting.push(stream);
+        assert!(waiting.len() < QUEUE_MAX, "the queue has no end");
+    }
+    (address.port(), (listener, waiting))
 }
 
 /// A server that is none: does this to each connection and closes it. Gives its port.

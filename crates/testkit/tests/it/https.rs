@@ -55,16 +55,19 @@ impl Https {
                 if end.load(Ordering::SeqCst) {
                     return;
                 }
-                // Who breaks off is not this server's trouble.
-                if serve(stream, tls.clone(), &answer).is_some() {
+                // Counted before it is answered: who has an answer finds it counted.
+                let counted = |path: &str, body: &str| {
                     count.fetch_add(1, Ordering::SeqCst);
-                }
+                    answer(path, body)
+                };
+                // Who breaks off is not this server's trouble.
+                let _ = serve(stream, tls.clone(), &counted);
             }
         });
         Https { url, ca: path, asked, ended, serving: Some(serving), _folder: folder }
     }
 
-    /// How many requests it has answered.
+    /// How many requests it was sent.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

@@ -631,6 +631,21 @@ fn the_last_refusal_is_remembered_for_who_may_read_roles() {
     let told = server.json("admin", "GET /explain/denials?user=ann");
     assert_eq!(told["items"].as_array().unwrap().len(), 1);
     assert_eq!(told["items"][0]["request"]["user"], "ann");
+    // To act as somebody takes two rights; the server knows as whom, so that both are given.
+    let actor = token(&server, "web", "shop");
+    let as_bob = || {
+        let mut asked = testkit::server::request(&format!("token:{actor}"), LIST);
+        asked.headers.push(("impersonate-user".to_owned(), "bob".to_owned()));
+        describe(&server.endpoint.connect(RUN_LIMIT).expect("it listens").exchange(&asked).expect("an answer"))
+    };
+    assert!(as_bob().contains("cannot impersonate-on:user-info:list"), "{}", as_bob());
+    let text = why(&server, &["why", "--last"], "").ok();
+    assert!(text.contains("and: ImpersonationTakesTwo\n"), "{text}");
+    let fix = why(&server, &["why", "--last", "--fix"], "").ok();
+    kemudi_with(&server, &["apply", "-f", "-"], &fix).ok();
+    let bobs =
+        r#"403 pods is forbidden: User "bob" cannot list resource "pods" in API group "" in the namespace "shop""#;
+    assert_eq!(as_bob(), bobs);
     // A question, a quota or a policy is no matter of rights.
     let quota = "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1";
     let text = why(&server, &["why", quota], "").ok();

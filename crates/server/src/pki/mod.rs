@@ -1,41 +1,40 @@
 //! The cluster's keys and certificates: its authority, the serving certificate, client certificates, the key that signs
 //! tokens. Made at the first start and kept in a folder, or in memory only. Knows nothing of users and rights.
 //! The certificates pass the strictest checks clients make (RFC 5280 as Python 3.13 and OpenSSL 3 enforce it).
+//!
+//! They change while the server runs: [`life`] changes the folder, [`reload`] follows it.
+
+mod authority;
+mod files;
+pub mod life;
+pub mod reload;
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData,
-};
+use arc_swap::{ArcSwap, Guard};
+use rcgen::{DnType, ExtendedKeyUsagePurpose};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::authority::{Authority, certificates, leaf, serving_key};
+use self::files::{in_folder, read, write};
 use crate::authn::jwt::{self, Algorithm, Keys, LazyKey, SigningKey};
+use crate::authn::key_ring::KeyRing;
 use crate::authn::x509::ClientCertificates;
 use crate::issue::Terms;
 
-const DAY_SECONDS: u64 = 24 * 60 * 60;
-/// The life of the authority.
-const CA_SECONDS: u64 = 10 * 365 * DAY_SECONDS;
-/// The life of the certificates it issues.
-const LEAF_SECONDS: u64 = 365 * DAY_SECONDS;
-/// A serving certificate with less than this left is replaced at start.
-const RENEW_SECONDS: i64 = 30 * DAY_SECONDS as i64;
-/// Certificates count from this long ago, for clients whose clock is behind.
-const BACKDATE_SECONDS: u64 = 60 * 60;
+/// The protocols that are spoken over TLS, the best first.
+const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
 
 /// What the certificates are for, and which of them the user brings along.
 #[derive(Clone, Debug)]
@@ -51,6 +50,8 @@ pub struct Options {
     pub serving_files: Option<(PathBuf, PathBuf)>,
     /// `--client-ca-file`: its certificates count besides the cluster's own authority.
     pub client_ca_file: Option<PathBuf>,
+    /// `--requestheader-client-ca-file`: the authorities of front proxies.
+    pub proxy_ca_file: Option<PathBuf>,
     /// `--service-account-signing-key-file`
     pub signing_key_file: Option<PathBuf>,
     /// `--service-account-key-file`, any number of times.
@@ -66,6 +67,7 @@ impl Default for Options {
             token_algorithm: Algorithm::Rs256,
             serving_files: None,
             client_ca_file: None,
+            proxy_ca_file: None,
             signing_key_file: None,
             verifying_key_files: Vec::new(),
         }
@@ -74,18 +76,22 @@ impl Default for Options {
 
 /// The keys and certificates of one cluster.
 pub struct Pki {
+    folder: Option<PathBuf>,
+    options: Options,
+    now: ArcSwap<Certificates>,
+    /// What signs and verifies service account tokens.
+    pub keys: Arc<KeyRing>,
+    changes: watch::Sender<()>,
+}
+
+/// The certificates of a moment, and what follows from them for a connection.
+pub struct Certificates {
     ca: Authority,
     serving: Arc<CertifiedKey>,
     client_authorities: Vec<CertificateDer<'static>>,
     proxy_authorities: Vec<CertificateDer<'static>>,
-    /// What signs and verifies service account tokens.
-    pub keys: Arc<Keys>,
-}
-
-struct Authority {
-    pem: String,
-    der: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    clients: ClientCertificates,
+    tls: Arc<ServerConfig>,
 }
 
 impl Pki {
@@ -108,53 +114,30 @@ impl Pki {
     fn make(folder: Option<&Path>, options: &Options) -> Result<Pki, String> {
         let now = jiff::Timestamp::now().as_second();
         let ca = Authority::load_or_make(folder, now)?;
-        let serving = match &options.serving_files {
-            Some((certificate, key)) => serving_key(&read(certificate)?, &read(key)?)
-                .map_err(|e| format!("{} and {}: {e}", certificate.display(), key.display()))?,
-            None => ca.serving(folder, &options.alternative_names(), now)?,
-        };
-        let mut client_authorities = vec![ca.der.clone()];
-        if let Some(path) = &options.client_ca_file {
-            client_authorities.extend(authorities(path)?);
-        }
-        let mut others = Vec::new();
-        for path in &options.verifying_key_files {
-            others.extend(jwt::read_public_keys(path)?);
-        }
-        let keys = Arc::new(Keys { signing: token_key(folder, options)?, others });
-        Ok(Pki { ca, serving: Arc::new(serving), client_authorities, proxy_authorities: Vec::new(), keys })
+        let certificates = Certificates::of(ca, folder, options, now)?;
+        let keys = Keys { signing: token_key(folder, options)?, others: verifying_keys(folder, options)? };
+        Ok(Pki {
+            folder: folder.map(Path::to_path_buf),
+            options: options.clone(),
+            now: ArcSwap::from_pointee(certificates),
+            keys: Arc::new(KeyRing::new(keys)),
+            changes: watch::Sender::new(()),
+        })
     }
 
-    /// The certificate that clients trust, ending in a newline.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca.pem
+    /// The certificates as they are now.
+    pub fn certificates(&self) -> Guard<Arc<Certificates>> {
+        self.now.load()
     }
 
-    /// The authorities whose client certificates count.
-    pub fn client_certificates(&self) -> ClientCertificates {
-        ClientCertificates::new(&self.client_authorities)
+    /// The certificates that clients trust, PEM, ending in a newline.
+    pub fn ca_pem(&self) -> String {
+        self.now.load().ca.bundle.clone()
     }
 
-    /// The authorities themselves.
-    pub fn client_authorities(&self) -> &[CertificateDer<'static>] {
-        &self.client_authorities
-    }
-
-    /// The authorities of front proxies.
-    pub fn proxy_authorities(&self) -> &[CertificateDer<'static>] {
-        &self.proxy_authorities
-    }
-
-    /// Takes the certificates of a file for the authorities of front proxies.
-    ///
-    /// # Errors
-    /// Why the file is of no use.
-    pub fn trust_proxies(&mut self, path: &Path) -> Result<(), String> {
-        self.proxy_authorities = authorities(path)?;
-        match self.proxy_authorities.is_empty() {
-            true => Err(format!("unable to load client CA file {}: it holds no certificate", path.display())),
-            false => Ok(()),
-        }
+    /// Tells of each change of certificates or keys.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// A new client certificate and its key, both PEM, good for a year: the common name is the user, the organisation the
@@ -164,7 +147,7 @@ impl Pki {
         if let Some(group) = group {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
-        self.ca.issue(&params)
+        self.now.load().ca.issue(&params)
     }
 
     /// A certificate on request, PEM.
@@ -172,36 +155,125 @@ impl Pki {
     /// # Errors
     /// Why the authority cannot issue it.
     pub fn issue(&self, terms: &Terms<'_>) -> Result<String, String> {
-        crate::issue::issue(&self.ca.der, self.ca.issuer.key(), terms)
+        let now = self.now.load();
+        crate::issue::issue(&now.ca.der, now.ca.issuer.key(), terms)
+    }
+}
+
+impl Certificates {
+    fn of(ca: Authority, folder: Option<&Path>, options: &Options, now: i64) -> Result<Certificates, String> {
+        let serving = match &options.serving_files {
+            Some((certificate, key)) => serving_key(&read(certificate)?, &read(key)?)
+                .map_err(|e| format!("{} and {}: {e}", certificate.display(), key.display()))?,
+            None => ca.serving(folder, &options.alternative_names(), now)?,
+        };
+        let mut client_authorities: Vec<_> = ca.trusted().cloned().collect();
+        if let Some(path) = &options.client_ca_file {
+            client_authorities.extend(authorities(path)?);
+        }
+        let proxy_authorities = match &options.proxy_ca_file {
+            Some(path) => authorities(path)?,
+            None => Vec::new(),
+        };
+        if let Some(path) = options.proxy_ca_file.as_ref().filter(|_| proxy_authorities.is_empty()) {
+            return Err(format!("unable to load client CA file {}: it holds no certificate", path.display()));
+        }
+        let serving = Arc::new(serving);
+        let tls = server_config(serving.clone(), client_authorities.iter().chain(&proxy_authorities))?;
+        let clients = ClientCertificates::new(&client_authorities);
+        Ok(Certificates { ca, serving, client_authorities, proxy_authorities, clients, tls })
     }
 
-    /// TLS 1.2 and 1.3. A client may show any certificate and must hold its key; whether it counts is decided for the
-    /// request (see [`ClientCertificates`]), so that a wrong one is answered 401 and not with a broken connection.
-    pub fn server_config(&self, alpn: &[&str]) -> Result<Arc<ServerConfig>, String> {
-        let mut provider = aws_lc_rs::default_provider();
-        // As Go's servers choose: the cheaper one of those that are strong enough, whatever the client would like best.
-        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-        let provider = Arc::new(provider);
-        let hints = self.client_authorities.iter().chain(&self.proxy_authorities).filter_map(|der| {
-            let (_, certificate) = X509Certificate::from_der(der).ok()?;
-            Some(DistinguishedName::from(certificate.subject().as_raw().to_vec()))
-        });
-        let verifier = AnyCertificate { hints: hints.collect(), provider: provider.clone() };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(rustls::ALL_VERSIONS)
-            .map_err(|e| e.to_string())?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.serving.clone())));
-        config.ignore_client_order = true;
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Ok(Arc::new(config))
+    /// Takes the certificates that clients show for users, or not.
+    pub fn clients(&self) -> &ClientCertificates {
+        &self.clients
     }
+
+    /// The authorities whose client certificates count.
+    pub fn client_authorities(&self) -> &[CertificateDer<'static>] {
+        &self.client_authorities
+    }
+
+    /// The authorities of front proxies.
+    pub fn proxy_authorities(&self) -> &[CertificateDer<'static>] {
+        &self.proxy_authorities
+    }
+
+    /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. A client may show any certificate and must hold its key; whether it counts is
+    /// decided for the request (see [`ClientCertificates`]), so that a wrong one is answered 401 and not with a broken
+    /// connection.
+    pub fn server_config(&self) -> &Arc<ServerConfig> {
+        &self.tls
+    }
+}
+
+fn server_config<'a>(
+    serving: Arc<CertifiedKey>,
+    authorities: impl Iterator<Item = &'a CertificateDer<'static>>,
+) -> Result<Arc<ServerConfig>, String> {
+    let mut provider = aws_lc_rs::default_provider();
+    // As Go's servers choose: the cheaper one of those that are strong enough, whatever the client would like best.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let provider = Arc::new(provider);
+    let hints = authorities.filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(DistinguishedName::from(certificate.subject().as_raw().to_vec()))
+    });
+    let verifier = AnyCertificate { hints: hints.collect(), provider: provider.clone() };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .map_err(|e| e.to_string())?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(serving)));
+    config.ignore_client_order = true;
+    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
 }
 
 /// The certificates of a file of authorities.
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let failed = |e| format!("unable to load client CA file {}: {e}", path.display());
-    CertificateDer::pem_slice_iter(read(path)?.as_bytes()).map(|der| der.map_err(failed)).collect()
+    certificates(&read(path)?).map_err(|e| format!("unable to load client CA file {}: {e}", path.display()))
+}
+
+/// The token signing key: the user's, the folder's, or one in the making.
+fn token_key(folder: Option<&Path>, options: &Options) -> Result<LazyKey, String> {
+    if let Some(path) = &options.signing_key_file {
+        return Ok(LazyKey::ready(jwt::read_signing_key(path)?));
+    }
+    let path = in_folder(folder, files::TOKEN_KEY);
+    if let Some(path) = path.as_ref().filter(|path| path.exists()) {
+        // Checking an RSA key takes milliseconds: not while clients wait for the first answer.
+        let path = path.clone();
+        return Ok(LazyKey::spawn(move || jwt::read_signing_key(&path)));
+    }
+    let algorithm = options.token_algorithm;
+    let public = in_folder(folder, files::TOKEN_KEYS);
+    let make = move || {
+        let key = SigningKey::generate(algorithm)?;
+        if let Some((private, public)) = path.zip(public) {
+            // On disk before the first token is signed with it.
+            write(&private, &key.to_pem()?, 0o600)?;
+            write(&public, &key.public.to_pem(), 0o644)?;
+        }
+        Ok(key)
+    };
+    match algorithm {
+        Algorithm::Rs256 => Ok(LazyKey::spawn(make)),
+        _ => Ok(LazyKey::ready(make()?)),
+    }
+}
+
+/// The keys that only verify: the user's, and the folder's from before the last rotation.
+fn verifying_keys(folder: Option<&Path>, options: &Options) -> Result<Vec<jwt::PublicKey>, String> {
+    let mut keys = Vec::new();
+    for path in &options.verifying_key_files {
+        keys.extend(jwt::read_public_keys(path)?);
+    }
+    let own = in_folder(folder, files::TOKEN_KEYS).filter(|path| options.signing_key_file.is_none() && path.exists());
+    if let Some(path) = own {
+        keys.extend(jwt::read_public_keys(&path)?);
+    }
+    Ok(keys)
 }
 
 impl Options {
@@ -240,184 +312,6 @@ pub fn first_address(range: &str) -> Result<IpAddr, String> {
             Ok(IpAddr::V6((network + 1).into()))
         }
         _ => Err(bad()),
-    }
-}
-
-impl Authority {
-    fn load_or_make(folder: Option<&Path>, now: i64) -> Result<Authority, String> {
-        let Some(folder) = folder else { return Ok(Authority::make()?.0) };
-        let (certificate, key) = (folder.join("ca.crt"), folder.join("ca.key"));
-        match (certificate.exists(), key.exists()) {
-            (true, true) => Authority::load(&read(&certificate)?, &read(&key)?, now).map_err(|e| {
-                format!(
-                    "{}: {e}; restore the file, or remove the folder to start a cluster with a new authority",
-                    certificate.display()
-                )
-            }),
-            (false, false) => {
-                let (authority, key_pem) = Authority::make()?;
-                // The key goes first: a certificate alone would look like an authority that lost its key.
-                write(&key, &key_pem, 0o600)?;
-                write(&certificate, &authority.pem, 0o644)?;
-                Ok(authority)
-            }
-            (true, false) => {
-                Err(format!("{} is there, but its key {} is missing", certificate.display(), key.display()))
-            }
-            (false, true) => {
-                // A first start that was cut short. Nobody can have trusted it yet.
-                fs::remove_file(&key).map_err(|e| format!("cannot remove {}: {e}", key.display()))?;
-                Authority::load_or_make(Some(folder), now)
-            }
-        }
-    }
-
-    fn make() -> Result<(Authority, String), String> {
-        let mut params = params("kubernetes", CA_SECONDS);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().map_err(|e| e.to_string())?;
-        let certificate = params.self_signed(&key).map_err(|e| e.to_string())?;
-        let key_pem = key.serialize_pem();
-        Ok((Authority::of(certificate.pem(), certificate.der().clone(), key)?, key_pem))
-    }
-
-    fn load(certificate: &str, key: &str, now: i64) -> Result<Authority, String> {
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| e.to_string())?;
-        let key = KeyPair::from_pem(key).map_err(|e| format!("its key cannot be read: {e}"))?;
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| e.to_string())?;
-        if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err("certificate and key do not belong together".into());
-        }
-        if parsed.validity().not_after.timestamp() <= now {
-            return Err(format!("the certificate expired at {}", parsed.validity().not_after));
-        }
-        Authority::of(certificate.to_string(), der.clone(), key)
-    }
-
-    fn of(pem: String, der: CertificateDer<'static>, key: KeyPair) -> Result<Authority, String> {
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| e.to_string())?;
-        Ok(Authority { pem, der, issuer })
-    }
-
-    fn issue(&self, params: &CertificateParams) -> Result<(String, String), String> {
-        let key = KeyPair::generate().map_err(|e| e.to_string())?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(|e| e.to_string())?;
-        Ok((certificate.pem(), key.serialize_pem()))
-    }
-
-    /// The serving certificate of the folder where it will do, else a new one.
-    fn serving(&self, folder: Option<&Path>, names: &[String], now: i64) -> Result<CertifiedKey, String> {
-        let paths = folder.map(|folder| (folder.join("apiserver.crt"), folder.join("apiserver.key")));
-        if let Some((certificate, key)) = paths.as_ref().filter(|(c, k)| c.exists() && k.exists()) {
-            let kept = self.will_do(&read(certificate)?, names, now);
-            match kept.and_then(|pem| serving_key(&pem, &read(key)?)) {
-                Ok(serving) => return Ok(serving),
-                Err(why) => tracing::info!("making a new serving certificate: {why}"),
-            }
-        }
-        let mut params = leaf("kube-apiserver", ExtendedKeyUsagePurpose::ServerAuth)?;
-        params.subject_alt_names = CertificateParams::new(names.to_vec())
-            .map_err(|e| format!("a name of the server is not valid: {e}"))?
-            .subject_alt_names;
-        let (certificate_pem, key_pem) = self.issue(&params)?;
-        if let Some((certificate, key)) = &paths {
-            write(key, &key_pem, 0o600)?;
-            write(certificate, &certificate_pem, 0o644)?;
-        }
-        serving_key(&certificate_pem, &key_pem)
-    }
-
-    fn will_do(&self, pem: &str, names: &[String], now: i64) -> Result<String, String> {
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
-        let (_, certificate) = X509Certificate::from_der(&der).map_err(|e| e.to_string())?;
-        let left = certificate.validity().not_after.timestamp() - now;
-        if left < RENEW_SECONDS {
-            return Err(format!("the old one has {} days left", left / DAY_SECONDS as i64));
-        }
-        let given = alternative_names(&certificate);
-        if let Some(missing) = names.iter().find(|name| !given.contains(name)) {
-            return Err(format!("the old one does not name {missing}"));
-        }
-        let (_, authority) = X509Certificate::from_der(&self.der).map_err(|e| e.to_string())?;
-        certificate
-            .verify_signature(Some(authority.public_key()))
-            .map_err(|_| "the old one is of another authority".to_string())?;
-        Ok(pem.to_string())
-    }
-}
-
-/// The names in the subject alternative names of a certificate.
-fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
-    let text = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some(name.to_string()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
-        },
-        _ => None,
-    };
-    names.value.general_names.iter().filter_map(text).collect()
-}
-
-/// A certificate of the given name that counts from a little while ago.
-fn params(name: &str, seconds: u64) -> CertificateParams {
-    let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
-    let since = rcgen::date_time_ymd(1970, 1, 1);
-    let mut params = CertificateParams::default();
-    params.not_before = since + Duration::from_secs(now - BACKDATE_SECONDS.min(now));
-    params.not_after = since + Duration::from_secs(now + seconds);
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params
-}
-
-fn leaf(name: &str, usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams, String> {
-    if name.is_empty() {
-        return Err("a certificate needs a name".into());
-    }
-    let mut params = params(name, LEAF_SECONDS);
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![usage];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-fn serving_key(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
-    let chain = chain.map_err(|e| format!("the certificate cannot be read: {e}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key cannot be read: {e}"))?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map_err(|e| format!("certificate and key cannot be used together: {e}"))
-}
-
-/// The token signing key: the user's, the folder's, or one in the making.
-fn token_key(folder: Option<&Path>, options: &Options) -> Result<LazyKey, String> {
-    if let Some(path) = &options.signing_key_file {
-        return Ok(LazyKey::ready(jwt::read_signing_key(path)?));
-    }
-    let path = folder.map(|folder| folder.join("sa.key"));
-    if let Some(path) = path.as_ref().filter(|path| path.exists()) {
-        // Checking an RSA key takes milliseconds: not while clients wait for the first answer.
-        let path = path.clone();
-        return Ok(LazyKey::spawn(move || jwt::read_signing_key(&path)));
-    }
-    let algorithm = options.token_algorithm;
-    let make = move || {
-        let key = SigningKey::generate(algorithm)?;
-        if let Some(path) = &path {
-            // On disk before the first token is signed with it.
-            write(path, &key.to_pem()?, 0o600)?;
-            write(&path.with_extension("pub"), &key.public.to_pem(), 0o644)?;
-        }
-        Ok(key)
-    };
-    match algorithm {
-        Algorithm::Rs256 => Ok(LazyKey::spawn(make)),
-        _ => Ok(LazyKey::ready(make()?)),
     }
 }
 
@@ -474,27 +368,12 @@ fn host_name() -> Option<String> {
     api::selector::is_dns_subdomain(&name).then_some(name)
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
-}
-
-/// Whole or not at all: a reader never sees half a key, nor does the next start after a power cut.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&partial)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&partial, path)
-    })();
-    written.map_err(|e| format!("cannot write {}: {e}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
     use serde_json::json;
 
@@ -511,8 +390,18 @@ mod tests {
 
     /// A whole handshake in memory; the peer's certificates as the server saw them.
     fn shake(pki: &Pki, name: &str, client: Option<(&str, &str)>) -> Result<Vec<CertificateDer<'static>>, String> {
+        shake_trusting(pki, &pki.ca_pem(), name, client)
+    }
+
+    /// The same with a client that trusts these authorities.
+    fn shake_trusting(
+        pki: &Pki,
+        trusted: &str,
+        name: &str,
+        client: Option<(&str, &str)>,
+    ) -> Result<Vec<CertificateDer<'static>>, String> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap()).unwrap();
+        roots.add_parsable_certificates(certificates(trusted).unwrap());
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -528,7 +417,7 @@ mod tests {
         };
         let mut client =
             ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_string()).unwrap()).unwrap();
-        let mut server = ServerConnection::new(pki.server_config(&["h2", "http/1.1"]).unwrap()).unwrap();
+        let mut server = ServerConnection::new(pki.certificates().server_config().clone()).unwrap();
         for _ in 0..10 {
             let mut wire = Vec::new();
             client.write_tls(&mut wire).unwrap();
@@ -569,32 +458,33 @@ mod tests {
         let now = jiff::Timestamp::now().as_second();
         let (certificate, key) = pki.issue_client("kubernetes-admin", Some(MASTERS)).unwrap();
         let chain = shake(&pki, "localhost", Some((&certificate, &key))).unwrap();
-        let peer = pki.client_certificates().identify(&chain, now);
+        let peer = pki.certificates().clients().identify(&chain, now);
         let user = peer.user(now).unwrap().unwrap();
         assert_eq!(
             (user.name.as_str(), user.groups.as_slice()),
             ("kubernetes-admin", [MASTERS.to_string()].as_slice())
         );
         assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
-        assert!(peer.user(now + 2 * LEAF_SECONDS as i64).is_err());
+        assert!(peer.user(now + 2 * authority::LEAF_SECONDS as i64).is_err());
 
         let other = Pki::in_memory(&quick()).unwrap();
         let (certificate, key) = other.issue_client("kubernetes-admin", Some(MASTERS)).unwrap();
         let chain = shake(&pki, "localhost", Some((&certificate, &key))).unwrap();
-        let why = pki.client_certificates().identify(&chain, now).user(now).unwrap_err();
+        let why = pki.certificates().clients().identify(&chain, now).user(now).unwrap_err();
         assert!(
             why.starts_with("verifying certificate SN=") && why.contains("CN=kubernetes-admin failed: x509: "),
             "{why}"
         );
         let chain = shake(&pki, "localhost", None).unwrap();
-        assert_eq!(pki.client_certificates().identify(&chain, now).user(now), Ok(None));
+        assert_eq!(pki.certificates().clients().identify(&chain, now).user(now), Ok(None));
     }
 
     /// What `VERIFY_X509_STRICT` of OpenSSL 3 asks of a chain.
     #[test]
     fn certificates_pass_strict_checks() {
         let pki = Pki::in_memory(&quick()).unwrap();
-        let der = pki.ca.der.clone();
+        let now = pki.certificates();
+        let der = now.ca.der.clone();
         let (_, ca) = X509Certificate::from_der(&der).unwrap();
         let basic = ca.basic_constraints().unwrap().unwrap();
         assert!(basic.critical && basic.value.ca && basic.value.path_len_constraint.is_none());
@@ -616,7 +506,7 @@ mod tests {
         assert!(ca_id.is_some());
         let (client, _) = pki.issue_client("u", None).unwrap();
         let client = CertificateDer::from_pem_slice(client.as_bytes()).unwrap();
-        for (der, server) in [(&pki.serving.cert[0], true), (&client, false)] {
+        for (der, server) in [(&now.serving.cert[0], true), (&client, false)] {
             let (_, leaf) = X509Certificate::from_der(der).unwrap();
             let (own, issuer) = identifiers(&leaf);
             assert!(own.is_some() && issuer == ca_id);
@@ -632,6 +522,7 @@ mod tests {
     fn a_folder_keeps_what_was_made() {
         let folder = std::env::temp_dir().join(format!("kemudi-pki-{}", uuid::Uuid::new_v4()));
         let first = Pki::open(&folder, &quick()).unwrap();
+        let id = |pki: &Pki| pki.keys.load().signing.get().unwrap().public.id.clone();
         let mode = |name: &str| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         for (name, wanted) in [("ca.crt", 0o644), ("ca.key", 0o600), ("apiserver.key", 0o600), ("sa.key", 0o600)] {
@@ -639,20 +530,143 @@ mod tests {
         }
         let again = Pki::open(&folder, &quick()).unwrap();
         assert_eq!(again.ca_pem(), first.ca_pem());
-        assert_eq!(again.serving.cert, first.serving.cert);
-        assert_eq!(again.keys.signing.get().unwrap().public.id, first.keys.signing.get().unwrap().public.id);
+        assert_eq!(again.certificates().serving.cert, first.certificates().serving.cert);
+        assert_eq!(id(&again), id(&first));
 
         let more = Options { names: vec!["new.example.com".into()], ..quick() };
         let renamed = Pki::open(&folder, &more).unwrap();
-        assert_ne!(renamed.serving.cert, first.serving.cert);
+        assert_ne!(renamed.certificates().serving.cert, first.certificates().serving.cert);
         assert_eq!(shake(&renamed, "new.example.com", None), Ok(Vec::new()));
 
-        let soon = first.ca.will_do(&read(&folder.join("apiserver.crt")).unwrap(), &[], i64::MAX / 2);
+        let soon = first.certificates().ca.will_do(&read(&folder.join("apiserver.crt")).unwrap(), &[], i64::MAX / 2);
         assert!(soon.unwrap_err().starts_with("the old one has -"));
         fs::remove_file(folder.join("ca.key")).unwrap();
         let error = Pki::open(&folder, &quick()).err().unwrap();
         assert!(error.contains("is there, but its key") && error.ends_with("is missing"), "{error}");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// A client's trust in the server, as `shake` gives it, for each state that a rotation goes through.
+    #[test]
+    fn an_authority_is_replaced_without_anybody_losing_trust() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let pki = Pki::open(folder, &quick()).unwrap();
+        let before = pki.ca_pem();
+        let (certificate, key) = pki.issue_client("old", None).unwrap();
+        let who = |pki: &Pki, trusted: &str, certificate: &str, key: &str| {
+            let now = jiff::Timestamp::now().as_second();
+            let chain = shake_trusting(pki, trusted, "localhost", Some((certificate, key)))?;
+            let user = pki.certificates().clients().identify(&chain, now).user(now)?;
+            Ok::<_, String>(user.map(|user| user.name.clone()).unwrap_or_default())
+        };
+        assert_eq!(who(&pki, &before, &certificate, &key).as_deref(), Ok("old"));
+        assert_eq!(pki.reload(), Ok(false));
+
+        // Twice, so that the newest is two steps away from the first.
+        for round in 1..=2 {
+            let made = life::rotate_authority(folder).unwrap();
+            assert_eq!(pki.reload(), Ok(true));
+            assert_eq!(pki.reload(), Ok(false), "what a reload writes is nothing new");
+            let all = life::authorities(folder).unwrap();
+            assert_eq!((all.len(), &all[0]), (round + 1, &made));
+            let (new_certificate, new_key) = pki.issue_client("new", None).unwrap();
+            for trusted in [&before, &pki.ca_pem()] {
+                assert_eq!(who(&pki, trusted, &certificate, &key).as_deref(), Ok("old"));
+                assert_eq!(who(&pki, trusted, &new_certificate, &new_key).as_deref(), Ok("new"));
+            }
+        }
+        // The next start finds it as the running server has it.
+        let again = Pki::open(folder, &quick()).unwrap();
+        assert!(again.certificates().serving.cert == pki.certificates().serving.cert);
+
+        assert_eq!(life::retire_authorities(folder).unwrap().len(), 2);
+        assert_eq!(pki.reload(), Ok(true));
+        assert_eq!(life::authorities(folder).unwrap().len(), 1);
+        let (new_certificate, new_key) = pki.issue_client("new", None).unwrap();
+        assert_eq!(who(&pki, &pki.ca_pem(), &new_certificate, &new_key).as_deref(), Ok("new"));
+        assert!(who(&pki, &before, &new_certificate, &new_key).unwrap_err().contains("UnknownIssuer"));
+        assert!(who(&pki, &pki.ca_pem(), &certificate, &key).unwrap_err().contains("x509"));
+        assert_eq!(life::retire_authorities(folder), Ok(Vec::new()));
+    }
+
+    /// A rotation that ends after any of its writes leaves a folder that a server can start with.
+    #[test]
+    fn a_rotation_that_is_cut_short_is_no_harm() {
+        let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(Pki::open(before.path(), &quick()).unwrap());
+        let very_first = read(&before.path().join("ca.crt")).unwrap();
+        // Not the first rotation: what leads to the very first authority is to be kept, too.
+        life::rotate_authority(before.path()).unwrap();
+        drop(Pki::open(before.path(), &quick()).unwrap());
+        let names = ["ca-cross.crt", "ca.crt", "ca.key", "sa.pub", "sa.key"];
+        for name in fs::read_dir(before.path()).unwrap().map(|entry| entry.unwrap().file_name()) {
+            fs::copy(before.path().join(&name), after.path().join(&name)).unwrap();
+        }
+        life::rotate_authority(after.path()).unwrap();
+        life::rotate_key(after.path(), None).unwrap();
+        for name in names {
+            fs::copy(after.path().join(name), before.path().join(name)).unwrap();
+            let pki = Pki::open(before.path(), &quick()).unwrap();
+            assert_eq!(shake(&pki, "localhost", None), Ok(Vec::new()), "after {name}");
+            assert_eq!(shake_trusting(&pki, &very_first, "localhost", None), Ok(Vec::new()), "after {name}");
+            let token = pki.keys.load().signing.get().unwrap().sign(&json!({})).unwrap();
+            let parsed = jwt::Parsed::parse(&token).unwrap();
+            assert_eq!(pki.keys.load().candidates(&parsed.key_id).len(), 1, "after {name}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_replaced_without_a_token_that_counts_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let pki = Pki::open(folder, &quick()).unwrap();
+        let sign = || pki.keys.load().signing.get().unwrap().sign(&json!({"iss": "me"})).unwrap();
+        let counts = |token: &str| {
+            let parsed = jwt::Parsed::parse(token).unwrap();
+            pki.keys.load().candidates(&parsed.key_id).into_iter().any(|key| parsed.is_signed_by(key))
+        };
+        let first = sign();
+        let made = life::rotate_key(folder, Some(Algorithm::Es384)).unwrap();
+        assert_eq!((pki.reload(), pki.reload(), pki.keys.turn()), (Ok(true), Ok(false), 1));
+        let second = sign();
+        assert_eq!(jwt::Parsed::parse(&second).unwrap().key_id, made.id);
+        assert!(counts(&first) && counts(&second));
+        let listed: Vec<_> = life::keys(folder).unwrap().iter().map(|key| (key.algorithm, key.signs)).collect();
+        assert_eq!(listed, [(Algorithm::Es384, true), (Algorithm::Es256, false)]);
+        assert_eq!(fs::metadata(folder.join("sa.key")).unwrap().permissions().mode() & 0o777, 0o600);
+
+        assert_eq!(life::retire_keys(folder).unwrap().len(), 1);
+        assert_eq!((pki.reload(), pki.keys.turn()), (Ok(true), 2));
+        assert!(!counts(&first) && counts(&second));
+    }
+
+    #[test]
+    fn files_that_are_wrong_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let pki = Pki::open(folder, &quick()).unwrap();
+        let before = pki.ca_pem();
+        for (name, text, want) in [
+            ("ca.key", "", "its key cannot be read"),
+            ("ca.crt", "x", "certificate and key do not belong together"),
+            ("sa.key", "x", "does not contain a valid RSA or ECDSA private key"),
+        ] {
+            let path = folder.join(name);
+            let good = fs::read(&path).unwrap();
+            fs::write(&path, text).unwrap();
+            let why = pki.reload().unwrap_err();
+            assert!(why.contains(want) && why.contains(name.split('.').next().unwrap()), "{why}");
+            fs::remove_file(&path).unwrap();
+            // A key that is not there (yet) is none to be taken.
+            assert_eq!(pki.reload().is_ok(), name == "sa.key");
+            fs::write(&path, good).unwrap();
+            assert_eq!((pki.reload(), pki.ca_pem() == before), (Ok(false), true));
+        }
+        let held = files::lock(folder).unwrap();
+        assert!(life::rotate_key(folder, None).unwrap_err().ends_with("is being changed by another command"));
+        drop(held);
+        assert!(life::rotate_authority(&folder.join("none")).unwrap_err().starts_with("cannot open "));
     }
 
     #[test]
@@ -670,9 +684,10 @@ mod tests {
             ..quick()
         };
         let pki = Pki::in_memory(&options).unwrap();
-        let ids: Vec<&str> = pki.keys.all().map(|key| key.id.as_str()).collect();
+        let keys = pki.keys.load();
+        let ids: Vec<&str> = keys.all().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, [own.public.id.as_str(), old.public.id.as_str()]);
-        assert!(pki.keys.signing.get().unwrap().sign(&json!({})).is_ok());
+        assert!(pki.keys.load().signing.get().unwrap().sign(&json!({})).is_ok());
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -1,0 +1,156 @@
+//! Where a container's files come from: the machine itself, or an image of the store, which may have to be pulled first. Decides
+//! and pulls; starts nothing.
+
+use crate::decide::HOST_IMAGE;
+use crate::env::Data;
+use crate::pod::Container;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use images::{Auth, Hold, Reference, Store};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// A container's files.
+#[derive(Clone, Debug)]
+pub enum Files {
+    /// The machine's own.
+    Host,
+    /// An image's. It stays in the store as long as this.
+    Image(Arc<Hold>),
+}
+
+/// What is to be done for a container's image.
+#[derive(Debug)]
+pub enum Choice {
+    Use(Files),
+    Pull(Reference),
+    /// A waiting reason of Kubernetes, and its message.
+    Refuse(&'static str, String),
+}
+
+/// What the pull policy says, with what the store has. Reads the store's folder.
+pub fn choose(container: &Container, store: &Store) -> Choice {
+    let name = container.image.as_str();
+    if name == HOST_IMAGE {
+        return Choice::Use(Files::Host);
+    }
+    let found = match images::reference(name) {
+        Ok(reference) => store.hold(name).map(|hold| (reference, hold)),
+        Err(why) => {
+            let message = format!("Failed to apply default image tag {name:?}: {why}");
+            return Choice::Refuse("InvalidImageName", message);
+        }
+    };
+    match (found, container.image_pull_policy.as_str()) {
+        (Err(why), _) => Choice::Refuse("ImageInspectError", format!("Failed to inspect image {name:?}: {why}")),
+        (Ok((_, Some(hold))), "IfNotPresent" | "Never" | "") => Choice::Use(Files::Image(Arc::new(hold))),
+        (Ok((_, None)), "Never") => {
+            let message = format!("Container image {name:?} is not present with pull policy of Never");
+            Choice::Refuse("ErrImageNeverPull", message)
+        }
+        (Ok((reference, _)), _) => Choice::Pull(reference),
+    }
+}
+
+/// Pulls an image and keeps it. An error is the message of an event.
+pub async fn pull(store: &Store, reference: &Reference, secrets: &[Data]) -> Result<Arc<Hold>, String> {
+    let whole = reference.whole();
+    let failed = |why: String| format!("failed to pull and unpack image {whole:?}: {why}");
+    let mut last = None;
+    // Each credential that is for this registry, then nobody's, as the kubelet goes about it.
+    for auth in secrets.iter().filter_map(|secret| credentials(secret, reference)).chain([Auth::Nobody]) {
+        match store.pull(reference, &auth, |_| {}).await {
+            Ok(_) => {
+                let held = store.hold(&whole).map_err(|why| failed(why.to_string()))?;
+                return held.map(Arc::new).ok_or_else(|| failed("it was removed at once".into()));
+            }
+            Err(why @ images::Error::Denied(_)) if last.is_none() => last = Some(why),
+            Err(images::Error::Denied(_)) => {}
+            Err(why) => return Err(failed(why.to_string())),
+        }
+    }
+    Err(failed(last.map(|why| why.to_string()).unwrap_or_default()))
+}
+
+/// A time as Go prints it, without what is below a millisecond: `532ms`, `1.2s`, `1m2.05s`.
+pub fn milliseconds(time: std::time::Duration) -> String {
+    let (minutes, rest) = (time.as_secs() / 60, time.as_millis() % 60_000);
+    if time.as_secs() == 0 {
+        return if rest == 0 { "0s".into() } else { format!("{rest}ms") };
+    }
+    let seconds = format!("{}.{:03}", rest / 1000, rest % 1000);
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// What a Secret of type `kubernetes.io/dockerconfigjson` (or the older form) holds for the registry of an image.
+fn credentials(secret: &Data, reference: &Reference) -> Option<Auth> {
+    let parse = |key: &str| serde_json::from_slice::<Value>(secret.get(key)?).ok();
+    let auths = match parse(".dockerconfigjson") {
+        Some(config) => config.get("auths")?.clone(),
+        None => parse(".dockercfg")?,
+    };
+    let registry = reference.registry();
+    let (_, entry) = auths.as_object()?.iter().find(|(key, _)| is_for(key, registry))?;
+    let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    if let (Some(name), Some(password)) = (text("username"), text("password")) {
+        return Some(Auth::User { name: name.into(), password: password.into() });
+    }
+    let pair = String::from_utf8(STANDARD.decode(text("auth")?).ok()?).ok()?;
+    let (name, password) = pair.split_once(':')?;
+    Some(Auth::User { name: name.into(), password: password.into() })
+}
+
+/// Whether a key of `auths`, which may be a URL with a path, is about a registry. Docker's own has many names.
+fn is_for(key: &str, registry: &str) -> bool {
+    let key = key.trim_start_matches("https://").trim_start_matches("http://");
+    let host = key.split('/').next().unwrap_or_default();
+    let own = |host: &str| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io");
+    host == registry || own(host) && own(registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_gos() {
+        let check = |micros: u64, want: &str| {
+            assert_eq!(milliseconds(std::time::Duration::from_micros(micros)), want);
+        };
+        check(532_900, "532ms");
+        check(1_200_000, "1.2s");
+        check(2_000_400, "2s");
+        check(62_050_000, "1m2.05s");
+        check(3_600_000_000, "1h0m0s");
+        check(10, "0s");
+    }
+
+    #[track_caller]
+    fn check(key: &str, config: &str, image: &str, want: &str) {
+        let secret = Data::from([(key.to_owned(), config.as_bytes().to_vec())]);
+        let got = match credentials(&secret, &images::reference(image).unwrap()) {
+            Some(Auth::User { name, password }) => format!("{name}:{password}"),
+            _ => String::new(),
+        };
+        assert_eq!(got, want, "{config}");
+    }
+
+    #[test]
+    fn pull_secrets_are_for_their_registries() {
+        const NEW: &str = ".dockerconfigjson";
+        let of = |key: &str| format!(r#"{{"auths":{{"{key}":{{"auth":"YTpi"}}}}}}"#);
+        check(NEW, &of("https://index.docker.io/v1/"), "alpine", "a:b");
+        check(NEW, &of("registry.example.com:5000"), "registry.example.com:5000/x", "a:b");
+        check(NEW, &of("https://registry.example.com"), "registry.example.com/team/x:1", "a:b");
+        check(NEW, &of("registry.example.com"), "other.example.com/x", "");
+        check(NEW, r#"{"auths":{"a.b":{"username":"u","password":"p:q"}}}"#, "a.b/x", "u:p:q");
+        check(".dockercfg", r#"{"a.b":{"auth":"YTpi"}}"#, "a.b/x", "a:b");
+        check(NEW, "{", "a.b/x", "");
+        check(NEW, r#"{"auths":{"a.b":{"auth":"?"}}}"#, "a.b/x", "");
+    }
+}
