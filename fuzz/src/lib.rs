@@ -9,6 +9,7 @@ pub mod generate;
 mod layers;
 pub mod patches;
 pub mod requests;
+mod streams;
 pub mod tape;
 pub mod texts;
 pub mod values;
@@ -43,6 +44,8 @@ pub const ALL: &[Target] = &[
     Target { name: "tokens", check: requests::tokens },
     Target { name: "changes", check: requests::changes },
     Target { name: "requests", check: requests::requests },
+    Target { name: "spdy", check: streams::spdy },
+    Target { name: "channels", check: streams::channels },
     Target { name: "expressions", check: authn::expressions },
     Target { name: "configurations", check: authn::configurations },
     Target { name: "layers", check: layers::layers },

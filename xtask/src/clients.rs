@@ -86,7 +86,7 @@ fn go(from: &Path, tools: &Path) -> Result<(), String> {
     done(&mut build)
 }
 
-/// The client's jars, and the one source compiled beside them: a whole Maven build would fetch five times as much.
+/// The client's jars, and our sources compiled beside them: a whole Maven build would fetch five times as much.
 fn java(from: &Path, tools: &Path) -> Result<(), String> {
     let folder = tools.join("java");
     let (jars, classes) = (folder.join("lib"), folder.join("classes"));
@@ -99,7 +99,8 @@ fn java(from: &Path, tools: &Path) -> Result<(), String> {
     maven.arg(define("maven.repo.local", &folder.join("repository"))).arg("dependency:copy-dependencies");
     done(maven.arg("-DincludeScope=runtime").arg(define("outputDirectory", &jars)))?;
     let mut compiler = Command::new("javac");
-    compiler.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes).arg(from.join("Calls.java"));
+    let sources = files(from).into_iter().filter(|file| file.extension().is_some_and(|end| end == "java"));
+    compiler.arg("-cp").arg(jars.join("*")).arg("-d").arg(classes).args(sources);
     done(&mut compiler)
 }
 

@@ -78,6 +78,8 @@ pub struct LogOptions {
     pub tail_lines: Option<i64>,
     /// What is no older than so many seconds.
     pub since_seconds: Option<i64>,
+    /// What is not older than this time (RFC 3339).
+    pub since_time: Option<String>,
     /// No more than so many bytes.
     pub limit_bytes: Option<i64>,
 }
@@ -448,7 +450,7 @@ impl<K: Resource> Api<K> {
         Ok(target)
     }
 
-    fn sub(&self, name: &str, subresource: &str) -> Result<Target> {
+    pub(crate) fn sub(&self, name: &str, subresource: &str) -> Result<Target> {
         Ok(Target { subresource: segment(subresource)?, ..self.one(name)? })
     }
 
@@ -494,6 +496,9 @@ impl LogOptions {
             if flag {
                 query.push(name, "true");
             }
+        }
+        if let Some(time) = &self.since_time {
+            query.push("sinceTime", time.to_string());
         }
         for (name, number) in
             [("tailLines", self.tail_lines), ("sinceSeconds", self.since_seconds), ("limitBytes", self.limit_bytes)]

@@ -206,6 +206,25 @@ impl Client {
         }
     }
 
+    /// Sends a request that asks for another protocol, and gives the answer and the connection.
+    ///
+    /// # Errors
+    /// If the server refuses, or answers as if nothing had been asked of it.
+    pub async fn upgrade(&self, mut request: Request<Bytes>) -> Result<(Response<Body>, streams::Io)> {
+        for (name, value) in &self.0.headers {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+        let path = request.uri().path().to_string();
+        match self.0.transport.upgrade(request).await? {
+            (response, Some(io)) => Ok((response, io)),
+            (response, None) if response.status().as_u16() >= 400 => Err(refusal(response.status(), response).await),
+            (response, None) => {
+                let code = response.status();
+                Err(Error::Lost(format!("{path}: the server answered {code} and kept the connection as it was")))
+            }
+        }
+    }
+
     /// The whole answer as bytes.
     pub async fn bytes(&self, request: Request<Bytes>) -> Result<Bytes> {
         collect(self.call(request).await?.into_body(), "the answer", ANSWER_BYTES_MAX).await

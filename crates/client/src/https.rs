@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::exec::Credential;
 use crate::files::Files;
 use crate::tls;
-use crate::transport::{Body, Transport, Unhurried};
+use crate::transport::{Body, Transport, Unhurried, Upgraded};
 
 /// Tokens that are tried after the first for one request.
 const TOKENS_MAX: usize = 3;
@@ -183,25 +183,27 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
-        let stream = self.open().await?;
+        let stream = self.open(&tls::PROTOCOLS).await?;
         let limit = self.config.timeouts.handshake;
         timeout(limit, self.pool.add(stream, &self.config.timeouts))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: limit })?
     }
 
-    async fn open(&self) -> Result<TlsStream<TcpStream>> {
+    async fn open(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
         let connector = lock(&self.tls).connector.clone();
-        match self.connect_with(connector).await {
+        match self.connect_with(connector, protocols).await {
             Err(error @ Error::Tls { .. }) => match self.read_tls() {
-                Some(connector) => self.connect_with(connector).await,
+                Some(connector) => self.connect_with(connector, protocols).await,
                 None => Err(error),
             },
             answer => answer,
         }
     }
 
-    async fn connect_with(&self, connector: TlsConnector) -> Result<TlsStream<TcpStream>> {
+    async fn connect_with(&self, connector: TlsConnector, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
+        let protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let connector = connector.with_alpn(protocols);
         let Server { host, port, .. } = &self.config.server;
         let connecting = async {
             match &self.config.proxy {
@@ -302,9 +304,47 @@ impl Https {
     }
 }
 
+impl Https {
+    /// A connection of its own, with HTTP/1.1, on which a request asks for another protocol.
+    async fn exchange_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
+        let used = self.token().await?;
+        let first = self.deliver_upgrade(with_token(&request, used.as_ref())).await?;
+        if first.0.status() != StatusCode::UNAUTHORIZED {
+            return Ok(first);
+        }
+        match self.token_after_refusal(used.as_ref()).await {
+            None => Ok(first),
+            Some(renewed) => self.deliver_upgrade(with_token(&request, Some(&renewed))).await,
+        }
+    }
+
+    async fn deliver_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
+        let lost = |error: hyper::Error| Error::Lost(chain(&error));
+        let io = TokioIo::new(self.open(&[b"http/1.1"]).await?);
+        let (mut sender, connection) = http1::handshake(io).await.map_err(lost)?;
+        lock(&self.pool.0).drive(async { drop(connection.with_upgrades().await) });
+        let request = addressed(request, &self.authority, &self.config.server, false).map(Full::new);
+        let limit = self.config.timeouts.answer;
+        let answer = timeout(limit, sender.send_request(request)).await;
+        let mut response = answer.map_err(|_| Error::Timeout { what: "answer", after: limit })?.map_err(lost)?;
+        let io = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                let upgraded = hyper::upgrade::on(&mut response).await.map_err(lost)?;
+                Some(Box::new(TokioIo::new(upgraded)) as streams::Io)
+            }
+            _ => None,
+        };
+        Ok((response.map(|body| body.map_err(|error| Error::Lost(chain(&error))).boxed_unsync()), io))
+    }
+}
+
 impl Transport for Https {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
         Box::pin(self.exchange(request))
+    }
+
+    fn upgrade(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
+        Box::pin(self.exchange_upgrade(request))
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<()>> {

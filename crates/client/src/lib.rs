@@ -132,6 +132,7 @@ mod proxy;
 mod queue;
 #[cfg(feature = "runtime")]
 pub mod recorder;
+pub mod remote;
 mod resource;
 mod retry;
 pub mod store;
@@ -156,6 +157,7 @@ pub use crate::lease::{Election, Led};
 pub use crate::observe::{RateLimit, Sent};
 #[cfg(feature = "runtime")]
 pub use crate::recorder::{EventType, Recorder};
+pub use crate::remote::{Outcome, PortForwarder, Remote, RemoteOptions};
 pub use crate::resource::{ApiResource, Dynamic, Metadata, ObjectList, ObjectMeta, OwnerReference, Resource, Typed};
 pub use crate::retry::Retries;
 pub use crate::store::{ObjectKey, Store};

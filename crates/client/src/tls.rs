@@ -18,6 +18,9 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// What is spoken over TLS, the best first.
+pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 /// What the files of a configuration hold, as PEM.
 #[derive(PartialEq, Eq)]
 pub struct Files {
@@ -73,7 +76,7 @@ pub fn client_config(config: &Config, files: &Files) -> Result<ClientConfig, Con
             builder.with_client_auth_cert(chain, key).map_err(|error| invalid(error.to_string()))?
         }
     };
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     Ok(tls)
 }
 

@@ -19,6 +19,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Resolves when the answer's head is there; dropping the future or the body gives the request up.
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>>;
 
+    /// Carries a request that asks for another protocol. With an answer of 101 comes the connection, which is the caller's.
+    fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
+        let path = request.uri().path().to_string();
+        Box::pin(async move { Err(Error::Request(format!("{path}: there is no connection here to be upgraded"))) })
+    }
+
     /// Makes the connection that the next request would make, where there is none yet.
     ///
     /// # Errors
@@ -33,9 +39,16 @@ pub trait Transport: Send + Sync + 'static {
     }
 }
 
+/// The answer to a request for another protocol, and the connection if it was granted.
+pub type Upgraded = (http::Response<Body>, Option<streams::Io>);
+
 impl<T: Transport + ?Sized> Transport for Arc<T> {
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>> {
         (**self).send(request)
+    }
+
+    fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
+        (**self).upgrade(request)
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<()>> {

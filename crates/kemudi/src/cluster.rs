@@ -10,10 +10,11 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::kinds::ServiceAccount;
-use kemudi_client::transport::{Body, Transport};
+use kemudi_client::transport::{Body, Transport, Upgraded};
 use kemudi_client::{Api, Client, Error, Event, ListOptions};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server, State};
+use streams::upgrade::OnUpgrade;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,6 +23,8 @@ use crate::local_node::{LocalNode, NodeOptions};
 
 /// How long the controllers may take for their first promises.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// What waits on an upgraded connection within this process, in bytes and in each direction.
+const UPGRADED_BYTES: usize = 64 * 1024;
 /// Who the controllers are. One identity with all rights, as they are part of this process.
 const CONTROLLERS: &str = "system:kube-controller-manager";
 /// Who the holder of a [`Cluster`] is.
@@ -181,6 +184,17 @@ impl Transport for InProcess {
                 request.map(|bytes| http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
             let response = Server::call(&self.state, self.user.clone(), request).await;
             Ok(response.map(|body| body.map_err(|why| Error::Lost(why.to_string())).boxed_unsync()))
+        })
+    }
+
+    fn upgrade(&self, mut request: http::Request<Bytes>) -> BoxFuture<'_, Result<Upgraded, Error>> {
+        Box::pin(async move {
+            let (ours, theirs) = tokio::io::duplex(UPGRADED_BYTES);
+            let connection = async { Ok(Box::new(theirs) as streams::Io) };
+            request.extensions_mut().insert(OnUpgrade::new(connection));
+            let response = self.send(request).await?;
+            let granted = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+            Ok((response, granted.then(|| Box::new(ours) as streams::Io)))
         })
     }
 

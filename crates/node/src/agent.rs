@@ -7,6 +7,7 @@ use crate::events::{self, Recorder};
 use crate::logs::Log;
 use crate::pod::Pod;
 use crate::registration::{self, NodeFacts};
+use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
 use crate::sandbox::{self, Exit, Mount, Stdio};
 use crate::services::{Port, Service, ServiceObject, Services};
@@ -127,6 +128,8 @@ impl Node {
             addresses: Mutex::new(Addresses { first: config.cluster.pod_range, ..Addresses::default() }),
             attachments: Mutex::default(),
             logs: Mutex::default(),
+            reachable: Mutex::default(),
+            sessions: Sessions::default(),
             services_known: known,
             host_resolv,
             config,
@@ -166,7 +169,7 @@ impl Node {
 
     /// Answers a request in the form that API servers send to nodes: `GET /containerLogs/NAMESPACE/POD/CONTAINER`.
     pub async fn handle<B>(&self, request: http::Request<B>) -> http::Response<crate::Body> {
-        crate::serve::handle(&self.shared, request.method(), request.uri()).await
+        crate::serve::handle(&self.shared, &request.into_parts().0).await
     }
 
     /// The same, apart from this handle.
@@ -178,12 +181,14 @@ impl Node {
     pub async fn shutdown(mut self) {
         self.main.abort();
         let _ = (&mut self.main).await;
+        self.shared.sessions.end().await;
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.main.abort();
+        self.shared.sessions.abort();
     }
 }
 
@@ -202,6 +207,9 @@ pub struct Shared {
     /// The host's `/etc/resolv.conf`.
     pub host_resolv: String,
     pub logs: Mutex<LogIndex>,
+    /// What can be connected to.
+    pub reachable: Mutex<ReachableIndex>,
+    pub sessions: Sessions,
     attachments: Mutex<HashMap<(String, String), Attached>>,
     addresses: Mutex<Addresses>,
 }

@@ -6,6 +6,7 @@ mod agent;
 mod worker;
 
 mod atomic;
+mod console;
 mod decide;
 mod dns;
 mod env;
@@ -20,6 +21,7 @@ mod probe;
 mod probe_tls;
 mod provided;
 mod registration;
+mod remote;
 pub mod runtime;
 pub mod sandbox;
 mod serve;

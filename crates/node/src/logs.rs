@@ -1,20 +1,22 @@
 //! Containers' logs: written line by line in the CRI format (`<time> stdout F <line>`), and read back as the API server
-//! asks for them. A log is one file of limited size and one older one.
+//! asks for them. A log is a few files of limited size, of which the oldest goes when there would be one more.
 
+use crate::console::Console;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
-/// When a log's file is this large, in bytes, it becomes the older one, and the one before is gone.
+/// When a log's file is this large, in bytes, the next one begins.
 pub const LOG_BYTES_MAX: u64 = 10 << 20;
+/// Files of one log, the newest with them; the oldest goes when there would be more.
+pub const LOG_FILES_MAX: u64 = 5;
 /// A longer line, in bytes, is written in parts.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 const READ_BYTES: usize = 64 << 10;
@@ -30,14 +32,16 @@ pub struct Log {
 struct Writer {
     file: File,
     bytes: u64,
+    /// Which file of the log it is, from 0.
+    turn: u64,
 }
 
 /// Changes whenever there is more to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Progress {
     lines: u64,
-    /// How often the file became the older one.
-    turns: u64,
+    /// The turn of the newest file.
+    turn: u64,
     /// No more lines will come.
     closed: bool,
 }
@@ -76,13 +80,17 @@ impl Log {
     }
 
     fn create_limited(path: PathBuf, bytes_max: u64) -> io::Result<Arc<Log>> {
-        let writer = Mutex::new(Writer { file: create(&path)?, bytes: 0 });
+        let writer = Mutex::new(Writer { file: create(&path)?, bytes: 0, turn: 0 });
         Ok(Arc::new(Log { path, bytes_max, writer, progress: watch::channel(Progress::default()).0 }))
     }
 
     /// Copies one of a container's streams into the log until it ends.
-    pub async fn capture(self: Arc<Log>, kind: StreamKind, pipe: OwnedFd) -> io::Result<()> {
-        let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+    pub async fn capture(
+        &self,
+        kind: StreamKind,
+        mut pipe: impl AsyncRead + Unpin,
+        console: &Console,
+    ) -> io::Result<()> {
         let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
         let mut chunk = vec![0; READ_BYTES];
         loop {
@@ -91,6 +99,7 @@ impl Log {
                 break;
             }
             self.take(kind, &mut pending, &chunk[..count])?;
+            console.tell(kind, &chunk[..count]).await;
         }
         if !pending.is_empty() {
             self.append(&[(pending.as_slice(), false)], kind)?;
@@ -132,19 +141,52 @@ impl Log {
             text.push(b'\n');
         }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut turns = 0;
         if writer.bytes > 0 && writer.bytes + text.len() as u64 > self.bytes_max {
-            std::fs::rename(&self.path, older(&self.path))?;
-            *writer = Writer { file: create(&self.path)?, bytes: 0 };
-            turns = 1;
+            let turn = writer.turn;
+            std::fs::rename(&self.path, self.older(turn))?;
+            if let Some(oldest) = (turn + 1).checked_sub(LOG_FILES_MAX) {
+                let _ = std::fs::remove_file(self.older(oldest));
+            }
+            *writer = Writer { file: create(&self.path)?, bytes: 0, turn: turn + 1 };
         }
         writer.file.write_all(&text)?;
         writer.bytes += text.len() as u64;
         self.progress.send_modify(|progress| {
             progress.lines += lines.len() as u64;
-            progress.turns += turns;
+            progress.turn = writer.turn;
         });
         Ok(())
+    }
+
+    /// The file of a turn, or the next that is still there; and which that is.
+    fn open(&self, turn: u64) -> io::Result<(u64, File)> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        for turn in turn..writer.turn {
+            if let Ok(file) = File::open(self.older(turn)) {
+                return Ok((turn, file));
+            }
+        }
+        Ok((writer.turn, File::open(&self.path)?))
+    }
+
+    /// The file in which the last so many lines begin, at that place.
+    fn open_tail(&self, lines: u64) -> io::Result<(u64, File)> {
+        let (mut turn, mut file) = self.open(u64::MAX)?;
+        let mut wanted = lines;
+        loop {
+            let (start, missing) = tail_start(&mut file, wanted)?;
+            file.seek(SeekFrom::Start(start))?;
+            // The one before, if it is there and anything of it is wanted.
+            match turn.checked_sub(1).filter(|_| missing > 0).map(|before| (before, File::open(self.older(before)))) {
+                Some((before, Ok(older))) => (turn, file, wanted) = (before, older, missing),
+                _ => return Ok((turn, file)),
+            }
+        }
+    }
+
+    /// Where a file that was full lies.
+    fn older(&self, turn: u64) -> PathBuf {
+        self.path.with_extension(format!("log.{turn}"))
     }
 
     /// No more lines will come: readers that follow end.
@@ -156,7 +198,7 @@ impl Log {
     pub fn tail(&self, lines: u64, bytes_max: usize) -> String {
         let mut text = Vec::new();
         let _ = File::open(&self.path).and_then(|mut file| {
-            let start = tail_start(&mut file, lines)?;
+            let (start, _) = tail_start(&mut file, lines)?;
             file.seek(SeekFrom::Start(start))?;
             file.take(self.bytes_max).read_to_end(&mut text)
         });
@@ -173,17 +215,12 @@ impl Log {
     /// The log as the options want it.
     pub fn read(self: Arc<Log>, options: LogOptions) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
         let progress = self.progress.subscribe();
-        let turns = progress.borrow().turns;
-        let mut files = vec![File::open(&self.path)?];
-        if let (None, Ok(older)) = (options.tail_lines, File::open(older(&self.path))) {
-            files.push(older);
-        }
-        if let (Some(lines), Some(file)) = (options.tail_lines, files.first_mut()) {
-            let start = tail_start(file, lines)?;
-            file.seek(SeekFrom::Start(start))?;
-        }
+        let (turn, file) = match options.tail_lines {
+            Some(lines) => self.open_tail(lines)?,
+            None => self.open(0)?,
+        };
         let left = options.limit_bytes.unwrap_or(u64::MAX);
-        let reader = Reader { log: self, options, files, progress, turns, pending: Vec::new(), left };
+        let reader = Reader { log: self, options, file, progress, turn, pending: Vec::new(), left };
         Ok(stream::try_unfold(
             reader,
             |mut reader| async move { Ok(reader.next().await?.map(|bytes| (bytes, reader))) },
@@ -194,11 +231,10 @@ impl Log {
 struct Reader {
     log: Arc<Log>,
     options: LogOptions,
-    /// The last is read first.
-    files: Vec<File>,
+    file: File,
     progress: watch::Receiver<Progress>,
     /// The turn of the file that is read.
-    turns: u64,
+    turn: u64,
     /// The start of a line that has not ended.
     pending: Vec<u8>,
     left: u64,
@@ -208,20 +244,16 @@ impl Reader {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.left > 0 {
             let now = *self.progress.borrow_and_update();
-            let Some(file) = self.files.last_mut() else { return Ok(None) };
             let mut chunk = vec![0; READ_BYTES];
             // Files of a local disk that were just written: reading them does not wait.
-            let count = file.read(&mut chunk)?;
+            let count = self.file.read(&mut chunk)?;
             if count > 0 {
                 let out = self.take(&chunk[..count]);
                 if !out.is_empty() {
                     return Ok(Some(out));
                 }
-            } else if self.files.len() > 1 {
-                self.files.pop();
-            } else if now.turns > self.turns {
-                self.turns = now.turns;
-                self.files = vec![File::open(&self.log.path)?];
+            } else if now.turn > self.turn {
+                (self.turn, self.file) = self.log.open(self.turn + 1)?;
             } else if now.closed || !self.options.follow || self.progress.changed().await.is_err() {
                 return Ok(None);
             }
@@ -274,9 +306,10 @@ impl Line<'_> {
     }
 }
 
-/// Where the last so many lines start.
-fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
-    let mut at = file.seek(SeekFrom::End(0))?;
+/// Where the last so many lines start, and how many more there would have to be in the file before.
+fn tail_start(file: &mut File, lines: u64) -> io::Result<(u64, u64)> {
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut at = end;
     let mut seen = 0;
     let mut last = true;
     while at > 0 {
@@ -292,19 +325,15 @@ fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
                 last = false;
             }
             if seen == lines && *byte == b'\n' {
-                return Ok(start + index as u64 + 1);
+                return Ok((start + index as u64 + 1, 0));
             }
         }
         at = start;
     }
-    Ok(0)
+    Ok((0, lines.saturating_sub(seen + u64::from(end > 0))))
 }
 
-fn older(path: &Path) -> PathBuf {
-    path.with_extension("log.1")
-}
-
-fn create(path: &Path) -> io::Result<File> {
+fn create(path: &std::path::Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
@@ -377,6 +406,34 @@ mod tests {
         }
         log.close();
         assert_eq!(reading.await.unwrap(), expected);
-        assert!(text(&log, LogOptions::default()).await.ends_with("line 18\nline 19\n"));
+        // What is kept is read as one.
+        let kept: String = (0..20).map(|number| format!("line {number}\n")).collect();
+        assert!(("first\n".to_owned() + &kept).ends_with(&text(&log, LogOptions::default()).await));
+        let tail = LogOptions { tail_lines: Some(9), ..LogOptions::default() };
+        assert_eq!(text(&log, tail).await, kept.split_at(kept.find("line 11").unwrap()).1);
+    }
+
+    #[tokio::test]
+    async fn who_is_behind_reads_on_in_what_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        // Two lines fit into a file.
+        let log = Log::create_limited(dir.path().join("0.log"), 100).unwrap();
+        write(&log, "line 0\n");
+        let follow = LogOptions { follow: true, ..LogOptions::default() };
+        let reading = log.clone().read(follow).unwrap();
+        (1..20).for_each(|number| write(&log, &format!("line {number}\n")));
+        log.close();
+        let chunks: Vec<Bytes> = reading.try_collect().await.unwrap();
+        let seen = String::from_utf8(chunks.concat()).unwrap();
+        // The file that it had open, then the five that are left.
+        let want: String = (0..2).chain(10..20).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(seen, want);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count() as u64, LOG_FILES_MAX);
+        assert_eq!(text(&log, LogOptions::default()).await, want.split_at(14).1);
+        for (lines, first) in [(0, 20), (1, 19), (2, 18), (3, 17), (9, 11), (10, 10), (11, 10), (99, 10)] {
+            let want: String = (first..20).map(|number| format!("line {number}\n")).collect();
+            let tail = LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+            assert_eq!(text(&log, tail).await, want, "{lines}");
+        }
     }
 }

@@ -104,6 +104,12 @@ pub struct Container {
     pub restart_policy_rules: Vec<RestartRule>,
     pub termination_message_path: String,
     pub termination_message_policy: String,
+    /// Its stdin is open, for who attaches; without, it is at its end.
+    pub stdin: bool,
+    /// Stdin ends with the first who attaches to it.
+    pub stdin_once: bool,
+    /// Its standard streams are a terminal of its own.
+    pub tty: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

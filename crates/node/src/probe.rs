@@ -2,7 +2,7 @@
 
 use crate::pod::{Container, GrpcAction, HttpGet, Probe};
 use crate::runtime::{RunningPod, RunningProcess};
-use crate::sandbox::{Exit, ProcessSpec, Stdio};
+use crate::sandbox::{Exit, ProcessSpec, Stdio, Terminal};
 use crate::{grpc_probe, probe_tls};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -100,7 +100,7 @@ pub async fn run(target: &Target, probe: &Probe) -> Result<(), String> {
 
 /// Runs a command in the container; how it ended and what it printed.
 pub async fn command(target: &Target, argv: &[String], limit: Duration) -> Result<(Exit, String), String> {
-    let spec = ProcessSpec { argv: argv.to_vec(), terminal: false, ..target.spec.clone() };
+    let spec = ProcessSpec { argv: argv.to_vec(), terminal: Terminal::None, ..target.spec.clone() };
     let io = |error: std::io::Error| error.to_string();
     let (reader, writer) = std::io::pipe().map_err(io)?;
     let stderr: OwnedFd = writer.try_clone().map_err(io)?.into();

@@ -1,10 +1,13 @@
-//! What a node answers: containers' logs, in the form and words of the kubelet. Only reads.
+//! What a node answers: containers' logs, and who wants to connect to them, in the form and words of the kubelet. Only the API
+//! server asks: in this process, as nothing listens.
 
 use crate::agent::{Shared, lock};
 use crate::logs::{LogOptions, StreamKind};
+use crate::remote;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{Method, Response, StatusCode, Uri};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -25,28 +28,29 @@ impl Handler {
 
     /// As [`crate::Node::handle`].
     pub async fn handle<B>(&self, request: http::Request<B>) -> Response<Body> {
-        handle(&self.0, request.method(), request.uri()).await
+        handle(&self.0, &request.into_parts().0).await
     }
 }
 
-pub(crate) async fn handle(shared: &Arc<Shared>, method: &Method, uri: &Uri) -> Response<Body> {
-    let parts: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
-    match (method, parts.as_slice()) {
+pub(crate) async fn handle(shared: &Arc<Shared>, head: &Parts) -> Response<Body> {
+    let parts: Vec<&str> = head.uri.path().trim_start_matches('/').split('/').collect();
+    let answer = match (&head.method, parts.as_slice()) {
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
-            match container_log(shared, namespace, pod, container, uri.query().unwrap_or_default()) {
-                Ok(response) => response,
-                Err((code, message)) => text(code, message),
-            }
+            container_log(shared, namespace, pod, container, head.uri.query().unwrap_or_default())
         }
-        (_, ["exec" | "attach" | "portForward", ..]) => {
-            let message = format!("{} is not supported by this node yet", parts[0]);
-            text(StatusCode::NOT_IMPLEMENTED, message)
+        (&Method::GET | &Method::POST, [what @ ("exec" | "attach"), namespace, pod, container]) => {
+            remote::command(shared, head, [what, namespace, pod, container])
         }
-        _ => text(StatusCode::NOT_FOUND, "404 page not found".into()),
-    }
+        (&Method::GET | &Method::POST, ["portForward", namespace, pod]) => {
+            remote::port_forward(shared, head, namespace, pod)
+        }
+        _ => Err((StatusCode::NOT_FOUND, "404 page not found".into())),
+    };
+    answer.unwrap_or_else(|(code, message)| text(code, message))
 }
 
-type Refusal = (StatusCode, String);
+/// The code and the text of an answer that is none.
+pub type Refusal = (StatusCode, String);
 
 fn container_log(
     shared: &Shared,
@@ -119,9 +123,16 @@ fn options(query: &str) -> Result<(LogOptions, bool), Refusal> {
     Ok((options, previous))
 }
 
-fn text(code: StatusCode, message: String) -> Response<Body> {
-    let body = Full::new(Bytes::from(message)).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+pub fn empty() -> Body {
+    full(String::new())
+}
+
+fn full(text: String) -> Body {
+    Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub fn text(code: StatusCode, message: String) -> Response<Body> {
+    let mut response = Response::new(full(message));
     *response.status_mut() = code;
     response
 }

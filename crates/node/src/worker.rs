@@ -3,18 +3,20 @@
 
 use crate::agent::{API_PORT, ContainerLogs, Shared, lock};
 use crate::atomic::{self, Owner};
+use crate::console::{self, Console, Outputs, Wanted};
 use crate::decide::{self, Action, Facts, HOST_IMAGE_ID, Record, State, time};
 use crate::env::{self, Data, ObjectKind, Objects};
 use crate::images::{self as image_choice, Choice, Files};
 use crate::isolation;
-use crate::logs::{Log, StreamKind};
+use crate::logs::Log;
 use crate::pod::{Container, Handler, Pod, PodStatus, Probe, Terminated, Volume, VolumeMount};
 use crate::probe::{self, Counter, ProbeKind, Target};
 use crate::provided::{self, Provided};
+use crate::remote::{self, Reachable, Running};
 use crate::runtime::{PodPlan, RunningPod, RunningProcess};
 use crate::sandbox::{
     ContainerSpec, DEFAULT_PATH, Error as SandboxError, Exit, Listen, MemoryVolume, Mount, Network, ProcessNamespace,
-    ProcessSpec, Protocol, Root, Source, Stdio, User,
+    ProcessSpec, Protocol, Root, Source, Terminal, User,
 };
 use crate::{dns, files, usage, volumes};
 use base64::Engine;
@@ -25,13 +27,13 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 /// Messages of a pod's tasks that wait for its worker; a task with more waits itself.
 const MESSAGES_MAX: usize = 128;
@@ -339,6 +341,14 @@ impl Worker {
             self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
             self.address = address;
             self.serve_sockets(&*sandbox).map_err(|error| (NO_SANDBOX, error.to_string()))?;
+            let reachable = Reachable {
+                uid: self.pod.metadata.uid.clone(),
+                pod: sandbox.clone(),
+                host_network: self.pod.spec.host_network,
+                containers: HashMap::new(),
+                ended: CancellationToken::new(),
+            };
+            lock(&self.shared.reachable).insert(self.key(), reachable);
             self.sandbox = Some(sandbox);
         }
         for ((kind, name), data) in wanted.into_iter().zip(objects) {
@@ -759,6 +769,7 @@ impl Worker {
             return;
         }
         let Some(ended) = self.running.remove(container) else { return };
+        self.note_reachable(|pod| drop(pod.containers.remove(container)));
         ended.probes.iter().for_each(AbortHandle::abort);
         let now = Timestamp::now();
         let Some(record) = self.records.iter_mut().find(|record| record.name == container) else { return };
@@ -986,7 +997,15 @@ impl Worker {
                 return Err(Problem::Config(message));
             }
         };
-        process.terminal = attachment.as_ref().is_some_and(|attachment| attachment.terminal);
+        let wanted = Wanted { stdin: container.stdin, stdin_once: container.stdin_once, tty: container.tty };
+        match &attachment {
+            Some(attachment) if attachment.terminal => process.terminal = Terminal::Agents,
+            None if wanted.tty => {
+                process.terminal = Terminal::Own;
+                remote::set_term(&mut process.env);
+            }
+            _ => {}
+        }
         let message = self.dir.join(format!("{}.message", container.name));
         fs::File::options().write(true).create(true).truncate(true).mode(0o666).open(&message).map_err(io)?;
         fs::set_permissions(&message, fs::Permissions::from_mode(0o666)).map_err(io)?;
@@ -1012,8 +1031,8 @@ impl Worker {
             None => {
                 let path = self.dir.join("logs").join(format!("{}_{attempt}.log", container.name));
                 let log = Log::create(path).map_err(io)?;
-                let (stdio, stdout, stderr) = pipes().map_err(io)?;
-                (stdio, Some((log, stdout, stderr)))
+                let (stdio, ends) = console::prepare(wanted).map_err(io)?;
+                (stdio, Some((log, ends)))
             }
         };
         let started = sandbox.start(spec, stdio).await;
@@ -1030,7 +1049,10 @@ impl Worker {
                 return Err(Problem::Start(text));
             }
         };
+        let capture = capture.map(|(log, ends)| ends.open(wanted).map(|(console, outputs)| (log, console, outputs)));
+        let capture = capture.transpose().map_err(io)?;
         let log = capture.as_ref().map(|(log, ..)| log.clone());
+        let console = capture.as_ref().map(|(_, console, _)| console.clone());
         let current = log.clone();
         self.note_log(&container.name, |logs| {
             logs.previous = logs.current.take().or(logs.previous.take());
@@ -1045,6 +1067,8 @@ impl Worker {
             pod_ip: self.facts.pod_ip.parse().ok(),
             host_network: self.pod.spec.host_network,
         };
+        let running = Running { target: target.clone(), console };
+        self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
         Ok(RunningContainer {
             attempt,
             process: started,
@@ -1063,26 +1087,24 @@ impl Worker {
         container: String,
         attempt: u32,
         process: Arc<dyn RunningProcess>,
-        capture: Option<(Arc<Log>, OwnedFd, OwnedFd)>,
+        capture: Option<(Arc<Log>, Arc<Console>, Outputs)>,
         tell: Option<tokio::sync::oneshot::Sender<Result<Exit, String>>>,
     ) {
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
             let exit = match capture {
                 None => process.wait().await,
-                Some((log, stdout, stderr)) => {
-                    let (out, err) = (log.clone(), log.clone());
-                    let mut output = std::pin::pin!(async {
-                        tokio::join!(out.capture(StreamKind::Stdout, stdout), err.capture(StreamKind::Stderr, stderr))
-                    });
+                Some((log, console, outputs)) => {
+                    let mut output = std::pin::pin!(outputs.capture(&log, &console));
                     let exit = tokio::select! {
                         exit = process.wait() => {
                             let _ = tokio::time::timeout(DRAIN_MAX, output).await;
                             exit
                         }
-                        _ = &mut output => process.wait().await,
+                        () = &mut output => process.wait().await,
                     };
                     log.close();
+                    console.end();
                     exit
                 }
             };
@@ -1208,7 +1230,7 @@ impl Worker {
             argv,
             cwd,
             user,
-            terminal: false,
+            terminal: Terminal::None,
             no_new_privileges: security.allow_privilege_escalation == Some(false),
             isolation: isolation::isolation(&self.pod, container)?,
             env: all,
@@ -1410,6 +1432,11 @@ impl Worker {
 
     /// Ends the sandbox and takes its files away, but for the logs.
     async fn tear_down(&mut self) {
+        if self.sandbox.is_some()
+            && let Some(pod) = lock(&self.shared.reachable).remove(&self.key())
+        {
+            pod.ended.cancel();
+        }
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.kill();
             sandbox.ended().await;
@@ -1493,6 +1520,12 @@ impl Worker {
 
     fn note_log(&self, container: &str, note: impl FnOnce(&mut ContainerLogs)) {
         note(lock(&self.shared.logs).entry(self.key()).or_default().entry(container.to_owned()).or_default());
+    }
+
+    fn note_reachable(&self, note: impl FnOnce(&mut Reachable)) {
+        if let Some(pod) = lock(&self.shared.reachable).get_mut(&self.key()) {
+            note(pod);
+        }
     }
 
     /// `name_namespace`, as messages name a pod.
@@ -1607,14 +1640,6 @@ fn data_of(kind: ObjectKind, object: &Value) -> Data {
 
 fn mount_failed(volume: &str, message: &str) -> String {
     format!("MountVolume.SetUp failed for volume {volume:?} : {message}")
-}
-
-/// Stdin from nowhere, and the reading ends of stdout and stderr.
-fn pipes() -> std::io::Result<(Stdio, OwnedFd, OwnedFd)> {
-    let (stdout, stdout_write) = std::io::pipe()?;
-    let (stderr, stderr_write) = std::io::pipe()?;
-    let stdin = fs::File::open("/dev/null")?.into();
-    Ok((Stdio { stdin, stdout: stdout_write.into(), stderr: stderr_write.into() }, stdout.into(), stderr.into()))
 }
 
 fn read_message(path: &Path) -> String {

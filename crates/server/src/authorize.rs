@@ -1,5 +1,6 @@
 //! Whether the identity may do what it asks: the request's attributes, put to the authorizers. Looks at no object and no body.
 
+use api::status::GroupResource;
 use api::{Ask, Status};
 
 use crate::audit::Trail;
@@ -39,6 +40,30 @@ pub fn conclude(state: &State, attributes: &Attributes<'_>, decision: &Decision,
         _ if decision.is_allowed() => Ok(()),
         (reason, "") => Err(Refused::Forbidden(Box::new(attributes.forbidden(reason)))),
         (_, error) => Err(Refused::Failed(error.to_string())),
+    }
+}
+
+/// What a WebSocket begins with a GET of is no less than what begins with a POST: who connects to a pod must be allowed to
+/// create what it connects to. That right, where it is another one than the request's own.
+pub fn creating<'a>(attributes: &Attributes<'a>) -> Option<Attributes<'a>> {
+    const CREATE: &str = "create";
+    let connects = attributes.resource == "pods" && matches!(attributes.subresource, "exec" | "attach" | "portforward");
+    (connects && attributes.verb != CREATE).then_some(Attributes { verb: CREATE, ..*attributes })
+}
+
+/// `Ok` when a request that [`creating`] is about may go on.
+///
+/// # Errors
+/// Why it may not.
+pub fn conclude_creating(state: &State, attributes: &Attributes<'_>, decision: &Decision) -> Result<(), Status> {
+    state.usage.note(attributes, decision.is_allowed());
+    match decision.refusal() {
+        _ if decision.is_allowed() => Ok(()),
+        (reason, "") => {
+            let of = GroupResource { group: attributes.group, resource: attributes.resource };
+            Err(Status::forbidden(of, attributes.name, reason))
+        }
+        (_, error) => Err(Status::internal(error)),
     }
 }
 

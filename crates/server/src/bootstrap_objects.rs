@@ -296,6 +296,7 @@ impl Context {
             user: &self.user,
             ask: &self.ask,
             headers: &self.headers,
+            upgrade: None,
             accept: Accept::default(),
             now: self.now,
             audit: &crate::audit::OFF,

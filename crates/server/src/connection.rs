@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use streams::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::authn::{User, front_proxy, x509};
 use crate::gather::gather;
-use crate::patient::Patient;
+use crate::patient::{Limits, Patient};
 use crate::respond::BodyError;
 use crate::serve::serve;
 use crate::state::State;
@@ -147,14 +148,16 @@ impl Front {
     ) -> Result<(), BodyError> {
         let peer = Arc::new(peer);
         let state = self.state.clone();
+        let limits = Limits::default();
+        let upgraded = limits.clone();
         // The connection ends with an answer to a request whose body was not read.
         let lingers = Arc::new(AtomicBool::new(false));
         let linger = lingers.clone();
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let (state, peer, linger) = (state.clone(), peer.clone(), linger.clone());
+            let (state, peer, linger, limits) = (state.clone(), peer.clone(), linger.clone(), upgraded.clone());
             async move {
                 let (version, expects) = (request.version(), unread::expects(request.headers()));
-                let (head, body) = request.into_parts();
+                let (head, body) = upgradable(request, limits).into_parts();
                 let (body, left) = unread::watched(body.map_err(BodyError::from).boxed_unsync());
                 let response = serve(&state, &peer, http::Request::from_parts(head, body)).await;
                 let Some(left) = left else { return Ok::<_, std::convert::Infallible>(response) };
@@ -177,7 +180,7 @@ impl Front {
             .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
             .max_frame_size(HTTP2_WINDOW_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX);
-        let (stream, mut turns) = gather(Patient::new(stream));
+        let (stream, mut turns) = gather(Patient::new(stream, limits));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
@@ -198,6 +201,19 @@ impl Front {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Puts the connection into the request in the form that those know it in who may take it over.
+fn upgradable<B>(mut request: http::Request<B>, limits: Limits) -> http::Request<B> {
+    if let Some(connection) = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>() {
+        let connection = async move {
+            limits.end();
+            let upgraded = connection.await.map_err(std::io::Error::other)?;
+            Ok(Box::new(TokioIo::new(upgraded)) as streams::Io)
+        };
+        request.extensions_mut().insert(OnUpgrade::new(connection));
+    }
+    request
 }
 
 /// A client that speaks plain HTTP learns so, in Go's words, and is let go.

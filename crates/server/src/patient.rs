@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +16,20 @@ pub const FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(32);
 /// Without a single byte taken of what is being sent.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Ends the limits of a [`Patient`]: whoever takes the connection over has limits of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Limits(Arc<AtomicBool>);
+
+impl Limits {
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A stream with limits in time. Costs nothing while bytes flow.
 pub struct Patient<S> {
     stream: S,
+    limits: Limits,
     /// Until the first byte came.
     silent: Option<Pin<Box<Sleep>>>,
     /// Since a write had to wait.
@@ -24,13 +37,13 @@ pub struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    pub fn new(stream: S) -> Patient<S> {
-        Patient { stream, silent: Some(Box::pin(sleep(FIRST_BYTE_TIME_MAX))), stalled: None }
+    pub fn new(stream: S, limits: Limits) -> Patient<S> {
+        Patient { stream, limits, silent: Some(Box::pin(sleep(FIRST_BYTE_TIME_MAX))), stalled: None }
     }
 
     /// What became of a write: where it has to wait, it does so for a limited time.
     fn written<T>(&mut self, cx: &mut Context<'_>, done: Poll<Result<T>>) -> Poll<Result<T>> {
-        if done.is_ready() {
+        if done.is_ready() || self.limits.0.load(Ordering::Relaxed) {
             self.stalled = None;
             return done;
         }

@@ -12,6 +12,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
+use streams::upgrade::Lasting;
 use tokio::time::Instant;
 
 use crate::accept::{Accept, Media};
@@ -22,6 +23,7 @@ use crate::metrics::Living;
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
 
 /// The codes that answers have outside of `Status`.
+pub const SWITCHING_PROTOCOLS: u16 = 101;
 pub const OK: u16 = 200;
 pub const CREATED: u16 = 201;
 pub const NOT_FOUND: u16 = 404;
@@ -148,8 +150,12 @@ pub fn internal_text(path: &str, why: &str) -> Response<Body> {
 pub type Held = (Option<Seat>, Option<Living>);
 
 /// A response whose body, where it is made while it is sent, breaks off at a deadline, if there is one, and holds on to
-/// something until it has ended.
+/// something until it has ended; one that gives the connection away holds on to it as long as that lasts.
 pub fn held(response: Response<Body>, deadline: Option<Instant>, held: Held) -> Response<Body> {
+    if let Some(lasting) = response.extensions().get::<Lasting>() {
+        lasting.keep(held);
+        return response;
+    }
     if response.body().size_hint().exact().is_some() {
         return response;
     }

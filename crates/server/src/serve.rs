@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use jiff::Timestamp;
+use streams::upgrade::OnUpgrade;
 use tokio::time::{Duration, Instant};
 
 use crate::accept::{self, Accept};
@@ -35,6 +36,8 @@ pub struct Cx<'a> {
     pub user: &'a User,
     pub ask: &'a Ask,
     pub headers: &'a http::HeaderMap,
+    /// The connection, for who wants it to become another.
+    pub upgrade: Option<&'a OnUpgrade>,
     pub accept: Accept,
     pub now: Timestamp,
     /// What is to be written down of the request.
@@ -81,7 +84,8 @@ async fn answer(
     let lenient = accept::lenient(&head.headers, &ask.query);
     let began = Instant::now();
     let running = state.metrics.begin(&ask);
-    let mut passed = Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false, user: None };
+    let mut passed =
+        Passed { trail, warnings: Vec::new(), schema: None, seat: None, known: false, user: None, denied: None };
     let deadline = deadline(&ask, began);
     let result = match deadline.clone() {
         Err(status) => {
@@ -89,7 +93,7 @@ async fn answer(
             Err(status)
         }
         Ok(until) => {
-            let steps = steps(state, peer, &ask, &head.headers, body, until, &mut passed);
+            let steps = steps(state, peer, &ask, &head, body, until, &mut passed);
             match until {
                 Some(until) => tokio::time::timeout_at(until, steps).await.unwrap_or_else(|_| Err(too_late(&ask))),
                 None => steps.await,
@@ -108,7 +112,8 @@ async fn answer(
             if status.reason == api::Reason::Forbidden {
                 if let Some(user) = &passed.user {
                     let whom = impersonate::wanted(&head.headers).ok().flatten().unwrap_or_default();
-                    state.denials.forbidden(user, &whom.name, &ask, &status);
+                    let verb = passed.denied.take().unwrap_or_else(|| ask.verb.clone());
+                    state.denials.forbidden(user, &whom.name, &Ask { verb, ..ask.clone() }, &status);
                 }
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             }
@@ -127,7 +132,8 @@ async fn answer(
         took: began.elapsed(),
         bytes: response.body().size_hint().exact(),
         known,
-        lives_long: deadline.as_ref().is_ok_and(Option::is_none) && response.status().is_success(),
+        lives_long: deadline.as_ref().is_ok_and(Option::is_none)
+            && (response.status().is_success() || response.status() == http::StatusCode::SWITCHING_PROTOCOLS),
     };
     let living = state.metrics.count(&ask, &answered);
     // What is still being sent holds its seat, unless it lives long, and has its time.
@@ -145,6 +151,8 @@ struct Passed<'a> {
     known: bool,
     /// Who asks, as far as that is known.
     user: Option<Arc<User>>,
+    /// The verb that is refused, where it is not the request's own.
+    denied: Option<Verb>,
 }
 
 /// The steps themselves, in order.
@@ -152,12 +160,13 @@ async fn steps(
     state: &Arc<State>,
     peer: &connection::Peer,
     ask: &Ask,
-    headers: &http::HeaderMap,
+    head: &http::request::Parts,
     body: RequestBody,
     deadline: Option<Instant>,
     passed: &mut Passed<'_>,
 ) -> Result<(Answer, Accept), Status> {
     let trail = passed.trail;
+    let (headers, upgrade) = (&head.headers, head.extensions.get::<OnUpgrade>());
     let now = Timestamp::now();
     let lenient = accept::lenient(headers, &ask.query);
     let user = state
@@ -185,7 +194,7 @@ async fn steps(
     }
     passed.known = ask.target.is_none();
     let Some(target) = &ask.target else {
-        let cx = Cx { state, user: &user, ask, headers, accept: lenient, now, audit: trail, hearing };
+        let cx = Cx { state, user: &user, ask, headers, upgrade, accept: lenient, now, audit: trail, hearing };
         return Ok((hearing.settle(|| documents::answer(&cx)).await?, lenient));
     };
     let found = match kind_of::find(&state.registry.load(), ask, target) {
@@ -203,7 +212,14 @@ async fn steps(
     trail.deprecated(found.deprecated());
     let warnings = &mut passed.warnings;
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
-    let cx = Cx { state, user: &user, ask, headers, accept, now, audit: trail, hearing };
+    let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail, hearing };
+    if let Some(creating) = authorize::creating(&attributes) {
+        let decision = hearing.settle(|| state.authorizer.authorize(&creating, hearing)).await;
+        if let Err(status) = authorize::conclude_creating(state, &creating, &decision) {
+            passed.denied = Some(Verb::Create);
+            return Err(status);
+        }
+    }
     Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
 }
 

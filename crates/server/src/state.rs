@@ -111,7 +111,8 @@ pub struct State {
     pub audit: Option<Arc<Audit>>,
 }
 
-/// A node's own API (logs, later exec), in the shape of the kubelet's.
+/// A node's own API (logs, exec, attach, port-forward), in the shape of the kubelet's. A request may bring its connection
+/// ([`streams::upgrade::OnUpgrade`]), which is the node's to use once it has answered 101.
 pub trait NodeApi: Send + Sync {
     fn call(&self, request: Request<bytes::Bytes>) -> BoxFuture<'_, Response<Body>>;
 }

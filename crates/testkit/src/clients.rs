@@ -57,6 +57,21 @@ pub fn python_calls() -> PathBuf {
     workspace().join("crates/testkit/clients/python/calls.py")
 }
 
+/// A Python program that uses the official client's streams (`clients/python/streams.py`).
+pub fn python_streams() -> PathBuf {
+    workspace().join("crates/testkit/clients/python/streams.py")
+}
+
+/// A Go program that uses client-go's streams (`clients/go/streams`).
+pub fn go_streams() -> PathBuf {
+    tool("bin/streams")
+}
+
+/// A JavaScript program that uses the official client's streams (`clients/javascript/streams.js`).
+pub fn javascript_streams() -> PathBuf {
+    tool("javascript/streams.js")
+}
+
 /// A Python program that verifies a token of the cluster with PyJWT (`clients/python/verify.py`).
 pub fn python_verify() -> PathBuf {
     workspace().join("crates/testkit/clients/python/verify.py")
@@ -67,7 +82,7 @@ pub fn javascript_calls() -> PathBuf {
     tool("javascript/calls.js")
 }
 
-/// Where `java` finds the program that makes the official client's calls (`clients/java/Calls.java`), and the client.
+/// Where `java` finds the programs that make the official client's calls (`clients/java`: `Calls`, `Streams`), and the client.
 pub fn java_class_path() -> PathBuf {
     let (classes, jars) = (tool("java/classes"), tool("java/lib"));
     format!("{}:{}/*", classes.display(), jars.display()).into()

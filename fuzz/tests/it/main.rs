@@ -139,6 +139,8 @@ targets!(
     tokens,
     changes,
     requests,
+    spdy,
+    channels,
     expressions,
     configurations,
     layers

@@ -2,12 +2,9 @@
 
 use clap::Args;
 use futures_util::StreamExt;
-use kemudi_client::discovery::Discovery;
-use kemudi_client::{Api, ApiResource, Dynamic, LabelSelector, ListOptions, LogOptions, Resource};
-use serde_json::Value;
+use kemudi_client::{LabelSelector, ListOptions, LogOptions, Resource};
 
-use super::resolve::resolve;
-use super::{Failure, Global, Outcome, print};
+use super::{Failure, Global, Outcome, pods, print};
 
 #[derive(Args, Debug)]
 pub struct Logs {
@@ -35,6 +32,9 @@ pub struct Logs {
     /// Only what is newer: 5s, 10m
     #[arg(long, value_name = "DURATION")]
     since: Option<String>,
+    /// Only what is not older than a time: 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "since")]
+    since_time: Option<jiff::Timestamp>,
     /// Only so many bytes
     #[arg(long, value_name = "BYTES")]
     limit_bytes: Option<i64>,
@@ -47,10 +47,9 @@ impl Logs {
     pub async fn run(self, global: &Global) -> Outcome {
         let client = global.client()?;
         let namespace = client.default_namespace().to_string();
-        let pods = ApiResource::new("", "v1", "Pod", "pods", true);
-        let api = Api::namespaced_of(client, &namespace, &pods);
+        let api = pods::api(client, &namespace);
         let found = match (&self.pod, &self.selector) {
-            (Some(name), _) => vec![self.pod(&api, name, &namespace).await?],
+            (Some(name), _) => vec![pods::find(&api, name, &namespace).await?],
             (None, selector) => {
                 let labels = LabelSelector::parse(selector.as_deref().unwrap_or_default()).map_err(Failure::new)?;
                 api.list_with(&ListOptions { labels, ..ListOptions::default() }).await?.items
@@ -60,86 +59,16 @@ impl Logs {
             eprintln!("No resources found in {namespace} namespace.");
         }
         for pod in found {
-            let options = LogOptions { container: Some(self.container(&pod)?), ..self.options()? };
+            let options = LogOptions {
+                container: Some(pods::container(&pod, self.container.as_ref().or(self.container_word.as_ref()))?),
+                ..self.options()?
+            };
             let mut chunks = api.log_stream(pod.name(), &options).await?;
             while let Some(chunk) = chunks.next().await {
                 print(chunk?)?;
             }
         }
         Ok(())
-    }
-
-    /// The named pod, or one of those that the named object (a Deployment, a Job) selects.
-    async fn pod(&self, api: &Api<Dynamic>, word: &str, namespace: &str) -> Outcome<Dynamic> {
-        let missing = |of: &str, name: &str| {
-            Failure::new(format!("error from server (NotFound): {of} {name:?} not found in namespace {namespace:?}"))
-                .hint(format!("see which there are: kemudi get {of} -n {namespace}"))
-        };
-        let (kind, name) = match word.split_once('/') {
-            None | Some(("pod" | "pods" | "po", _)) => {
-                let name = word.split_once('/').map_or(word, |(_, name)| name);
-                return api.get_opt(name).await?.ok_or_else(|| missing("pods", name));
-            }
-            Some(pair) => pair,
-        };
-        let discovery = Discovery::fetch(api.client()).await?;
-        let resource = &resolve(&discovery, kind)?.resource;
-        let owner = Api::namespaced_of(api.client().clone(), namespace, resource).get_opt(name).await?;
-        let owner = owner.ok_or_else(|| missing(&resource.group_resource(), name))?;
-        let labels = api::meta::at(&owner, &["spec", "selector", "matchLabels"]).and_then(Value::as_object);
-        let selector: Vec<String> = labels
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-            .collect();
-        if selector.is_empty() {
-            return Err(Failure::new(format!("{word} selects no pods"))
-                .hint(format!("name a pod: kemudi get pods -n {namespace}")));
-        }
-        let labels = LabelSelector::parse(&selector.join(",")).map_err(Failure::new)?;
-        let mut pods = api.list_with(&ListOptions { labels, ..ListOptions::default() }).await?.items;
-        pods.sort_by_key(|pod| api::meta::text_at(pod, &["status", "phase"]) != "Running");
-        let found = pods.len();
-        let pod = pods.into_iter().next().ok_or_else(|| Failure::new(format!("{word} has no pods now")))?;
-        if found > 1 {
-            eprintln!("Found {found} pods, using pod/{}", pod.name());
-        }
-        Ok(pod)
-    }
-
-    /// The container that is meant: the named one, the annotated one, the first.
-    fn container(&self, pod: &Value) -> Outcome<String> {
-        let names = |field: &str| -> Vec<String> {
-            let list = api::meta::items_at(pod, &["spec", field]);
-            list.iter().map(|container| container["name"].as_str().unwrap_or_default().to_string()).collect()
-        };
-        let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
-        let shown: Vec<String> = main
-            .iter()
-            .cloned()
-            .chain(init.iter().map(|name| format!("{name} (init)")))
-            .chain(ephemeral.iter().map(|name| format!("{name} (ephem)")))
-            .collect();
-        if let Some(name) = self.container.as_ref().or(self.container_word.as_ref()) {
-            let known = [&main, &init, &ephemeral].iter().any(|names| names.contains(name));
-            let pod = api::meta::name(pod);
-            return match known {
-                true => Ok(name.clone()),
-                false => Err(Failure::new(format!(
-                    "container {name} is not valid for pod {pod} out of: {}",
-                    shown.join(", ")
-                ))),
-            };
-        }
-        let annotated = api::meta::entry(pod, "annotations", "kubectl.kubernetes.io/default-container");
-        if let Some(name) = annotated.filter(|name| main.iter().any(|other| other == name)) {
-            return Ok(name.to_string());
-        }
-        let first = main.first().cloned().unwrap_or_default();
-        if shown.len() > 1 {
-            eprintln!("Defaulted container {first:?} out of: {}", shown.join(", "));
-        }
-        Ok(first)
     }
 
     fn options(&self) -> Outcome<LogOptions> {
@@ -160,6 +89,7 @@ impl Logs {
             timestamps: self.timestamps,
             tail_lines: Some(tail).filter(|lines| *lines >= 0),
             since_seconds,
+            since_time: self.since_time.map(|time| time.to_string()),
             limit_bytes: self.limit_bytes,
         })
     }

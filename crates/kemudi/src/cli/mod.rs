@@ -2,14 +2,18 @@
 //! Results go to stdout, everything else to stderr. Words, output and exit codes are kubectl's where kubectl has the command.
 
 mod apply;
+mod attach;
 mod auth;
+mod cp;
 mod create;
 mod delete;
 mod doctor;
+mod exec;
 mod get;
 mod image;
 mod keys;
 mod logs;
+mod port_forward;
 mod raw;
 mod record;
 mod run;
@@ -24,7 +28,9 @@ mod authn_flags;
 mod authz_flags;
 mod files;
 mod output;
+mod pods;
 mod recording;
+mod remote;
 mod resolve;
 mod rights;
 mod table;
@@ -75,6 +81,14 @@ enum Command {
     Image(image::Image),
     /// Show what a container wrote
     Logs(logs::Logs),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// Attach to the program of a container
+    Attach(attach::Attach),
+    /// Copy files to and from a container
+    Cp(cp::Cp),
+    /// Reach ports of a pod on this machine
+    PortForward(port_forward::PortForward),
     /// Send a request to any path
     Raw(raw::Raw),
     /// Ask what you may do
@@ -147,7 +161,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => {
             let outcome = runtime.block_on(cli.command.run(&cli.global));
             if !serves {
-                // A resolver that still waits for a name's address is not waited for.
+                // A resolver that still waits for a name's address is not waited for, nor is a read of the terminal.
                 runtime.shutdown_background();
             }
             outcome
@@ -178,6 +192,10 @@ impl Command {
             Command::Delete(delete) => delete.run(global).await,
             Command::Image(image) => image.run(global).await,
             Command::Logs(logs) => logs.run(global).await,
+            Command::Exec(exec) => exec.run(global).await,
+            Command::Attach(attach) => attach.run(global).await,
+            Command::Cp(cp) => cp.run(global).await,
+            Command::PortForward(forward) => forward.run(global).await,
             Command::Raw(raw) => raw.run(global).await,
             Command::Auth(auth) => auth.run(global).await,
             Command::Whoami(whoami) => whoami.run(global).await,

@@ -3,3 +3,4 @@
 mod commands;
 mod library;
 mod promises;
+mod remote;

@@ -33,7 +33,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         env: Vec::new(),
         cwd: "/".into(),
         user: None,
-        terminal: false,
+        terminal: super::Terminal::None,
         no_new_privileges: true,
         isolation: super::Isolation::default(),
     };

@@ -4,7 +4,7 @@
 use super::spawner::IGNORED_SIGNALS;
 use super::sys::{self, Disposition};
 use super::wire::Failure;
-use super::{Capabilities, ContainerSpec, PodSpec, ProcessSpec, User, rootfs, seccomp};
+use super::{Capabilities, ContainerSpec, PodSpec, ProcessSpec, Terminal, User, console, rootfs, seccomp};
 use rustix::fs::{FileType, Mode};
 use rustix::thread::CapabilitySet;
 use std::ffi::CString;
@@ -26,6 +26,10 @@ pub fn run(spec: &ContainerSpec, pod: &PodSpec, stdio: [OwnedFd; 3]) -> Result<(
 /// Becomes the program; returns only if it cannot.
 pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Failure> {
     let owner = spec.user.as_ref().map(|user| rustix::process::Uid::from_raw(user.uid));
+    let stdio = match spec.terminal {
+        Terminal::Own => own_terminal(&stdio[0], spec.user.as_ref())?,
+        Terminal::None | Terminal::Agents => stdio,
+    };
     for (number, fd) in stdio.iter().enumerate() {
         // So that the program's user can open /dev/stdout, which is a link to it, too.
         if owner.is_some()
@@ -36,12 +40,14 @@ pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Fai
         sys::duplicate_to(fd.as_fd(), number as i32)
             .map_err(|error| Failure::new("set up standard streams", &error))?;
     }
-    if spec.terminal {
-        // A process group of its own in the foreground: the terminal's signals reach the program and nobody else.
-        let _ = rustix::process::setpgid(None, None);
-        let _ = sys::take_terminal();
-    } else {
-        let _ = rustix::process::setsid();
+    match spec.terminal {
+        Terminal::Agents => {
+            // A process group of its own in the foreground: the terminal's signals reach the program and nobody else.
+            let _ = rustix::process::setpgid(None, None);
+            let _ = sys::take_terminal();
+        }
+        Terminal::None => drop(rustix::process::setsid()),
+        Terminal::Own => {}
     }
     drop_capabilities(spec.isolation.capabilities);
     if spec.isolation.filtered {
@@ -68,6 +74,14 @@ pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Fai
     std::env::set_current_dir(&spec.cwd)
         .map_err(|error| Failure::new(format!("chdir to cwd ({:?})", spec.cwd), &error))?;
     execute(spec)
+}
+
+/// A session of its own with a terminal of its own, as standard streams.
+fn own_terminal(socket: &OwnedFd, user: Option<&User>) -> Result<[OwnedFd; 3], Failure> {
+    let failed = |error: io::Error| Failure::new("make a terminal", &error);
+    let _ = rustix::process::setsid();
+    let terminal = console::open(socket, user).map_err(failed)?;
+    Ok([terminal.try_clone().map_err(failed)?, terminal.try_clone().map_err(failed)?, terminal])
 }
 
 fn drop_capabilities(kept: Capabilities) {

@@ -77,8 +77,10 @@ struct Process {
     pidfd: OwnedFd,
     /// Open until the program runs (then it ends empty) or could not be started (then it brings a [`Failure`]).
     status: Option<File>,
-    /// Whether the process leads its process group, which is all there is to end when it does.
+    /// Whether the process leads its process group: what kills it kills that.
     leads_group: bool,
+    /// The group is all that there is of a container, and ends with its process.
+    ends_group: bool,
 }
 
 impl Init {
@@ -166,7 +168,9 @@ impl Init {
         let namespaces = sys::MOUNT | if own { sys::PID } else { 0 };
         match sys::clone(namespaces).map_err(|error| Failure::new("clone the container", &error))? {
             Forked::Child => report(status_write, container::run(&spec, &self.spec, stdio)),
-            Forked::Parent { pid, pidfd } => Ok(Process { pid, pidfd, status: Some(status), leads_group: !own }),
+            Forked::Parent { pid, pidfd } => {
+                Ok(Process { pid, pidfd, status: Some(status), leads_group: !own, ends_group: !own })
+            }
         }
     }
 
@@ -190,7 +194,7 @@ impl Init {
                 // It is our child and not yet reaped, so the number still means it.
                 let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                     .map_err(|error| Failure::new("pidfd_open", &error.into()))?;
-                Ok(Process { pid, pidfd, status: Some(status), leads_group: true })
+                Ok(Process { pid, pidfd, status: Some(status), leads_group: true, ends_group: false })
             }
         }
     }
@@ -226,7 +230,7 @@ impl Init {
             };
             self.report_start(id)?;
             let Some(process) = self.processes.remove(&id) else { continue };
-            if process.leads_group {
+            if process.ends_group {
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             }
             let exit = match (status.exit_status(), status.terminating_signal()) {

@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod check;
+mod console;
 mod container;
 mod handle;
 mod init;
@@ -19,6 +20,7 @@ mod wire;
 
 pub use capabilities::Capabilities;
 pub use check::{Forbidden, check};
+pub use console::{Console, Terminal as ConsoleTerminal};
 pub use container::DEFAULT_PATH;
 pub use handle::{Error, Pod, Process, Sandbox, Stdio};
 pub use init::PROCESSES_MAX;
@@ -128,8 +130,7 @@ pub struct ProcessSpec {
     pub cwd: PathBuf,
     /// The pod's user when there is none. Without root, it can be no other than the pod's.
     pub user: Option<User>,
-    /// Stdin is the terminal of the agent's session, and the program gets its foreground.
-    pub terminal: bool,
+    pub terminal: Terminal,
     pub no_new_privileges: bool,
     pub isolation: Isolation,
 }
@@ -147,6 +148,17 @@ impl Default for Isolation {
     fn default() -> Isolation {
         Isolation { capabilities: Capabilities::DEFAULT, filtered: false }
     }
+}
+
+/// What terminal a program has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terminal {
+    #[default]
+    None,
+    /// Stdin is the terminal of the agent's session, and the program gets its foreground.
+    Agents,
+    /// One of its own, made in the container; stdin is the socket of a [`Console`] over which it is passed out.
+    Own,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -152,6 +152,18 @@ pub fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -
     Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
+/// Sends one descriptor and nothing else.
+pub fn send_fd(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    send_some(socket, &[0], &[fd]).map(drop)
+}
+
+/// Receives what [`send_fd`] sent.
+pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut inbox = Inbox::default();
+    inbox.fill(socket)?;
+    inbox.fds.pop_front().ok_or_else(|| io::Error::other("no descriptor came"))
+}
+
 /// Sends a whole message on a blocking socket.
 pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = encode(message, fds.len())?;

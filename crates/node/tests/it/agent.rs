@@ -1,5 +1,7 @@
 //! The agent with real pods in the sandbox, against an API server in memory: what becomes of pods, and what they find.
 
+mod streams;
+
 use crate::fake_api::FakeApi;
 use http_body_util::BodyExt;
 use kemudi_client::Client;

@@ -104,7 +104,7 @@ fn process(argv: &[&str]) -> ProcessSpec {
         env: vec![("GREETING".into(), "hello".into()), ("PATH".into(), node::sandbox::DEFAULT_PATH.into())],
         cwd: "/".into(),
         user: None,
-        terminal: false,
+        terminal: node::sandbox::Terminal::None,
         no_new_privileges: false,
         isolation: Isolation::default(),
     }
@@ -605,7 +605,7 @@ async fn has_the_terminal() {
     let mut spec = shell(
         "trap 'echo interrupted; exit 4' INT; test -t 0 && test -t 1 && echo on a terminal; read word; echo got $word; while :; do sleep 0.01; done",
     );
-    spec.process.terminal = true;
+    spec.process.terminal = node::sandbox::Terminal::Agents;
     spec.process_namespace = ProcessNamespace::Pod;
     let copy = |stream: &dyn std::os::fd::AsFd| stream.as_fd().try_clone_to_owned().unwrap();
     let stdio =

@@ -22,6 +22,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::Value;
+use streams::upgrade::Lasting;
 use tokio_util::task::TaskTracker;
 
 use self::event::{AuthenticationMetadata, Event, ObjectReference};
@@ -352,11 +353,17 @@ impl Trail {
                 record.open().end = End::Nothing;
                 response
             }
-            End::Complete if response.body().size_hint().exact().is_some() => {
-                record.complete().await;
-                response
-            }
-            End::Complete => response.map(|body| Audited { body, record: Some(record), last: None }.boxed_unsync()),
+            End::Complete => match response.extensions().get::<Lasting>() {
+                Some(lasting) => {
+                    lasting.keep(record);
+                    response
+                }
+                None if response.body().size_hint().exact().is_some() => {
+                    record.complete().await;
+                    response
+                }
+                None => response.map(|body| Audited { body, record: Some(record), last: None }.boxed_unsync()),
+            },
         }
     }
 }

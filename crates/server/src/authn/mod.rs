@@ -25,8 +25,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::lookup::Lookup;
@@ -384,6 +384,13 @@ fn websocket_token(headers: &HeaderMap) -> Option<Result<String, String>> {
         Some(_) if others == 0 => Some(Err("missing additional subprotocol".into())),
         token => token.map(Ok),
     }
+}
+
+/// A header of a request as others may see it: without the token that a browser's WebSocket puts among its subprotocols.
+pub fn without_token(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
+    let Some(offered) = value.to_str().ok().filter(|_| name == SEC_WEBSOCKET_PROTOCOL) else { return value.clone() };
+    let others = offered.split(',').map(str::trim).filter(|protocol| !protocol.starts_with(WEBSOCKET_TOKEN_PREFIX));
+    HeaderValue::from_str(&others.collect::<Vec<_>>().join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Adds the group of everybody who is somebody.

@@ -1,6 +1,7 @@
 //! The verbs on resources. `answer` is the switchboard; each family of verbs is a file of its own.
 
 pub mod body;
+mod connect;
 mod delete;
 mod json_patch;
 mod list;

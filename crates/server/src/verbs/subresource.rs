@@ -5,17 +5,14 @@ use std::sync::Mutex;
 use api::options::{FieldValidation, Preconditions};
 use api::status::GroupResource;
 use api::{DeleteOptions, Status, WriteOptions, go, meta};
-use bytes::Bytes;
-use http_body_util::BodyExt;
 use kinds::Subresource;
 use serde_json::{Value, json};
 
 use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
-use super::write::{Part, Typed, change_object, invalid, own_fields, place, written};
-use super::{At, patch, read, scale};
+use super::write::{Part, Typed, change_object, own_fields, place, written};
+use super::{At, connect, patch, read, scale};
 use crate::admission::{self, pod_topology_labels};
-use crate::lookup::Lookup;
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
 use crate::token_request;
@@ -26,8 +23,8 @@ pub async fn answer(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     match (&*at.kind.plural, &*sub.name) {
         ("pods", "binding") => bind(cx, at, sub, body, warnings).await,
         ("pods", "eviction") => evict(cx, at, sub, body, warnings).await,
-        ("pods", "log") => log(cx, at).await,
-        ("pods", "exec" | "attach" | "portforward") => connect(cx, at),
+        ("pods", "log") => connect::log(cx, at).await,
+        ("pods", "exec" | "attach" | "portforward") => connect::connect(cx, at).await,
         ("pods" | "services" | "nodes", "proxy") => proxy(cx, at),
         ("serviceaccounts", "token") => token(cx, at, sub, body, warnings).await,
         ("namespaces", "finalize") => finalize(cx, at, body, warnings).await,
@@ -440,119 +437,6 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
     };
     let stored = change_object(cx, at, Part::Other("finalize"), &options, warnings, false, change).await?;
     written(cx, at.kind, respond::OK, stored)
-}
-
-/// The container that a connection is about.
-fn container(cx: &Cx<'_>, pod: &Value) -> Result<String, Status> {
-    let all: Vec<&str> = ["initContainers", "containers", "ephemeralContainers"]
-        .iter()
-        .flat_map(|list| meta::items_at(pod, &["spec", list]))
-        .map(|container| meta::text_at(container, &["name"]))
-        .collect();
-    let name = meta::name(pod);
-    match cx.ask.query.get("container").filter(|container| !container.is_empty()) {
-        Some(given) if all.contains(&given) => Ok(given.to_string()),
-        Some(given) => Err(Status::bad_request(format!("container {given} is not valid for pod {name}"))),
-        None => match (meta::items_at(pod, &["spec", "containers"]), all.len()) {
-            ([only], 1) => Ok(meta::text_at(only, &["name"]).to_string()),
-            _ => {
-                let default = meta::entry(pod, "annotations", "kubectl.kubernetes.io/default-container");
-                if let Some(default) = default.filter(|default| all.contains(default)) {
-                    return Ok(default.to_string());
-                }
-                Err(Status::bad_request(format!(
-                    "a container name must be specified for pod {name}, choose one of: [{}]",
-                    all.join(" ")
-                )))
-            }
-        },
-    }
-}
-
-fn pod(cx: &Cx<'_>, at: &At<'_>) -> Result<Value, Status> {
-    Ok(cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value())
-}
-
-/// The logs of a container, as its node gives them.
-async fn log(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
-    check_log_options(cx, at)?;
-    let pod = pod(cx, at)?;
-    let container = container(cx, &pod)?;
-    let node = meta::text_at(&pod, &["spec", "nodeName"]);
-    if node.is_empty() {
-        // There is nothing to show yet, and nothing wrong either.
-        return Ok(Answer::Raw(respond::raw(204, "", Bytes::new())));
-    }
-    let Some(api) = cx.state.nodes.load().get(node).cloned() else {
-        if cx.state.get("", "nodes", "", node).is_none() {
-            return Err(Status::not_found(GroupResource { group: "", resource: "nodes" }, node));
-        }
-        return Err(Status::unavailable(format!("node {} is not connected to this server", go::quote(node))));
-    };
-    let (_, line) = cx.ask.print();
-    let query = line.split_once('?').map_or("", |(_, query)| query);
-    let uri = format!("/containerLogs/{}/{}/{container}?{query}", at.namespace(), at.target.name);
-    let request = http::Request::get(uri).body(Bytes::new()).map_err(Status::internal)?;
-    let response = api.call(request).await;
-    match response.status().as_u16() {
-        respond::OK => {
-            let mut answer = respond::raw(respond::OK, "text/plain", Bytes::new());
-            *answer.body_mut() = response.into_body();
-            Ok(Answer::Raw(answer))
-        }
-        code => {
-            let bytes = response.into_body().collect().await.map_err(Status::internal)?.to_bytes();
-            let text = String::from_utf8_lossy(&bytes).trim_end().to_string();
-            match code {
-                respond::NOT_FOUND => Err(Status { details: None, message: text, ..Status::no_such_path() }),
-                _ => Err(Status::bad_request(text)),
-            }
-        }
-    }
-}
-
-fn check_log_options(cx: &Cx<'_>, at: &At<'_>) -> Result<(), Status> {
-    let query = &cx.ask.query;
-    let number = |name: &str| -> Result<Option<i64>, Status> {
-        query.get(name).map(go::parse_i64).transpose().map_err(Status::bad_request)
-    };
-    let (tail, since, limit) = (number("tailLines")?, number("sinceSeconds")?, number("limitBytes")?);
-    let since_time = query.get("sinceTime").filter(|text| !text.is_empty());
-    if let Some(text) = since_time
-        && let Err(why) = kinds::scalar::time(text.into())
-    {
-        return Err(Status::bad_request(why));
-    }
-    let mut causes = Vec::new();
-    let below = |value: Option<i64>, least: i64| value.filter(|value| *value < least);
-    if let Some(value) = below(tail, 0) {
-        causes.push(kinds::Cause::invalid("tailLines", &json!(value), "must be greater than or equal to 0"));
-    }
-    if let Some(value) = below(limit, 1) {
-        causes.push(kinds::Cause::invalid("limitBytes", &json!(value), "must be greater than 0"));
-    }
-    if since.is_some() && since_time.is_some() {
-        let text = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-        causes.push(kinds::Cause::forbidden("[]", text));
-    } else if let Some(value) = below(since, 1) {
-        causes.push(kinds::Cause::invalid("sinceSeconds", &json!(value), "must be greater than 0"));
-    }
-    match causes.is_empty() {
-        true => Ok(()),
-        false => Err(invalid("", "PodLogOptions", &at.target.name, causes)),
-    }
-}
-
-/// exec, attach and port-forward.
-fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
-    let pod = pod(cx, at)?;
-    if at.target.subresource != "portforward" {
-        container(cx, &pod)?;
-    }
-    if meta::text_at(&pod, &["spec", "nodeName"]).is_empty() {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", at.target.name)));
-    }
-    Err(Status::not_implemented(format!("pods/{}", at.target.subresource)))
 }
 
 /// The proxies of pods, services and nodes.

@@ -10,11 +10,12 @@ use testkit::command::workspace;
 use walkdir::WalkDir;
 
 /// A crate uses only crates of lower floors, in its tests too.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("api", 0),
     ("descriptions", 0),
     ("images", 0),
     ("store", 0),
+    ("streams", 0),
     ("kinds", 1),
     ("rights", 1),
     ("client", 1),
