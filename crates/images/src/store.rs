@@ -97,18 +97,18 @@ pub(crate) struct Adding<'a> {
 }
 
 impl Store {
-    /// Opens the folder, which is made with mode 0700 when it is missing.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn open(folder: impl Into<PathBuf>) -> Result<Store, Error> {
-        let folder = folder.into();
+    /// The store of a folder, which is made with mode 0700 when the first image comes.
+    pub fn open(folder: impl Into<PathBuf>) -> Store {
+        Store { folder: folder.into() }
+    }
+
+    fn make(&self) -> Result<(), Error> {
         for name in ["images", "layers", "partial"] {
-            let place = folder.join(name);
+            let place = self.folder.join(name);
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&place);
             made.map_err(Error::io(format!("cannot make {}", place.display())))?;
         }
-        Ok(Store { folder })
+        Ok(())
     }
 
     /// Every image, by name.
@@ -119,7 +119,11 @@ impl Store {
         let folder = self.folder.join("images");
         let failed = || Error::io(format!("cannot read {}", folder.display()));
         let mut images = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(failed())? {
+        let entries = match fs::read_dir(&folder) {
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(images),
+            entries => entries.map_err(failed())?,
+        };
+        for entry in entries {
             let path = entry.map_err(failed())?.path();
             // What cannot be read was removed just now, or is no image.
             let text = fs::read(&path).unwrap_or_default();
@@ -211,6 +215,7 @@ impl Store {
     }
 
     fn lock(&self) -> Result<File, Error> {
+        self.make()?;
         let path = self.folder.join("lock");
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         file.map_err(Error::io(format!("cannot open {}", path.display())))
@@ -226,6 +231,7 @@ impl Store {
 
     /// A folder of its own for what is not whole yet, on the same file system as what it will become.
     pub(crate) fn partial(&self) -> Result<tempfile::TempDir, Error> {
+        self.make()?;
         let folder = self.folder.join("partial");
         tempfile::tempdir_in(&folder).map_err(Error::io(format!("cannot write to {}", folder.display())))
     }
@@ -241,6 +247,14 @@ impl Store {
         let partial = self.partial()?;
         let beside = partial.path().join("image.json");
         fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(failed())
+    }
+}
+
+impl Image {
+    /// The name by content in the registry and repository of a name, where it was pulled from there.
+    pub fn digest_in(&self, name: &Reference) -> Option<&str> {
+        let place = by_content(name, "");
+        self.digests.iter().find(|digest| digest.starts_with(&place)).map(String::as_str)
     }
 }
 

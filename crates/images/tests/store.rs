@@ -88,7 +88,7 @@ struct Bed {
 impl Bed {
     fn new() -> Bed {
         let folder = tempfile::tempdir().unwrap();
-        Bed { store: Store::open(folder.path()).unwrap(), folder }
+        Bed { store: Store::open(folder.path()), folder }
     }
 
     fn load(&self, archive: &[u8]) -> Result<String, Error> {
@@ -155,7 +155,7 @@ fn what_is_in_use_stays() {
     bed.load(&saved(&["web:1"], &[layer(&["f x"])], json!({}))).unwrap();
     let held = bed.store.hold("web:1").unwrap().unwrap();
     // Another process is another opening of the same files.
-    let other = Store::open(bed.folder.path()).unwrap();
+    let other = Store::open(bed.folder.path());
     assert!(other.remove("web:1").is_err_and(|why| why.to_string() == "image web:1 is in use by a container"));
     other.load_archive(saved(&["web:2"], &[layer(&["f x"])], json!({})).as_slice(), None).unwrap();
     assert!(other.remove(&held.image.id).is_err());

@@ -837,7 +837,11 @@ impl Worker {
         let Some(files) = self.files_of(container, index) else { return true };
         self.records[index].image_id = match &files {
             Files::Host => HOST_IMAGE_ID.into(),
-            Files::Image(held) => held.image.digests.first().unwrap_or(&held.image.id).clone(),
+            Files::Image(held) => {
+                let named = images::reference(&container.image).ok();
+                let pulled = named.as_ref().and_then(|name| held.image.digest_in(name));
+                pulled.unwrap_or(&held.image.id).to_owned()
+            }
         };
         let result = self.launch(container, attempt, files).await;
         let now = Timestamp::now();

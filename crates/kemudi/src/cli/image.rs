@@ -96,7 +96,8 @@ impl Image {
                 let store = folder.store()?;
                 for name in names {
                     let image = pull(&store, &name).await?;
-                    print(format!("{}\n", image.digests.first().unwrap_or(&image.id)))?;
+                    let pulled = reference(&name)?;
+                    print(format!("{}\n", image.digest_in(&pulled).unwrap_or(&image.id)))?;
                 }
                 Ok(())
             }
@@ -135,18 +136,18 @@ impl Folder {
             Some(data) => data.clone(),
             None => state_folder()?,
         };
-        store_in(&data)
+        Ok(store_in(&data))
     }
 }
 
 /// The store of a cluster's folder.
-pub fn store_in(data: &Path) -> Outcome<Store> {
-    Ok(Store::open(data.join(FOLDER))?)
+pub fn store_in(data: &Path) -> Store {
+    Store::open(data.join(FOLDER))
 }
 
 /// The user's own store, for those who name no folder.
 pub fn own_store() -> Outcome<Store> {
-    store_in(&state_folder()?)
+    Ok(store_in(&state_folder()?))
 }
 
 /// Fetches an image, with a word on stderr where that takes a while.

@@ -131,7 +131,7 @@ impl Up {
             let node = NodeOptions {
                 name: super::run::host_name(),
                 state_dir: data.join("node"),
-                images: super::image::store_in(&data)?,
+                images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
             };
             cluster

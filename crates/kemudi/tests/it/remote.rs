@@ -24,7 +24,7 @@ impl Bed {
         cluster.listen(listener);
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("node");
-        let images = images::Store::open(folder.path().join("images")).unwrap();
+        let images = images::Store::open(folder.path().join("images"));
         let options = NodeOptions { name: "here".into(), state_dir, images, hidden: vec![] };
         cluster.start_node(options).await.unwrap();
         let kubeconfig = folder.path().join("config");

@@ -48,7 +48,7 @@ impl Bed {
                 let _ = stream.write_all(b"from the API\n").await;
             })
         });
-        let images = images::Store::open(dir.path().join("images")).unwrap();
+        let images = images::Store::open(dir.path().join("images"));
         let config = NodeConfig {
             name: "n1".into(),
             client: Client::with_transport(Arc::new(api.clone())),

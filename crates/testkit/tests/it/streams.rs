@@ -488,7 +488,8 @@ fn logs_are_as_they_are_asked_for() {
     });
     server.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}).to_string());
     let began = std::time::Instant::now();
-    while !server.kubectl("logs web").stdout.starts_with("run 1\n") {
+    let whole = |logs: String| logs.starts_with("run 1\n") && logs.ends_with("oops\n");
+    while !whole(server.kubectl("logs web").stdout) {
         assert!(began.elapsed() < RUN_LIMIT, "{}", server.trouble());
     }
     let check = |flags: &str, want: &str| {
