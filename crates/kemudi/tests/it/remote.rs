@@ -5,7 +5,7 @@ use std::time::Duration;
 use kemudi::Cluster;
 use kemudi::client::{Api, ApiResource, Client, Config, Dynamic, Outcome, RemoteOptions};
 use kemudi::local_node::NodeOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -32,21 +32,24 @@ impl Bed {
         let bed = Bed { cluster, folder };
         let script = "while read word; do echo got $word; done; echo end";
         let serve = "import socket\ns = socket.create_server(('127.0.0.1', 7000))\nwhile True:\n c, _ = s.accept()\n d = b''\n while p := c.recv(99): d += p\n c.sendall(d[::-1]); c.close()";
+        let listens = "import socket; socket.create_connection(('127.0.0.1', 7000)).close()";
         let containers = json!([
             {"name": "main", "image": "host", "stdin": true, "stdinOnce": true, "command": ["sh", "-c", script]},
-            {"name": "port", "image": "host", "command": ["python3", "-c", serve]},
+            {"name": "port", "image": "host", "command": ["python3", "-c", serve],
+             "readinessProbe": {"exec": {"command": ["python3", "-c", listens]}, "periodSeconds": 1}},
         ]);
         let spec = json!({
             "nodeName": "here", "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers,
         });
         let pods = pods(bed.cluster.admin());
         pods.create(&Dynamic(json!({"metadata": {"name": "web"}, "spec": spec}))).await.unwrap();
+        let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
         let ready = async {
             let mut events = pods.watcher(&kemudi::client::ListOptions::default());
             loop {
                 if let Ok(kemudi::client::Event::InitApplied(pod) | kemudi::client::Event::Applied(pod)) =
                     events.next().await
-                    && pod["status"]["phase"] == "Running"
+                    && pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(is_ready))
                 {
                     return;
                 }
