@@ -40,7 +40,9 @@ def exec_takes_input():
 
 
 def exec_has_a_terminal():
-    session = run(["sh", "-c", "tty; read size; stty size"], stdin=True, stderr=False, tty=True, _preload_content=False)
+    # What is typed and the size travel apart: either may be there first.
+    script = "tty; read size; until [ \"$(stty size)\" = '30 70' ]; do sleep 0.01; done; stty size"
+    session = run(["sh", "-c", script], stdin=True, stderr=False, tty=True, _preload_content=False)
     same(session.readline_stdout(timeout=20), "/dev/pts/0\r")
     session.write_channel(4, '{"Width": 70, "Height": 30}')
     session.write_stdin("\n")
