@@ -196,6 +196,13 @@ fn pods_run_from_images_of_registries() {
 }
 
 #[test]
+fn who_has_no_home_folder_can_run_commands() {
+    let mut command = Command::new(kemudi());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    assert_eq!(run(command.args(["run", "--", "echo", "here"]), "", RUN_LIMIT).ok(), "here\n");
+}
+
+#[test]
 fn a_command_runs_from_an_image() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let archive = demo(folder.path());
