@@ -162,5 +162,7 @@ pub use crate::resource::{ApiResource, Dynamic, Metadata, ObjectList, ObjectMeta
 pub use crate::retry::Retries;
 pub use crate::store::{ObjectKey, Store};
 pub use crate::string_map::StringMap;
+#[doc(hidden)]
+pub use crate::tls::TrustAnything;
 pub use crate::transport::{Body, Transport};
 pub use crate::watch::{Event, WatchEvent, Watcher};

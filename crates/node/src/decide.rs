@@ -414,10 +414,7 @@ pub fn time(at: Timestamp) -> String {
 
 /// `10s`, `2m40s`, `5m0s`, as Go prints durations.
 fn go_duration(duration: SignedDuration) -> String {
-    match (duration.as_secs() / 60, duration.as_secs() % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
-    }
+    kinds::scalar::print_duration(duration.as_secs().saturating_mul(1_000_000_000))
 }
 
 #[cfg(test)]

@@ -74,17 +74,8 @@ pub async fn pull(store: &Store, reference: &Reference, secrets: &[Data]) -> Res
 
 /// A time as Go prints it, without what is below a millisecond: `532ms`, `1.2s`, `1m2.05s`.
 pub fn milliseconds(time: std::time::Duration) -> String {
-    let (minutes, rest) = (time.as_secs() / 60, time.as_millis() % 60_000);
-    if time.as_secs() == 0 {
-        return if rest == 0 { "0s".into() } else { format!("{rest}ms") };
-    }
-    let seconds = format!("{}.{:03}", rest / 1000, rest % 1000);
-    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
+    let whole = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    kinds::scalar::print_duration(whole.saturating_mul(1_000_000))
 }
 
 /// What a Secret of type `kubernetes.io/dockerconfigjson` (or the older form) holds for the registry of an image.

@@ -1,10 +1,11 @@
 //! Volumes whose files are there before the pod is: folders and files of the machine, persistent volumes through a claim,
 //! images. Finds and checks them; mounts nothing and writes nothing, but for what a hostPath is to create.
 
+use crate::agent::Shared;
 use crate::env::Data;
 use crate::images::{self as image_choice, Choice, Files};
 use crate::pod::{ClaimVolume, Container, HostPath, ImageVolume, Pod, Volume};
-use images::{Hold, Store};
+use images::Hold;
 use kemudi_client::{Api, ApiResource, Client, Dynamic};
 use serde_json::Value;
 use std::fs;
@@ -28,18 +29,12 @@ pub enum Provided {
 ///
 /// # Errors
 /// The words of the event.
-pub async fn find(
-    client: &Client,
-    store: &Store,
-    pod: &Pod,
-    volume: &Volume,
-    secrets: &[Data],
-) -> Result<Option<Provided>, String> {
+pub async fn find(shared: &Shared, pod: &Pod, volume: &Volume, secrets: &[Data]) -> Result<Option<Provided>, String> {
     if let Some(claim) = &volume.persistent_volume_claim {
-        return claimed(client, pod, claim).await.map(Some);
+        return claimed(&shared.config.client, pod, claim).await.map(Some);
     }
     match &volume.image {
-        Some(image) => self::image(store, image, secrets).await.map(|hold| Some(Provided::Image(hold))),
+        Some(image) => self::image(shared, image, secrets).await.map(|hold| Some(Provided::Image(hold))),
         None => Ok(None),
     }
 }
@@ -86,18 +81,21 @@ fn place(volume: &Value) -> Result<PathBuf, String> {
     }
 }
 
-async fn image(store: &Store, image: &ImageVolume, secrets: &[Data]) -> Result<Arc<Hold>, String> {
+async fn image(shared: &Shared, image: &ImageVolume, secrets: &[Data]) -> Result<Arc<Hold>, String> {
     let stand_in = Container {
         image: image.reference.clone(),
         image_pull_policy: image.pull_policy.clone(),
         ..Container::default()
     };
+    let store = &shared.config.images;
     match image_choice::choose(&stand_in, store) {
         Choice::Use(Files::Image(hold)) => Ok(hold),
         Choice::Use(Files::Host) => Err("the image \"host\" cannot be a volume; use hostPath".into()),
-        Choice::Pull(reference) => image_choice::pull(store, &reference, secrets)
-            .await
-            .map_err(|why| format!("Failed to pull image {:?}: {why}", image.reference)),
+        Choice::Pull(reference) => {
+            let failed = |why: String| format!("Failed to pull image {:?}: {why}", image.reference);
+            let _turn = shared.pulls.acquire().await.map_err(|why| failed(why.to_string()))?;
+            image_choice::pull(store, &reference, secrets).await.map_err(failed)
+        }
         Choice::Refuse(_, message) => Err(message),
     }
 }

@@ -376,13 +376,10 @@ impl Worker {
                 continue;
             }
             if volume.image.is_some() && secrets.is_none() {
-                let found = pod.spec.image_pull_secrets.iter().map(|it| self.fetch(ObjectKind::Secret, &it.name));
-                // A Secret that is not there is no credential; the registry says whether one is needed.
-                secrets = Some(join_all(found).await.into_iter().filter_map(|found| found.ok()?).collect::<Vec<_>>());
+                secrets = Some(self.pull_secrets().await);
             }
-            let config = &self.shared.config;
             let secrets = secrets.as_deref().unwrap_or_default();
-            let found = provided::find(&config.client, &config.images, pod, volume, secrets).await;
+            let found = provided::find(&self.shared, pod, volume, secrets).await;
             let found = found.map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
             self.provided.extend(found.map(|found| (volume.name.clone(), found)));
         }
@@ -924,17 +921,23 @@ impl Worker {
         }
     }
 
+    /// What the pod's pull secrets hold. One that is not there is no credential; the registry says whether one is needed.
+    fn pull_secrets(&self) -> impl Future<Output = Vec<Data>> + use<> {
+        let names: Vec<String> = self.pod.spec.image_pull_secrets.iter().map(|it| it.name.clone()).collect();
+        let api = self.objects_api(ObjectKind::Secret);
+        async move {
+            let found = join_all(names.iter().map(|name| api.get_opt(name))).await;
+            found.into_iter().filter_map(|found| Some(data_of(ObjectKind::Secret, &*found.ok()??))).collect()
+        }
+    }
+
     /// Pulls beside the worker, and tells it.
     fn pull(&mut self, container: &str, reference: images::Reference) {
         let (shared, sender, container) = (self.shared.clone(), self.sender.clone(), container.to_owned());
-        let secrets: Vec<String> = self.pod.spec.image_pull_secrets.iter().map(|it| it.name.clone()).collect();
-        let api = self.objects_api(ObjectKind::Secret);
+        let secrets = self.pull_secrets();
         self.tasks.spawn(async move {
             let began = std::time::Instant::now();
-            // A Secret that is not there is no credential; the registry says whether one is needed.
-            let found = join_all(secrets.iter().map(|name| api.get_opt(name))).await;
-            let found = found.into_iter().filter_map(|found| Some(data_of(ObjectKind::Secret, &*found.ok()??)));
-            let secrets: Vec<Data> = found.collect();
+            let secrets = secrets.await;
             let Ok(_turn) = shared.pulls.acquire().await else { return };
             let pulling = std::time::Instant::now();
             let outcome = image_choice::pull(&shared.config.images, &reference, &secrets).await;

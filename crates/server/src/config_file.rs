@@ -118,16 +118,9 @@ pub async fn follow(
     stopping: &CancellationToken,
     mut take: impl FnMut(Result<&str, String>),
 ) {
-    let changed = Arc::new(Notify::new());
-    let _watcher = match watch([folder_of(path)], changed.clone()) {
-        Ok(watcher) => watcher,
-        Err(why) => {
-            return tracing::warn!(%why, "changes of {} are not seen: it cannot be watched", path.display());
-        }
-    };
     let mut seen = configured.to_string();
-    loop {
-        // The first time too: it may have changed since the server was configured.
+    // The first time too: it may have changed since the server was configured.
+    let look = || {
         match read(path) {
             Ok(text) if text == seen => {}
             Ok(text) => {
@@ -136,6 +129,25 @@ pub async fn follow(
             }
             Err(why) => take(Err(why)),
         }
+        std::future::ready(())
+    };
+    at_each_change(&path.display().to_string(), [folder_of(path)], stopping, look).await;
+}
+
+/// Looks now, and again after each change in these folders, until it is told to stop. `what` is in them, for the log.
+pub async fn at_each_change<'a, F: Future<Output = ()>>(
+    what: &str,
+    folders: impl IntoIterator<Item = &'a Path>,
+    stopping: &CancellationToken,
+    mut look: impl FnMut() -> F,
+) {
+    let changed = Arc::new(Notify::new());
+    let _watcher = match watch(folders, changed.clone()) {
+        Ok(watcher) => watcher,
+        Err(why) => return tracing::warn!(%why, "changes of {what} are not seen: the folder cannot be watched"),
+    };
+    loop {
+        look().await;
         tokio::select! {
             () = stopping.cancelled() => return,
             () = changed.notified() => {}
@@ -147,10 +159,7 @@ pub async fn follow(
 ///
 /// # Errors
 /// Why they cannot be watched.
-pub fn watch<'a>(
-    folders: impl IntoIterator<Item = &'a Path>,
-    changed: Arc<Notify>,
-) -> notify::Result<RecommendedWatcher> {
+fn watch<'a>(folders: impl IntoIterator<Item = &'a Path>, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // To read a file is an event too: it must not be a reason to read it.
         if !event.is_ok_and(|event| event.kind.is_access()) {

@@ -9,7 +9,7 @@ use images::{Auth, Image as Stored, Progress, Store, reference};
 use indicatif::HumanBytes;
 
 use super::table::Table;
-use super::up::state_folder;
+use super::up::{data_folder, state_folder};
 use super::{Failure, Global, Outcome, print};
 
 /// The folder of the store, in the folder of the state.
@@ -132,11 +132,7 @@ impl Image {
 
 impl Folder {
     fn store(&self) -> Outcome<Store> {
-        let data = match &self.data {
-            Some(data) => data.clone(),
-            None => state_folder()?,
-        };
-        Ok(store_in(&data))
+        Ok(store_in(&data_folder(self.data.as_deref())?))
     }
 }
 

@@ -19,7 +19,7 @@ use server::authn::jwt::{self, Algorithm};
 use server::pki::life::{self, KeyInfo};
 
 use super::table::Table;
-use super::up::state_folder;
+use super::up::data_folder;
 use super::{Failure, Global, Outcome, print};
 
 /// How long a running server may take until it shows what it has taken.
@@ -234,10 +234,7 @@ enum Taken {
 
 impl Folder {
     fn data(&self) -> Outcome<PathBuf> {
-        match &self.data {
-            Some(data) => Ok(data.clone()),
-            None => state_folder(),
-        }
+        data_folder(self.data.as_deref())
     }
 
     fn pki(&self) -> Outcome<PathBuf> {

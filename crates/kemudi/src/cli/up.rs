@@ -108,10 +108,7 @@ impl Up {
         // Told before anything is started, so that none is lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(|why| Failure::new(format!("signals: {why}")))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|why| Failure::new(format!("signals: {why}")))?;
-        let data = match &self.data {
-            Some(data) => data.clone(),
-            None => state_folder()?,
-        };
+        let data = data_folder(self.data.as_deref())?;
         private_folder(&data)?;
         let data = data.canonicalize().map_err(|why| Failure::new(format!("{}: {why}", data.display())))?;
         let listener = TcpListener::bind(self.listen).await.map_err(|why| {
@@ -246,6 +243,11 @@ fn advertised(listened: IpAddr, service_address: IpAddr) -> IpAddr {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = api::go::parse_duration(text)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time that can be waited"))
+}
+
+/// The folder that `--data` names, else the user's state folder.
+pub(super) fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    given.map_or_else(state_folder, |given| Ok(given.to_path_buf()))
 }
 
 /// `$XDG_STATE_HOME/kemudi`, else `~/.local/state/kemudi`.

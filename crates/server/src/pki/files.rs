@@ -19,6 +19,9 @@ pub const TOKEN_KEY: &str = "sa.key";
 /// Every key that verifies service account tokens.
 pub const TOKEN_KEYS: &str = "sa.pub";
 
+/// All of them.
+pub const ALL: [&str; 7] = [AUTHORITY_KEY, AUTHORITIES, CROSS, SERVING, SERVING_KEY, TOKEN_KEY, TOKEN_KEYS];
+
 pub fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }

@@ -13,7 +13,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
 use rcgen::{DnType, ExtendedKeyUsagePurpose};
@@ -82,6 +82,8 @@ pub struct Pki {
     /// What signs and verifies service account tokens.
     pub keys: Arc<KeyRing>,
     changes: watch::Sender<()>,
+    /// What the files held when they were taken last, see [`reload`].
+    taken: Mutex<reload::Stamp>,
 }
 
 /// The certificates of a moment, and what follows from them for a connection.
@@ -112,6 +114,8 @@ impl Pki {
     }
 
     fn make(folder: Option<&Path>, options: &Options) -> Result<Pki, String> {
+        // Before anything is read: what changes from here on is found different.
+        let taken = reload::stamp(folder, options);
         let now = jiff::Timestamp::now().as_second();
         let ca = Authority::load_or_make(folder, now)?;
         let certificates = Certificates::of(ca, folder, options, now)?;
@@ -122,6 +126,7 @@ impl Pki {
             now: ArcSwap::from_pointee(certificates),
             keys: Arc::new(KeyRing::new(keys)),
             changes: watch::Sender::new(()),
+            taken: Mutex::new(taken),
         })
     }
 

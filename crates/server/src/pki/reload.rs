@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::Notify;
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Authority;
-use super::{Certificates, Pki, files, in_folder, token_key, verifying_keys};
+use super::{Certificates, Options, Pki, files, in_folder, token_key, verifying_keys};
 use crate::authn::jwt::Keys;
 use crate::config_file;
 
@@ -19,39 +19,50 @@ pub async fn run(pki: Arc<Pki>, stopping: &CancellationToken) {
     if folders.is_empty() {
         return;
     }
-    let changed = Arc::new(Notify::new());
-    let _watcher = match config_file::watch(folders.iter().map(PathBuf::as_path), changed.clone()) {
-        Ok(watcher) => watcher,
-        Err(why) => {
-            return tracing::warn!(%why, "changes of keys and certificates are not seen: they cannot be watched");
+    // The first time too: they may have changed since they were read.
+    let look = || {
+        let reading = pki.clone();
+        async {
+            match tokio::task::spawn_blocking(move || reading.reload()).await {
+                Ok(Ok(true)) => tracing::info!("keys or certificates have changed"),
+                Ok(Ok(false)) => {}
+                Ok(Err(why)) => tracing::warn!(why, "keys and certificates stay as they were"),
+                Err(why) => tracing::warn!(%why, "keys and certificates stay as they were"),
+            }
         }
     };
-    loop {
-        // The first time too: they may have changed since they were read.
-        let reading = pki.clone();
-        match tokio::task::spawn_blocking(move || reading.reload()).await {
-            Ok(Ok(true)) => tracing::info!("keys or certificates have changed"),
-            Ok(Ok(false)) => {}
-            Ok(Err(why)) => tracing::warn!(why, "keys and certificates stay as they were"),
-            Err(why) => tracing::warn!(%why, "keys and certificates stay as they were"),
-        }
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = changed.notified() => {}
-        }
+    let folders = folders.iter().map(PathBuf::as_path);
+    config_file::at_each_change("keys and certificates", folders, stopping, look).await;
+}
+
+/// What files hold, in short: two that are equal are of the same files.
+pub(super) type Stamp = [u8; 32];
+
+/// The files that a cluster in a folder goes by: its own, and those that the user brought along.
+fn sources(folder: &Path, options: &Options) -> Vec<PathBuf> {
+    let serving = options.serving_files.iter().flat_map(|(certificate, key)| [certificate, key]);
+    let given =
+        serving.chain(&options.client_ca_file).chain(&options.signing_key_file).chain(&options.verifying_key_files);
+    given.cloned().chain(files::ALL.map(|name| folder.join(name))).collect()
+}
+
+/// The stamp of the files as they are now. A cluster in memory has none.
+pub(super) fn stamp(folder: Option<&Path>, options: &Options) -> Stamp {
+    let mut hash = Sha256::new();
+    for path in folder.map(|folder| sources(folder, options)).unwrap_or_default() {
+        // One that is not there is another one than an empty one.
+        let bytes = std::fs::read(path).ok();
+        hash.update(bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+        hash.update(bytes.unwrap_or_default());
     }
+    hash.finalize().into()
 }
 
 impl Pki {
     /// The folders that its files are in.
     fn folders(&self) -> BTreeSet<PathBuf> {
         let Some(own) = &self.folder else { return BTreeSet::new() };
-        let options = &self.options;
-        let serving = options.serving_files.iter().flat_map(|(certificate, key)| [certificate, key]);
-        let files =
-            serving.chain(&options.client_ca_file).chain(&options.signing_key_file).chain(&options.verifying_key_files);
-        let folder = |file: &PathBuf| config_file::folder_of(file).to_path_buf();
-        files.map(folder).chain([own.clone()]).collect()
+        sources(own, &self.options).iter().map(|file| config_file::folder_of(file).to_path_buf()).collect()
     }
 
     /// Takes what the files say now. Answers whether anything is new. Reads files and waits for keys: not for an
@@ -61,14 +72,21 @@ impl Pki {
     /// What is wrong with them; everything stays as it was.
     pub fn reload(&self) -> Result<bool, String> {
         let Some(folder) = &self.folder else { return Ok(false) };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = stamp(Some(folder), &self.options);
+        // Nothing is parsed, and no key is checked, at a start that found everything as it is.
+        if found == *taken {
+            return Ok(false);
+        }
         let new_keys = self.reload_keys(folder)?;
-        let ca = Authority::load(folder, jiff::Timestamp::now().as_second())?;
         let now = jiff::Timestamp::now().as_second();
+        let ca = Authority::load(folder, now)?;
         let certificates = Certificates::of(ca, Some(folder), &self.options, now)?;
         let new_certificates = !certificates.is_like(&self.now.load());
         if new_certificates {
             self.now.store(Arc::new(certificates));
         }
+        *taken = found;
         let anything = new_keys || new_certificates;
         if anything {
             self.changes.send_replace(());
