@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::Client;
+use node::serving::ServingConfig;
 use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
 use server::authn::{AUTHENTICATED, User};
 use server::authz::node::NODES;
@@ -29,6 +30,8 @@ pub struct NodeOptions {
     pub images: images::Store,
     /// Paths of this machine that no pod sees.
     pub hidden: Vec<PathBuf>,
+    /// How a server in another process reaches the node.
+    pub serving: Option<ServingConfig>,
 }
 
 /// A node of a server in this process.
@@ -100,6 +103,7 @@ fn start(
         hidden: options.hidden,
         cluster: ClusterNetwork { api_ip, dns_ip: dns_address(api_ip), ..ClusterNetwork::default() },
         version: VERSION.into(),
+        serving: options.serving,
     };
     Node::start(config).map_err(|why| why.to_string())
 }

@@ -11,13 +11,14 @@ use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
 use crate::sandbox::{self, Exit, Mount, Stdio};
 use crate::services::{Port, Service, ServiceObject, Services};
+use crate::serving::{self, ServingConfig};
 use crate::worker::{self, Update};
 use futures_util::future::BoxFuture;
 use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions, Resource};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
 use tokio::sync::{RwLock, Semaphore, oneshot, watch};
@@ -45,6 +46,8 @@ pub struct NodeConfig {
     pub cluster: ClusterNetwork,
     /// The Kubernetes version that the node says it has: `v1.37.2`.
     pub version: String,
+    /// How an API server in another process reaches the agent; not at all without.
+    pub serving: Option<ServingConfig>,
 }
 
 /// The addresses and names of the cluster, as pods see them.
@@ -100,7 +103,7 @@ impl Node {
         let staging = config.state_dir.join("staging");
         make_private(&config.state_dir)?;
         make_private(&staging)?;
-        let runtime = Arc::new(SandboxRuntime::start(staging)?);
+        let runtime = Arc::new(SandboxRuntime::start(staging, &id_of(&config.state_dir))?);
         Node::start_with(config, runtime)
     }
 
@@ -116,13 +119,21 @@ impl Node {
             domain: config.cluster.domain.clone(),
             resolvers: dns::resolvers(&host_resolv),
         });
+        let host_ip = registration::host_ip();
+        let listener = config.serving.as_ref().map(|serving| listen(&host_ip, serving.port)).transpose()?;
+        let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
         let facts = NodeFacts {
             name: config.name.clone(),
-            host_ip: registration::host_ip(),
+            host_ip,
+            port,
             version: config.version.clone(),
             allocatable: registration::allocatable(),
+            memory_bytes: registration::memory_bytes(),
         };
         let (events, tell_events) = events::recorder(config.client.clone(), &config.name);
+        if let Some(why) = runtime.unlimited() {
+            events.node_warning("LimitsNotEnforced", &format!("Pods are not held to limits of cpu and memory: {why}"));
+        }
         let (services_known, known) = watch::channel(false);
         let shared = Arc::new(Shared {
             addresses: Mutex::new(Addresses { first: config.cluster.pod_range, ..Addresses::default() }),
@@ -143,8 +154,15 @@ impl Node {
         let main = tokio::spawn({
             let shared = shared.clone();
             async move {
+                shared.runtime.sweep(Vec::new()).await;
+                let serve_others = async {
+                    if let (Some(listener), Some(serving)) = (listener, shared.config.serving.clone()) {
+                        serving::run(shared.clone(), listener, serving).await;
+                    }
+                };
                 // All of these run until the agent is dropped.
                 tokio::join!(
+                    serve_others,
                     watch_pods(shared.clone()),
                     watch_services(shared.clone(), services_known),
                     registration::run(shared.config.client.clone(), shared.facts.clone()),
@@ -182,6 +200,7 @@ impl Node {
         self.main.abort();
         let _ = (&mut self.main).await;
         self.shared.sessions.end().await;
+        self.shared.runtime.clear().await;
     }
 }
 
@@ -260,6 +279,20 @@ impl Shared {
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen(ip: &str, port: u16) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind((ip, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What tells an agent's groups from another's: the same whenever it starts in its folder.
+fn id_of(state_dir: &Path) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned()).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 struct Addresses {

@@ -6,6 +6,7 @@ mod agent;
 mod worker;
 
 mod atomic;
+mod cgroups;
 mod console;
 mod decide;
 mod dns;
@@ -22,10 +23,13 @@ mod probe_tls;
 mod provided;
 mod registration;
 mod remote;
+mod resources;
 pub mod runtime;
 pub mod sandbox;
 mod serve;
 mod services;
+pub mod serving;
+mod summary;
 mod usage;
 mod volumes;
 

@@ -1,9 +1,11 @@
 //! What the agent needs of whatever runs pods: the sandbox today, other runtimes behind the same trait. Carries requests;
 //! takes no decision.
 
+use crate::cgroups::{Cgroups, Group};
 use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,15 +13,27 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+pub use crate::cgroups::{Limits, Usage};
+
 /// Makes pods.
 pub trait Runtime: Send + Sync + 'static {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>>;
+    /// Why pods are not held to their limits; nothing where they are.
+    fn unlimited(&self) -> Option<String>;
+    /// Takes away what other pods than these have left here, of an agent before this one.
+    fn sweep(&self, uids: Vec<String>) -> BoxFuture<'_, ()>;
+    /// Takes away what pods that have ended may have left; no pod comes afterwards.
+    fn clear(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What a pod's containers share.
 #[derive(Clone, Debug)]
 pub struct PodPlan {
+    pub uid: String,
     pub hostname: String,
+    pub limits: Limits,
+    /// As [`ProcessSpec::oom_score`], for what is below zero and only the agent may set.
+    pub oom_score: i32,
     /// The pod's one user and group where the agent is not root.
     pub user: (u32, u32),
     pub network: Network,
@@ -28,12 +42,27 @@ pub struct PodPlan {
     pub sysctls: Vec<(String, String)>,
 }
 
+/// A container to start.
+#[derive(Clone)]
+pub struct ContainerPlan {
+    /// No other container of the pod has it, before or after.
+    pub name: String,
+    pub spec: ContainerSpec,
+    pub limits: Limits,
+    /// Whose processes it sees, instead of what the spec says.
+    pub beside: Option<Arc<dyn RunningProcess>>,
+}
+
 /// A pod with its network up. Everything in it ends when this is dropped.
 pub trait RunningPod: Send + Sync + 'static {
     /// The listening sockets in the order of the plan; once.
     fn take_listeners(&self) -> Vec<OwnedFd>;
     /// Starts a container; resolves when its program runs.
-    fn start(&self, spec: ContainerSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    fn start(&self, plan: ContainerPlan, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    /// Holds all of it to other limits.
+    fn set_limits(&self, limits: &Limits) -> io::Result<()>;
+    /// What all of it uses; nothing where nobody counts.
+    fn usage(&self) -> Option<Usage>;
     /// Connects to an address of the pod.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>>;
     /// Kills everything in it.
@@ -48,26 +77,43 @@ pub trait RunningProcess: Send + Sync + 'static {
     fn wait(&self) -> BoxFuture<'_, Exit>;
     /// Starts another program in the same container.
     fn exec(&self, spec: ProcessSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    /// What the pod knows it by.
+    fn id(&self) -> u32;
+    /// Whether the kernel has ended a process of the container because it had no memory left.
+    fn out_of_memory(&self) -> bool;
+    /// Holds the container to other limits.
+    fn set_limits(&self, limits: &Limits) -> io::Result<()>;
+    /// What the container uses; nothing where nobody counts.
+    fn usage(&self) -> Option<Usage>;
+    /// Takes away what counted it, once it has ended and everything was asked.
+    fn clear(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Pods in namespaces of this machine.
 pub struct SandboxRuntime {
     sandbox: sandbox::Sandbox,
     staging: PathBuf,
+    /// Or why there are none.
+    groups: Result<Cgroups, String>,
 }
 
 impl SandboxRuntime {
-    /// Starts the spawner. `staging` is as in [`PodSpec`].
-    pub fn start(staging: PathBuf) -> Result<SandboxRuntime, Error> {
-        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging })
+    /// Starts the spawner. `staging` is as in [`PodSpec`]; `id` is the same for the same agent, and no other's.
+    pub fn start(staging: PathBuf, id: &str) -> Result<SandboxRuntime, Error> {
+        // Before anything is started: what is started is in the agent's own group too.
+        let groups = Cgroups::open(id);
+        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, groups })
     }
 
-    /// With a spawner that runs already, as another user for one.
+    /// With a spawner that runs already, as another user for one. Without limits.
     #[doc(hidden)]
     pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf) -> SandboxRuntime {
-        SandboxRuntime { sandbox, staging }
+        SandboxRuntime { sandbox, staging, groups: Err("this node runs without cgroups".into()) }
     }
 }
+
+/// The group of a pod's init, within the pod's.
+const INIT_GROUP: &str = "init";
 
 impl Runtime for SandboxRuntime {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>> {
@@ -81,44 +127,154 @@ impl Runtime for SandboxRuntime {
             sysctls: plan.sysctls,
         };
         async move {
-            let pod = self.sandbox.create_pod(spec).await?;
-            Ok(Arc::new(SandboxPod(Arc::new(pod))) as Arc<dyn RunningPod>)
+            let group = match &self.groups {
+                Ok(groups) => {
+                    let group = groups.pod(&plan.uid)?;
+                    let init = group.set(&plan.limits).and_then(|()| group.leaf(INIT_GROUP));
+                    Some((init?, group))
+                }
+                Err(_) => None,
+            };
+            let made = async {
+                let pod = self.sandbox.create_pod(spec).await?;
+                if let Some((init, _)) = &group {
+                    init.add(pod.pid())?;
+                }
+                if plan.oom_score < 0 {
+                    // Only root may; to others it is what it would be without.
+                    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pod.pid()), plan.oom_score.to_string());
+                }
+                Ok::<_, Error>(pod)
+            };
+            match made.await {
+                Ok(pod) => {
+                    let group = group.map(|(_, group)| group);
+                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), group }) as Arc<dyn RunningPod>)
+                }
+                Err(error) => {
+                    if let Some((_, group)) = group {
+                        group.remove().await;
+                    }
+                    Err(error)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn unlimited(&self) -> Option<String> {
+        self.groups.as_ref().err().cloned()
+    }
+
+    fn sweep(&self, uids: Vec<String>) -> BoxFuture<'_, ()> {
+        async move {
+            if let Ok(groups) = &self.groups {
+                groups.remove_others(&uids).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Ok(groups) = &self.groups {
+                groups.remove().await;
+            }
         }
         .boxed()
     }
 }
 
-struct SandboxPod(Arc<sandbox::Pod>);
+struct SandboxPod {
+    pod: Arc<sandbox::Pod>,
+    group: Option<Group>,
+}
+
+impl Drop for SandboxPod {
+    fn drop(&mut self) {
+        // Nobody waits for the end of a pod that is dropped; its group would stay.
+        if let Some(group) = self.group.as_ref().filter(|group| group.is_there()) {
+            self.pod.kill();
+            self.pod.wait_ended();
+            group.remove_now();
+        }
+    }
+}
+
+impl Drop for SandboxRuntime {
+    fn drop(&mut self) {
+        if let Ok(groups) = &self.groups {
+            groups.remove_now();
+        }
+    }
+}
 
 impl RunningPod for SandboxPod {
     fn take_listeners(&self) -> Vec<OwnedFd> {
-        self.0.take_listeners()
+        self.pod.take_listeners()
     }
 
-    fn start(&self, spec: ContainerSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
+    fn start(&self, plan: ContainerPlan, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         async move {
-            let process = self.0.start(spec, stdio).await?;
-            Ok(Arc::new(SandboxProcess { pod: self.0.clone(), process }) as Arc<dyn RunningProcess>)
+            let mut spec = plan.spec;
+            if let Some(other) = plan.beside.filter(|_| spec.process_namespace == sandbox::ProcessNamespace::Own) {
+                spec.process_namespace = sandbox::ProcessNamespace::Of(other.id());
+            }
+            let group = self.group.as_ref().map(|group| group.leaf(&plan.name)).transpose()?;
+            let mut doors = Vec::new();
+            if let Some(group) = &group {
+                group.set(&plan.limits)?;
+                group.end_together();
+                spec.groups = group.folders();
+                doors = group.doors()?;
+            }
+            match self.pod.start_in(spec, stdio, doors).await {
+                Ok(process) => {
+                    Ok(Arc::new(SandboxProcess { pod: self.pod.clone(), process, group }) as Arc<dyn RunningProcess>)
+                }
+                Err(error) => {
+                    if let Some(group) = group {
+                        group.remove().await;
+                    }
+                    Err(error)
+                }
+            }
         }
         .boxed()
     }
 
+    fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        self.group.as_ref().map_or(Ok(()), |group| group.set(limits))
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.group.as_ref().map(Group::usage)
+    }
+
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
-        self.0.connect(address).boxed()
+        self.pod.connect(address).boxed()
     }
 
     fn kill(&self) {
-        self.0.kill();
+        self.pod.kill();
     }
 
     fn ended(&self) -> BoxFuture<'_, ()> {
-        self.0.ended().boxed()
+        async move {
+            self.pod.ended().await;
+            if let Some(group) = &self.group {
+                group.remove().await;
+            }
+        }
+        .boxed()
     }
 }
 
 struct SandboxProcess {
     pod: Arc<sandbox::Pod>,
     process: sandbox::Process,
+    /// The container's; it is there until it is cleared, so that what it counted can be read.
+    group: Option<Group>,
 }
 
 impl RunningProcess for SandboxProcess {
@@ -133,8 +289,35 @@ impl RunningProcess for SandboxProcess {
 
     fn exec(&self, spec: ProcessSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         async move {
-            let process = self.pod.exec(&self.process, spec, stdio).await?;
-            Ok(Arc::new(SandboxProcess { pod: self.pod.clone(), process }) as Arc<dyn RunningProcess>)
+            let doors = self.group.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
+            let process = self.pod.exec_in(&self.process, spec, stdio, doors).await?;
+            let (pod, group) = (self.pod.clone(), self.group.clone());
+            Ok(Arc::new(SandboxProcess { pod, process, group }) as Arc<dyn RunningProcess>)
+        }
+        .boxed()
+    }
+
+    fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.oom_kills() > 0)
+    }
+
+    fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        self.group.as_ref().map_or(Ok(()), |group| group.set(limits))
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.group.as_ref().map(Group::usage)
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Some(group) = &self.group {
+                group.remove().await;
+            }
         }
         .boxed()
     }
@@ -150,6 +333,18 @@ impl Runtime for FakeRuntime {
         let pod = FakePod { killed: watch::channel(false).0 };
         async { Ok(Arc::new(pod) as Arc<dyn RunningPod>) }.boxed()
     }
+
+    fn unlimited(&self) -> Option<String> {
+        Some("these pods have no processes".into())
+    }
+
+    fn sweep(&self, _uids: Vec<String>) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
 }
 
 struct FakePod {
@@ -161,9 +356,17 @@ impl RunningPod for FakePod {
         Vec::new()
     }
 
-    fn start(&self, spec: ContainerSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
-        let process = FakeProcess::new(&spec.process, self.killed.subscribe());
+    fn start(&self, plan: ContainerPlan, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
+        let process = FakeProcess::new(&plan.spec.process, self.killed.subscribe());
         async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+
+    fn set_limits(&self, _limits: &Limits) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        None
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
@@ -216,6 +419,26 @@ impl RunningProcess for FakeProcess {
     fn exec(&self, spec: ProcessSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         let process = FakeProcess::new(&spec, self.pod_killed.clone());
         async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+
+    fn id(&self) -> u32 {
+        0
+    }
+
+    fn out_of_memory(&self) -> bool {
+        false
+    }
+
+    fn set_limits(&self, _limits: &Limits) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        None
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
     }
 }
 

@@ -130,6 +130,7 @@ impl Up {
                 state_dir: data.join("node"),
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
+                serving: None,
             };
             cluster
                 .start_node(node)
@@ -260,7 +261,7 @@ pub(super) fn state_folder() -> Result<PathBuf, Failure> {
 }
 
 /// Makes a folder that only this user can enter.
-fn private_folder(path: &Path) -> Result<(), Failure> {
+pub(super) fn private_folder(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -21,6 +21,9 @@ use tokio::task::JoinHandle;
 /// The sockets' buffers: a whole spec goes in one write, so that the agent hardly ever waits.
 const SOCKET_BUFFER_BYTES: usize = 256 << 10;
 
+/// How long the end of a pod that was killed is waited for by who cannot do anything else meanwhile.
+const KILL_SECONDS_MAX: i64 = 2;
+
 /// Why a pod or process could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -148,13 +151,29 @@ impl Pod {
 
     /// Starts a container and waits until its program runs.
     pub async fn start(&self, spec: ContainerSpec, stdio: Stdio) -> Result<Process, Error> {
-        self.begin(|id| ToInit::Start { id, spec: Box::new(spec) }, stdio).await
+        self.start_in(spec, stdio, Vec::new()).await
+    }
+
+    /// The same in control groups, into which these files let it: each takes the number of a process.
+    pub async fn start_in(&self, spec: ContainerSpec, stdio: Stdio, doors: Vec<OwnedFd>) -> Result<Process, Error> {
+        self.begin(|id| ToInit::Start { id, spec: Box::new(spec) }, stdio, doors).await
     }
 
     /// Starts another program in a running container and waits until it runs.
     pub async fn exec(&self, container: &Process, spec: ProcessSpec, stdio: Stdio) -> Result<Process, Error> {
+        self.exec_in(container, spec, stdio, Vec::new()).await
+    }
+
+    /// The same in control groups, as with [`Pod::start_in`].
+    pub async fn exec_in(
+        &self,
+        container: &Process,
+        spec: ProcessSpec,
+        stdio: Stdio,
+        doors: Vec<OwnedFd>,
+    ) -> Result<Process, Error> {
         let container = container.id;
-        self.begin(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio).await
+        self.begin(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio, doors).await
     }
 
     /// Connects to an address inside the pod's network.
@@ -181,11 +200,25 @@ impl Pod {
         let _ = self.pidfd.readable().await;
     }
 
-    async fn begin(&self, message: impl FnOnce(u32) -> ToInit, stdio: Stdio) -> Result<Process, Error> {
+    /// The same for who cannot wait otherwise, as long as a killed pod may take.
+    pub fn wait_ended(&self) {
+        let limit = rustix::event::Timespec { tv_sec: KILL_SECONDS_MAX, tv_nsec: 0 };
+        let mut fds = [rustix::event::PollFd::new(self.pidfd.get_ref(), rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut fds, Some(&limit));
+    }
+
+    async fn begin(
+        &self,
+        message: impl FnOnce(u32) -> ToInit,
+        stdio: Stdio,
+        doors: Vec<OwnedFd>,
+    ) -> Result<Process, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut state = self.processes.add(id);
-        self.connection.send(&message(id), &[stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()]).await?;
-        drop(stdio);
+        let mut fds = vec![stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
+        fds.extend(doors.iter().map(AsFd::as_fd));
+        self.connection.send(&message(id), &fds).await?;
+        drop((stdio, doors));
         let begun = state.wait_for(|state| !matches!(state, State::Starting)).await.map_err(|_| Error::Ended)?.clone();
         match begun {
             State::Refused(failure) => Err(Error::Refused(failure)),
@@ -217,6 +250,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// What the pod's init knows it by.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Its number in the pod's process namespace; `None` once it has ended.
     pub fn pid(&self) -> Option<i32> {
         match *self.state.borrow() {

@@ -161,29 +161,54 @@ impl Init {
         }
     }
 
-    fn start(&self, spec: ContainerSpec, stdio: Vec<OwnedFd>) -> Result<Process, Failure> {
-        let stdio = self.admit(stdio)?;
+    fn start(&self, spec: ContainerSpec, fds: Vec<OwnedFd>) -> Result<Process, Failure> {
+        let (stdio, doors) = self.admit(fds)?;
+        if let ProcessNamespace::Of(other) = spec.process_namespace {
+            let run = || container::run(&spec, &self.spec, stdio);
+            return self.beside(other, sys::PID, sys::MOUNT, &doors, true, run);
+        }
         let (status, status_write) = pipe()?;
         let own = spec.process_namespace == ProcessNamespace::Own;
         let namespaces = sys::MOUNT | if own { sys::PID } else { 0 };
         match sys::clone(namespaces).map_err(|error| Failure::new("clone the container", &error))? {
-            Forked::Child => report(status_write, container::run(&spec, &self.spec, stdio)),
+            Forked::Child => {
+                let entered = enter_groups(&doors);
+                report(status_write, entered.and_then(|()| container::run(&spec, &self.spec, stdio)))
+            }
             Forked::Parent { pid, pidfd } => {
                 Ok(Process { pid, pidfd, status: Some(status), leads_group: !own, ends_group: !own })
             }
         }
     }
 
-    /// Joining a process namespace only counts for children, so a go-between joins and makes a sibling of itself.
-    fn exec(&self, container: u32, spec: &ProcessSpec, stdio: Vec<OwnedFd>) -> Result<Process, Failure> {
-        let stdio = self.admit(stdio)?;
-        let Some(target) = self.processes.get(&container) else {
+    fn exec(&self, container: u32, spec: &ProcessSpec, fds: Vec<OwnedFd>) -> Result<Process, Failure> {
+        let (stdio, doors) = self.admit(fds)?;
+        // A container without groups has the machine's view of them, which nobody here may join.
+        let joined = sys::MOUNT | sys::PID | if doors.is_empty() { 0 } else { sys::CGROUP };
+        self.beside(container, joined, 0, &doors, false, || container::become_program(spec, stdio))
+    }
+
+    /// Starts a process in namespaces of one that runs, and in new ones. Joining a process namespace only counts for children,
+    /// so a go-between joins and makes a sibling of itself.
+    fn beside(
+        &self,
+        other: u32,
+        joined: i32,
+        new: i32,
+        doors: &[OwnedFd],
+        ends_group: bool,
+        program: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Process, Failure> {
+        let Some(target) = self.processes.get(&other) else {
             return Err(Failure::words("the container is not running"));
         };
         let (status, status_write) = pipe()?;
         let (mut answer, answer_write) = pipe()?;
         match sys::clone(0).map_err(|error| Failure::new("fork", &error))? {
-            Forked::Child => report(status_write, go_between(target.pidfd.as_fd(), spec, stdio, answer_write)),
+            Forked::Child => {
+                let target = target.pidfd.as_fd();
+                report(status_write, go_between(target, joined, new, doors, program, answer_write))
+            }
             Forked::Parent { .. } => {
                 drop((status_write, answer_write));
                 let mut pid = [0; 4];
@@ -194,16 +219,19 @@ impl Init {
                 // It is our child and not yet reaped, so the number still means it.
                 let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                     .map_err(|error| Failure::new("pidfd_open", &error.into()))?;
-                Ok(Process { pid, pidfd, status: Some(status), leads_group: true, ends_group: false })
+                Ok(Process { pid, pidfd, status: Some(status), leads_group: true, ends_group })
             }
         }
     }
 
-    fn admit(&self, stdio: Vec<OwnedFd>) -> Result<[OwnedFd; 3], Failure> {
+    /// The standard streams of a process that is asked for, and the doors of its control groups.
+    fn admit(&self, mut fds: Vec<OwnedFd>) -> Result<([OwnedFd; 3], Vec<OwnedFd>), Failure> {
         if self.processes.len() >= PROCESSES_MAX {
             return Err(Failure::words(format!("the pod already has {PROCESSES_MAX} processes that were asked for")));
         }
-        stdio.try_into().map_err(|_| Failure::words("a process needs stdin, stdout and stderr"))
+        let doors = fds.split_off(fds.len().min(3));
+        let stdio = fds.try_into().map_err(|_| Failure::words("a process needs stdin, stdout and stderr"))?;
+        Ok((stdio, doors))
     }
 
     /// Tells whether a process could be started, now that its status pipe has something.
@@ -249,18 +277,34 @@ impl Init {
 }
 
 /// Runs in the go-between: joins the container, leaves a sibling there to become the program, and goes.
-fn go_between(target: BorrowedFd<'_>, spec: &ProcessSpec, stdio: [OwnedFd; 3], answer: File) -> Result<(), Failure> {
-    sys::setns(target, sys::MOUNT | sys::PID).map_err(|error| Failure::new("join the container", &error))?;
-    match sys::clone(sys::SIBLING).map_err(|error| Failure::new("fork", &error))? {
+fn go_between(
+    target: BorrowedFd<'_>,
+    joined: i32,
+    new: i32,
+    doors: &[OwnedFd],
+    program: impl FnOnce() -> Result<(), Failure>,
+    answer: File,
+) -> Result<(), Failure> {
+    enter_groups(doors)?;
+    sys::setns(target, joined).map_err(|error| Failure::new("join the container", &error))?;
+    match sys::clone(sys::SIBLING | new).map_err(|error| Failure::new("fork", &error))? {
         Forked::Child => {
             drop(answer);
-            container::become_program(spec, stdio)
+            program()
         }
         Forked::Parent { pid, .. } => {
             let _ = io::Write::write_all(&mut &answer, &pid.as_raw_nonzero().get().to_ne_bytes());
             Ok(())
         }
     }
+}
+
+/// Goes into control groups; what is started from here on is in them.
+fn enter_groups(doors: &[OwnedFd]) -> Result<(), Failure> {
+    for door in doors {
+        rustix::io::write(door, b"0").map_err(|error| Failure::new("enter the cgroup", &error.into()))?;
+    }
+    Ok(())
 }
 
 /// The end of a child that did not become a program: says why and exits.

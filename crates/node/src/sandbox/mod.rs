@@ -95,6 +95,9 @@ pub struct ContainerSpec {
     /// `/proc` without the covers that hide what speaks of the machine. For pods without root only: to root the settings
     /// there are its own.
     pub proc_unmasked: bool,
+    /// The folders of the control groups that it is in, by the names that it finds them under: none, or one without a name
+    /// for all, or one for each.
+    pub groups: Vec<(String, PathBuf)>,
 }
 
 /// Where a container's files come from.
@@ -119,6 +122,8 @@ pub enum ProcessNamespace {
     Own,
     /// Those of all containers of the pod; number 1 is the pod's init, which reaps.
     Pod,
+    /// Those of another container that runs in a namespace of its own, by the number of its process. It ends with that.
+    Of(u32),
 }
 
 /// A program to run in a container.
@@ -133,6 +138,9 @@ pub struct ProcessSpec {
     pub terminal: Terminal,
     pub no_new_privileges: bool,
     pub isolation: Isolation,
+    /// How willing the kernel shall be to end it where memory is short: the more, the higher. Kept as it is where that
+    /// is not allowed.
+    pub oom_score: Option<i32>,
 }
 
 /// What a program may ask of the kernel.

@@ -13,6 +13,7 @@ pub const PID: i32 = libc::CLONE_NEWPID;
 pub const NET: i32 = libc::CLONE_NEWNET;
 pub const IPC: i32 = libc::CLONE_NEWIPC;
 pub const UTS: i32 = libc::CLONE_NEWUTS;
+pub const CGROUP: i32 = libc::CLONE_NEWCGROUP;
 /// Makes the new process a sibling of the caller.
 pub const SIBLING: i32 = libc::CLONE_PARENT;
 
@@ -52,6 +53,12 @@ pub fn clone(flags: i32) -> io::Result<Forked> {
 pub fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) })
+}
+
+/// Makes the control groups that the caller is in the roots of what it sees of them.
+pub fn own_groups() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(CGROUP) })
 }
 
 /// Makes the mount behind `tree` (with what is mounted below it, if `recursive`) read-only.

@@ -37,9 +37,9 @@ pub enum FromSpawner {
 /// Agent to a pod's init.
 #[derive(Serialize, Deserialize)]
 pub enum ToInit {
-    /// Starts a container; brings stdin, stdout and stderr.
+    /// Starts a container; brings stdin, stdout and stderr, then the doors of its control groups.
     Start { id: u32, spec: Box<ContainerSpec> },
-    /// Starts a process in the container `container`; brings stdin, stdout and stderr.
+    /// Starts a process in the container `container`; brings the same.
     Exec { id: u32, container: u32, spec: Box<ProcessSpec> },
     /// Begins to connect to an address of the pod.
     Connect { id: u32, address: SocketAddr },

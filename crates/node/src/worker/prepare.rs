@@ -8,7 +8,7 @@ use crate::pod::{Pod, Volume};
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
 use crate::sandbox::{Listen, MemoryVolume, Network, Protocol};
-use crate::{dns, files, isolation, provided, volumes};
+use crate::{dns, files, isolation, provided, resources, volumes};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -37,7 +37,8 @@ impl Worker {
     pub(super) async fn prepare(&mut self) -> bool {
         self.facts.start_time.get_or_insert_with(|| time(Timestamp::now()));
         self.note_waiting("ContainerCreating");
-        if let Some(message) = isolation::unenforced_limits(&self.pod) {
+        if let (true, Some(why)) = (isolation::has_limits(&self.pod), self.shared.runtime.unlimited()) {
+            let message = format!("Limits of cpu and memory are not enforced by this node: {why}");
             self.shared.events.warning(&self.pod, None, "LimitsNotEnforced", &message);
         }
         let mut pause = PREPARE_AGAIN_MIN;
@@ -119,6 +120,7 @@ impl Worker {
                 host_network: self.pod.spec.host_network,
                 containers: HashMap::new(),
                 ended: CancellationToken::new(),
+                since: Timestamp::now(),
             };
             lock(&self.shared.reachable).insert(self.key(), reachable);
             self.sandbox = Some(sandbox);
@@ -185,7 +187,11 @@ impl Worker {
             let bytes_max = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
             Some(MemoryVolume { name: volume.name.clone(), bytes_max })
         };
+        let granted = self.records.iter().map(|record| (record.name.clone(), record.allocated.clone())).collect();
         let plan = PodPlan {
+            uid: self.pod.metadata.uid.clone(),
+            limits: resources::of_pod(&self.pod, &granted),
+            oom_score: resources::least_oom_score(&self.pod),
             hostname: files::host_name(spec, &self.pod.metadata.name),
             user: (volumes::one_user(&self.pod).unwrap_or(0), spec.security_context.run_as_group.unwrap_or(0)),
             network,

@@ -7,13 +7,13 @@ use crate::decide::{HOST_IMAGE_ID, State, time};
 use crate::env::{Data, ObjectKind};
 use crate::images as image_choice;
 use crate::images::{Choice, Files};
-use crate::isolation;
 use crate::logs::Log;
 use crate::pod::{Container, Terminated};
 use crate::probe::{ProbeKind, Target};
 use crate::remote::{self, Running};
-use crate::runtime::RunningProcess;
+use crate::runtime::{ContainerPlan, RunningProcess};
 use crate::sandbox::{ContainerSpec, Error as SandboxError, Exit, ProcessNamespace, Terminal};
+use crate::{isolation, resources};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::fs;
@@ -38,7 +38,7 @@ impl Worker {
     /// Starts a container. False if it does not run, and what follows is to be decided anew.
     pub(super) async fn start(&mut self, name: &str) -> bool {
         let pod = self.pod.clone();
-        let mut all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let mut all = pod.spec.all_containers();
         let Some(container) = all.find(|container| container.name == name) else { return true };
         let Some(index) = self.records.iter().position(|record| record.name == name) else { return true };
         let before = self.records[index].clone();
@@ -89,6 +89,8 @@ impl Worker {
                 record.crashes = before.crashes + u32::from(again);
                 record.id = new_id();
                 record.state = State::Running { since: now };
+                record.applied = Some(record.allocated.clone());
+                record.restart = false;
                 record.started = container.startup_probe.is_none();
                 record.ready = record.started && container.readiness_probe.is_none();
                 let (target, process) = (running.target.clone(), running.process.clone());
@@ -168,7 +170,7 @@ impl Worker {
     ) {
         let Some(index) = self.records.iter().position(|record| record.name == container) else { return };
         let pod = self.pod.clone();
-        let image = pod.spec.init_containers.iter().chain(&pod.spec.containers).find(|it| it.name == container);
+        let image = pod.spec.all_containers().find(|it| it.name == container);
         let image = image.map(|container| container.image.as_str()).unwrap_or_default();
         self.records[index].pulling = false;
         match outcome {
@@ -200,12 +202,7 @@ impl Worker {
         self.note_log(&name, |logs| logs.waiting = reason.to_owned());
     }
 
-    async fn launch(
-        &mut self,
-        container: &Container,
-        attempt: u32,
-        files: Files,
-    ) -> Result<RunningContainer, Problem> {
+    async fn launch(&mut self, container: &Container, attempt: u32, files: Files) -> Result<RunningContainer, Problem> {
         let Some(sandbox) = self.sandbox.clone() else { return Err(Problem::Start("the pod has no sandbox".into())) };
         let io = |error: std::io::Error| Problem::Start(error.to_string());
         let namespace = self.pod.metadata.namespace.clone();
@@ -250,6 +247,24 @@ impl Worker {
                 false => ProcessNamespace::Own,
             },
             proc_unmasked: proc_unmasked.map_err(Problem::Config)?,
+            groups: Vec::new(),
+        };
+        let beside = match container.target_container_name.as_str() {
+            "" => None,
+            target => {
+                let target = self
+                    .running
+                    .get(target)
+                    .ok_or_else(|| Problem::Config(format!("unable to find target container {target}")))?;
+                Some(target.process.clone())
+            }
+        };
+        let granted = self.records.iter().find(|record| record.name == container.name).map(|it| &it.allocated);
+        let plan = ContainerPlan {
+            name: format!("{}_{attempt}", container.name),
+            spec,
+            limits: resources::of_container(granted.unwrap_or(&container.resources)),
+            beside,
         };
         let (stdio, capture) = match attachment {
             Some(attachment) => (attachment.stdio, None),
@@ -260,7 +275,7 @@ impl Worker {
                 (stdio, Some((log, ends)))
             }
         };
-        let started = sandbox.start(spec, stdio).await;
+        let started = sandbox.start(plan, stdio).await;
         let started = match started {
             Ok(started) => started,
             Err(error) => {
@@ -292,7 +307,7 @@ impl Worker {
             pod_ip: self.facts.pod_ip.parse().ok(),
             host_network: self.pod.spec.host_network,
         };
-        let running = Running { target: target.clone(), console };
+        let running = Running { target: target.clone(), console, since: Timestamp::now() };
         self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
         Ok(RunningContainer {
             attempt,

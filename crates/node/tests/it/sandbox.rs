@@ -95,6 +95,7 @@ fn shell(script: &str) -> ContainerSpec {
         hidden: Vec::new(),
         process_namespace: ProcessNamespace::Own,
         proc_unmasked: false,
+        groups: vec![],
     }
 }
 
@@ -107,6 +108,7 @@ fn process(argv: &[&str]) -> ProcessSpec {
         terminal: node::sandbox::Terminal::None,
         no_new_privileges: false,
         isolation: Isolation::default(),
+        oom_score: None,
     }
 }
 
