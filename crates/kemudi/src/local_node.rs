@@ -30,6 +30,8 @@ pub struct NodeOptions {
     pub images: images::Store,
     /// Paths of this machine that no pod sees.
     pub hidden: Vec<PathBuf>,
+    /// Pods outlive a process that ends without being told to.
+    pub keep: bool,
     /// How a server in another process reaches the node.
     pub serving: Option<ServingConfig>,
 }
@@ -104,6 +106,7 @@ fn start(
         cluster: ClusterNetwork { api_ip, dns_ip: dns_address(api_ip), ..ClusterNetwork::default() },
         version: VERSION.into(),
         serving: options.serving,
+        keep: options.keep,
     };
     Node::start(config).map_err(|why| why.to_string())
 }

@@ -12,7 +12,7 @@ use crate::runtime::{Runtime, SandboxRuntime};
 use crate::sandbox::{self, Exit, Mount, Stdio};
 use crate::services::{Port, Service, ServiceObject, Services};
 use crate::serving::{self, ServingConfig};
-use crate::worker::{self, Update};
+use crate::worker::{self, LeftPods, Update};
 use futures_util::future::BoxFuture;
 use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions, Resource};
 use std::collections::{HashMap, HashSet};
@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub cluster: ClusterNetwork,
     /// The Kubernetes version that the node says it has: `v1.37.2`.
     pub version: String,
+    /// Pods outlive an agent that ends without being told to; the next one in this folder goes on with them.
+    pub keep: bool,
     /// How an API server in another process reaches the agent; not at all without.
     pub serving: Option<ServingConfig>,
 }
@@ -110,8 +112,10 @@ impl Node {
     /// Starts an agent over another runtime. Must be called on a tokio runtime, which then owns the agent's tasks.
     pub fn start_with(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Node, sandbox::Error> {
         make_private(&config.state_dir)?;
-        // What an earlier agent left: its pods ended with it.
-        let _ = images::remove_tree(&config.state_dir.join("pods"));
+        if !config.keep {
+            // What an earlier agent left: its pods ended with it.
+            let _ = images::remove_tree(&config.state_dir.join("pods"));
+        }
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let services = Arc::new(RwLock::new(first_services(&config.cluster)));
         let dns = Arc::new(Dns {
@@ -154,7 +158,8 @@ impl Node {
         let main = tokio::spawn({
             let shared = shared.clone();
             async move {
-                shared.runtime.sweep(Vec::new()).await;
+                let left = shared.take_over().await;
+                shared.runtime.sweep(left.keys().cloned().collect()).await;
                 let serve_others = async {
                     if let (Some(listener), Some(serving)) = (listener, shared.config.serving.clone()) {
                         serving::run(shared.clone(), listener, serving).await;
@@ -163,7 +168,7 @@ impl Node {
                 // All of these run until the agent is dropped.
                 tokio::join!(
                     serve_others,
-                    watch_pods(shared.clone()),
+                    watch_pods(shared.clone(), left),
                     watch_services(shared.clone(), services_known),
                     registration::run(shared.config.client.clone(), shared.facts.clone()),
                     tell_events,
@@ -250,6 +255,18 @@ pub struct ContainerLogs {
 impl Shared {
     pub fn take_attachment(&self, namespace: &str, pod: &str) -> Option<Attached> {
         lock(&self.attachments).remove(&(namespace.to_owned(), pod.to_owned()))
+    }
+
+    /// Takes over what an agent before this one has left running.
+    async fn take_over(&self) -> LeftPods {
+        if !self.config.keep {
+            return LeftPods::new();
+        }
+        let left = worker::take_over(&self.runtime, &self.config.state_dir.join("pods")).await;
+        let mut addresses = lock(&self.addresses);
+        addresses.used.extend(left.values().filter_map(|pod| pod.kept.address));
+        drop(addresses);
+        left
     }
 
     /// An address that no other pod has.
@@ -354,11 +371,11 @@ async fn watch_services(shared: Arc<Shared>, known: watch::Sender<bool>) {
     }
 }
 
-async fn watch_pods(shared: Arc<Shared>) {
+async fn watch_pods(shared: Arc<Shared>, left: LeftPods) {
     let fields = FieldSelector::parse(&format!("spec.nodeName={}", shared.config.name)).unwrap_or_default();
     let options = ListOptions { fields, ..ListOptions::default() };
     let mut watcher = Api::<Pod>::all(shared.config.client.clone()).watcher(&options);
-    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new() };
+    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new(), left };
     let mut told: HashSet<String> = HashSet::new();
     loop {
         workers.reap();
@@ -371,6 +388,7 @@ async fn watch_pods(shared: Arc<Shared>) {
             Ok(Event::InitDone) => {
                 let gone: Vec<String> = workers.pods.keys().filter(|uid| !told.contains(*uid)).cloned().collect();
                 gone.iter().for_each(|uid| workers.gone(uid));
+                workers.clear_left(&told).await;
             }
             Ok(Event::Applied(pod)) => workers.update(pod),
             Ok(Event::Deleted(pod)) => workers.gone(&pod.metadata.uid),
@@ -384,6 +402,8 @@ struct Workers {
     tasks: JoinSet<String>,
     /// By uid.
     pods: HashMap<String, watch::Sender<Update>>,
+    /// Of an agent before this one, as long as nobody has asked for them.
+    left: LeftPods,
 }
 
 impl Workers {
@@ -398,11 +418,29 @@ impl Workers {
         }
         let (sender, receiver) = watch::channel(update);
         self.pods.insert(uid.clone(), sender);
-        let shared = self.shared.clone();
+        let (shared, left) = (self.shared.clone(), self.left.remove(&uid));
         self.tasks.spawn(async move {
-            worker::run(shared, receiver).await;
+            worker::run(shared, receiver, left).await;
             uid
         });
+    }
+
+    /// Ends what an agent before this one has left and nobody knows any more, and takes its files away.
+    async fn clear_left(&mut self, told: &HashSet<String>) {
+        for (_, pod) in std::mem::take(&mut self.left) {
+            pod.adopted.pod.kill();
+            pod.adopted.pod.ended().await;
+            if let Some(address) = pod.kept.address {
+                self.shared.give_address_back(address);
+            }
+        }
+        let pods = self.shared.config.state_dir.join("pods");
+        for entry in std::fs::read_dir(&pods).into_iter().flatten().flatten() {
+            let known = |uid: &str| told.contains(uid) || self.pods.contains_key(uid);
+            if !entry.file_name().to_str().is_some_and(known) {
+                let _ = images::remove_tree(&entry.path());
+            }
+        }
     }
 
     fn gone(&mut self, uid: &str) {

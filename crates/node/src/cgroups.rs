@@ -128,9 +128,15 @@ struct Hierarchy {
     own: PathBuf,
 }
 
-/// Where the agent makes groups.
-#[derive(Clone, Debug)]
+/// Where the agent makes groups. Goes with the last who has it.
+#[derive(Debug)]
 pub struct Cgroups(Group);
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        self.0.remove_now();
+    }
+}
 
 /// One group, in each hierarchy.
 #[derive(Clone, Debug)]
@@ -190,11 +196,6 @@ impl Cgroups {
     /// Removes all of it; what is in a group must have ended.
     pub async fn remove(&self) {
         self.0.remove().await;
-    }
-
-    /// As [`Group::remove_now`].
-    pub fn remove_now(&self) {
-        self.0.remove_now();
     }
 }
 

@@ -34,5 +34,6 @@ mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
+pub use runtime::limits_here;
 pub use sandbox::spawner_main;
 pub use serve::{Body, Handler};

@@ -5,6 +5,7 @@ use crate::cgroups::{Cgroups, Group};
 use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,8 @@ pub use crate::cgroups::{Limits, Usage};
 /// Makes pods.
 pub trait Runtime: Send + Sync + 'static {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>>;
+    /// Takes over a pod that an agent before this one was told to keep there. An error if it is not there any more.
+    fn adopt(&self, uid: &str, keep: PathBuf) -> BoxFuture<'_, Result<Adopted, Error>>;
     /// Why pods are not held to their limits; nothing where they are.
     fn unlimited(&self) -> Option<String>;
     /// Takes away what other pods than these have left here, of an agent before this one.
@@ -40,10 +43,26 @@ pub struct PodPlan {
     pub memory_volumes: Vec<MemoryVolume>,
     /// As in [`PodSpec`].
     pub sysctls: Vec<(String, String)>,
+    /// As in [`PodSpec`].
+    pub keep: Option<PathBuf>,
+}
+
+/// A pod that an agent before this one has left, and its containers.
+pub struct Adopted {
+    pub pod: Arc<dyn RunningPod>,
+    pub left: Vec<LeftContainer>,
+}
+
+/// A container of such a pod, by the name of its plan. Its process may have ended meanwhile.
+pub struct LeftContainer {
+    pub name: String,
+    pub process: Arc<dyn RunningProcess>,
+    pub ended: Option<Timestamp>,
+    /// What was kept of it.
+    pub kept: Vec<OwnedFd>,
 }
 
 /// A container to start.
-#[derive(Clone)]
 pub struct ContainerPlan {
     /// No other container of the pod has it, before or after.
     pub name: String,
@@ -51,6 +70,8 @@ pub struct ContainerPlan {
     pub limits: Limits,
     /// Whose processes it sees, instead of what the spec says.
     pub beside: Option<Arc<dyn RunningProcess>>,
+    /// What the next agent is to have of it, where the pod is kept.
+    pub kept: Vec<OwnedFd>,
 }
 
 /// A pod with its network up. Everything in it ends when this is dropped.
@@ -77,6 +98,8 @@ pub trait RunningProcess: Send + Sync + 'static {
     fn wait(&self) -> BoxFuture<'_, Exit>;
     /// Starts another program in the same container.
     fn exec(&self, spec: ProcessSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    /// Keeps something more of the container for the next agent.
+    fn keep(&self, fd: OwnedFd) -> BoxFuture<'_, ()>;
     /// What the pod knows it by.
     fn id(&self) -> u32;
     /// Whether the kernel has ended a process of the container because it had no memory left.
@@ -94,14 +117,14 @@ pub struct SandboxRuntime {
     sandbox: sandbox::Sandbox,
     staging: PathBuf,
     /// Or why there are none.
-    groups: Result<Cgroups, String>,
+    groups: Result<Arc<Cgroups>, String>,
 }
 
 impl SandboxRuntime {
     /// Starts the spawner. `staging` is as in [`PodSpec`]; `id` is the same for the same agent, and no other's.
     pub fn start(staging: PathBuf, id: &str) -> Result<SandboxRuntime, Error> {
         // Before anything is started: what is started is in the agent's own group too.
-        let groups = Cgroups::open(id);
+        let groups = Cgroups::open(id).map(Arc::new);
         Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, groups })
     }
 
@@ -110,6 +133,14 @@ impl SandboxRuntime {
     pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf) -> SandboxRuntime {
         SandboxRuntime { sandbox, staging, groups: Err("this node runs without cgroups".into()) }
     }
+}
+
+/// Whether pods of this user are held to limits on this machine.
+///
+/// # Errors
+/// Why not, and what would change it.
+pub fn limits_here() -> Result<(), String> {
+    Cgroups::open(&format!("check-{}", std::process::id())).map(drop)
 }
 
 /// The group of a pod's init, within the pod's.
@@ -125,6 +156,7 @@ impl Runtime for SandboxRuntime {
             network: plan.network,
             memory_volumes: plan.memory_volumes,
             sysctls: plan.sysctls,
+            keep: plan.keep,
         };
         async move {
             let group = match &self.groups {
@@ -149,7 +181,8 @@ impl Runtime for SandboxRuntime {
             match made.await {
                 Ok(pod) => {
                     let group = group.map(|(_, group)| group);
-                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), group }) as Arc<dyn RunningPod>)
+                    let groups = self.groups.as_ref().ok().cloned();
+                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), group, _groups: groups }) as Arc<dyn RunningPod>)
                 }
                 Err(error) => {
                     if let Some((_, group)) = group {
@@ -158,6 +191,29 @@ impl Runtime for SandboxRuntime {
                     Err(error)
                 }
             }
+        }
+        .boxed()
+    }
+
+    fn adopt(&self, uid: &str, keep: PathBuf) -> BoxFuture<'_, Result<Adopted, Error>> {
+        let groups = self.groups.as_ref().ok().cloned();
+        let uid = uid.to_owned();
+        async move {
+            let (pod, left) = sandbox::Pod::adopt(&keep).await?;
+            let pod = Arc::new(pod);
+            let group = groups.as_ref().map(|groups| groups.pod(&uid)).transpose()?;
+            let left = left.into_iter().map(|left| LeftContainer {
+                process: Arc::new(SandboxProcess {
+                    pod: pod.clone(),
+                    process: left.process,
+                    group: group.as_ref().map(|group| group.at(&left.name)),
+                }),
+                name: left.name,
+                ended: left.ended_ms.and_then(|at| Timestamp::from_millisecond(at).ok()),
+                kept: left.kept,
+            });
+            let left = left.collect();
+            Ok(Adopted { pod: Arc::new(SandboxPod { pod, group, _groups: groups }), left })
         }
         .boxed()
     }
@@ -188,6 +244,8 @@ impl Runtime for SandboxRuntime {
 struct SandboxPod {
     pod: Arc<sandbox::Pod>,
     group: Option<Group>,
+    /// What its group is in goes after it.
+    _groups: Option<Arc<Cgroups>>,
 }
 
 impl Drop for SandboxPod {
@@ -197,14 +255,6 @@ impl Drop for SandboxPod {
             self.pod.kill();
             self.pod.wait_ended();
             group.remove_now();
-        }
-    }
-}
-
-impl Drop for SandboxRuntime {
-    fn drop(&mut self) {
-        if let Ok(groups) = &self.groups {
-            groups.remove_now();
         }
     }
 }
@@ -228,7 +278,7 @@ impl RunningPod for SandboxPod {
                 spec.groups = group.folders();
                 doors = group.doors()?;
             }
-            match self.pod.start_in(spec, stdio, doors).await {
+            match self.pod.start_in(&plan.name, spec, stdio, doors, plan.kept).await {
                 Ok(process) => {
                     Ok(Arc::new(SandboxProcess { pod: self.pod.clone(), process, group }) as Arc<dyn RunningProcess>)
                 }
@@ -297,6 +347,10 @@ impl RunningProcess for SandboxProcess {
         .boxed()
     }
 
+    fn keep(&self, fd: OwnedFd) -> BoxFuture<'_, ()> {
+        self.process.keep(fd).map(drop).boxed()
+    }
+
     fn id(&self) -> u32 {
         self.process.id()
     }
@@ -332,6 +386,10 @@ impl Runtime for FakeRuntime {
     fn create_pod(&self, _plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>> {
         let pod = FakePod { killed: watch::channel(false).0 };
         async { Ok(Arc::new(pod) as Arc<dyn RunningPod>) }.boxed()
+    }
+
+    fn adopt(&self, _uid: &str, _keep: PathBuf) -> BoxFuture<'_, Result<Adopted, Error>> {
+        async { Err(Error::Ended) }.boxed()
     }
 
     fn unlimited(&self) -> Option<String> {
@@ -419,6 +477,10 @@ impl RunningProcess for FakeProcess {
     fn exec(&self, spec: ProcessSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         let process = FakeProcess::new(&spec, self.pod_killed.clone());
         async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+
+    fn keep(&self, _fd: OwnedFd) -> BoxFuture<'_, ()> {
+        async {}.boxed()
     }
 
     fn id(&self) -> u32 {

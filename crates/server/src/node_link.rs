@@ -92,7 +92,9 @@ impl NodeApi for NodeLink {
                 Err(why) => Err(why),
             };
             asked.unwrap_or_else(|why| {
-                let text = format!("error dialing backend: dial tcp {}:{}: {why}", self.host, self.port);
+                let why = why.to_string();
+                let why = why.split(" (os error").next().unwrap_or_default().to_lowercase();
+                let text = format!("error dialing backend: dial tcp {}:{}: connect: {why}", self.host, self.port);
                 crate::respond::raw(StatusCode::BAD_GATEWAY.as_u16(), "text/plain", text)
             })
         }

@@ -52,6 +52,7 @@ impl Node {
             state_dir: data.join("node"),
             images: super::image::store_in(&data),
             hidden: hidden(keys),
+            keep: true,
             serving: Some(serving),
         };
         let node = local_node::remote(client, address, options)

@@ -202,7 +202,14 @@ impl Place {
 fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOptions, Failure> {
     // Who has no home folder has no store of their own, and what is pulled goes with the command.
     let images = super::image::own_store().unwrap_or_else(|_| super::image::store_in(state));
-    Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(files), serving: None })
+    Ok(NodeOptions {
+        name: name.into(),
+        state_dir: state.join("node"),
+        images,
+        hidden: hidden(files),
+        keep: false,
+        serving: None,
+    })
 }
 
 /// Where a configuration's server is.

@@ -130,6 +130,8 @@ impl Up {
                 state_dir: data.join("node"),
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
+                // What is in memory is gone with the server, and so are pods of it.
+                keep: !self.store.as_deref().is_some_and(|store| store.starts_with("memory:")),
                 serving: None,
             };
             cluster

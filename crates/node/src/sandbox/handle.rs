@@ -4,15 +4,18 @@ use super::check::{self, Forbidden};
 use super::wire::{self, CreatePod, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit};
 use super::{ContainerSpec, PodSpec, ProcessSpec};
 use super::{spawner, sys};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::process::Signal;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::process::{Pid, Signal};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -21,6 +24,8 @@ use tokio::task::JoinHandle;
 /// The sockets' buffers: a whole spec goes in one write, so that the agent hardly ever waits.
 const SOCKET_BUFFER_BYTES: usize = 256 << 10;
 
+/// How long a pod's init may take to tell the next agent what there is.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the end of a pod that was killed is waited for by who cannot do anything else meanwhile.
 const KILL_SECONDS_MAX: i64 = 2;
 
@@ -76,38 +81,64 @@ impl Sandbox {
     /// `Forbidden` if the host does not let this user have namespaces, `Refused` for any other step.
     pub async fn create_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
         let (ours, theirs) = socket_pair()?;
+        let door = spec.keep.as_deref().map(door).transpose()?;
         let (pid, pidfd) = {
             let mut guard = self.connection.lock().await;
             let (connection, inbox) = &mut *guard;
-            connection.send(&CreatePod { spec }, &[theirs.as_fd()]).await?;
-            drop(theirs);
+            let fds: Vec<_> = [Some(&theirs), door.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+            connection.send(&CreatePod { spec }, &fds).await?;
+            drop((theirs, door));
             match connection.receive(inbox).await?.ok_or(Error::Ended)? {
                 (FromSpawner::Created { pid }, mut fds) => (pid, fds.pop().ok_or(Error::Ended)?),
                 (FromSpawner::Failed(failure), _) => return Err(explain(failure)),
             }
         };
-        let connection = Arc::new(Connection::new(ours)?);
-        let mut guard = KillOnDrop { pidfd: Some(pidfd) };
-        let mut inbox = Inbox::default();
-        let listeners = match connection.receive(&mut inbox).await?.ok_or(Error::Ended)? {
-            (FromInit::Ready, fds) => fds,
-            (FromInit::Failed(failure), _) => return Err(explain(failure)),
-            _ => return Err(Error::Io(io::Error::other("the pod's init spoke out of turn"))),
-        };
-        let pidfd = guard.pidfd.take().ok_or(Error::Ended)?;
-        let processes = Arc::new(Processes::default());
-        let reader = tokio::spawn(read(connection.clone(), inbox, processes.clone()));
-        let pidfd = sys::watch(pidfd)?;
-        Ok(Pod {
-            pid,
-            pidfd,
-            connection,
-            processes,
-            listeners: Mutex::new(listeners),
-            reader,
-            next_id: AtomicU32::new(1),
-        })
+        Ok(Pod::begin(pid, pidfd, ours).await?.0)
     }
+}
+
+/// Binds the socket on which a pod's init is to listen.
+fn door(path: &Path) -> io::Result<OwnedFd> {
+    let _ = std::fs::remove_file(path);
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    let (_folder, address) = address_of(path)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// The address of a socket in the file system, however long its path is, as long as the folder is open.
+fn address_of(path: &Path) -> io::Result<(OwnedFd, SocketAddrUnix)> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    Ok((folder, SocketAddrUnix::new(short)?))
+}
+
+/// Connects to a pod's init at the path that it was told. Gives its number and a descriptor of it, too.
+fn knock(path: &Path) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    let (_folder, address) = address_of(path)?;
+    rustix::net::connect(&socket, &address)?;
+    sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES)?;
+    // The kernel says who listens there.
+    let pid = sockopt::socket_peercred(&socket)?.pid;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    Ok((pid, pidfd, socket))
+}
+
+/// A container that an agent before this one has left.
+pub struct Left {
+    pub name: String,
+    pub process: Process,
+    /// When it ended, in milliseconds of the common era of Unix, if it has.
+    pub ended_ms: Option<i64>,
+    /// What was kept of its streams.
+    pub kept: Vec<OwnedFd>,
 }
 
 impl Drop for Sandbox {
@@ -139,6 +170,45 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Takes over a pod that another agent has left, at the path that it was to be kept at. Gives its containers too.
+    ///
+    /// # Errors
+    /// If nobody is there any more.
+    pub async fn adopt(path: &Path) -> Result<(Pod, Vec<Left>), Error> {
+        let (pid, pidfd, socket) = knock(path)?;
+        let taking = Pod::begin(pid.as_raw_nonzero().get(), pidfd, socket);
+        tokio::time::timeout(HAND_OVER_TIME_MAX, taking).await.map_err(|_| Error::Ended)?
+    }
+
+    /// Hears what the init says first, and goes on listening.
+    async fn begin(pid: i32, pidfd: OwnedFd, socket: OwnedFd) -> Result<(Pod, Vec<Left>), Error> {
+        let connection = Arc::new(Connection::new(socket)?);
+        let mut guard = KillOnDrop { pidfd: Some(pidfd) };
+        let mut inbox = Inbox::default();
+        let processes = Arc::new(Processes::default());
+        let (mut left, mut last) = (Vec::new(), 0);
+        let listeners = loop {
+            match connection.receive(&mut inbox).await?.ok_or(Error::Ended)? {
+                (FromInit::Ready, fds) => break fds,
+                (FromInit::Failed(failure), _) => return Err(explain(failure)),
+                (FromInit::Last { id }, _) => last = id,
+                (FromInit::Left { id, name, pid, ended }, kept) => {
+                    let state = processes.add(id);
+                    processes.set(id, ended.map_or(State::Running { pid }, |(exit, _)| State::Exited(exit)));
+                    let process = Process { id, state, connection: connection.clone() };
+                    left.push(Left { name, process, ended_ms: ended.map(|(_, at)| at), kept });
+                }
+                _ => return Err(Error::Io(io::Error::other("the pod's init spoke out of turn"))),
+            }
+        };
+        let pidfd = guard.pidfd.take().ok_or(Error::Ended)?;
+        let reader = tokio::spawn(read(connection.clone(), inbox, processes.clone()));
+        let pidfd = sys::watch(pidfd)?;
+        let listeners = Mutex::new(listeners);
+        let next_id = AtomicU32::new(last + 1);
+        Ok((Pod { pid, pidfd, connection, processes, listeners, reader, next_id }, left))
+    }
+
     /// The init's process number, as the host sees it.
     pub fn pid(&self) -> i32 {
         self.pid
@@ -151,12 +221,22 @@ impl Pod {
 
     /// Starts a container and waits until its program runs.
     pub async fn start(&self, spec: ContainerSpec, stdio: Stdio) -> Result<Process, Error> {
-        self.start_in(spec, stdio, Vec::new()).await
+        self.start_in("container", spec, stdio, Vec::new(), Vec::new()).await
     }
 
-    /// The same in control groups, into which these files let it: each takes the number of a process.
-    pub async fn start_in(&self, spec: ContainerSpec, stdio: Stdio, doors: Vec<OwnedFd>) -> Result<Process, Error> {
-        self.begin(|id| ToInit::Start { id, spec: Box::new(spec) }, stdio, doors).await
+    /// The same under a name, in control groups, into which `doors` let it: each takes the number of a process. In a pod that is
+    /// kept, the next agent gets `kept`.
+    pub async fn start_in(
+        &self,
+        name: &str,
+        spec: ContainerSpec,
+        stdio: Stdio,
+        mut doors: Vec<OwnedFd>,
+        kept: Vec<OwnedFd>,
+    ) -> Result<Process, Error> {
+        let (name, count, spec) = (name.to_owned(), doors.len(), Box::new(spec));
+        doors.extend(kept);
+        self.start_process(|id| ToInit::Start { id, name, doors: count, spec }, stdio, doors).await
     }
 
     /// Starts another program in a running container and waits until it runs.
@@ -173,7 +253,7 @@ impl Pod {
         doors: Vec<OwnedFd>,
     ) -> Result<Process, Error> {
         let container = container.id;
-        self.begin(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio, doors).await
+        self.start_process(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio, doors).await
     }
 
     /// Connects to an address inside the pod's network.
@@ -207,7 +287,7 @@ impl Pod {
         let _ = rustix::event::poll(&mut fds, Some(&limit));
     }
 
-    async fn begin(
+    async fn start_process(
         &self,
         message: impl FnOnce(u32) -> ToInit,
         stdio: Stdio,
@@ -261,6 +341,11 @@ impl Process {
             State::Running { pid } => Some(pid),
             _ => None,
         }
+    }
+
+    /// Has the init keep something of the container's for the next agent, once it has begun.
+    pub async fn keep(&self, fd: OwnedFd) -> Result<(), Error> {
+        Ok(self.connection.send(&ToInit::Keep { id: self.id }, &[fd.as_fd()]).await?)
     }
 
     /// Sends a signal to the process. One that has ended is no error.
@@ -359,7 +444,7 @@ async fn read(connection: Arc<Connection>, mut inbox: Inbox, processes: Arc<Proc
                 Some(socket) => processes.bring_socket(id, Ok(socket)),
                 None => break,
             },
-            FromInit::Ready | FromInit::Failed(_) => break,
+            FromInit::Ready | FromInit::Failed(_) | FromInit::Left { .. } | FromInit::Last { .. } => break,
         }
     }
     processes.close();

@@ -3,7 +3,8 @@
 //!
 //! The agent's process starts one [`Sandbox`], which is a small process called the spawner. Each [`Pod`] has an init
 //! that the spawner clones and that speaks with the agent directly. Everything ends with the agent: when its sockets
-//! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces.
+//! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces. But for pods that are
+//! to be kept: their inits hold the streams of what runs, remember what ended, and wait for the next agent.
 
 mod capabilities;
 mod check;
@@ -22,7 +23,7 @@ pub use capabilities::Capabilities;
 pub use check::{Forbidden, check};
 pub use console::{Console, Terminal as ConsoleTerminal};
 pub use container::DEFAULT_PATH;
-pub use handle::{Error, Pod, Process, Sandbox, Stdio};
+pub use handle::{Error, Left, Pod, Process, Sandbox, Stdio};
 pub use init::PROCESSES_MAX;
 pub use wire::{Exit, Failure};
 
@@ -52,6 +53,9 @@ pub struct PodSpec {
     /// Settings of the kernel for the pod's namespaces, by their dotted names. They must be ones that a namespace has of
     /// its own: the machine's are not protected against its administrator.
     pub sysctls: Vec<(String, String)>,
+    /// Where the pod's init listens for an agent that comes after this one: a path in a folder of the pod's own. With it the
+    /// pod outlives an agent that ends without a word, until what is at the path is taken away. Without, it ends with the agent.
+    pub keep: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -49,8 +49,9 @@ fn serve(socket: OwnedFd) -> io::Result<()> {
     let _ = std::env::set_current_dir("/");
     let mut inbox = Inbox::default();
     while let Some((CreatePod { spec }, mut fds)) = inbox.receive::<CreatePod>(&socket)? {
+        let door = (fds.len() > 1).then(|| fds.pop()).flatten();
         let Some(pod_socket) = fds.pop() else { return Err(io::Error::other("a pod came without its socket")) };
-        match create(spec, pod_socket, &socket) {
+        match create(spec, pod_socket, door, &socket) {
             Ok((pid, pidfd)) => {
                 wire::send(socket.as_fd(), &FromSpawner::Created { pid: pid.as_raw_nonzero().get() }, &[pidfd.as_fd()])?
             }
@@ -61,7 +62,12 @@ fn serve(socket: OwnedFd) -> io::Result<()> {
 }
 
 /// Clones the init of one pod and gives it its users.
-fn create(spec: PodSpec, pod_socket: OwnedFd, agent: &OwnedFd) -> Result<(Pid, OwnedFd), Failure> {
+fn create(
+    spec: PodSpec,
+    pod_socket: OwnedFd,
+    door: Option<OwnedFd>,
+    agent: &OwnedFd,
+) -> Result<(Pid, OwnedFd), Failure> {
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| Failure::new("pipe", &error.into()))?;
     let mut namespaces = sys::USER | sys::MOUNT | sys::PID | sys::IPC | sys::UTS;
@@ -77,7 +83,7 @@ fn create(spec: PodSpec, pod_socket: OwnedFd, agent: &OwnedFd) -> Result<(Pid, O
             if fs::File::from(go_read).read_exact(&mut go).is_err() {
                 sys::exit(1);
             }
-            init::run(spec, pod_socket)
+            init::run(spec, pod_socket, door)
         }
         Forked::Parent { pid, pidfd } => {
             let mapped = map_users(pid, &spec).and_then(|()| {

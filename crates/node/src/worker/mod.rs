@@ -1,6 +1,7 @@
 //! The life of one pod: its worker prepares it, does what `decide` says, tells the status, and ends it. One task per pod
 //! owns all of it; what runs beside (readers of pipes, probes, servers of its sockets) reports to it by messages.
 
+mod adopt;
 mod ending;
 mod files;
 mod prepare;
@@ -9,6 +10,8 @@ mod resize;
 mod spec;
 mod start;
 
+use self::adopt::{Kept, LeftPod};
+pub use self::adopt::{LeftPods, take_over};
 use self::files::{Token, mount_failed};
 use crate::agent::{ContainerLogs, Shared, lock};
 use crate::decide::{self, Action, Facts, Record, State, time};
@@ -55,7 +58,7 @@ pub struct Update {
 }
 
 /// Leads a pod through its life; returns when nothing of it is left on the node.
-pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
+pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Option<LeftPod>) {
     let first = updates.borrow().clone();
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let pod = first.pod;
@@ -83,8 +86,9 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
         tokens: BTreeMap::new(),
         unpublished: false,
         told: watch::Sender::new(true),
+        kept: Kept::default(),
     };
-    worker.life().await;
+    worker.life(left).await;
 }
 
 struct Worker {
@@ -119,6 +123,8 @@ struct Worker {
     /// By volume and path.
     tokens: BTreeMap<(String, String), Token>,
     dir: PathBuf,
+    /// What the next agent is told.
+    kept: Kept,
 }
 
 struct RunningContainer {
@@ -140,6 +146,8 @@ enum Message {
         container: String,
         attempt: u32,
         exit: Exit,
+        /// Where it was before now.
+        at: Option<Timestamp>,
     },
     Probed {
         container: String,
@@ -163,9 +171,13 @@ enum Message {
 }
 
 impl Worker {
-    async fn life(&mut self) {
+    async fn life(&mut self, left: Option<LeftPod>) {
         let over = matches!(self.pod.status.phase.as_str(), "Succeeded" | "Failed");
         self.remember();
+        self.find_logs();
+        if let Some(left) = left {
+            self.adopt(left);
+        }
         let rejection = isolation::rejection(&self.pod).filter(|_| !over);
         if let Some((reason, message)) = &rejection {
             self.shared.events.warning(&self.pod, None, reason, message);
@@ -350,7 +362,9 @@ impl Worker {
 
     fn take_message(&mut self, message: Message) {
         match message {
-            Message::Exited { container, attempt, exit } => self.note_exit(&container, attempt, exit),
+            Message::Exited { container, attempt, exit, at } => {
+                self.note_exit(&container, attempt, exit, at.unwrap_or_else(Timestamp::now));
+            }
             Message::Probed { container, attempt, kind, healthy } => {
                 self.note_probe(&container, attempt, kind, healthy)
             }
@@ -377,14 +391,13 @@ impl Worker {
         }
     }
 
-    fn note_exit(&mut self, container: &str, attempt: u32, exit: Exit) {
+    fn note_exit(&mut self, container: &str, attempt: u32, exit: Exit, now: Timestamp) {
         if self.running.get(container).is_none_or(|known| known.attempt != attempt) {
             return;
         }
         let Some(ended) = self.running.remove(container) else { return };
         self.note_reachable(|pod| drop(pod.containers.remove(container)));
         ended.probes.iter().for_each(AbortHandle::abort);
-        let now = Timestamp::now();
         let Some(record) = self.records.iter_mut().find(|record| record.name == container) else { return };
         let started_at = match record.state {
             State::Running { since } => Some(time(since)),

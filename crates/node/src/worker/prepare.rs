@@ -1,5 +1,6 @@
 //! Before a pod's containers run: its namespaces, the sockets that are served in it, its volumes and files. Starts no program.
 
+use super::adopt::control_of;
 use super::files::mount_failed;
 use super::{Worker, make_private};
 use crate::agent::{API_PORT, lock};
@@ -111,19 +112,9 @@ impl Worker {
         };
         let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
         if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
-            self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
-            self.address = address;
-            self.serve_sockets(&*sandbox).map_err(|error| (NO_SANDBOX, error.to_string()))?;
-            let reachable = Reachable {
-                uid: self.pod.metadata.uid.clone(),
-                pod: sandbox.clone(),
-                host_network: self.pod.spec.host_network,
-                containers: HashMap::new(),
-                ended: CancellationToken::new(),
-                since: Timestamp::now(),
-            };
-            lock(&self.shared.reachable).insert(self.key(), reachable);
-            self.sandbox = Some(sandbox);
+            self.kept.address = address;
+            self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
+            self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
         }
         for ((kind, name), data) in wanted.into_iter().zip(objects) {
             match data.map_err(|message| ("FailedMount", message))? {
@@ -140,6 +131,23 @@ impl Worker {
             self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
         }
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
+    }
+
+    /// Goes on with a sandbox that is there: its address, what is served in it, who may connect.
+    pub(super) fn enter(&mut self, sandbox: Arc<dyn RunningPod>, address: Option<Ipv4Addr>) -> std::io::Result<()> {
+        self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+        self.address = address;
+        let reachable = Reachable {
+            uid: self.pod.metadata.uid.clone(),
+            pod: sandbox.clone(),
+            host_network: self.pod.spec.host_network,
+            containers: HashMap::new(),
+            ended: CancellationToken::new(),
+            since: Timestamp::now(),
+        };
+        lock(&self.shared.reachable).insert(self.key(), reachable);
+        self.sandbox = Some(sandbox.clone());
+        self.serve_sockets(&*sandbox)
     }
 
     /// Finds what is there before the pod: claims and images.
@@ -197,6 +205,7 @@ impl Worker {
             network,
             memory_volumes: spec.volumes.iter().filter_map(memory).collect(),
             sysctls: isolation::sysctls(&self.pod),
+            keep: self.shared.config.keep.then(|| control_of(&self.dir)),
         };
         match self.shared.runtime.create_pod(plan).await {
             Ok(sandbox) => Ok((sandbox, address)),

@@ -62,6 +62,7 @@ impl Bed {
             cluster: ClusterNetwork::default(),
             version: "v1.37.2".into(),
             serving: None,
+            keep: false,
         };
         let node = match runtime {
             Some(runtime) => Node::start_with(config, runtime),

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::node_api;
 use super::{At, body};
+use crate::lookup::Lookup;
 use crate::node_link::exchange;
 use crate::respond::{self, Answer, Body};
 use crate::serve::{Cx, RequestBody};
@@ -124,7 +125,7 @@ fn endpoint(cx: &Cx<'_>, at: &At<'_>, service: Option<&Value>, name: &str, port:
             }
             let pod = target["name"].as_str().unwrap_or_default();
             if let Some(pod) = cx.state.get("", "pods", at.namespace(), pod) {
-                return Ok((pod, port));
+                return Ok((Value::clone(&pod), port));
             }
         }
     }

@@ -3,6 +3,7 @@
 mod tour;
 mod tutorial;
 
+mod adoption;
 mod attacks;
 mod audit;
 mod authn;
@@ -18,6 +19,7 @@ mod https;
 mod images;
 mod library;
 mod node_rights;
+mod nodes;
 mod record;
 mod rotation;
 mod streams;

@@ -25,18 +25,18 @@ async fn looks_into_a_pod_that_runs() {
     let main = json!({"name": "main", "command": ["/bin/sleep", "12345"]});
     bed.pod("web", json!({"terminationGracePeriodSeconds": 0, "containers": [main]}));
     let before = bed.phase("web", "Running").await;
-    let look = "tr '\\0' ' ' < /proc/1/cmdline; test $$ != 1 && echo beside; exit 3";
+    let look = "tr '\\0' ' ' < /proc/1/cmdline; test $$$$ != 1 && echo beside; exit 3";
     debug(&bed, "web", with(shell("look", look), json!({"targetContainerName": "main"})));
     let pod = bed.until("web", "looked", |pod| state(pod, 0)["terminated"]["exitCode"] == 3).await;
-    assert_eq!(bed.log("web/look").await, "/bin/sleep 12345 beside\n");
+    super::limits::logged(&bed, "web/look", "/bin/sleep 12345 beside\n").await;
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(pod["status"]["containerStatuses"], before["status"]["containerStatuses"]);
     // Without a target it has processes of its own; a target that does not run is said.
-    debug(&bed, "web", shell("alone", "test $$ = 1 && echo alone; exec sleep 1000"));
+    debug(&bed, "web", shell("alone", "test $$$$ = 1 && echo alone; exec sleep 1000"));
     debug(&bed, "web", with(shell("lost", "true"), json!({"targetContainerName": "none"})));
     let pod = bed.until("web", "alone", |pod| state(pod, 1)["running"].is_object()).await;
     bed.until("web", "lost", |pod| state(pod, 2)["waiting"]["reason"] == "CreateContainerConfigError").await;
-    assert_eq!(bed.log("web/alone").await, "alone\n");
+    super::limits::logged(&bed, "web/alone", "alone\n").await;
     let path = |name: &str| format!("spec.ephemeralContainers{{{name}}}");
     assert!(bed.api.list("events").iter().any(|it| it["involvedObject"]["fieldPath"] == path("look")));
     // None of them keeps the pod.

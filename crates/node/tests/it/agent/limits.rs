@@ -54,7 +54,7 @@ fn groups_of(pod: &Value) -> Vec<PathBuf> {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until a log has a text, and gives it.
-async fn logged(bed: &Bed, path: &str, text: &str) -> String {
+pub async fn logged(bed: &Bed, path: &str, text: &str) -> String {
     let began = Instant::now();
     loop {
         let log = bed.log(path).await;
