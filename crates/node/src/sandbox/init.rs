@@ -6,20 +6,22 @@
 use super::sys::{self, Disposition, Forked};
 use super::wire::{self, Exit, Failure, FromInit, Inbox, ToInit};
 use super::{ContainerSpec, Network, PodSpec, ProcessNamespace, ProcessSpec, container, net, rootfs};
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::inotify;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SocketFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The most processes the agent may have running in one pod (containers and exec).
 pub const PROCESSES_MAX: usize = 1024;
 /// Ends of containers that are remembered for the next agent, the latest.
 const ENDS_MAX: usize = 256;
+/// How often an init without an agent looks whether one may still come. The kernel would tell of it, but only 128 processes of a
+/// user, which is less than the pods that a node has.
+const LOOK_SECONDS: i64 = 5;
 
 /// Sets the pod up and serves the agent until its socket closes, or for ever, on `door`.
 pub fn run(spec: PodSpec, socket: OwnedFd, door: Option<OwnedFd>) -> ! {
@@ -77,27 +79,19 @@ fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
 /// Where the next agent comes in.
 struct Door {
     socket: OwnedFd,
-    /// Readable when something in the folder has gone.
-    gone: OwnedFd,
     path: PathBuf,
 }
 
 impl Door {
     fn open(spec: &PodSpec, socket: OwnedFd) -> Result<Door, Failure> {
         let failed = |error: rustix::io::Errno| Failure::new("listen for the next agent", &error.into());
-        let path = spec.keep.clone().unwrap_or_default();
         // Who connects is told who listens, so that the next agent knows this process by the kernel's word.
         rustix::net::listen(&socket, 1).map_err(failed)?;
-        let gone = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
-        let events = inotify::WatchFlags::DELETE | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVED_FROM;
-        inotify::add_watch(&gone, path.parent().unwrap_or(Path::new("/")), events).map_err(failed)?;
-        Ok(Door { socket, gone, path })
+        Ok(Door { socket, path: spec.keep.clone().unwrap_or_default() })
     }
 
     /// Whether nobody will come any more.
     fn is_closed(&self) -> bool {
-        let mut drain = [0; 4096];
-        while rustix::io::read(&self.gone, &mut drain).is_ok_and(|count| count > 0) {}
         !self.path.exists()
     }
 }
@@ -117,7 +111,6 @@ struct Ready {
     agent: bool,
     ended: bool,
     knocked: bool,
-    gone: bool,
     begun: Vec<u32>,
 }
 
@@ -169,7 +162,7 @@ impl Init {
             if ready.ended {
                 self.reap()?;
             }
-            if ready.gone && self.door.as_ref().is_some_and(Door::is_closed) {
+            if self.socket.is_none() && self.door.as_ref().is_some_and(Door::is_closed) {
                 return Ok(());
             }
             if let (true, Some(socket)) = (ready.agent, &self.socket) {
@@ -233,7 +226,7 @@ impl Init {
     fn wait(&self, starting: &[u32]) -> io::Result<Ready> {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         let door = self.door.as_ref();
-        let others = [self.socket.as_ref(), door.map(|door| &door.socket), door.map(|door| &door.gone)];
+        let others = [self.socket.as_ref(), door.map(|door| &door.socket)];
         let mut places = Vec::new();
         for fd in others {
             places.push(fd.map(|_| fds.len()));
@@ -243,7 +236,10 @@ impl Init {
         fds.extend(
             starting.iter().filter_map(|id| Some(PollFd::new(self.processes.get(id)?.status.as_ref()?, PollFlags::IN))),
         );
-        while let Err(error) = rustix::event::poll(&mut fds, None) {
+        // Without an agent, whether there may be one still.
+        let limit = Timespec { tv_sec: LOOK_SECONDS, tv_nsec: 0 };
+        let limit = self.socket.is_none().then_some(&limit);
+        while let Err(error) = rustix::event::poll(&mut fds, limit) {
             if error != rustix::io::Errno::INTR {
                 return Err(error.into());
             }
@@ -251,7 +247,7 @@ impl Init {
         let hot = |index: usize| !fds[index].revents().is_empty();
         let is = |place: usize| places[place].is_some_and(hot);
         let begun = starting.iter().enumerate().filter(|(index, _)| hot(index + first)).map(|(_, &id)| id).collect();
-        Ok(Ready { ended: hot(0), agent: is(0), knocked: is(1), gone: is(2), begun })
+        Ok(Ready { ended: hot(0), agent: is(0), knocked: is(1), begun })
     }
 
     fn obey(&mut self, message: ToInit, fds: Vec<OwnedFd>) -> io::Result<()> {
