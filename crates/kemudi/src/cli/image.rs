@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use images::{Auth, Image as Stored, Progress, Store, reference};
+use images::{Auth, Image as Stored, Progress, Reference, Store};
 use indicatif::HumanBytes;
 
 use super::table::Table;
@@ -91,7 +91,7 @@ struct Rm {
 impl Image {
     pub async fn run(self, _: &Global) -> Outcome {
         match self.what {
-            What::List(folder) => print(listing(&folder.store()?.list()?)),
+            What::List(folder) => print(listing(&folder.store()?.list().map_err(Failure::new)?)),
             What::Pull(Pull { names, folder }) => {
                 let store = folder.store()?;
                 for name in names {
@@ -105,10 +105,10 @@ impl Image {
                 let store = folder.store()?;
                 let name = name.as_deref().map(reference).transpose()?;
                 let images = match from.as_os_str() == "-" {
-                    true => store.load_archive(std::io::stdin(), name.as_ref())?,
-                    false => store.load(&from, name.as_ref())?,
+                    true => store.load_archive(std::io::stdin(), name.as_ref()),
+                    false => store.load(&from, name.as_ref()),
                 };
-                for image in images {
+                for image in images.map_err(Failure::new)? {
                     print(match image.names.as_slice() {
                         [] => format!("Loaded image ID: {}\n", image.id),
                         names => names.iter().map(|name| format!("Loaded image: {name}\n")).collect(),
@@ -121,7 +121,7 @@ impl Image {
                 for name in names {
                     let gone = store
                         .remove(&name)
-                        .map_err(|why| Failure::from(why).hint("see which there are: kemudi image list"))?;
+                        .map_err(|why| Failure::new(why).hint("see which there are: kemudi image list"))?;
                     print(gone.iter().map(|line| format!("{line}\n")).collect::<String>())?;
                 }
                 Ok(())
@@ -176,7 +176,7 @@ pub async fn pull(store: &Store, name: &str) -> Outcome<Stored> {
             }
             _ => None,
         };
-        let failure = Failure::from(why);
+        let failure = Failure::new(why);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -184,10 +184,8 @@ pub async fn pull(store: &Store, name: &str) -> Outcome<Stored> {
     })
 }
 
-impl From<images::Error> for Failure {
-    fn from(why: images::Error) -> Failure {
-        Failure::new(why)
-    }
+fn reference(name: &str) -> Outcome<Reference> {
+    images::reference(name).map_err(Failure::new)
 }
 
 fn listing(images: &[Stored]) -> String {
