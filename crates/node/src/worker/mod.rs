@@ -1,6 +1,7 @@
 //! The life of one pod: its worker prepares it, does what `decide` says, tells the status, and ends it. One task per pod
 //! owns all of it; what runs beside (readers of pipes, probes, servers of its sockets) reports to it by messages.
 
+mod certificates;
 mod ending;
 mod files;
 mod prepare;
@@ -8,6 +9,7 @@ mod probing;
 mod spec;
 mod start;
 
+use self::certificates::{Certificates, Certified};
 use self::files::{Token, mount_failed};
 use crate::agent::{ContainerLogs, Shared, lock};
 use crate::decide::{self, Action, Facts, Record, State, time};
@@ -80,6 +82,8 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
         provided: HashMap::new(),
         usage_at: Timestamp::UNIX_EPOCH,
         tokens: BTreeMap::new(),
+        certificates: Certificates::default(),
+        mounted: false,
         unpublished: false,
         told: watch::Sender::new(true),
     };
@@ -117,6 +121,9 @@ struct Worker {
     usage_at: Timestamp,
     /// By volume and path.
     tokens: BTreeMap<(String, String), Token>,
+    certificates: Certificates,
+    /// The volumes are written; from now on what they are made of is followed.
+    mounted: bool,
     dir: PathBuf,
 }
 
@@ -138,6 +145,7 @@ enum Message {
     Exited { container: String, attempt: u32, exit: Exit },
     Probed { container: String, attempt: u32, kind: ProbeKind, healthy: bool },
     Object { kind: ObjectKind, name: String, data: Option<Data> },
+    Certified(Certified),
     Pulled { container: String, outcome: Result<Arc<images::Hold>, String>, took: Duration, waited: Duration },
 }
 
@@ -328,6 +336,7 @@ impl Worker {
             Message::Probed { container, attempt, kind, healthy } => {
                 self.note_probe(&container, attempt, kind, healthy)
             }
+            Message::Certified(news) => self.note_certified(news),
             Message::Pulled { container, outcome, took, waited } => self.note_pulled(&container, outcome, took, waited),
             Message::Object { kind, name, data } => {
                 let key = (kind, name);

@@ -133,10 +133,12 @@ impl Worker {
             let made = made.map_err(|message| ("FailedMount", mount_failed(&volume, &message)))?;
             self.tokens.insert((volume, token.path), made);
         }
+        self.keep_certificates().await;
         self.provide(&pod).await?;
         for volume in &pod.spec.volumes {
             self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
         }
+        self.mounted = true;
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
     }
 

@@ -200,12 +200,7 @@ impl Worker {
         self.note_log(&name, |logs| logs.waiting = reason.to_owned());
     }
 
-    async fn launch(
-        &mut self,
-        container: &Container,
-        attempt: u32,
-        files: Files,
-    ) -> Result<RunningContainer, Problem> {
+    async fn launch(&mut self, container: &Container, attempt: u32, files: Files) -> Result<RunningContainer, Problem> {
         let Some(sandbox) = self.sandbox.clone() else { return Err(Problem::Start("the pod has no sandbox".into())) };
         let io = |error: std::io::Error| Problem::Start(error.to_string());
         let namespace = self.pod.metadata.namespace.clone();

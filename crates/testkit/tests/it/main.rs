@@ -8,6 +8,7 @@ mod audit;
 mod authn;
 mod authz;
 mod bad_input;
+mod certificates;
 mod clients;
 mod crash;
 mod doctor;
