@@ -3,6 +3,7 @@
 
 pub mod ask;
 pub mod codec;
+pub mod fields;
 pub mod go;
 pub mod jsonpath;
 pub mod meta;
@@ -13,6 +14,7 @@ pub mod selector;
 pub mod status;
 pub mod token;
 pub mod watch;
+#[cfg(feature = "yaml")]
 pub mod yaml;
 
 pub use ask::{Ask, Query, Target, Verb};

@@ -21,6 +21,7 @@ mod library;
 mod node_rights;
 mod record;
 mod rotation;
+mod small;
 mod streams;
 mod tidy;
 mod transcripts;
