@@ -340,10 +340,10 @@ fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, C
                 .fix("a user, group or uid is one line of text")
         })
     };
-    if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some()) {
+    if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some() || !whom.extra.is_empty()) {
         return Err(ConfigError::new(
             ConfigCode::ImpersonationInvalid,
-            "groups or a uid are to be impersonated, but no user",
+            "groups, a uid or extra values are to be impersonated, but no user",
         )
         .fix("name the user too (--as)"));
     }
@@ -357,5 +357,20 @@ fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, C
             headers.push((HeaderName::from_static(name), value(text)?));
         }
     }
+    for (key, values) in &whom.extra {
+        let name = HeaderName::try_from(format!("impersonate-extra-{}", escaped(key))).map_err(|_| {
+            ConfigError::new(ConfigCode::ImpersonationInvalid, format!("{key:?} is no key of what is known of a user"))
+                .fix("a key is some letters and digits, such as example.com/project")
+        })?;
+        for text in values {
+            headers.push((name.clone(), value(text)?));
+        }
+    }
     Ok(headers)
+}
+
+/// What may not stand in a header's name is escaped there, as in a path.
+fn escaped(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+    key.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

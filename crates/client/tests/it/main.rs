@@ -8,6 +8,7 @@ mod https;
 #[cfg(feature = "exec")]
 mod plugins;
 mod proxies;
+mod recordings;
 mod rotation;
 mod table;
 mod watches;
