@@ -1,7 +1,8 @@
-//! Project tasks: `cargo xtask test`, `clients`, `bench`, `fuzz`, `schema`. Never part of the product.
+//! Project tasks: `cargo xtask test`, `clients`, `bench`, `faults`, `fuzz`, `schema`. Never part of the product.
 
 mod bench;
 mod clients;
+mod faults;
 mod fuzz;
 mod schema;
 mod test;
@@ -15,6 +16,8 @@ usage: cargo xtask COMMAND
   clients                 only install what the tests need
   bench [--write | --load | --watch]
                           build for release, measure, print a table; --write updates docs/benchmarks.md
+  faults [--write] [FAULT..]
+                          let every client meet every fault, print tables; --write updates docs/faults.md
   fuzz [TARGET..] [--seconds N]
                           let libFuzzer look for inputs that break a target, 180 seconds each
   schema [--check]        write the tables of the built-in kinds (crates/kinds/schema) from facts of a Kubernetes version";
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
         "test" => test::run(&args),
         "clients" => clients::run(),
         "bench" => bench::run(&args),
+        "faults" => faults::run(&args),
         "fuzz" => fuzz::run(&args),
         "schema" => schema::run(&args),
         _ => {
