@@ -42,6 +42,8 @@ const STREAMS_PER_CONNECTION_MAX: usize = 1000;
 const STREAMS_FIRST: usize = 100;
 /// Idle HTTP/1.1 connections that are kept.
 const IDLE_CONNECTIONS_MAX: usize = 16;
+/// How often a connection is tried with other files after the server and the ones that were there did not agree.
+const TLS_CHANGES_MAX: usize = 3;
 /// How often a request is sent again on another connection when one turns out to be closed before it took the request.
 const STALE_CONNECTIONS_MAX: usize = 3;
 /// Flow control: enough for a large list at full speed over a long way.
@@ -65,6 +67,8 @@ pub struct Https {
 struct Tls {
     connector: TlsConnector,
     files: tls::Files,
+    /// How often `connector` was replaced.
+    revision: u64,
     /// Of the files, when they were read.
     generation: u64,
 }
@@ -108,7 +112,7 @@ impl Https {
         Ok(Https {
             name: tls::server_name(&config)?,
             tokens: TokenSource::new(&config.credentials)?,
-            tls: Mutex::new(Tls { connector, files: read, generation: files.generation() }),
+            tls: Mutex::new(Tls { connector, files: read, revision: 0, generation: files.generation() }),
             files,
             pool: Arc::default(),
             connecting: tokio::sync::Mutex::new(()),
@@ -191,14 +195,27 @@ impl Https {
     }
 
     async fn open(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
-        let connector = lock(&self.tls).connector.clone();
-        match self.connect_with(connector, protocols).await {
-            Err(error @ Error::Tls { .. }) => match self.read_tls() {
-                Some(connector) => self.connect_with(connector, protocols).await,
-                None => Err(error),
-            },
-            answer => answer,
+        let (mut connector, mut used) = self.connector();
+        for _ in 0..TLS_CHANGES_MAX {
+            let answer = self.connect_with(connector, protocols).await;
+            if !matches!(answer, Err(Error::Tls { .. })) {
+                return answer;
+            }
+            // The files may have changed since, and another request may have read them already.
+            self.read_tls();
+            let (other, revision) = self.connector();
+            if revision == used {
+                return answer;
+            }
+            (connector, used) = (other, revision);
         }
+        self.connect_with(connector, protocols).await
+    }
+
+    /// For connections to come, and which one it is.
+    fn connector(&self) -> (TlsConnector, u64) {
+        let tls = lock(&self.tls);
+        (tls.connector.clone(), tls.revision)
     }
 
     async fn connect_with(&self, connector: TlsConnector, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
@@ -236,24 +253,25 @@ impl Https {
         }
     }
 
-    /// A connector for what the files have now, where that is something else than before.
-    fn read_tls(&self) -> Option<TlsConnector> {
+    /// Connections to come use what the files have now.
+    fn read_tls(&self) {
         // Half of a change (a certificate whose key is still to come) is not usable; the other half is told too.
-        let mut files = tls::Files::load(&self.config).ok()?;
+        let Ok(mut files) = tls::Files::load(&self.config) else { return };
         if let Some(shown) = self.tokens.plugin().and_then(Credential::shown) {
             files.shown = Some(shown);
         }
         let mut tls = lock(&self.tls);
         if files == tls.files {
-            return None;
+            return;
         }
-        let connector = TlsConnector::from(Arc::new(tls::client_config(&self.config, &files).ok()?));
+        let Ok(config) = tls::client_config(&self.config, &files) else { return };
         if files.shown != tls.files.shown {
             // Connections are who the certificate of their beginning says.
             self.pool.retire();
         }
-        (tls.connector, tls.files) = (connector, files);
-        Some(tls.connector.clone())
+        tls.connector = TlsConnector::from(Arc::new(config));
+        tls.files = files;
+        tls.revision += 1;
     }
 
     fn unreachable(&self, error: &std::io::Error) -> Error {

@@ -115,6 +115,11 @@ impl Endpoint {
         Endpoint::on(listener, issuer, issuer.server_for(&["h2"], Some(clients)), 100)
     }
 
+    /// Cuts all connections; new ones are taken by the machine and wait.
+    pub async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Cuts all connections and serves on with what another authority signed; the port stays open.
     pub fn restart(&mut self, issuer: &Issuer, protocols: &[&str], streams_max: u32) {
         self.tasks.abort_all();
