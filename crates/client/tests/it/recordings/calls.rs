@@ -61,7 +61,8 @@ async fn what_was_recorded_is_sent_and_read() {
         replace: 171
         replace subresource: 25
         watch: 58
-        watch metadata: 9"#]].assert_eq(&made.join("\n"));
+        watch metadata: 9"#]]
+    .assert_eq(&made.join("\n"));
 }
 
 /// How the request was made, and what was not as recorded.
