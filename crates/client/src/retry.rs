@@ -91,7 +91,7 @@ pub(crate) fn random() -> f64 {
 }
 
 /// Executing it twice leaves the server as executing it once.
-fn is_idempotent(request: &Request<Bytes>) -> bool {
+pub(crate) fn is_idempotent(request: &Request<Bytes>) -> bool {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let tries = request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "dryRun=All"));
     let applies = request.headers().get(CONTENT_TYPE).is_some_and(|media| media == "application/apply-patch+yaml");
