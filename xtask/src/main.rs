@@ -1,9 +1,10 @@
-//! Project tasks: `cargo xtask test`, `clients`, `bench`, `faults`, `fuzz`, `schema`. Never part of the product.
+//! Project tasks: `cargo xtask test`, `clients`, `bench`, `faults`, `kube-rs`, `fuzz`, `schema`. Never part of the product.
 
 mod bench;
 mod clients;
 mod faults;
 mod fuzz;
+mod kube_rs;
 mod schema;
 mod test;
 
@@ -18,6 +19,7 @@ usage: cargo xtask COMMAND
                           build for release, measure, print a table; --write updates docs/benchmarks.md
   faults [--write] [FAULT..]
                           let every client meet every fault, print tables; --write updates docs/faults.md
+  kube-rs                 build the tests of kube-rs' own crates that want a cluster, which the testkit then runs
   fuzz [TARGET..] [--seconds N]
                           let libFuzzer look for inputs that break a target, 180 seconds each
   schema [--check]        write the tables of the built-in kinds (crates/kinds/schema) from facts of a Kubernetes version";
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "clients" => clients::run(),
         "bench" => bench::run(&args),
         "faults" => faults::run(&args),
+        "kube-rs" => kube_rs::run(),
         "fuzz" => fuzz::run(&args),
         "schema" => schema::run(&args),
         _ => {

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long a read waits while nothing at all comes before the server is asked for a sign of life, and for that again before it
 /// is taken for gone. A dead connection is found well within a second so; one whose server is slow answers the question.
-const SILENCE: Duration = Duration::from_millis(400);
+const SILENCE: Duration = Duration::from_millis(350);
 /// What every API server answers at once, if only with a refusal.
 const QUESTION: &str = "/livez/ping";
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use testkit::command::workspace;
-use testkit::faults::{CALLS_PER_SECOND, FAULTS, Fault, Outcome, RECOVERY_MAX, SUBJECTS, Subject, meet};
+use testkit::faults::{CALLS_PER_SECOND, FAULTS, Fault, Outcome, RECOVERY_MAX, SUBJECTS, Subject, WINDOW, meet};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -50,7 +50,7 @@ fn chosen<T: Copy + std::fmt::Debug>(of: &[T], names: &[String]) -> Vec<T> {
 fn met_by_all(fault: Fault, subjects: &[Subject]) -> Vec<Outcome> {
     println!("{}", fault.describe());
     let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
-        let all: Vec<_> = subjects.iter().map(|subject| scope.spawn(move || meet(*subject, fault))).collect();
+        let all: Vec<_> = subjects.iter().map(|subject| scope.spawn(move || meet(*subject, fault, WINDOW))).collect();
         all.into_iter().map(|one| one.join().expect("it tells why")).collect()
     });
     for (subject, outcome) in subjects.iter().zip(&outcomes) {

@@ -16,7 +16,7 @@ use crate::command::{profile, spawn};
 
 /// Calls that a program starts in a second, a get and a list in turns.
 pub const CALLS_PER_SECOND: u32 = 10;
-/// How long what passes by lasts.
+/// How long what passes by lasts in the measurements.
 pub const WINDOW: Duration = Duration::from_secs(1);
 /// How long a run goes on for a client that does not recover.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(75);
@@ -180,10 +180,10 @@ pub struct Outcome {
     pub reasons: Vec<String>,
 }
 
-/// Lets one program meet one fault.
+/// Lets one program meet one fault; what passes by lasts for `window`.
 ///
 /// Panics where the program does not get on without a fault.
-pub fn meet(subject: Subject, fault: Fault) -> Outcome {
+pub fn meet(subject: Subject, fault: Fault, window: Duration) -> Outcome {
     let server = FaultServer::start();
     let mut run = Run::start(subject, &server);
     run.until(START_LIMIT, |run| run.calls_are_well(WELL / 2) && run.has_beat(server.beat() - 2)).unwrap_or_else(
@@ -193,7 +193,7 @@ pub fn meet(subject: Subject, fault: Fault) -> Outcome {
     );
     fault.begin(&server);
     if fault.passes_by() {
-        run.until(WINDOW, |_| false);
+        run.until(window, |_| false);
         fault.end(&server);
     }
     let (ended, beat) = (now(), server.beat());
@@ -263,10 +263,13 @@ impl Run {
 
     /// Tells the program to end, and hears it out.
     fn finish(&mut self) {
+        let end = now();
         drop(self.child.stdin.take());
         while let Ok(line) = self.lines.recv_timeout(PROMPT * 5) {
             self.hear(&line);
         }
+        // A call that had hardly begun is neither here nor there.
+        self.calls.retain(|call| call.ended.is_some() || call.begun + PROMPT < end);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
