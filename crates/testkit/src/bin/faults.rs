@@ -54,9 +54,9 @@ fn met_by_all(fault: Fault, subjects: &[Subject]) -> Vec<Outcome> {
         all.into_iter().map(|one| one.join().expect("it tells why")).collect()
     });
     for (subject, outcome) in subjects.iter().zip(&outcomes) {
-        let Outcome { slowest, watch_failed, reasons, .. } = outcome;
+        let Outcome { slowest, beyond, reasons, .. } = outcome;
         println!(
-            "  {:<14} {}; watch: {}; slowest {slowest:.1?}, {watch_failed} told by the watch",
+            "  {:<14} {}; watch: {}; slowest {slowest:.1?}, {beyond} requests beyond",
             subject.name(),
             calls(outcome),
             watch(outcome)
@@ -67,10 +67,7 @@ fn met_by_all(fault: Fault, subjects: &[Subject]) -> Vec<Outcome> {
 }
 
 fn calls(outcome: &Outcome) -> String {
-    match outcome.failed {
-        0 => format!("0 of {}, {}", outcome.calls, after(outcome.recovered)),
-        failed => format!("{failed} of {}, {}", outcome.calls, after(outcome.recovered)),
-    }
+    format!("{} of {}, {}", outcome.failed, outcome.calls, after(outcome.recovered))
 }
 
 fn watch(outcome: &Outcome) -> String {
@@ -98,7 +95,7 @@ fn page(rows: &[(Fault, Vec<Outcome>)]) -> String {
         }
         out
     };
-    let (calls, watches) = (table(calls), table(watch));
+    let (calls, watches, beyond) = (table(calls), table(watch), table(|outcome| outcome.beyond.to_string()));
     let limit = RECOVERY_MAX.as_secs();
     assert_eq!(SUBJECTS[3], Subject::Ours);
     format!(
@@ -137,6 +134,12 @@ after {limit} s.
 How long after the end of what was wrong the watch had told all that had happened by then, and how many errors its program
 was told.
 
-{watches}"
+{watches}
+## Requests
+
+How many requests the server got beyond one for each call that was made: the watch's, repeats, questions whether anybody is there. A
+call to whom nothing listens is none.
+
+{beyond}"
     )
 }

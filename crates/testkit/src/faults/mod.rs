@@ -176,6 +176,8 @@ pub struct Outcome {
     pub watch_failed: usize,
     /// From the end of what was wrong until the watch had told all that had happened by then.
     pub watch_recovered: Option<Duration>,
+    /// Requests that the server got beyond one for each call: those of the watch, repeats, questions.
+    pub beyond: u64,
     /// Different reasons of failed calls, as the client told them.
     pub reasons: Vec<String>,
 }
@@ -188,7 +190,7 @@ pub fn meet(subject: Subject, fault: Fault, window: Duration) -> Outcome {
     let mut run = Run::start(subject, &server);
     run.until(START_LIMIT, |run| run.calls_are_well(WELL / 2) && run.has_beat(server.beat() - 2)).unwrap_or_else(
         || {
-            panic!("{} does not get on: {:?}", subject.name(), run.calls);
+            panic!("{} does not get on: {:?}", subject.name(), run.calls.last());
         },
     );
     fault.begin(&server);
@@ -200,8 +202,9 @@ pub fn meet(subject: Subject, fault: Fault, window: Duration) -> Outcome {
     run.until(RECOVERY_MAX, |run| {
         now().saturating_sub(ended) >= WELL && run.calls_are_well(WELL) && run.has_beat(server.beat() - 5)
     });
+    let requests = server.requests();
     run.finish();
-    run.outcome(ended, beat)
+    run.outcome(ended, beat, requests)
 }
 
 /// One call, as the program told it; times since 1970.
@@ -307,7 +310,7 @@ impl Run {
         self.beats.last().is_some_and(|(beat, _)| *beat >= number)
     }
 
-    fn outcome(&self, ended: Duration, beat: u64) -> Outcome {
+    fn outcome(&self, ended: Duration, beat: u64, requests: u64) -> Outcome {
         let is_bad = |call: &&Call| call.ended.is_none() || call.failure.is_some();
         let failed = self.calls.iter().filter(is_bad);
         let mut reasons: Vec<String> = failed.clone().filter_map(|call| call.failure.clone()).collect();
@@ -326,6 +329,7 @@ impl Run {
             slowest: self.calls.iter().filter_map(Call::went_well_after).max().unwrap_or_default(),
             watch_failed: self.watch_failures.len(),
             watch_recovered: told.map(|told| told - ended),
+            beyond: requests.saturating_sub(self.calls.len() as u64),
             reasons,
         }
     }

@@ -85,6 +85,7 @@ struct Shared {
     /// Watches that began before history was last forgotten.
     forgotten: AtomicU64,
     connections: Mutex<Vec<Connection>>,
+    requests: AtomicU64,
 }
 
 struct State {
@@ -117,6 +118,7 @@ impl FaultServer {
             revision,
             forgotten: AtomicU64::new(0),
             connections: Mutex::default(),
+            requests: AtomicU64::new(0),
         });
         let beating = shared.clone();
         runtime.spawn(async move {
@@ -155,6 +157,11 @@ impl FaultServer {
     /// The number that the changing object has now.
     pub fn beat(&self) -> u64 {
         *self.shared.revision.borrow()
+    }
+
+    /// Requests that came so far, whatever became of them.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// From now on each answer is like this.
@@ -336,8 +343,9 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
 }
 
 async fn answer(shared: Arc<Shared>, connection: Connection, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    shared.requests.fetch_add(1, Ordering::Relaxed);
     let trouble = shared.state().trouble;
-    let expected = format!("Bearer {}", shared.state().token);
+    let expected = shared.state().token.clone();
     match trouble {
         Trouble::TooMany => return Ok(too_many()),
         Trouble::Unavailable => {
@@ -350,7 +358,10 @@ async fn answer(shared: Arc<Shared>, connection: Connection, request: Request<In
         Trouble::None | Trouble::CutWithin | Trouble::Trickle => {}
     }
     let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-    if shown != Some(&expected) {
+    // The scheme is written in either case.
+    let shown =
+        shown.and_then(|shown| shown.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    if shown.is_none_or(|(_, token)| token != expected) {
         return Ok(failure(401, "Unauthorized", "Unauthorized"));
     }
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
