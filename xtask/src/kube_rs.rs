@@ -11,14 +11,20 @@ use crate::{cargo, target, workspace};
 
 /// The crates whose tests want a cluster.
 const CRATES: [&str; 3] = ["kube", "kube-client", "kube-runtime"];
-/// What of them is tested: all that their cluster tests need, and nothing that needs OpenSSL.
-const FEATURES: [&str; 9] = [
+/// What of them is tested: all that their cluster tests need, on the TLS library that is built for the client's program anyway.
+const FEATURES: [&str; 15] = [
+    "kube/client",
+    "kube/rustls-tls",
+    "kube/aws-lc-rs",
     "kube/derive",
     "kube/runtime",
     "kube/ws",
     "kube/jsonpatch",
     "kube/unstable-client",
+    "kube-client/client",
     "kube-client/rustls-tls",
+    "kube-client/aws-lc-rs",
+    "kube-client/jsonpatch",
     "kube-client/ws",
     "kube-client/unstable-client",
     "kube-client/kubelet-debug",
@@ -27,7 +33,8 @@ const FEATURES: [&str; 9] = [
 const TESTS_USE: &str = "
 [dev-dependencies.kube]
 path = \"../kube\"
-features = [\"client\", \"derive\", \"runtime\", \"ws\"]
+default-features = false
+features = [\"client\", \"rustls-tls\", \"aws-lc-rs\", \"derive\", \"runtime\", \"ws\"]
 ";
 
 /// Copies, builds and puts the programs in their place.
@@ -67,7 +74,9 @@ fn install() -> Result<(), String> {
     build
         .args(["test", "--no-run", "--lib", "--message-format", "json-render-diagnostics", "--manifest-path"])
         .arg(path);
-    build.arg("--target-dir").arg(folder.join("target")).arg("--features").arg(FEATURES.join(","));
+    // Where the client's program is built too: most of what both need is the same.
+    build.arg("--target-dir").arg(target().join("tools/rust"));
+    build.arg("--no-default-features").arg("--features").arg(FEATURES.join(","));
     for package in CRATES {
         build.args(["--package", package]);
     }

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use testkit::command::workspace;
 use testkit::faults::{CALLS_PER_SECOND, FAULTS, Fault, Outcome, RECOVERY_MAX, SUBJECTS, Subject, WINDOW, meet};
 
+/// Different reasons of failed calls that are printed; some name the second.
+const REASONS_SHOWN: usize = 2;
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (mut write, mut only) = (false, Vec::new());
@@ -61,7 +64,10 @@ fn met_by_all(fault: Fault, subjects: &[Subject]) -> Vec<Outcome> {
             calls(outcome),
             watch(outcome)
         );
-        reasons.iter().for_each(|why| println!("      {}", why.chars().take(240).collect::<String>()));
+        reasons
+            .iter()
+            .take(REASONS_SHOWN)
+            .for_each(|why| println!("      {}", why.chars().take(240).collect::<String>()));
     }
     outcomes
 }
