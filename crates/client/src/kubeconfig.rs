@@ -1,5 +1,6 @@
 //! Kubeconfig files: read, merged as kubectl merges them, one context picked. Never written here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ::api::fields;
@@ -32,12 +33,7 @@ struct File {
     users: Option<Vec<Entry>>,
 }
 
-fields!(File, read {
-    current_context: "current-context",
-    contexts: "contexts",
-    clusters: "clusters",
-    users: "users",
-});
+fields!(File, read { current_context: "current-context", contexts: "contexts", clusters: "clusters", users: "users" });
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -68,14 +64,17 @@ struct Cluster {
     proxy_url: String,
 }
 
-fields!(Cluster, read {
-    server: "server",
-    certificate_authority: "certificate-authority",
-    certificate_authority_data: "certificate-authority-data",
-    insecure_skip_tls_verify: "insecure-skip-tls-verify",
-    tls_server_name: "tls-server-name",
-    proxy_url: "proxy-url",
-});
+fields!(
+    Cluster,
+    read {
+        server: "server",
+        certificate_authority: "certificate-authority",
+        certificate_authority_data: "certificate-authority-data",
+        insecure_skip_tls_verify: "insecure-skip-tls-verify",
+        tls_server_name: "tls-server-name",
+        proxy_url: "proxy-url",
+    }
+);
 
 #[derive(Clone, Debug, Default)]
 struct User {
@@ -90,21 +89,25 @@ struct User {
     impersonate: String,
     as_uid: String,
     as_groups: Vec<String>,
+    as_user_extra: BTreeMap<String, Vec<String>>,
 }
 
-fields!(User, read {
-    token: "token",
-    token_file: "tokenFile",
-    client_certificate: "client-certificate",
-    client_certificate_data: "client-certificate-data",
-    client_key: "client-key",
-    client_key_data: "client-key-data",
-    exec: "exec",
-    auth_provider: "auth-provider",
-    impersonate: "as",
-    as_uid: "as-uid",
-    as_groups: "as-groups",
-});
+fields!(
+    User,
+    read {
+        token: "token",
+        token_file: "tokenFile",
+        client_certificate: "client-certificate",
+        client_certificate_data: "client-certificate-data",
+        client_key: "client-key",
+        client_key_data: "client-key-data",
+        exec: "exec",
+        auth_provider: "auth-provider",
+        impersonate: "as",
+        as_uid: "as-uid",
+        as_groups: "as-groups",
+    }
+);
 
 #[derive(Clone, Debug, Default)]
 struct Exec {
@@ -117,15 +120,18 @@ struct Exec {
     provide_cluster_info: bool,
 }
 
-fields!(Exec, read {
-    api_version: "apiVersion",
-    command: "command",
-    args: "args",
-    env: "env",
-    install_hint: "installHint",
-    interactive_mode: "interactiveMode",
-    provide_cluster_info: "provideClusterInfo",
-});
+fields!(
+    Exec,
+    read {
+        api_version: "apiVersion",
+        command: "command",
+        args: "args",
+        env: "env",
+        install_hint: "installHint",
+        interactive_mode: "interactiveMode",
+        provide_cluster_info: "provideClusterInfo",
+    }
+);
 
 #[derive(Clone, Debug, Default)]
 struct Variable {
@@ -246,6 +252,7 @@ impl Kubeconfig {
                 user: Some(user.impersonate.clone()).filter(|name| !name.is_empty()),
                 groups: user.as_groups.clone(),
                 uid: Some(user.as_uid.clone()).filter(|uid| !uid.is_empty()),
+                extra: user.as_user_extra.clone(),
             },
             source: format!("context {name:?} of {}", self.source),
             ..Config::new(server)

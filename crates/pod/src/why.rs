@@ -167,12 +167,7 @@ impl Why {
     }
 
     /// What `VERB TYPE[/SUBRESOURCE] [NAME]` asks for, by nobody yet.
-    async fn asked(
-        &self,
-        client: &Client,
-        words: &[String],
-        builtin: fn(&str) -> Option<Builtin>,
-    ) -> Outcome<Asked> {
+    async fn asked(&self, client: &Client, words: &[String], builtin: fn(&str) -> Option<Builtin>) -> Outcome<Asked> {
         let [verb, what, names @ ..] = words else {
             return Err(Failure::new("a refusal's text, a request line, or a verb and a resource are explained")
                 .hint("kemudi why list pods --as system:serviceaccount:NAMESPACE:NAME"));
@@ -221,7 +216,7 @@ fn caller(global: &Global) -> Result<Client, Error> {
 
 /// A client that asks as somebody.
 fn acting(client: &Client, asked: &Asked, global_groups: &[String]) -> Result<Client, Error> {
-    let whom = Impersonate { user: Some(asked.user.clone()), groups: global_groups.to_vec(), uid: None };
+    let whom = Impersonate { user: Some(asked.user.clone()), groups: global_groups.to_vec(), ..Impersonate::default() };
     client.clone().impersonating(&whom)
 }
 
