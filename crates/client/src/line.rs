@@ -20,6 +20,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// How long a read waits while nothing at all comes before the server is asked for a sign of life, and for that again before it
 /// is taken for gone. A dead connection is found well within a second so; one whose server is slow answers the question.
 const SILENCE: Duration = Duration::from_millis(350);
+/// Between two questions while the server answers them and not the read: as long as the waiting has been, and no longer than this.
+const QUESTIONS_APART_MAX: Duration = Duration::from_secs(10);
 /// What every API server answers at once, if only with a refusal.
 const QUESTION: &str = "/livez/ping";
 
@@ -50,12 +52,14 @@ impl Line {
         at: &Uri,
     ) -> Option<T> {
         let mut sending = pin!(sending);
+        let mut patience = SILENCE;
         loop {
             let before = self.heard.load(Ordering::Relaxed);
             let silent = || self.heard.load(Ordering::Relaxed) == before;
-            if let Ok(sent) = timeout(SILENCE, &mut sending).await {
+            if let Ok(sent) = timeout(patience, &mut sending).await {
                 return Some(sent);
             }
+            patience = (patience * 2).min(QUESTIONS_APART_MAX);
             if !silent() {
                 continue;
             }
