@@ -59,7 +59,6 @@ impl Line {
             if let Ok(sent) = timeout(patience, &mut sending).await {
                 return Some(sent);
             }
-            patience = (patience * 2).min(QUESTIONS_APART_MAX);
             if !silent() {
                 continue;
             }
@@ -68,7 +67,7 @@ impl Line {
             let asking = pin!(sender.send_request(question));
             match timeout(SILENCE, select(&mut sending, asking)).await {
                 Ok(Either::Left((sent, _))) => return Some(sent),
-                Ok(Either::Right(_)) => {}
+                Ok(Either::Right(_)) => patience = (patience * 2).min(QUESTIONS_APART_MAX),
                 Err(_) if silent() => {
                     tracing::debug!("nothing is heard on a connection; reads go on on another");
                     self.gone.cancel();
