@@ -1,6 +1,7 @@
 //! Whether there is still somebody at the other end of an HTTP/2 connection: what is heard on it, and a small question where a read
 //! waits in silence. Decides nothing about requests that change something: they wait as long as the connection does.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,13 +10,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use http::{Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http2::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long a read waits while nothing at all comes before the server is asked for a sign of life, and for that again before it
 /// is taken for gone. A dead connection is found well within a second so; one whose server is slow answers the question.
@@ -30,18 +30,27 @@ const QUESTION: &str = "/livez/ping";
 pub struct Line {
     /// Bytes that came.
     heard: AtomicU64,
-    gone: CancellationToken,
+    gone: watch::Sender<bool>,
 }
+
+/// Resolves when a connection is taken for gone.
+pub type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Line {
     /// Nobody answered on it: nothing new is to be sent there.
     pub fn is_gone(&self) -> bool {
-        self.gone.is_cancelled()
+        *self.gone.borrow()
     }
 
-    /// Resolves when the connection is taken for gone.
-    pub fn gone(&self) -> Pin<Box<WaitForCancellationFutureOwned>> {
-        Box::pin(self.gone.clone().cancelled_owned())
+    /// For who waits for more of an answer.
+    pub fn gone(&self) -> Gone {
+        let mut gone = self.gone.subscribe();
+        Box::pin(async move {
+            // Where nobody is left who could say so, the connection's own end tells.
+            if gone.wait_for(|gone| *gone).await.is_err() {
+                std::future::pending().await
+            }
+        })
     }
 
     /// What `sending` gives; `None` where nothing was heard at all, not even an answer to a question that costs nothing.
@@ -64,13 +73,17 @@ impl Line {
             }
             let mut question = Request::new(Full::default());
             *question.uri_mut() = at.clone();
-            let asking = pin!(sender.send_request(question));
-            match timeout(SILENCE, select(&mut sending, asking)).await {
-                Ok(Either::Left((sent, _))) => return Some(sent),
-                Ok(Either::Right(_)) => patience = (patience * 2).min(QUESTIONS_APART_MAX),
+            let mut asking = pin!(sender.send_request(question));
+            let either = poll_fn(|cx| match sending.as_mut().poll(cx) {
+                Poll::Ready(sent) => Poll::Ready(Some(sent)),
+                Poll::Pending => asking.as_mut().poll(cx).map(|_| None),
+            });
+            match timeout(SILENCE, either).await {
+                Ok(Some(sent)) => return Some(sent),
+                Ok(None) => patience = (patience * 2).min(QUESTIONS_APART_MAX),
                 Err(_) if silent() => {
                     tracing::debug!("nothing is heard on a connection; reads go on on another");
-                    self.gone.cancel();
+                    self.gone.send_replace(true);
                     return None;
                 }
                 Err(_) => {}
