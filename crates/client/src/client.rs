@@ -233,14 +233,23 @@ impl Client {
         }
     }
 
-    /// The whole answer as bytes. Where it broke off, the request is repeated as if there had been none.
+    /// The whole answer as bytes. Where it breaks off, the request is repeated as if there had been none.
     pub async fn bytes(&self, request: Request<Bytes>) -> Result<Bytes> {
+        self.whole(request, |body| collect(body, "the answer", ANSWER_BYTES_MAX)).await
+    }
+
+    /// What `read` makes of the whole answer.
+    async fn whole<T, Reading: Future<Output = Result<T>>>(
+        &self,
+        request: Request<Bytes>,
+        read: impl Fn(Body) -> Reading,
+    ) -> Result<T> {
         let mut tries = Tries::new();
         loop {
             let error = match self.call_within(request.clone(), &mut tries).await {
                 Err(error) => error,
-                Ok(response) => match collect(response.into_body(), "the answer", ANSWER_BYTES_MAX).await {
-                    Ok(bytes) => return Ok(bytes),
+                Ok(response) => match read(response.into_body()).await {
+                    Ok(whole) => return Ok(whole),
                     Err(error) => error,
                 },
             };
@@ -265,7 +274,7 @@ impl Client {
     /// A list, each of its objects decoded as soon as it has come.
     pub(crate) async fn list<K: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<ObjectList<K>> {
         let what = format!("{} {}", request.method(), request.uri().path());
-        list::read(self.call(request).await?.into_body(), &what).await
+        self.whole(request, |body| list::read(body, &what)).await
     }
 
     /// `GET` of a path (with its query), decoded from JSON.
