@@ -8,6 +8,7 @@ pub mod go;
 pub mod jsonpath;
 pub mod meta;
 pub mod options;
+pub mod pem;
 pub mod refusal;
 pub mod selector;
 pub mod status;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use images::{Auth, Image as Stored, Progress, Reference, Store};
+use images::{Auth, Image as Stored, Progress, Reference, Store, reference};
 use indicatif::HumanBytes;
 
 use super::table::Table;
@@ -96,14 +96,14 @@ impl Image {
                 let store = folder.store()?;
                 for name in names {
                     let image = pull(&store, &name).await?;
-                    let pulled = reference(&name)?;
+                    let pulled = named(&name)?;
                     print(format!("{}\n", image.digest_in(&pulled).unwrap_or(&image.id)))?;
                 }
                 Ok(())
             }
             What::Load(Load { from, name, folder }) => {
                 let store = folder.store()?;
-                let name = name.as_deref().map(reference).transpose()?;
+                let name = name.as_deref().map(named).transpose()?;
                 let images = match from.as_os_str() == "-" {
                     true => store.load_archive(std::io::stdin(), name.as_ref()),
                     false => store.load(&from, name.as_ref()),
@@ -146,9 +146,14 @@ pub fn own_store() -> Outcome<Store> {
     Ok(store_in(&state_folder()?))
 }
 
+/// An image's whole name.
+fn named(name: &str) -> Outcome<Reference> {
+    reference(name).map_err(Failure::new)
+}
+
 /// Fetches an image, with a word on stderr where that takes a while.
 pub async fn pull(store: &Store, name: &str) -> Outcome<Stored> {
-    let wanted = reference(name)?;
+    let wanted = named(name)?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let auth = match (variable(USER_VARIABLE), variable(PASSWORD_VARIABLE)) {
         (Some(name), Some(password)) => Auth::User { name, password },
@@ -182,10 +187,6 @@ pub async fn pull(store: &Store, name: &str) -> Outcome<Stored> {
             None => failure,
         }
     })
-}
-
-fn reference(name: &str) -> Outcome<Reference> {
-    images::reference(name).map_err(Failure::new)
 }
 
 fn listing(images: &[Stored]) -> String {
