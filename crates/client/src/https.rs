@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -219,9 +219,11 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
+        let begun = Instant::now();
         let stream = self.open(&tls::PROTOCOLS).await?;
+        let line = Arc::new(Line::new(begun.elapsed()));
         let limit = self.config.timeouts.handshake;
-        timeout(limit, self.pool.add(stream, &self.config.timeouts))
+        timeout(limit, self.pool.add(stream, line, &self.config.timeouts))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: limit })?
     }
@@ -423,9 +425,8 @@ impl Pool {
         None
     }
 
-    async fn add(&self, stream: TlsStream<TcpStream>, timeouts: &Timeouts) -> Result<Lease> {
+    async fn add(&self, stream: TlsStream<TcpStream>, line: Arc<Line>, timeouts: &Timeouts) -> Result<Lease> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let line = Arc::new(Line::default());
         let io = TokioIo::new(Heard { stream, line: line.clone() });
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
         if !http2 {

@@ -113,8 +113,8 @@
 //!
 //! # Features
 //!
-//! What a program in a pod needs is there with the default one, `ring`, which says whose cryptography TLS uses (`aws-lc-rs` is the
-//! other). Off by default:
+//! What a program in a pod needs is there with the default ones: `ring` says whose cryptography TLS uses (`aws-lc-rs` is the other), and
+//! `system-names` that the C library resolves names (a static program has [`Config::names`] instead). Off by default:
 //!
 //! | feature | what it adds |
 //! | --- | --- |

@@ -1,7 +1,7 @@
 //! Whether there is still somebody at the other end of an HTTP/2 connection: what is heard on it, and a small question where a read
 //! waits in silence. Decides nothing about requests that change something: they wait as long as the connection does.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,38 +17,48 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long a read waits while nothing at all comes before the server is asked for a sign of life, and for that again before it
-/// is taken for gone. A dead connection is found well within a second so; one whose server is slow answers the question.
-const SILENCE: Duration = Duration::from_millis(350);
+/// How long a read waits at least while nothing at all comes before the server is asked for a sign of life, and for that again
+/// before it is taken for gone. A dead connection is found well within a second so; one whose server is slow answers the question.
+const SILENCE_MIN: Duration = Duration::from_millis(350);
+/// Where the way is long, or the server slow to be reached: so many times what it took to connect, ..
+const SILENCE_TIMES: u32 = 3;
+/// .. up to this.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two questions while the server answers them and not the read: as long as the waiting has been, and no longer than this.
-const QUESTIONS_APART_MAX: Duration = Duration::from_secs(10);
+const QUESTIONS_APART_MAX: Duration = Duration::from_secs(15);
 /// What every API server answers at once, if only with a refusal.
 const QUESTION: &str = "/livez/ping";
-
-/// One connection, as those know it who wait for something on it.
-#[derive(Default)]
-pub struct Line {
-    /// Bytes that came.
-    heard: AtomicU64,
-    gone: watch::Sender<bool>,
-}
 
 /// Resolves when a connection is taken for gone.
 pub type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// One connection, as those know it who wait for something on it.
+pub struct Line {
+    /// Bytes that came.
+    heard: AtomicU64,
+    gone: watch::Sender<bool>,
+    silence: Duration,
+}
+
 impl Line {
+    /// `took`: to connect, some round trips.
+    pub fn new(took: Duration) -> Line {
+        let silence = (took * SILENCE_TIMES).clamp(SILENCE_MIN, SILENCE_MAX);
+        Line { heard: AtomicU64::new(0), gone: watch::Sender::new(false), silence }
+    }
+
     /// Nobody answered on it: nothing new is to be sent there.
     pub fn is_gone(&self) -> bool {
         *self.gone.borrow()
     }
 
-    /// For who waits for more of an answer.
+    /// Resolves when the connection is taken for gone.
     pub fn gone(&self) -> Gone {
         let mut gone = self.gone.subscribe();
         Box::pin(async move {
-            // Where nobody is left who could say so, the connection's own end tells.
             if gone.wait_for(|gone| *gone).await.is_err() {
-                std::future::pending().await
+                // It ended with its line, as it should.
+                pending().await
             }
         })
     }
@@ -61,7 +71,7 @@ impl Line {
         at: &Uri,
     ) -> Option<T> {
         let mut sending = pin!(sending);
-        let mut patience = SILENCE;
+        let mut patience = self.silence;
         loop {
             let before = self.heard.load(Ordering::Relaxed);
             let silent = || self.heard.load(Ordering::Relaxed) == before;
@@ -78,7 +88,7 @@ impl Line {
                 Poll::Ready(sent) => Poll::Ready(Some(sent)),
                 Poll::Pending => asking.as_mut().poll(cx).map(|_| None),
             });
-            match timeout(SILENCE, either).await {
+            match timeout(self.silence, either).await {
                 Ok(Some(sent)) => return Some(sent),
                 Ok(None) => patience = (patience * 2).min(QUESTIONS_APART_MAX),
                 Err(_) if silent() => {
