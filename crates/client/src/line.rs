@@ -25,7 +25,7 @@ const SILENCE_TIMES: u32 = 3;
 /// .. up to this.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two questions while the server answers them and not the read: as long as the waiting has been, and no longer than this.
-const QUESTIONS_APART_MAX: Duration = Duration::from_secs(15);
+const QUESTIONS_APART_MAX: Duration = Duration::from_secs(10);
 /// What every API server answers at once, if only with a refusal.
 const QUESTION: &str = "/livez/ping";
 
@@ -90,7 +90,7 @@ impl Line {
             });
             match timeout(self.silence, either).await {
                 Ok(Some(sent)) => return Some(sent),
-                Ok(None) => patience = (patience * 2).min(QUESTIONS_APART_MAX),
+                Ok(None) => patience = (patience * 2).min(QUESTIONS_APART_MAX.max(self.silence)),
                 Err(_) if silent() => {
                     tracing::debug!("nothing is heard on a connection; reads go on on another");
                     self.gone.send_replace(true);
