@@ -54,6 +54,27 @@ pub fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) })
 }
 
+/// Moves the caller into new namespaces.
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(flags) })
+}
+
+/// Lets a socket take what is sent to addresses that are not its host's, and have such an address itself.
+pub fn set_transparent(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads `size_of` bytes of an integer that outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_TRANSPARENT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    })
+}
+
 /// Makes the mount behind `tree` (with what is mounted below it, if `recursive`) read-only.
 pub fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
     let attributes = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };

@@ -17,6 +17,7 @@ mod golden;
 mod https;
 mod images;
 mod library;
+mod network;
 mod node_rights;
 mod record;
 mod rotation;
