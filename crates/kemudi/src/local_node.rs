@@ -61,7 +61,7 @@ impl LocalNode {
         let api_ip = state.options.pki.service_address;
         // What the network is made of is the cluster's, not the node's: it is seen as a part of this process.
         let observer = crate::cluster::client_of(state, User::new(PROXY, [MASTERS, AUTHENTICATED]));
-        let node = start((client, observer), api, state.options.advertise, api_ip, options)?;
+        let node = start((client, observer), true, api, state.options.advertise, api_ip, options)?;
         let kubelet: Arc<dyn NodeApi> = Arc::new(Kubelet(node.handler()));
         state.nodes.rcu(|nodes| {
             let mut nodes = HashMap::clone(nodes);
@@ -88,11 +88,12 @@ impl LocalNode {
 /// Why this machine cannot run pods, and what to change.
 pub fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
     let api_ip = ClusterNetwork::default().api_ip;
-    start((client.clone(), client), node::relay_to(server), server, api_ip, options)
+    start((client.clone(), client), false, node::relay_to(server), server, api_ip, options)
 }
 
 fn start(
     (client, observer): (Client, Client),
+    node_ports: bool,
     api: ApiAccess,
     api_host_address: SocketAddr,
     api_ip: IpAddr,
@@ -102,6 +103,7 @@ fn start(
         name: options.name,
         client,
         observer,
+        node_ports,
         outside: options.outside,
         state_dir: options.state_dir,
         images: options.images,

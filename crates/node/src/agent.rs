@@ -36,6 +36,8 @@ pub struct NodeConfig {
     /// Reaches the server with the rights to see what the network is made of: endpoints of services, policies, and the pods and
     /// namespaces that these choose.
     pub observer: Client,
+    /// Whether services have their ports on this host.
+    pub node_ports: bool,
     /// Whether pods reach anything outside of the cluster's network.
     pub outside: WayOut,
     /// A directory for volumes and logs, made if missing and readable by nobody else. One agent at a time.

@@ -178,11 +178,12 @@ async fn serve(shared: &Arc<Shared>) {
         services: service_range,
         outside: outside.sockets(),
     };
-    tokio::join!(
-        keep_rules(shared, &switch, &place),
-        outside.serve(switch.clone()),
-        ports::serve(shared, switch.clone())
-    );
+    let node_ports = async {
+        if shared.config.node_ports {
+            ports::serve(shared, switch.clone()).await;
+        }
+    };
+    tokio::join!(keep_rules(shared, &switch, &place), outside.serve(switch.clone()), node_ports);
 }
 
 /// Brings the packet filter in step with each change.

@@ -263,6 +263,10 @@ pub fn add(state: &mut State, place: &Place, policies: &Policies) {
             for (namespace, policy) in own {
                 for rule in policy.rules(direction) {
                     for allowed in policies.allowed(namespace, rule.from.as_deref()) {
+                        // The pods of other nodes are not in this network, and their addresses may be those of others here.
+                        if matches!(allowed, Allowed::Pod(other, _) if other.node != place.node) {
+                            continue;
+                        }
                         add_rules(&mut rules, direction, pod, &allowed, rule.ports.as_deref().unwrap_or_default());
                     }
                 }
@@ -303,5 +307,104 @@ fn add_rules(rules: &mut Vec<Rule>, direction: Direction, pod: &Member, allowed:
             None => rule,
         };
         rules.push(rule.verdict(Verdict::Return));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn place() -> Place {
+        Place {
+            node: "n1".into(),
+            gateway: Ipv4Addr::new(10, 244, 0, 1),
+            pods: Net { address: Ipv4Addr::new(10, 244, 0, 0), bits: 16 },
+            services: Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: 16 },
+            outside: Vec::new(),
+        }
+    }
+
+    fn member(namespace: &str, app: &str, last: u8) -> Member {
+        let mut labels = StringMap::default();
+        labels.insert("app", app);
+        Member {
+            namespace: namespace.into(),
+            labels,
+            address: Some(Ipv4Addr::new(10, 244, 0, last)),
+            node: "n1".into(),
+            ports: vec![("http".into(), "TCP".into(), 8080)],
+        }
+    }
+
+    fn policies(specs: &[Value]) -> Policies {
+        let mut policies = Policies::default();
+        for (number, spec) in specs.iter().enumerate() {
+            let spec = serde_json::from_value(spec.clone()).unwrap();
+            policies.all.insert(("shop".into(), format!("policy-{number}")), spec);
+        }
+        for (namespace, app, last) in [("shop", "web", 2), ("shop", "db", 3), ("other", "web", 4)] {
+            policies.pods.insert((namespace.into(), format!("{app}-{last}")), member(namespace, app, last));
+        }
+        for namespace in ["shop", "other"] {
+            let mut labels = StringMap::default();
+            labels.insert("kubernetes.io/metadata.name", namespace);
+            policies.namespaces.insert(namespace.into(), labels);
+        }
+        policies
+    }
+
+    /// Each chain and how many rules it has, the last of which drops the rest.
+    fn check(specs: &[Value], expected: &str) {
+        let mut state = State::default();
+        add(&mut state, &place(), &policies(specs));
+        let chains = state.chains.iter().map(|(name, rules)| {
+            assert_eq!(rules.last(), Some(&Rule::new().verdict(Verdict::Drop)));
+            format!("{name}:{}", rules.len() - 1)
+        });
+        assert_eq!(chains.collect::<Vec<_>>().join(" "), expected);
+        assert_eq!(state.elements.len(), state.chains.len());
+    }
+
+    #[test]
+    fn pods_are_cut_off_by_the_policies_that_choose_them() {
+        check(&[], "");
+        check(&[json!({"podSelector": {}})], "to-10.244.0.2:0 to-10.244.0.3:0");
+        check(&[json!({"podSelector": {}, "policyTypes": ["Egress"]})], "from-10.244.0.2:0 from-10.244.0.3:0");
+        let web = json!({"matchLabels": {"app": "web"}});
+        let from = |peers: Value| json!({"podSelector": web, "ingress": [{"from": peers}]});
+        check(&[from(json!([]))], "to-10.244.0.2:1");
+        check(&[from(json!([{"podSelector": {}}]))], "to-10.244.0.2:2");
+        check(&[from(json!([{"namespaceSelector": {}}]))], "to-10.244.0.2:3");
+        let named = json!({"matchLabels": {"kubernetes.io/metadata.name": "other"}});
+        check(&[from(json!([{"namespaceSelector": named, "podSelector": web}]))], "to-10.244.0.2:1");
+        check(&[from(json!([{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]))], "to-10.244.0.2:1");
+        let some = json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]});
+        check(&[json!({"podSelector": some})], "to-10.244.0.3:0");
+        let ports =
+            json!([{"port": "http"}, {"port": 53, "protocol": "UDP"}, {"port": 1, "endPort": 9}, {"port": "none"}]);
+        check(&[json!({"podSelector": web, "ingress": [{"ports": ports}]})], "to-10.244.0.2:3");
+        // Both add up.
+        check(&[from(json!([{"podSelector": web}])), from(json!([{"podSelector": {}}]))], "to-10.244.0.2:3");
+    }
+
+    #[test]
+    fn what_is_served_within_pods_is_judged_too() {
+        let dns = Destination {
+            address: Ipv4Addr::new(10, 96, 0, 10),
+            protocol: super::super::filter::UDP,
+            port: 53,
+            pod: Some(Member { namespace: "other".into(), ..member("other", "dns", 0) }),
+        };
+        let lets = |specs: &[Value]| policies(specs).lets_out(&member("shop", "web", 2), std::slice::from_ref(&dns));
+        let to = |peer: Value, port: u16| json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [peer], "ports": [{"port": port, "protocol": "UDP"}]}]});
+        assert!(lets(&[]));
+        assert!(lets(&[json!({"podSelector": {}})]), "ingress alone");
+        assert!(!lets(&[json!({"podSelector": {}, "policyTypes": ["Egress"]})]));
+        assert!(lets(&[to(json!({"namespaceSelector": {}}), 53)]));
+        assert!(!lets(&[to(json!({"namespaceSelector": {}}), 54)]));
+        assert!(!lets(&[to(json!({"podSelector": {}}), 53)]));
+        assert!(lets(&[to(json!({"ipBlock": {"cidr": "10.96.0.0/16"}}), 53)]));
+        assert!(!lets(&[to(json!({"ipBlock": {"cidr": "10.96.0.0/16", "except": ["10.96.0.10/32"]}}), 53)]));
     }
 }

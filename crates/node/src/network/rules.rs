@@ -96,9 +96,7 @@ pub fn state(place: &Place, services: &Services, policies: &Policies) -> State {
 fn add_port(state: &mut State, place: &Place, services: &Services, service: &Service, port: &Port) {
     let (Some(protocol), Some(_)) = (protocol_number(&port.protocol), service.reached_at().next()) else { return };
     let all = services.targets(service, port);
-    // What listens on a loopback device alone is not reached from another network.
-    let all = all.into_iter().filter(|(target, _)| !target.ip().is_loopback());
-    let all: Vec<_> = all.collect();
+    let all: Vec<_> = all.into_iter().filter(|(target, node)| is_reached(place, *target.ip(), *node)).collect();
     if all.is_empty() {
         return;
     }
@@ -129,6 +127,12 @@ fn add_port(state: &mut State, place: &Place, services: &Services, service: &Ser
     state.chains.insert(chain, rules);
 }
 
+/// Whether an address is what it says. What listens on a loopback device alone is not reached from another network, and an address
+/// of the pods' range that another node has given is some other pod's here.
+fn is_reached(place: &Place, address: Ipv4Addr, node: Option<&str>) -> bool {
+    !address.is_loopback() && (!place.pods.contains(address) || node.is_none_or(|node| node == place.node))
+}
+
 /// The number of a protocol that ports are of.
 pub fn protocol_number(name: &str) -> Option<u8> {
     match name {
@@ -136,5 +140,82 @@ pub fn protocol_number(name: &str) -> Option<u8> {
         "UDP" => Some(UDP),
         "SCTP" => Some(SCTP),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::{Endpoint, Slice, SlicePort};
+
+    fn services(endpoints: &[(&str, bool, bool, Option<&str>)], local_only: bool) -> Services {
+        let mut services = Services::default();
+        services.insert(Service {
+            namespace: "shop".into(),
+            name: "web".into(),
+            addresses: vec!["10.96.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
+            ports: vec![Port { name: "http".into(), protocol: "TCP".into(), port: 80, node_port: 0 }],
+            local_only,
+            ..Service::default()
+        });
+        let endpoint = |(address, ready, ending, node): &(&str, bool, bool, Option<&str>)| Endpoint {
+            address: address.parse().unwrap(),
+            ready: *ready,
+            serves_to_its_end: *ending,
+            hostname: None,
+            node: node.map(str::to_owned),
+        };
+        services.insert_slice(Slice {
+            namespace: "shop".into(),
+            name: "web-1".into(),
+            service: "web".into(),
+            ports: vec![SlicePort { name: Some("http".into()), protocol: None, port: Some(8080) }],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        });
+        services
+    }
+
+    /// Where the chain of the service's port leads; `refused` if there is none.
+    fn check(endpoints: &[(&str, bool, bool, Option<&str>)], local_only: bool, expected: &[&str]) {
+        let place = Place {
+            node: "n1".into(),
+            gateway: Ipv4Addr::new(10, 244, 0, 1),
+            pods: Net { address: Ipv4Addr::new(10, 244, 0, 0), bits: 16 },
+            services: Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: 16 },
+            outside: Vec::new(),
+        };
+        let state = state(&place, &services(endpoints, local_only), &Policies::default());
+        assert!(state.elements.contains_key(&(Set::ServiceAddresses, vec![10, 96, 0, 7])));
+        let count = expected.len() as u32;
+        let rule = |(index, target): (u32, &&str)| {
+            let rule = if count - index == 1 { Rule::new() } else { Rule::new().one_of(count - index) };
+            match *target {
+                "dropped" => Rule::new().verdict(Verdict::Drop),
+                target => rule.to(target.parse().unwrap()),
+            }
+        };
+        let wanted: Vec<Rule> = (0u32..).zip(expected).map(rule).collect();
+        let found = state.chains.get("shop/web/TCP/80").cloned().unwrap_or_default();
+        assert_eq!(found, wanted, "{expected:?}");
+        let lead = state.elements.get(&(Set::Services, service_key(Ipv4Addr::new(10, 96, 0, 7), TCP, 80)));
+        assert_eq!(lead.is_some(), !expected.is_empty());
+    }
+
+    #[test]
+    fn services_lead_to_what_is_ready() {
+        let (here, there) = (Some("n1"), Some("n2"));
+        check(&[], false, &[]);
+        check(
+            &[("10.244.0.3", true, false, here), ("10.244.0.2", true, false, here)],
+            false,
+            &["10.244.0.2:8080", "10.244.0.3:8080"],
+        );
+        check(&[("10.244.0.2", true, false, here), ("10.244.0.3", false, true, here)], false, &["10.244.0.2:8080"]);
+        // Better one that is ending than none.
+        check(&[("10.244.0.3", false, true, here), ("10.244.0.4", false, false, here)], false, &["10.244.0.3:8080"]);
+        // An address of another node's pod is somebody else's here; one of elsewhere is what it is.
+        check(&[("10.244.0.3", true, false, there), ("192.0.2.1", true, false, there)], false, &["192.0.2.1:8080"]);
+        check(&[("127.0.0.1", true, false, None)], false, &[]);
+        check(&[("192.0.2.1", true, false, there)], true, &["dropped"]);
     }
 }

@@ -152,7 +152,7 @@ impl Switch {
         };
         let mut batch = Batch::new(1);
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        batch.ask(libc::RTM_NEWLINK, flags, &link(device), |it| {
+        batch.ask(libc::RTM_NEWLINK, flags, &link(device, UP), |it| {
             it.text(libc::IFLA_IFNAME, &format!("pod{device}"));
             it.put(libc::IFLA_ADDRESS, &NODE_HARDWARE);
             queues(it);
@@ -160,7 +160,8 @@ impl Switch {
                 it.text(INFO_KIND, "veth");
                 it.nest(INFO_DATA, |it| {
                     it.nest(PEER, |it| {
-                        it.raw(&link(POD_DEVICE));
+                        // It cannot be up before the other end is there.
+                        it.raw(&link(POD_DEVICE, 0));
                         it.text(libc::IFLA_IFNAME, POD_DEVICE_NAME);
                         it.put(libc::IFLA_ADDRESS, &POD_HARDWARE);
                         it.word(NAMESPACE, namespace.as_raw_fd() as u32);
@@ -182,6 +183,7 @@ impl Switch {
     fn set_up_pod(&self, address: Ipv4Addr) -> io::Result<()> {
         let socket = netlink::routing()?;
         let mut batch = Batch::new(1);
+        batch.ask(libc::RTM_NEWLINK, 0, &link(POD_DEVICE, UP), |_| {});
         net::add_address(&mut batch, POD_DEVICE, address.into());
         neighbour(&mut batch, POD_DEVICE, self.gateway, NODE_HARDWARE);
         const ON_LINK: u32 = 4;
@@ -199,11 +201,12 @@ fn device_of(address: Ipv4Addr) -> u32 {
     DEVICES_FROM + (address.to_bits() & 0xffff)
 }
 
-/// struct ifinfomsg of a device that is up.
-fn link(device: u32) -> [u8; 16] {
-    let up = libc::IFF_UP as u32;
+const UP: u32 = libc::IFF_UP as u32;
+
+/// struct ifinfomsg of a device with these flags.
+fn link(device: u32, flags: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
-    for (at, word) in [(4, device), (8, up), (12, up)] {
+    for (at, word) in [(4, device), (8, flags), (12, flags)] {
         bytes[at..at + 4].copy_from_slice(&word.to_ne_bytes());
     }
     bytes
