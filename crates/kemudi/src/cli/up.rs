@@ -32,7 +32,7 @@ pub struct Up {
     /// What runs pods: sandbox or none
     #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "none"])]
     pub node: String,
-    /// How pods reach what is outside of the cluster: relay (TCP, from this machine) or none
+    /// How pods reach what is outside of the cluster: relay (TCP and UDP, from this machine) or none
     #[arg(long, value_name = "WAY", default_value = "relay", value_parser = ["relay", "none"])]
     pub pods_outside: String,
     /// File of static tokens: token,user,uid,"group1,group2"

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// What waits in each direction of a connection, in bytes.
 const COPY_BYTES: usize = 32 << 10;
 /// The largest datagram.
-const DATAGRAM_BYTES_MAX: usize = 64 << 10;
+pub const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// How long datagrams of one client keep their way without any.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Clients of one socket at a time; the datagrams of others are dropped.
@@ -63,6 +63,28 @@ where
                     let _ = way.try_send(datagram[..count].to_vec());
                 }
             }
+        }
+    }
+}
+
+/// Carries datagrams between two sockets that are connected, after those that were there before. Ends when nothing comes for
+/// a while.
+pub async fn way(inner: &UdpSocket, outer: &UdpSocket, mut before: mpsc::Receiver<Vec<u8>>) {
+    let (mut going, mut coming) = (vec![0; DATAGRAM_BYTES_MAX], vec![0; DATAGRAM_BYTES_MAX]);
+    loop {
+        // What is not taken now is lost, as datagrams may be.
+        tokio::select! {
+            Some(datagram) = before.recv() => drop(outer.send(&datagram).await),
+            came = inner.recv(&mut going) => match came {
+                Ok(count) => drop(outer.send(&going[..count]).await),
+                Err(_) => return,
+            },
+            came = outer.recv(&mut coming) => match came {
+                Ok(count) => drop(inner.send(&coming[..count]).await),
+                // Nobody is there any more, or not yet.
+                Err(_) => return,
+            },
+            () = tokio::time::sleep(SILENCE_MAX) => return,
         }
     }
 }

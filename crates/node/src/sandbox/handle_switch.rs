@@ -1,10 +1,11 @@
 //! The agent's side of the node's network: wires to pods and sockets inside of it, asked of the process that holds it.
 
 use super::handle::{Connection, Error};
+use super::sys;
 use super::wire::{Failure, FromSwitch, Inbox, SocketSpec, ToSwitch, Transport};
 use rustix::process::Signal;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -74,6 +75,13 @@ impl Switch {
         UdpSocket::from_std(self.socket(spec).await?.into())
     }
 
+    /// A socket that takes datagrams to any address, and tells which.
+    pub async fn all_datagrams(&self, address: SocketAddrV4) -> io::Result<AllDatagrams> {
+        let socket = self.datagrams(address, None, true).await?;
+        sys::tell_targets(socket.as_fd())?;
+        Ok(AllDatagrams(socket))
+    }
+
     async fn socket(&self, spec: SocketSpec) -> io::Result<OwnedFd> {
         let made = self.ask(&ToSwitch::Socket(spec), &[]).await;
         made.map_err(|error| match error {
@@ -107,6 +115,21 @@ impl Switch {
                 FromSwitch::Failed(failure) => Err(Error::Refused(failure)),
             };
         }
+    }
+}
+
+/// A socket of the node's network for datagrams that are sent elsewhere.
+pub struct AllDatagrams(UdpSocket);
+
+impl AllDatagrams {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// The next datagram: its length, where it comes from, and where it was sent.
+    pub async fn receive(&self, datagram: &mut [u8]) -> io::Result<(usize, SocketAddrV4, SocketAddrV4)> {
+        let receive = || sys::receive_with_target(self.0.as_fd(), datagram);
+        self.0.async_io(tokio::io::Interest::READABLE, receive).await
     }
 }
 

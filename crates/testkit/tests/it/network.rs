@@ -170,7 +170,6 @@ fn pods_reach_each_other_by_address() {
         assert_eq!(bed.bash("a", "getent hosts $(hostname) | cut -d' ' -f1"), a);
         let own = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('10.244.255.255', 9)); print(s.getsockname()[0])";
         assert_eq!(bed.bash("a", &format!("python3 -c \"{own}\"")), a);
-        // A pod's own source address is the only one it may have.
         let node = pod["spec"]["nodeName"].as_str().expect("it runs").to_owned();
         assert_eq!(bed.get(&format!("/api/v1/nodes/{node}"))["spec"]["podCIDR"], "10.244.0.0/16");
     });
@@ -318,6 +317,16 @@ fn pods_go_out_over_the_host() {
             return;
         }
         assert_eq!(bed.tcp("client", &host, port), "from the host");
+        let datagrams = UdpSocket::bind((host.as_str(), 0)).expect("a port");
+        let udp_port = datagrams.local_addr().expect("bound").port();
+        datagrams.set_read_timeout(Some(PATIENCE)).expect("a time");
+        let echo = std::thread::spawn(move || {
+            let mut datagram = [0; 100];
+            let (count, from) = datagrams.recv_from(&mut datagram).expect("it came");
+            datagrams.send_to(&datagram[..count], from).expect("it goes back");
+        });
+        assert_eq!(bed.udp("client", &host, udp_port), "hi");
+        echo.join().expect("it ended");
         expected.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Where nobody listens there is no connection.
         let closed = TcpListener::bind("0.0.0.0:0").and_then(|it| it.local_addr()).expect("a port").port();
