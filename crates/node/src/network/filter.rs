@@ -1,8 +1,9 @@
 //! The kernel's packet filter (nf_tables) in the node's network: rules, what is to be there, and the messages that make it so out
 //! of what is there. Pure but for [`Table::apply`], which sends them. What the rules are for is others' to know.
 
+use super::flows;
 use crate::sandbox::netlink::{Attributes, Batch};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -117,6 +118,8 @@ pub struct State {
     pub chains: BTreeMap<String, Vec<Rule>>,
     /// Where an element leads: the chain, and whether what it does not decide comes back.
     pub elements: BTreeMap<(Set, Vec<u8>), Option<Lead>>,
+    /// Where datagrams to services go.
+    pub datagram_targets: BTreeSet<SocketAddrV4>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -439,7 +442,11 @@ impl Table {
             self.reset()?;
             self.send(&difference(&State::default(), &wanted))?;
         }
+        let gone: BTreeSet<_> = before.datagram_targets.difference(&wanted.datagram_targets).copied().collect();
         self.applied = wanted;
+        if !gone.is_empty() {
+            self.next_number = flows::forget(&self.socket, &gone, self.next_number)?;
+        }
         Ok(())
     }
 

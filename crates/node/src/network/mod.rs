@@ -3,6 +3,7 @@
 //! are the sandbox's.
 
 pub mod filter;
+mod flows;
 mod outside;
 mod policy;
 mod ports;

@@ -106,6 +106,9 @@ fn add_port(state: &mut State, place: &Place, services: &Services, service: &Ser
         let twice = [target.ip().octets(), target.ip().octets()].concat();
         state.elements.insert((Set::Loops, twice), None);
     }
+    if protocol == UDP {
+        state.datagram_targets.extend(&targets);
+    }
     let count = targets.len() as u32;
     let mut rules: Vec<Rule> = Vec::with_capacity(targets.len().max(1));
     for (index, target) in (0u32..).zip(&targets) {

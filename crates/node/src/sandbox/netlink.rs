@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The header of a message: length, kind, flags, number, port.
 const HEADER_BYTES: usize = 16;
 const ANSWER_BYTES: usize = 8 << 10;
+/// What the kernel puts into one part of a long answer at most.
+const DUMP_BYTES: usize = 64 << 10;
 /// Errors name the whole message they are about unless told not to.
 const ALIGNMENT: usize = 4;
 
@@ -102,6 +104,48 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Sends a question that is answered with many messages, and takes each, without its header.
+    pub fn dump(&self, socket: impl AsFd, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        const DONE: u16 = 3;
+        const ERROR: u16 = 2;
+        rustix::net::sendto(&socket, &self.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        let mut answer = vec![0u8; DUMP_BYTES];
+        loop {
+            let (_, count) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
+            let mut rest = &answer[..count.min(DUMP_BYTES)];
+            while rest.len() >= HEADER_BYTES {
+                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                let number = u32::from_ne_bytes([rest[8], rest[9], rest[10], rest[11]]);
+                let body = rest.get(HEADER_BYTES..length.max(HEADER_BYTES)).unwrap_or_default();
+                rest = &rest[length.next_multiple_of(ALIGNMENT).clamp(HEADER_BYTES, rest.len())..];
+                if number != self.first {
+                    continue;
+                }
+                match (kind, body.first_chunk()) {
+                    (DONE, _) => return Ok(()),
+                    (ERROR, Some(error)) => return Err(io::Error::from_raw_os_error(-i32::from_ne_bytes(*error))),
+                    _ => take(body),
+                }
+            }
+        }
+    }
+}
+
+/// The attributes of a message: kind and value.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const KIND: u16 = 0x3fff;
+    std::iter::from_fn(move || {
+        let head: &[u8; 4] = bytes.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let kind = u16::from_ne_bytes([head[2], head[3]]) & KIND;
+        let value = bytes.get(4..length)?;
+        bytes = &bytes[length.next_multiple_of(ALIGNMENT).min(bytes.len())..];
+        Some((kind, value))
+    })
+}
+
 /// One answer: the number of the message, the negative error, and what comes after it.
 fn read_answer(bytes: &[u8]) -> io::Result<Option<(u32, i32, &[u8])>> {
     if bytes.is_empty() {
@@ -189,6 +233,18 @@ mod tests {
         assert_eq!(batch.bytes[..4], 40u32.to_ne_bytes());
         assert_eq!(batch.bytes[20..28], [7, 0, 1, 0, b'a', b'b', b'c', 0]);
         assert_eq!(batch.next_number(), 8);
+    }
+
+    #[test]
+    fn attributes_are_read_as_they_are_written() {
+        let bytes = Attributes::collect(|it| {
+            it.put(1, b"abc");
+            it.nest(2, |it| it.big(3, 9));
+        });
+        let read: Vec<_> = attributes(&bytes).collect();
+        assert_eq!(read[0], (1, &b"abc"[..]));
+        assert_eq!(attributes(read[1].1).collect::<Vec<_>>(), [(3, &[0, 0, 0, 9][..])]);
+        assert_eq!(attributes(&bytes[..6]).count(), 0);
     }
 
     #[test]
