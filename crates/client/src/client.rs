@@ -9,14 +9,16 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use serde_core::de::DeserializeOwned;
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
 use crate::error::{Error, Result};
 use crate::https::Https;
+use crate::list;
 use crate::observe::{Bucket, RateLimit, Sent};
+use crate::resource::ObjectList;
 use crate::retry::{Retries, retry_after};
 use crate::transport::{Body, Transport};
 
@@ -206,10 +208,11 @@ impl Client {
         }
     }
 
-    /// Sends a request that asks for another protocol, and gives the answer and the connection.
+    /// Sends a request that asks for another protocol, and gives the answer and the connection (feature `remote`).
     ///
     /// # Errors
     /// If the server refuses, or answers as if nothing had been asked of it.
+    #[cfg(feature = "remote")]
     pub async fn upgrade(&self, mut request: Request<Bytes>) -> Result<(Response<Body>, streams::Io)> {
         for (name, value) in &self.0.headers {
             request.headers_mut().append(name.clone(), value.clone());
@@ -239,6 +242,12 @@ impl Client {
             wanted: std::any::type_name::<T>(),
             why: error.to_string(),
         })
+    }
+
+    /// A list, each of its objects decoded as soon as it has come.
+    pub(crate) async fn list<K: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<ObjectList<K>> {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        list::read(self.call(request).await?.into_body(), &what).await
     }
 
     /// `GET` of a path (with its query), decoded from JSON.

@@ -1,6 +1,8 @@
 //! The transport over the network: TLS, HTTP/2 (HTTP/1.1 where the server has no other), tokens, connections that are shared.
 //! Repairs what rotation breaks: a refused token is read again and the request repeated once, a CA likewise.
 
+#[cfg(not(feature = "gzip"))]
+use std::convert::{identity as accepted, identity as decoded};
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -10,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -29,9 +31,13 @@ use crate::config::{Ca, Config, ConfigError, Credentials, Pem, Server, Timeouts}
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::exec::Credential;
-use crate::files::Files;
+use crate::files::FileChanges;
+#[cfg(feature = "gzip")]
+use crate::gzip::{accepted, decoded};
 use crate::tls;
-use crate::transport::{Body, Transport, Unhurried, Upgraded};
+#[cfg(feature = "remote")]
+use crate::transport::Upgraded;
+use crate::transport::{Body, Transport, Unhurried};
 
 /// Tokens that are tried after the first for one request.
 const TOKENS_MAX: usize = 3;
@@ -57,7 +63,7 @@ pub struct Https {
     name: ServerName<'static>,
     tokens: TokenSource,
     /// What is read again when it changes.
-    files: Files,
+    files: FileChanges,
     tls: Mutex<Tls>,
     pool: Arc<Pool>,
     /// Held while a connection is made, so that a burst of requests makes one.
@@ -101,7 +107,7 @@ enum Lease {
 impl Https {
     /// Files of the configuration are read now, the server is contacted with the first request.
     pub fn new(config: Config) -> Result<Https, ConfigError> {
-        let files = Files::of(paths(&config));
+        let files = FileChanges::of(paths(&config));
         let read = tls::Files::load(&config)?;
         let connector = TlsConnector::from(Arc::new(tls::client_config(&config, &read)?));
         let authority = config.server.authority();
@@ -121,17 +127,23 @@ impl Https {
         })
     }
 
-    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+    /// Delivers a request with the token of the moment, and again with another one as long as the server refuses.
+    async fn exchange<T, Answer: Future<Output = Result<T>>>(
+        &self,
+        request: Request<Bytes>,
+        deliver: impl Fn(Request<Bytes>) -> Answer,
+        status: impl Fn(&T) -> StatusCode,
+    ) -> Result<T> {
         let mut used = self.token().await?;
-        let mut answer = self.deliver(with_token(&request, used.as_ref())).await?;
+        let mut answer = deliver(with_token(&request, used.as_ref())).await?;
         // What was answered with 401 was not done, so any method may be repeated. A token that was read just before the next
         // took its place may be refused too.
         for _ in 0..TOKENS_MAX {
-            if answer.status() != StatusCode::UNAUTHORIZED {
+            if status(&answer) != StatusCode::UNAUTHORIZED {
                 break;
             }
             let Some(other) = self.token_after_refusal(used.as_ref()).await else { break };
-            answer = self.deliver(with_token(&request, Some(&other))).await?;
+            answer = deliver(with_token(&request, Some(&other))).await?;
             used = Some(other);
         }
         Ok(answer)
@@ -155,7 +167,8 @@ impl Https {
     }
 
     /// Sends on a connection that is there or a new one.
-    async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+    async fn deliver(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        let mut request = accepted(request);
         let patience = match request.extensions().get::<Unhurried>() {
             Some(Unhurried) => FOREVER,
             None => self.config.timeouts.answer,
@@ -165,7 +178,7 @@ impl Https {
             let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
             match timeout(patience, sending).await {
                 Err(_) => return Err(Error::Timeout { what: "answer", after: patience }),
-                Ok(Sent::Answer(answer)) => return Ok(answer),
+                Ok(Sent::Answer(answer)) => return Ok(decoded(answer)),
                 Ok(Sent::Lost(why)) => return Err(Error::Lost(why)),
                 // The connection was closing; the request never left.
                 Ok(Sent::Unsent(back)) => request = back,
@@ -224,8 +237,8 @@ impl Https {
         let Server { host, port, .. } = &self.config.server;
         let connecting = async {
             match &self.config.proxy {
-                None => TcpStream::connect((host.as_str(), *port)).await,
-                Some(proxy) => proxy.connect(&self.config.server).await,
+                None => TcpStream::connect(self.config.addresses(host, *port).await?.as_slice()).await,
+                Some(proxy) => proxy.connect(&self.config).await,
             }
         };
         let tcp = match timeout(self.config.timeouts.connect, connecting).await {
@@ -322,20 +335,9 @@ impl Https {
     }
 }
 
+#[cfg(feature = "remote")]
 impl Https {
-    /// A connection of its own, with HTTP/1.1, on which a request asks for another protocol.
-    async fn exchange_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
-        let used = self.token().await?;
-        let first = self.deliver_upgrade(with_token(&request, used.as_ref())).await?;
-        if first.0.status() != StatusCode::UNAUTHORIZED {
-            return Ok(first);
-        }
-        match self.token_after_refusal(used.as_ref()).await {
-            None => Ok(first),
-            Some(renewed) => self.deliver_upgrade(with_token(&request, Some(&renewed))).await,
-        }
-    }
-
+    /// Sends on a connection of its own, with HTTP/1.1, a request that asks for another protocol.
     async fn deliver_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
         let io = TokioIo::new(self.open(&[b"http/1.1"]).await?);
@@ -358,11 +360,12 @@ impl Https {
 
 impl Transport for Https {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
-        Box::pin(self.exchange(request))
+        Box::pin(self.exchange(request, |request| self.deliver(request), Response::status))
     }
 
+    #[cfg(feature = "remote")]
     fn upgrade(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
-        Box::pin(self.exchange_upgrade(request))
+        Box::pin(self.exchange(request, |request| self.deliver_upgrade(request), |(answer, _)| answer.status()))
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<()>> {

@@ -22,6 +22,11 @@ pub fn kubectl() -> PathBuf {
     tool("bin/kubectl")
 }
 
+/// `kemudi-pod`, as `cargo xtask small` builds it.
+pub fn kemudi_pod() -> PathBuf {
+    tool("bin/kemudi-pod")
+}
+
 /// A Go program that lists the pods of its namespace with client-go (`clients/go/pods`).
 pub fn go_pods() -> PathBuf {
     tool("bin/pods")

@@ -15,8 +15,9 @@ use kemudi::{Cluster, Options};
 use kemudi_client::{Api, ApiResource, Client, Config, DeleteOptions, Dynamic, Error};
 use node::sandbox::{Exit, Mount, Source, Stdio};
 use node::{Attachment, Node};
+use pod::record::signals;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::oneshot;
 
 use super::recording::{Recording, Roles};
@@ -124,7 +125,7 @@ impl Place {
     /// The server that the flags name, else one of its own in memory.
     pub async fn find(global: &Global) -> Result<Place, Failure> {
         match global.server.is_some() || global.kubeconfig.is_some() {
-            true => Place::at(config_of(global)?, kubeconfigs(global)).await,
+            true => Place::at(global.config_or_file()?, kubeconfigs(global)).await,
             false => Place::own().await,
         }
     }
@@ -203,14 +204,6 @@ fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOpt
     let images = super::image::own_store().unwrap_or_else(|_| super::image::store_in(state));
     let outside = WayOut::default();
     Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(files), outside })
-}
-
-/// The configuration that the flags give, where `--server` may be a kubeconfig too.
-pub fn config_of(global: &Global) -> Result<Config, Error> {
-    match global.server.as_ref().map(PathBuf::from).filter(|given| given.is_file()) {
-        Some(file) => Global { kubeconfig: Some(file), server: None, ..global.clone() }.config(),
-        None => global.config(),
-    }
 }
 
 /// The files that the flags name and that may be kubeconfigs.
@@ -472,10 +465,6 @@ fn ignore_existing<T>(made: Result<T, Error>) -> Result<(), Error> {
         Err(why) if !why.is_already_exists() => Err(why),
         _ => Ok(()),
     }
-}
-
-pub fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind).map_err(|why| Failure::new(format!("signals: {why}")))
 }
 
 /// A folder for what pods need, in one that all such folders of this user are in, so that pods find none of them.

@@ -4,8 +4,8 @@ use kemudi_client::discovery::{Discovered, Discovery};
 use kemudi_client::{Api, Client, Dynamic, Error};
 use rights::distance;
 
-use super::files::Source;
-use super::{Failure, Outcome};
+use crate::files::Source;
+use crate::{Failure, Outcome};
 
 /// One resource, and the names of it that were asked for; none means all.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@ use kemudi_client::Client;
 use kemudi_client::client::request;
 use serde_json::{Value, json};
 
-use super::output::{self, Format};
-use super::table::Table;
-use super::{Global, Outcome, print};
+use crate::output::{self, Format};
+use crate::table::Table;
+use crate::{Global, Outcome, print};
 
 #[derive(Args, Debug)]
 pub struct Whoami {

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt;
 use kemudi_client::client::request;
 
-use super::{Failure, Global, Outcome, print};
+use crate::{Failure, Global, Outcome, print};
 
 /// Largest body that is read from stdin or a file, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 20;

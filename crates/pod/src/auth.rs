@@ -1,4 +1,4 @@
-//! `kemudi auth can-i`: ask what you may do. `kemudi auth whoami` is [`super::whoami`].
+//! `kemudi auth can-i`: ask what you may do. `kemudi auth whoami` is [`crate::whoami`].
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -7,8 +7,8 @@ use kemudi_client::discovery::Discovery;
 use kemudi_client::{Client, Error};
 use serde_json::{Value, json};
 
-use super::table::Table;
-use super::{Failure, Global, Outcome, print};
+use crate::table::Table;
+use crate::{Failure, Global, Outcome, print};
 
 #[derive(Args, Debug)]
 pub struct Auth {
@@ -22,11 +22,11 @@ enum What {
     #[command(name = "can-i")]
     CanI(CanI),
     /// Show who the server takes you for
-    Whoami(super::whoami::Whoami),
+    Whoami(crate::whoami::Whoami),
 }
 
 #[derive(Args, Debug)]
-struct CanI {
+pub struct CanI {
     /// VERB TYPE[/NAME] or VERB /PATH
     #[arg(value_name = "VERB", required_unless_present = "list")]
     words: Vec<String>,
@@ -50,14 +50,21 @@ struct CanI {
 impl Auth {
     pub async fn run(self, global: &Global) -> Outcome {
         match self.what {
-            What::CanI(can_i) if can_i.list => can_i.list(&global.client()?).await,
-            What::CanI(can_i) => can_i.ask(&global.client()?).await,
+            What::CanI(can_i) => can_i.run(global).await,
             What::Whoami(whoami) => whoami.run(global).await,
         }
     }
 }
 
 impl CanI {
+    pub async fn run(self, global: &Global) -> Outcome {
+        let client = global.client()?;
+        match self.list {
+            true => self.list(&client).await,
+            false => self.ask(&client).await,
+        }
+    }
+
     async fn ask(&self, client: &Client) -> Outcome {
         let [verb, what, names @ ..] = self.words.as_slice() else {
             return Err(Failure::new("you must specify two arguments: verb resource or verb resource/resourceName.")

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use api::{Ask, Query, WatchEvent, ask::Target, ask::Verb};
 
-use super::output::{self, Format};
-use super::resolve::{Failures, asked, singular_name};
-use super::table::{Table, cell};
-use super::{Failure, Global, Outcome, print};
+use crate::output::{self, Format};
+use crate::resolve::{Failures, asked, singular_name};
+use crate::table::{Table, cell};
+use crate::{Failure, Global, Outcome, print};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 /// Objects of one answer; a long list comes in several.
@@ -441,7 +441,7 @@ impl<'a> View<'a> {
 
 /// A Table of names and ages, for a server that makes none.
 fn table_of(answer: &Value) -> Value {
-    let now = jiff::Timestamp::now();
+    let now = crate::now();
     let one = std::slice::from_ref(answer);
     let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or(one);
     let row = |object: &Value| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Failure, Outcome};
+use crate::{Failure, Outcome};
 
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;

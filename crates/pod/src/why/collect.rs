@@ -9,7 +9,7 @@ use kemudi_client::{Client, Error};
 use rights::{Asked, Binding, Known, Part, Role, Rule, Served, Unseen, Verdict, account_of};
 use serde_json::{Value, json};
 
-use super::super::{Global, whoami};
+use crate::{Global, whoami};
 use super::{By, acting};
 
 const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";

@@ -1,11 +1,12 @@
 //! How objects are printed: the formats of `-o`. Takes values, gives text; asks nobody.
 
 use api::jsonpath::JsonPath;
+use kemudi_client::time;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome};
+use crate::{Failure, Outcome};
 
 /// What `-o` asked for.
 #[derive(Debug)]
@@ -83,14 +84,16 @@ pub fn without_managed_fields(object: &mut Value) {
     }
 }
 
-/// Time since `then` as kubectl shows it: `5s`, `3m20s`, `2d4h`.
-pub fn age(then: &str, now: jiff::Timestamp) -> String {
-    let Ok(then) = then.parse::<jiff::Timestamp>() else { return "<unknown>".to_string() };
-    human_duration(now.as_second() - then.as_second())
+/// Time since `then` as kubectl shows it: `5s`, `3m20s`, `2d4h`. `now` is in seconds since 1970.
+pub fn age(then: &str, now: i64) -> String {
+    match time::parse(then) {
+        Some(then) => human_duration(now - then),
+        None => "<unknown>".to_string(),
+    }
 }
 
 /// Go's `duration.HumanDuration`.
-fn human_duration(seconds: i64) -> String {
+pub fn human_duration(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
         0 => format!("{big}{unit}"),

@@ -8,13 +8,13 @@ use rights::token::Refused;
 use rights::{Asked, Cause, Explanation, Finding};
 use serde_json::{Value, json};
 
-use super::super::token::token_of;
-use super::super::{Global, Outcome, whoami};
+use crate::token_of;
+use crate::{Global, Outcome, whoami};
 use super::collect::post;
 
 /// Explains a 401. `reason` is what the server wrote down about it, `""` where only its text is known.
 pub async fn explain(global: &Global, reason: &str) -> Outcome<Explanation> {
-    let now = jiff::Timestamp::now().as_second();
+    let now = crate::now();
     if !reason.is_empty() {
         // The server has the last word, and whose token it was nobody knows.
         let refused = Refused { reason, now, ..Refused::default() };

@@ -14,8 +14,8 @@ use kemudi_client::{Client, Error};
 use rights::{Asked, Cause, Explanation, Finding, Refusal, Rule};
 use serde_json::Value;
 
-use super::output::{self, Format};
-use super::{Failure, Global, Outcome, print};
+use crate::output::{self, Format};
+use crate::{Failure, Global, Outcome, print};
 
 /// Longest text of a refusal that is read from stdin, in bytes.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
@@ -52,6 +52,15 @@ pub struct Why {
     /// Subresource: log, exec, status
     #[arg(long, value_name = "NAME")]
     subresource: Option<String>,
+}
+
+/// A resource that every cluster has.
+pub struct Builtin {
+    pub group: String,
+    /// Its plural.
+    pub resource: String,
+    pub subresources: Vec<String>,
+    pub namespaced: bool,
 }
 
 /// What is to be explained.
@@ -92,9 +101,10 @@ enum By {
 }
 
 impl Why {
-    pub async fn run(self, global: &Global) -> Outcome {
+    /// `builtin` knows the resources that every cluster has, for where the server does not tell its own.
+    pub async fn run(self, global: &Global, builtin: fn(&str) -> Option<Builtin>) -> Outcome {
         let format = Format::parse(self.output.as_deref())?;
-        let explanation = self.explanation(global).await?;
+        let explanation = self.explanation(global, builtin).await?;
         if self.fix {
             return print(manifest(&explanation)?);
         }
@@ -104,7 +114,7 @@ impl Why {
         }
     }
 
-    async fn explanation(&self, global: &Global) -> Outcome<Explanation> {
+    async fn explanation(&self, global: &Global, builtin: fn(&str) -> Option<Builtin>) -> Outcome<Explanation> {
         let question = match (self.last, self.words.as_slice()) {
             (true, _) => last(global).await?,
             (false, []) if std::io::stdin().is_terminal() => return Err(nothing()),
@@ -122,7 +132,7 @@ impl Why {
             }
             Question::Words(words) => {
                 let client = caller(global)?;
-                let asked = self.asked(&client, &words).await?;
+                let asked = self.asked(&client, &words, builtin).await?;
                 self.of_request(global, &client, asked, By::Caller, "").await
             }
             Question::Request { asked, by, said, also } => {
@@ -157,7 +167,12 @@ impl Why {
     }
 
     /// What `VERB TYPE[/SUBRESOURCE] [NAME]` asks for, by nobody yet.
-    async fn asked(&self, client: &Client, words: &[String]) -> Outcome<Asked> {
+    async fn asked(
+        &self,
+        client: &Client,
+        words: &[String],
+        builtin: fn(&str) -> Option<Builtin>,
+    ) -> Outcome<Asked> {
         let [verb, what, names @ ..] = words else {
             return Err(Failure::new("a refusal's text, a request line, or a verb and a resource are explained")
                 .hint("kemudi why list pods --as system:serviceaccount:NAMESPACE:NAME"));
@@ -171,11 +186,10 @@ impl Why {
                 asked.resource = found.resource.plural.to_string();
                 (found.subresources.clone(), found.resource.namespaced)
             }
-            None => match kinds::builtin().find(word) {
+            None => match builtin(word) {
                 Some(kind) => {
-                    asked.group = kind.group.to_string();
-                    asked.resource = kind.plural.to_string();
-                    (kind.subresources.iter().map(|sub| sub.name.to_string()).collect(), kind.namespaced)
+                    (asked.group, asked.resource) = (kind.group, kind.resource);
+                    (kind.subresources, kind.namespaced)
                 }
                 None => {
                     let (resource, group) = word.split_once('.').unwrap_or((word, ""));

@@ -1,25 +1,25 @@
 //! How far this machine's clock is from the server's, by the `Date` of an answer. Also of a server whose certificate is not
 //! trusted, as a wrong clock is a reason for that: it is asked without any credentials.
 
+use std::time::UNIX_EPOCH;
+
 use http::header::DATE;
 use http::{Method, Response};
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
 use kemudi_client::client::request;
 use kemudi_client::config::{Ca, Credentials, Impersonate};
-use kemudi_client::{Client, Config};
+use kemudi_client::{Client, Config, time};
 
 use super::Found::{self, Good, Odd};
-use crate::cli::output;
+use crate::{now, output};
 
 /// What is told of, in seconds: `Date` has whole ones, and an answer takes some time.
 const APART_SECONDS: i64 = 5;
 
-/// What an answer says of the time, that was asked for and came at these times by the clock here. None where it says nothing.
-pub fn told<B>(answer: &Response<B>, asked: Timestamp, came: Timestamp) -> Option<Found> {
+/// What an answer says of the time, that was asked for and came at these seconds by the clock here. None where it says nothing.
+pub fn told<B>(answer: &Response<B>, asked: i64, came: i64) -> Option<Found> {
     let text = answer.headers().get(DATE)?.to_str().ok()?;
-    let there = DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(compared(there.as_second(), asked.as_second(), came.as_second()))
+    let there = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(compared(there.as_secs() as i64, asked, came))
 }
 
 /// The server's second, and when here it can have been.
@@ -31,11 +31,10 @@ fn compared(there: i64, asked: i64, came: i64) -> Found {
     if apart.abs() < APART_SECONDS {
         return Good("as the server's, to a few seconds".to_string());
     }
-    let at = |second| Timestamp::from_second(second).unwrap_or_default();
-    let span = output::age(&at(0).to_string(), at(apart.abs()));
+    let span = output::human_duration(apart.abs());
     let way = if apart > 0 { "behind" } else { "ahead of" };
     Odd(
-        format!("this machine's is {span} {way} the server's, which says {}", at(there)),
+        format!("this machine's is {span} {way} the server's, which says {}", time::print(there)),
         "tokens and certificates are judged by it: let it be set (sudo timedatectl set-ntp true, or sudo chronyc makestep; for a \
          pod on its node), or the server's where that one is wrong"
             .to_string(),
@@ -54,9 +53,9 @@ pub async fn of_untrusted(config: &Config) -> Option<Found> {
         ..config.clone()
     };
     let client = Client::new(unknown).ok()?;
-    let asked = Timestamp::now();
+    let asked = now();
     let answer = client.send(request(Method::GET, "/version", None).ok()?).await.ok()?;
-    told(&answer, asked, Timestamp::now()).filter(|found| matches!(found, Odd(..)))
+    told(&answer, asked, now()).filter(|found| matches!(found, Odd(..)))
 }
 
 #[cfg(test)]

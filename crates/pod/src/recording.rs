@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, Outcome, print};
+use crate::{Failure, Outcome, print};
 
 const PATH: &str = "/explain/usage";
 /// How often a recording is asked for in the time that it lasts without being asked for.
@@ -198,6 +198,22 @@ impl Roles<'_> {
         let hint = "to write the least Role instead: the same command without --check; whole words as *, and all names where \
                     one was used, are more than was used";
         Err(Failure::new("what is granted is not what was used").hint(hint))
+    }
+}
+
+/// The Roles and ClusterRoles of a file.
+///
+/// # Errors
+/// It cannot be read, or there is none in it.
+pub fn read_roles(path: &Path) -> Result<Vec<Value>, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|why| format!("{shown}: {why}"))?;
+    let documents = api::codec::from_yaml_stream(&text).map_err(|why| format!("{shown}: {why}"))?;
+    let roles: Vec<Value> =
+        documents.into_iter().filter(|d| d["kind"] == "Role" || d["kind"] == "ClusterRole").collect();
+    match roles.is_empty() {
+        true => Err(format!("{shown}: there is no Role or ClusterRole in it")),
+        false => Ok(roles),
     }
 }
 

@@ -1,0 +1,289 @@
+//! Before a pod's containers run: its namespaces, the sockets that are served in it, its volumes and files. Starts no program.
+
+use super::files::mount_failed;
+use super::{Worker, make_private};
+use crate::agent::{API_PORT, lock};
+use crate::decide::time;
+use crate::network::{self, HostPort, Served};
+use crate::pod::{Pod, Volume};
+use crate::remote::Reachable;
+use crate::runtime::{PodPlan, RunningPod};
+use crate::sandbox::{Listen, MemoryVolume, Network, Protocol};
+use crate::{dns, files, isolation, provided, volumes};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Connections of one pod to the API server at a time; more wait to be accepted.
+const API_CONNECTIONS_MAX: usize = 1024;
+/// Pauses between attempts to prepare a pod.
+const PREPARE_AGAIN_MIN: Duration = Duration::from_millis(500);
+const PREPARE_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// How long a pod waits for the first word about the cluster's services.
+const SERVICES_PATIENCE: Duration = Duration::from_secs(2);
+const DNS_PORT: u16 = 53;
+/// The event of a pod that cannot have its namespaces.
+const NO_SANDBOX: &str = "FailedCreatePodSandBox";
+
+impl Worker {
+    /// Makes volumes and the sandbox, trying until it works. Returns false if the pod is to go before that.
+    pub(super) async fn prepare(&mut self) -> bool {
+        self.facts.start_time.get_or_insert_with(|| time(Timestamp::now()));
+        self.note_waiting("ContainerCreating");
+        if let Some(message) = isolation::unenforced_limits(&self.pod) {
+            self.shared.events.warning(&self.pod, None, "LimitsNotEnforced", &message);
+        }
+        let mut pause = PREPARE_AGAIN_MIN;
+        let mut watching = false;
+        loop {
+            let Err((reason, message)) = self.try_prepare().await else {
+                if !watching {
+                    self.watch_objects();
+                }
+                return true;
+            };
+            self.shared.events.warning(&self.pod, None, reason, &message);
+            if reason == NO_SANDBOX {
+                // Somebody on this machine waits for it, and can do something about it.
+                let (namespace, name) = self.key();
+                if let Some((_, tell)) = self.shared.take_attachment(&namespace, &name) {
+                    let _ = tell.send(Err(message));
+                }
+            }
+            self.publish().await;
+            if !std::mem::replace(&mut watching, true) {
+                self.watch_objects();
+            }
+            let again = tokio::time::sleep(pause);
+            tokio::select! {
+                () = again => {}
+                Some(message) = self.messages.recv() => self.take_message(message),
+                changed = self.updates.changed() => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                    self.take_update();
+                    if self.leaving() {
+                        return false;
+                    }
+                }
+            }
+            pause = (pause * 2).min(PREPARE_AGAIN_MAX);
+        }
+    }
+
+    /// An error is the reason and the message of an event.
+    pub(super) async fn try_prepare(&mut self) -> Result<(), (&'static str, String)> {
+        make_private(&self.dir.join("volumes")).map_err(|error| ("FailedMount", error.to_string()))?;
+        make_private(&self.dir.join("logs")).map_err(|error| ("FailedMount", error.to_string()))?;
+        let pod = self.pod.clone();
+        let mut wanted: Vec<_> = pod.spec.volumes.iter().flat_map(volumes::references).collect();
+        wanted.sort();
+        wanted.dedup();
+        let wanted_tokens: Vec<_> = pod
+            .spec
+            .volumes
+            .iter()
+            .flat_map(|volume| volumes::tokens(volume).map(|token| (volume.name.clone(), token.clone())))
+            .filter(|(volume, token)| !self.tokens.contains_key(&(volume.clone(), token.path.clone())))
+            .collect();
+        let this = &*self;
+        let objects = join_all(wanted.iter().map(|(kind, name)| this.fetch(*kind, name)));
+        let tokens = join_all(wanted_tokens.iter().map(|(_, token)| this.request_token(token)));
+        let sandbox = async {
+            match this.sandbox {
+                Some(_) => Ok(None),
+                None => this.create_sandbox().await.map(Some),
+            }
+        };
+        let mut known = this.shared.services_known.clone();
+        let services = async {
+            let heard = async { known.wait_for(|known| *known).await.is_ok() };
+            tokio::time::timeout(SERVICES_PATIENCE, heard).await.unwrap_or(false)
+        };
+        let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
+        if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
+            self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+            self.address = address;
+            if let Err(message) = self.publish_ports().await {
+                self.address.take().into_iter().for_each(|address| self.shared.give_address_back(address));
+                return Err((NO_SANDBOX, message));
+            }
+            self.serve_sockets(&*sandbox).map_err(|error| (NO_SANDBOX, error.to_string()))?;
+            let reachable = Reachable {
+                uid: self.pod.metadata.uid.clone(),
+                pod: sandbox.clone(),
+                host_network: self.pod.spec.host_network,
+                containers: HashMap::new(),
+                ended: CancellationToken::new(),
+            };
+            lock(&self.shared.reachable).insert(self.key(), reachable);
+            self.sandbox = Some(sandbox);
+        }
+        for ((kind, name), data) in wanted.into_iter().zip(objects) {
+            match data.map_err(|message| ("FailedMount", message))? {
+                Some(data) => drop(self.objects.insert((kind, name), data)),
+                None => drop(self.objects.remove(&(kind, name))),
+            }
+        }
+        for ((volume, token), made) in wanted_tokens.into_iter().zip(tokens) {
+            let made = made.map_err(|message| ("FailedMount", mount_failed(&volume, &message)))?;
+            self.tokens.insert((volume, token.path), made);
+        }
+        self.keep_certificates().await;
+        self.provide(&pod).await?;
+        for volume in &pod.spec.volumes {
+            self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
+        }
+        self.mounted = true;
+        self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
+    }
+
+    /// Finds what is there before the pod: claims and images.
+    pub(super) async fn provide(&mut self, pod: &Pod) -> Result<(), (&'static str, String)> {
+        let mut secrets = None;
+        for volume in &pod.spec.volumes {
+            if self.provided.contains_key(&volume.name) {
+                continue;
+            }
+            if volume.image.is_some() && secrets.is_none() {
+                secrets = Some(self.pull_secrets().await);
+            }
+            let secrets = secrets.as_deref().unwrap_or_default();
+            let found = provided::find(&self.shared, pod, volume, secrets).await;
+            let found = found.map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
+            self.provided.extend(found.map(|found| (volume.name.clone(), found)));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn create_sandbox(&self) -> Result<(Arc<dyn RunningPod>, Option<Ipv4Addr>), String> {
+        if let Some(why) = isolation::not_shared(&self.pod) {
+            return Err(why);
+        }
+        let spec = &self.pod.spec;
+        let cluster = &self.shared.config.cluster;
+        let (network, address) = if spec.host_network {
+            (Network::Host, None)
+        } else {
+            let address = self.shared.take_address().ok_or("every address of the pod range is in use")?;
+            self.shared.network.admit(&self.pod, address).await;
+            let listen = |protocol, ip, port| Listen { protocol, address: SocketAddr::new(ip, port) };
+            let network = Network::Own {
+                addresses: vec![cluster.api_ip, cluster.dns_ip],
+                address: Some(address),
+                listen: vec![
+                    listen(Protocol::Tcp, cluster.api_ip, API_PORT),
+                    listen(Protocol::Udp, cluster.dns_ip, DNS_PORT),
+                    listen(Protocol::Tcp, cluster.dns_ip, DNS_PORT),
+                ],
+            };
+            (network, Some(address))
+        };
+        let memory = |volume: &Volume| {
+            let source = volume.empty_dir.as_ref().filter(|source| source.medium == "Memory")?;
+            let bytes = kinds::quantity::Quantity::parse(&source.size_limit).ok().map(|size| size.value());
+            let bytes_max = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+            Some(MemoryVolume { name: volume.name.clone(), bytes_max })
+        };
+        let plan = PodPlan {
+            hostname: files::host_name(spec, &self.pod.metadata.name),
+            user: (volumes::one_user(&self.pod).unwrap_or(0), spec.security_context.run_as_group.unwrap_or(0)),
+            network,
+            memory_volumes: spec.volumes.iter().filter_map(memory).collect(),
+            sysctls: isolation::sysctls(&self.pod),
+        };
+        match self.shared.runtime.create_pod(plan).await {
+            Ok(sandbox) => Ok((sandbox, address)),
+            Err(error) => {
+                if let Some(address) = address {
+                    self.shared.give_address_back(address);
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Serves the API server's and the DNS' addresses in the pod.
+    pub(super) fn serve_sockets(&mut self, sandbox: &dyn RunningPod) -> std::io::Result<()> {
+        let mut sockets = sandbox.take_listeners().into_iter();
+        let (Some(api), Some(udp), Some(tcp)) = (sockets.next(), sockets.next(), sockets.next()) else { return Ok(()) };
+        let api = tokio::net::TcpListener::from_std(api.into())?;
+        let udp = tokio::net::UdpSocket::from_std(udp.into())?;
+        let tcp = tokio::net::TcpListener::from_std(tcp.into())?;
+        let access = self.shared.config.api.clone();
+        let (shared, address) = (self.shared.clone(), self.address);
+        let mut told = self.told.subscribe();
+        self.tasks.spawn(async move {
+            let seats = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
+            let mut connections = JoinSet::new();
+            loop {
+                while connections.try_join_next().is_some() {}
+                let Ok(seat) = seats.clone().acquire_owned().await else { return };
+                let Ok((stream, _)) = api.accept().await else { continue };
+                if address.is_some_and(|address| !shared.network.lets(address, Served::Api)) {
+                    continue;
+                }
+                // Who asks for its own pod, however soon, is to find it running.
+                if told.wait_for(|told| *told).await.is_err() {
+                    return;
+                }
+                let _ = stream.set_nodelay(true);
+                let serving = access(stream);
+                connections.spawn(async move {
+                    serving.await;
+                    drop(seat);
+                });
+            }
+        });
+        let lets = {
+            let (shared, address) = (self.shared.clone(), self.address);
+            move || address.is_none_or(|address| shared.network.lets(address, Served::Dns))
+        };
+        self.tasks.spawn(dns::serve_udp(self.shared.dns.clone(), udp, lets.clone()));
+        self.tasks.spawn(dns::serve_tcp(self.shared.dns.clone(), tcp, lets));
+        Ok(())
+    }
+
+    /// Opens the ports of the host that the pod's containers ask for; they close with the pod.
+    async fn publish_ports(&mut self) -> Result<(), String> {
+        let Some(address) = self.address else { return Ok(()) };
+        let pod = self.pod.clone();
+        let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+        let mut opened = Vec::new();
+        for port in all.flat_map(|container| &container.ports).filter(|port| port.host_port != 0) {
+            let switch = self.shared.runtime.network().await?;
+            let ip = port.host_ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let target = SocketAddrV4::new(address, port.container_port);
+            let wanted = HostPort { protocol: port.protocol().to_owned(), ip, port: port.host_port, target };
+            let serving = network::publish(switch, &wanted).await;
+            let serving = serving.map_err(|error| format!("host port {} cannot be opened: {error}", port.host_port))?;
+            opened.push(serving);
+        }
+        opened.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
+        Ok(())
+    }
+
+    pub(super) fn write_etc(&self) -> std::io::Result<()> {
+        let cluster = &self.shared.config.cluster;
+        let host_hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let host_name = files::host_name(&self.pod.spec, &self.pod.metadata.name);
+        let resolv =
+            files::resolv_conf(&self.pod, &cluster.dns_ip.to_string(), &cluster.domain, &self.shared.host_resolv);
+        let hosts = files::hosts(&self.pod, &self.facts.pod_ip, &cluster.domain, &host_hosts);
+        for (name, content) in [("resolv.conf", resolv), ("hosts", hosts), ("hostname", host_name + "\n")] {
+            let path = self.dir.join(name);
+            fs::write(&path, content)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        }
+        Ok(())
+    }
+}
