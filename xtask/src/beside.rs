@@ -67,7 +67,13 @@ fn table() -> Result<String, String> {
     let (our, their) = (connections("ours"), connections("theirs"));
     row("connections of 400 watches", "1", format!("{our}"), format!("{their}"), their / our);
     let (our, their) = (our_build.crates as f64, their_build.crates as f64);
-    row("crates of a program that lists pods", "", format!("{our}, {library} of them the library's"), format!("{their}"), their / our);
+    row(
+        "crates of a program that lists pods",
+        "",
+        format!("{our}, {library} of them the library's"),
+        format!("{their}"),
+        their / our,
+    );
     let built = |build: &Build| {
         format!("{:.0} s of CPU ({:.0} s on a clock)", build.cpu.as_secs_f64(), build.clock.as_secs_f64())
     };

@@ -153,12 +153,15 @@ struct PrintedStatus {
     client_key_data: String,
 }
 
-fields!(PrintedStatus, read {
-    expiration_timestamp: "expirationTimestamp",
-    token: "token",
-    client_certificate_data: "clientCertificateData",
-    client_key_data: "clientKeyData",
-});
+fields!(
+    PrintedStatus,
+    read {
+        expiration_timestamp: "expirationTimestamp",
+        token: "token",
+        client_certificate_data: "clientCertificateData",
+        client_key_data: "clientKeyData",
+    }
+);
 
 type Shown = Option<(Vec<u8>, Vec<u8>)>;
 

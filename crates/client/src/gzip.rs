@@ -26,7 +26,8 @@ pub fn decoded(response: Response<Body>) -> Response<Body> {
     if response.headers().get(CONTENT_ENCODING).is_none_or(|coding| coding != "gzip") {
         return response;
     }
-    let mut response = response.map(|body| Gunzip { body, decoder: Some(MultiGzDecoder::new(Vec::new())) }.boxed_unsync());
+    let mut response =
+        response.map(|body| Gunzip { body, decoder: Some(MultiGzDecoder::new(Vec::new())) }.boxed_unsync());
     response.headers_mut().remove(CONTENT_ENCODING);
     response.headers_mut().remove(CONTENT_LENGTH);
     response

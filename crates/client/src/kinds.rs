@@ -82,25 +82,12 @@ pub struct ServiceAccount {
 }
 
 fields!(Pod, read { metadata: "metadata", spec: "spec", status: "status" });
-fields!(PodSpec, read {
-    node_name: "nodeName",
-    service_account_name: "serviceAccountName",
-    containers: "containers",
-});
+fields!(PodSpec, read { node_name: "nodeName", service_account_name: "serviceAccountName", containers: "containers" });
 fields!(Container, read { name: "name", image: "image" });
-fields!(PodStatus, read {
-    phase: "phase",
-    reason: "reason",
-    message: "message",
-    pod_ip: "podIP",
-    host_ip: "hostIP",
-});
+fields!(PodStatus, read { phase: "phase", reason: "reason", message: "message", pod_ip: "podIP", host_ip: "hostIP" });
 fields!(Namespace, read { metadata: "metadata" });
 fields!(ConfigMap, read { metadata: "metadata", data: "data", binary_data: "binaryData" });
-fields!(ServiceAccount, read {
-    metadata: "metadata",
-    automount_service_account_token: "automountServiceAccountToken",
-});
+fields!(ServiceAccount, read { metadata: "metadata", automount_service_account_token: "automountServiceAccountToken" });
 
 typed!(Pod, group "", version "v1", plural "pods", namespaced);
 typed!(Namespace, group "", version "v1", plural "namespaces", cluster);

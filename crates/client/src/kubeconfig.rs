@@ -32,12 +32,7 @@ struct File {
     users: Option<Vec<Entry>>,
 }
 
-fields!(File, read {
-    current_context: "current-context",
-    contexts: "contexts",
-    clusters: "clusters",
-    users: "users",
-});
+fields!(File, read { current_context: "current-context", contexts: "contexts", clusters: "clusters", users: "users" });
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -68,14 +63,17 @@ struct Cluster {
     proxy_url: String,
 }
 
-fields!(Cluster, read {
-    server: "server",
-    certificate_authority: "certificate-authority",
-    certificate_authority_data: "certificate-authority-data",
-    insecure_skip_tls_verify: "insecure-skip-tls-verify",
-    tls_server_name: "tls-server-name",
-    proxy_url: "proxy-url",
-});
+fields!(
+    Cluster,
+    read {
+        server: "server",
+        certificate_authority: "certificate-authority",
+        certificate_authority_data: "certificate-authority-data",
+        insecure_skip_tls_verify: "insecure-skip-tls-verify",
+        tls_server_name: "tls-server-name",
+        proxy_url: "proxy-url",
+    }
+);
 
 #[derive(Clone, Debug, Default)]
 struct User {
@@ -92,19 +90,22 @@ struct User {
     as_groups: Vec<String>,
 }
 
-fields!(User, read {
-    token: "token",
-    token_file: "tokenFile",
-    client_certificate: "client-certificate",
-    client_certificate_data: "client-certificate-data",
-    client_key: "client-key",
-    client_key_data: "client-key-data",
-    exec: "exec",
-    auth_provider: "auth-provider",
-    impersonate: "as",
-    as_uid: "as-uid",
-    as_groups: "as-groups",
-});
+fields!(
+    User,
+    read {
+        token: "token",
+        token_file: "tokenFile",
+        client_certificate: "client-certificate",
+        client_certificate_data: "client-certificate-data",
+        client_key: "client-key",
+        client_key_data: "client-key-data",
+        exec: "exec",
+        auth_provider: "auth-provider",
+        impersonate: "as",
+        as_uid: "as-uid",
+        as_groups: "as-groups",
+    }
+);
 
 #[derive(Clone, Debug, Default)]
 struct Exec {
@@ -117,15 +118,18 @@ struct Exec {
     provide_cluster_info: bool,
 }
 
-fields!(Exec, read {
-    api_version: "apiVersion",
-    command: "command",
-    args: "args",
-    env: "env",
-    install_hint: "installHint",
-    interactive_mode: "interactiveMode",
-    provide_cluster_info: "provideClusterInfo",
-});
+fields!(
+    Exec,
+    read {
+        api_version: "apiVersion",
+        command: "command",
+        args: "args",
+        env: "env",
+        install_hint: "installHint",
+        interactive_mode: "interactiveMode",
+        provide_cluster_info: "provideClusterInfo",
+    }
+);
 
 #[derive(Clone, Debug, Default)]
 struct Variable {

@@ -181,7 +181,12 @@ mod tests {
             let got = match fed.and_then(|()| reader.finish()) {
                 Ok(list) => {
                     let items: Vec<String> = list.items.iter().map(Value::to_string).collect();
-                    format!("{} {:?} {}", list.metadata.resource_version, list.metadata.remaining_item_count, items.join(" "))
+                    format!(
+                        "{} {:?} {}",
+                        list.metadata.resource_version,
+                        list.metadata.remaining_item_count,
+                        items.join(" ")
+                    )
                 }
                 Err(Error::Decode { why, .. }) => why,
                 Err(error) => panic!("{error}"),

@@ -379,11 +379,14 @@ pub struct ListMeta {
     pub remaining_item_count: Option<i64>,
 }
 
-fields!(ListMeta, read {
-    resource_version: "resourceVersion",
-    continue_token: "continue",
-    remaining_item_count: "remainingItemCount",
-});
+fields!(
+    ListMeta,
+    read {
+        resource_version: "resourceVersion",
+        continue_token: "continue",
+        remaining_item_count: "remainingItemCount",
+    }
+);
 
 impl<K> IntoIterator for ObjectList<K> {
     type Item = K;

@@ -62,14 +62,17 @@ struct Written {
 
 fields!(Written, read { iss: "iss", sub: "sub", aud: "aud", exp: "exp", iat: "iat", kubernetes: "kubernetes.io" });
 
-fields!(Bound, read {
-    namespace: "namespace",
-    serviceaccount: "serviceaccount",
-    pod: "pod",
-    node: "node",
-    secret: "secret",
-    warnafter: "warnafter",
-});
+fields!(
+    Bound,
+    read {
+        namespace: "namespace",
+        serviceaccount: "serviceaccount",
+        pod: "pod",
+        node: "node",
+        secret: "secret",
+        warnafter: "warnafter",
+    }
+);
 
 fields!(Named, read { name: "name", uid: "uid" });
 

@@ -630,8 +630,8 @@ impl<S, T> Stream for Told<S, T> {
 
 #[cfg(test)]
 mod tests {
-    use http_body::Frame;
     use futures_util::stream;
+    use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;

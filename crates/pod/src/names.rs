@@ -92,7 +92,8 @@ fn candidates(name: &str, resolvers: &Resolvers) -> Vec<String> {
     if let Some(whole) = name.strip_suffix('.') {
         return vec![whole.to_string()];
     }
-    let searched = resolvers.search.iter().take(SEARCHED_MAX).map(|domain| format!("{name}.{}", domain.trim_matches('.')));
+    let searched =
+        resolvers.search.iter().take(SEARCHED_MAX).map(|domain| format!("{name}.{}", domain.trim_matches('.')));
     let mut all: Vec<String> = searched.filter(|name| !name.ends_with('.')).collect();
     let at = if name.matches('.').count() >= resolvers.dots { 0 } else { all.len() };
     all.insert(at, name.to_string());
@@ -214,9 +215,15 @@ mod tests {
     #[test]
     fn names_are_searched_for_as_the_c_library_does() {
         let check = |text: &str, name: &str, want: &[&str]| assert_eq!(candidates(name, &resolvers(text)), want);
-        let of = |name: &str| vec![format!("{name}.shop.svc.cluster.local"), format!("{name}.svc.cluster.local"), name.into()];
+        let of = |name: &str| {
+            vec![format!("{name}.shop.svc.cluster.local"), format!("{name}.svc.cluster.local"), name.into()]
+        };
         assert_eq!(candidates("kubernetes.default", &resolvers(CONFIG)), of("kubernetes.default"));
-        check(CONFIG, "a.b.c.d.e.f", &["a.b.c.d.e.f", "a.b.c.d.e.f.shop.svc.cluster.local", "a.b.c.d.e.f.svc.cluster.local"]);
+        check(
+            CONFIG,
+            "a.b.c.d.e.f",
+            &["a.b.c.d.e.f", "a.b.c.d.e.f.shop.svc.cluster.local", "a.b.c.d.e.f.svc.cluster.local"],
+        );
         check(CONFIG, "example.com.", &["example.com"]);
         check("", "example.com", &["example.com"]);
         assert_eq!(resolvers("").servers, ["127.0.0.1:53".parse().unwrap()]);

@@ -167,12 +167,7 @@ impl Why {
     }
 
     /// What `VERB TYPE[/SUBRESOURCE] [NAME]` asks for, by nobody yet.
-    async fn asked(
-        &self,
-        client: &Client,
-        words: &[String],
-        builtin: fn(&str) -> Option<Builtin>,
-    ) -> Outcome<Asked> {
+    async fn asked(&self, client: &Client, words: &[String], builtin: fn(&str) -> Option<Builtin>) -> Outcome<Asked> {
         let [verb, what, names @ ..] = words else {
             return Err(Failure::new("a refusal's text, a request line, or a verb and a resource are explained")
                 .hint("kemudi why list pods --as system:serviceaccount:NAMESPACE:NAME"));

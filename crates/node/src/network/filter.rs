@@ -1,5 +1,6 @@
 //! The kernel's packet filter (nf_tables) in the node's network: rules, what is to be there, and the messages that make it so out
-//! of what is there. Pure but for [`Table::apply`], which sends them. What the rules are for is others' to know.
+//! of what is there. Pure but for [`Table::apply`], which sends them. What the rules are for is others' to know. The numbers of
+//! attributes are those of the kernel's `linux/netfilter/nf_tables.h`.
 
 use super::flows;
 use crate::sandbox::netlink::{Attributes, Batch};
@@ -223,12 +224,12 @@ impl Rule {
     }
 
     /// Only packets from, or to, a range.
-    pub fn is_in(self, side: Side, net: Net) -> Rule {
+    pub fn only_in(self, side: Side, net: Net) -> Rule {
         self.in_net(side, net, Compare::Equal)
     }
 
     /// Only packets that are not.
-    pub fn is_not_in(self, side: Side, net: Net) -> Rule {
+    pub fn only_not_in(self, side: Side, net: Net) -> Rule {
         self.in_net(side, net, Compare::NotEqual)
     }
 
@@ -336,7 +337,7 @@ impl Rule {
     }
 
     /// Gives a packet to a socket of the node's, whatever address it is sent to.
-    pub fn to_socket(self, socket: SocketAddrV4) -> Rule {
+    pub fn give_to(self, socket: SocketAddrV4) -> Rule {
         const MARK_KEY: u32 = 3;
         self.set_register(FIRST, &socket.ip().octets())
             .set_register(SECOND, &socket.port().to_be_bytes())

@@ -213,7 +213,7 @@ async fn keep_rules(shared: &Shared, switch: &Switch, place: &Place) {
             *lock(&network.cut_off) = cut_off(shared, place, &services, &policies);
             rules::state(place, &services, &policies)
         };
-        // It is the kernel that works meanwhile, on this thread.
+        // The kernel does the work within the call.
         let applying = tokio::task::spawn_blocking(move || {
             let applied = table.apply(wanted);
             (table, applied)

@@ -284,9 +284,9 @@ fn add_rules(rules: &mut Vec<Rule>, direction: Direction, pod: &Member, allowed:
     let side = if direction == Direction::Ingress { Side::Source } else { Side::Target };
     let who = || match allowed {
         Allowed::Everybody => Rule::new(),
-        Allowed::Pod(_, address) => Rule::new().is_in(side, Net::one(*address)),
+        Allowed::Pod(_, address) => Rule::new().only_in(side, Net::one(*address)),
         Allowed::Block(net, except) => {
-            except.iter().fold(Rule::new().is_in(side, *net), |rule, net| rule.is_not_in(side, *net))
+            except.iter().fold(Rule::new().only_in(side, *net), |rule, net| rule.only_not_in(side, *net))
         }
     };
     if ports.is_empty() {

@@ -24,8 +24,8 @@ pub struct Place {
 
 /// What is always there.
 pub fn base(place: &Place) -> Vec<Base> {
-    let to = |net| Rule::new().is_in(Side::Target, net);
-    let outside = place.outside.iter().map(|(protocol, socket)| Rule::new().protocol(*protocol).to_socket(*socket));
+    let to = |net| Rule::new().only_in(Side::Target, net);
+    let outside = place.outside.iter().map(|(protocol, socket)| Rule::new().protocol(*protocol).give_to(*socket));
     let elsewhere = [to(place.pods).verdict(Verdict::Return), to(place.services).verdict(Verdict::Return)];
     vec![
         Base {

@@ -9,8 +9,8 @@ use kemudi_client::{Client, Error};
 use rights::{Asked, Binding, Known, Part, Role, Rule, Served, Unseen, Verdict, account_of};
 use serde_json::{Value, json};
 
-use crate::{Global, whoami};
 use super::{By, acting};
+use crate::{Global, whoami};
 
 const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 /// Objects that are asked for at once.

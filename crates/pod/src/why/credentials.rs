@@ -8,9 +8,9 @@ use rights::token::Refused;
 use rights::{Asked, Cause, Explanation, Finding};
 use serde_json::{Value, json};
 
+use super::collect::post;
 use crate::token_of;
 use crate::{Global, Outcome, whoami};
-use super::collect::post;
 
 /// Explains a 401. `reason` is what the server wrote down about it, `""` where only its text is known.
 pub async fn explain(global: &Global, reason: &str) -> Outcome<Explanation> {

@@ -447,3 +447,79 @@ fn nothing_of_a_pods_network_stays() {
         bed.until("so are their networks", || (namespaces() == before).then_some(()));
     });
 }
+
+/// What a pod measures on its way to another.
+const MEASURE: &str = r#"
+import socket, sys, time
+pod, service = sys.argv[1:]
+def told(what, times):
+    times.sort()
+    count = len(times)
+    print(f"{what}: p50 {times[count // 2] * 1e6:.1f} us, p99 {times[count * 99 // 100] * 1e6:.1f} us")
+def connect(host):
+    times = []
+    for _ in range(3000):
+        began = time.perf_counter()
+        connection = socket.create_connection((host, 8080))
+        times.append(time.perf_counter() - began)
+        connection.close()
+    return times
+told("a connection to a pod", connect(pod))
+told("a connection to a service", connect(service))
+connection = socket.create_connection((pod, 8081))
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+times = []
+for _ in range(20000):
+    began = time.perf_counter()
+    connection.send(b"x")
+    connection.recv(1)
+    times.append(time.perf_counter() - began)
+told("there and back", times)
+connection = socket.create_connection((pod, 8082))
+much = bytes(1 << 18)
+sent, began = 0, time.perf_counter()
+while time.perf_counter() - began < 3:
+    connection.sendall(much)
+    sent += len(much)
+print(f"through one connection: {sent / (time.perf_counter() - began) / 1e9:.2f} GB/s")
+"#;
+/// The other end of it.
+const MEASURED: &str = r#"
+import socket, threading
+def serve(port, each):
+    listener = socket.create_server(("", port))
+    while True:
+        connection, _ = listener.accept()
+        each(connection)
+        connection.close()
+def back(connection):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while byte := connection.recv(1):
+        connection.send(byte)
+def swallow(connection):
+    buffer = bytearray(1 << 18)
+    while connection.recv_into(buffer):
+        pass
+for port, each in [(8080, lambda connection: None), (8081, back), (8082, swallow)]:
+    threading.Thread(target=serve, args=(port, each)).start()
+"#;
+
+#[test]
+#[ignore = "a measurement, not a check"]
+fn how_long_it_takes_from_pod_to_pod() {
+    Bed::each(&[], |bed| {
+        let container = json!([{"name": "main", "image": "host", "command": ["python3", "-c", MEASURED],
+            "readinessProbe": {"tcpSocket": {"port": 8082}, "periodSeconds": 1}}]);
+        let pod =
+            json!({"metadata": {"name": "measured", "labels": {"app": "measured"}}, "spec": {"containers": container}});
+        bed.create(&format!("{CORE}/pods"), &pod);
+        let address = bed.ready("default", "measured");
+        let service = bed.service("measured", json!({"selector": {"app": "measured"}, "ports": [{"port": 8080}]}));
+        let service = service["clusterIP"].as_str().expect("an address").to_owned();
+        bed.pod("client", "client", json!({}));
+        bed.until("the service answers", || bed.tcp("client", &service, 8080).is_empty().then_some(()));
+        let mut command = bed.server.client(kemudi());
+        command.args(["exec", "client", "--", "python3", "-c", MEASURE, &address, &service]);
+        println!("{}", run(&mut command, "", RUN_LIMIT).stdout);
+    });
+}

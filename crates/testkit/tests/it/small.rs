@@ -32,7 +32,13 @@ fn it_works_in_an_image_with_nothing_else() {
     let server = Server::start_in(folder.path(), &["--store", "memory://"]);
     let archive = folder.path().join("small.tar");
     let program = clients::kemudi_pod();
-    testkit::image::save(&archive, "small:1", &[&program.to_string_lossy()], &[], &json!({"Entrypoint": ["/bin/kemudi-pod"]}));
+    testkit::image::save(
+        &archive,
+        "small:1",
+        &[&program.to_string_lossy()],
+        &[],
+        &json!({"Entrypoint": ["/bin/kemudi-pod"]}),
+    );
     let mut load = Command::new(kemudi());
     load.args(["image", "load"]).arg(&archive).arg("--data").arg(folder.path().join("data"));
     run(&mut load, "", RUN_LIMIT).ok();
