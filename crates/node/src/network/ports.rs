@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -16,6 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Connections of one port at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 1024;
+/// How long a pod may take to accept one.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// A port of the host and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,9 +106,9 @@ async fn accept(switch: Arc<Switch>, listener: TcpListener, target: SocketAddrV4
         let switch = switch.clone();
         connections.spawn(async move {
             let _seat = seat;
-            match switch.connect(target).await {
-                Ok(inner) => relay::connection(stream, inner).await,
-                Err(_) => relay::reset(&stream),
+            match tokio::time::timeout(CONNECT_MAX, switch.connect(target)).await {
+                Ok(Ok(inner)) => relay::connection(stream, inner).await,
+                _ => relay::reset(&stream),
             }
         });
     }

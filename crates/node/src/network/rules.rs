@@ -58,6 +58,13 @@ pub fn base(place: &Place) -> Vec<Base> {
             rules: vec![Rule::new().within(Set::ServiceAddresses).refuse(), to(place.services).verdict(Verdict::Drop)],
         },
         Base {
+            name: "own-no-service",
+            kind: "filter",
+            hook: Hook::Own,
+            priority: -90,
+            rules: vec![Rule::new().within(Set::ServiceAddresses).refuse(), to(place.services).refuse()],
+        },
+        Base {
             name: "policies",
             kind: "filter",
             hook: Hook::Coming,

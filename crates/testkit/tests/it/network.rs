@@ -239,7 +239,10 @@ fn ports_of_the_host_lead_to_services_and_pods() {
         let hear = |port: u16| {
             let mut text = String::new();
             let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE);
-            let _ = stream.and_then(|mut stream| stream.read_to_string(&mut text));
+            let _ = stream.and_then(|mut stream| {
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.read_to_string(&mut text)
+            });
             text
         };
         let hear_datagram = |port: u16| {
@@ -250,8 +253,8 @@ fn ports_of_the_host_lead_to_services_and_pods() {
             let count = socket.recv(&mut text).unwrap_or(0);
             String::from_utf8_lossy(&text[..count]).into_owned()
         };
-        assert_eq!(hear(host_port), "web sees 10.244.0.1\n");
-        assert_eq!(hear_datagram(host_port), "web sees 10.244.0.1\n");
+        bed.until("the host port answers", || (hear(host_port) == "web sees 10.244.0.1\n").then_some(()));
+        bed.until("it does for datagrams", || (hear_datagram(host_port) == "web sees 10.244.0.1\n").then_some(()));
         let service = bed.service(
             "web",
             json!({"type": "NodePort", "selector": {"app": "web"}, "ports": [
@@ -261,10 +264,6 @@ fn ports_of_the_host_lead_to_services_and_pods() {
         let port = |at: usize| service["ports"][at]["nodePort"].as_u64().expect("a port") as u16;
         bed.until("the node port answers", || (hear(port(0)) == "web sees 10.244.0.1\n").then_some(()));
         bed.until("it does for datagrams", || (hear_datagram(port(1)) == "web sees 10.244.0.1\n").then_some(()));
-        // One that is taken is told of.
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let taken = taken.local_addr().expect("bound").port();
-        let _held = TcpListener::bind(("0.0.0.0", taken));
         bed.server.json("admin", &format!("DELETE {CORE}/services/web"));
         bed.until("the node port is closed", || hear(port(0)).is_empty().then_some(()));
         bed.server.json("admin", &format!("DELETE {CORE}/pods/web"));
@@ -369,7 +368,9 @@ fn policies_say_who_reaches_whom() {
         bed.namespaced_pod("other", "guest", json!({"app": "guest"}), json!({}));
         bed.ready("other", "guest");
         let hears = |pod: &str| bed.tcp(pod, &web, 8080).starts_with("web sees");
-        assert!(hears("friend") && hears("stranger") && hears("other/guest"));
+        for pod in ["friend", "stranger", "other/guest"] {
+            bed.until("everybody reaches it", || hears(pod).then_some(()));
+        }
         let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
         let policy = |name: &str, spec: Value| bed.create(policies, &json!({"metadata": {"name": name}, "spec": spec}));
         policy("deny", json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]}));
@@ -400,7 +401,7 @@ fn policies_say_who_reaches_whom() {
             bed.bash("stranger", line).is_empty().then_some(())
         });
         assert!(bed.tcp("stranger", &friend, 8080).starts_with("friend sees"));
-        assert_eq!(bed.bash("stranger", "timeout 3 getent hosts kubernetes.default"), "");
+        assert_eq!(bed.bash("stranger", "timeout 3 getent hosts kubernetes.default; true"), "");
         // A pod that comes later is cut off from its beginning.
         let script = "exec 3<>/dev/tcp/kubernetes.default/443 && echo reached; true";
         let container = json!([{"name": "main", "image": "host", "command": ["bash", "-c", format!("timeout 3 bash -c '{script}' || echo cut off")]}]);
@@ -420,15 +421,27 @@ fn policies_say_who_reaches_whom() {
     });
 }
 
+/// How many network namespaces a process and what comes of it are in.
+fn namespaces_below(first: u32) -> usize {
+    let parent = |process: u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    };
+    let below = |process: u32| {
+        let mut line = std::iter::successors(Some(process), |process| parent(*process));
+        line.any(|process| process == first)
+    };
+    let all = std::fs::read_dir("/proc").expect("Linux").map_while(Result::ok);
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|process| below(*process));
+    let of = all.filter_map(|process: u32| std::fs::read_link(format!("/proc/{process}/ns/net")).ok());
+    of.collect::<std::collections::BTreeSet<_>>().len()
+}
+
 #[test]
 fn nothing_of_a_pods_network_stays() {
     const PODS: usize = 20;
     Bed::each(&[], |bed| {
-        let namespaces = || {
-            let all = std::fs::read_dir("/proc").expect("Linux").map_while(Result::ok);
-            let of = all.filter_map(|entry| std::fs::read_link(entry.path().join("ns/net")).ok());
-            of.collect::<std::collections::BTreeSet<_>>().len()
-        };
+        let namespaces = || namespaces_below(bed.server.pid());
         bed.pod("first", "first", json!({}));
         let before = namespaces();
         let mut seen = std::collections::BTreeSet::new();
