@@ -1,6 +1,7 @@
 //! Where the server is and who we are: from the pod's environment, from a kubeconfig, or whichever is there.
 //! Strict: what is missing or broken is an error with a code, the exact variable or path, and what to do. Never guesses a server.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -148,6 +149,8 @@ pub struct Impersonate {
     pub groups: Vec<String>,
     /// The user's uid.
     pub uid: Option<String>,
+    /// What else is known of the user, by key; needs a user too.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Config {

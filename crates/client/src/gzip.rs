@@ -9,7 +9,7 @@ use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use http_body_util::BodyExt;
 
 use crate::error::{Error, Result};
@@ -26,8 +26,8 @@ pub fn decoded(response: Response<Body>) -> Response<Body> {
     if response.headers().get(CONTENT_ENCODING).is_none_or(|coding| coding != "gzip") {
         return response;
     }
-    let mut response =
-        response.map(|body| Gunzip { body, decoder: Some(MultiGzDecoder::new(Vec::new())) }.boxed_unsync());
+    let mut response = response
+        .map(|body| Gunzip { body, decoder: Some(MultiGzDecoder::new(Vec::new())), begun: false }.boxed_unsync());
     response.headers_mut().remove(CONTENT_ENCODING);
     response.headers_mut().remove(CONTENT_LENGTH);
     response
@@ -37,6 +37,8 @@ struct Gunzip {
     body: Body,
     /// `None` after the end.
     decoder: Option<MultiGzDecoder<Vec<u8>>>,
+    /// Something has come: a body without anything in it is one too.
+    begun: bool,
 }
 
 impl http_body::Body for Gunzip {
@@ -44,15 +46,19 @@ impl http_body::Body for Gunzip {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        let Gunzip { body, decoder } = &mut *self;
+        let Gunzip { body, decoder, begun } = &mut *self;
         loop {
             let Some(unzip) = decoder else { return Poll::Ready(None) };
             let told = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => more(unzip, &data),
+                    Ok(data) => {
+                        *begun |= !data.is_empty();
+                        more(unzip, &data)
+                    }
                     Err(_) => continue,
                 },
+                None if !*begun => return Poll::Ready(None),
                 None => last(decoder),
             };
             match told {

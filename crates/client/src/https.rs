@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -34,6 +34,8 @@ use crate::exec::Credential;
 use crate::files::FileChanges;
 #[cfg(feature = "gzip")]
 use crate::gzip::{accepted, decoded};
+use crate::line::{self, Gone, Heard, Line};
+use crate::retry::is_idempotent;
 use crate::tls;
 #[cfg(feature = "remote")]
 use crate::transport::Upgraded;
@@ -68,6 +70,8 @@ pub struct Https {
     pool: Arc<Pool>,
     /// Held while a connection is made, so that a burst of requests makes one.
     connecting: tokio::sync::Mutex<()>,
+    /// What is asked for a sign of life.
+    question: Uri,
 }
 
 struct Tls {
@@ -96,11 +100,12 @@ struct Shared {
     streams: Arc<()>,
     /// How many streams the server allows, as it last said.
     allowed: Arc<AtomicUsize>,
+    line: Arc<Line>,
 }
 
 /// The use of a connection for one request and its answer.
 enum Lease {
-    Shared { sender: http2::SendRequest<Full<Bytes>>, _stream: Arc<()> },
+    Shared { sender: http2::SendRequest<Full<Bytes>>, _stream: Arc<()>, line: Arc<Line> },
     Exclusive { sender: Option<http1::SendRequest<Full<Bytes>>> },
 }
 
@@ -122,6 +127,7 @@ impl Https {
             files,
             pool: Arc::default(),
             connecting: tokio::sync::Mutex::new(()),
+            question: line::question(authority.as_str(), &config.server.base_path),
             authority,
             config,
         })
@@ -173,15 +179,28 @@ impl Https {
             Some(Unhurried) => FOREVER,
             None => self.config.timeouts.answer,
         };
+        // What may be sent twice is sent again where nobody is at the other end, once.
+        let mut spare = Some(&request).filter(|request| patience < FOREVER && is_idempotent(request)).cloned();
         for _ in 0..STALE_CONNECTIONS_MAX {
             let lease = self.lease().await?;
+            let line = lease.line().filter(|_| spare.is_some());
             let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
-            match timeout(patience, sending).await {
-                Err(_) => return Err(Error::Timeout { what: "answer", after: patience }),
-                Ok(Sent::Answer(answer)) => return Ok(decoded(answer)),
-                Ok(Sent::Lost(why)) => return Err(Error::Lost(why)),
+            let sending = async {
+                match line {
+                    Some((line, sender)) => line.unless_gone(sending, sender, &self.question).await,
+                    None => Some(sending.await),
+                }
+            };
+            match (timeout(patience, sending).await, &mut spare) {
+                (Err(_), _) => return Err(Error::Timeout { what: "answer", after: patience }),
+                (Ok(Some(Sent::Answer(answer))), _) => return Ok(decoded(answer)),
+                (Ok(Some(Sent::Lost(why))), _) => return Err(Error::Lost(why)),
                 // The connection was closing; the request never left.
-                Ok(Sent::Unsent(back)) => request = back,
+                (Ok(Some(Sent::Unsent(back))), _) => request = back,
+                (Ok(None), spare) => match spare.take() {
+                    Some(again) => request = again,
+                    None => return Err(nobody_answers()),
+                },
             }
         }
         Err(Error::Connect {
@@ -200,9 +219,11 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
+        let begun = Instant::now();
         let stream = self.open(&tls::PROTOCOLS).await?;
+        let line = Arc::new(Line::new(begun.elapsed()));
         let limit = self.config.timeouts.handshake;
-        timeout(limit, self.pool.add(stream, &self.config.timeouts))
+        timeout(limit, self.pool.add(stream, line, &self.config.timeouts))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: limit })?
     }
@@ -392,7 +413,7 @@ impl Pool {
     /// A connection with room, if there is one.
     fn lease(&self) -> Option<Lease> {
         let mut connections = lock(&self.0);
-        connections.shared.retain(|shared| !shared.sender.is_closed());
+        connections.shared.retain(|shared| !shared.sender.is_closed() && !shared.line.is_gone());
         if let Some(shared) = connections.shared.iter().find(|shared| shared.has_room()) {
             return Some(shared.lease());
         }
@@ -404,9 +425,9 @@ impl Pool {
         None
     }
 
-    async fn add(&self, stream: TlsStream<TcpStream>, timeouts: &Timeouts) -> Result<Lease> {
+    async fn add(&self, stream: TlsStream<TcpStream>, line: Arc<Line>, timeouts: &Timeouts) -> Result<Lease> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(Heard { stream, line: line.clone() });
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
         if !http2 {
             let (sender, connection) = http1::handshake(io).await.map_err(lost)?;
@@ -426,7 +447,7 @@ impl Pool {
             .map_err(lost)?;
         let mut connections = lock(&self.0);
         let allowed = Arc::new(AtomicUsize::new(STREAMS_FIRST));
-        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone() };
+        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone(), line };
         let mut connection = Box::pin(connection);
         connections.drive(std::future::poll_fn(move |cx| {
             let done = connection.as_mut().poll(cx).map(drop);
@@ -468,7 +489,7 @@ impl Shared {
     }
 
     fn lease(&self) -> Lease {
-        Lease::Shared { sender: self.sender.clone(), _stream: self.streams.clone() }
+        Lease::Shared { sender: self.sender.clone(), _stream: self.streams.clone(), line: self.line.clone() }
     }
 }
 
@@ -479,7 +500,16 @@ enum Sent {
 }
 
 impl Lease {
+    /// The connection, where others use it too, and what asks on it.
+    fn line(&self) -> Option<(Arc<Line>, http2::SendRequest<Full<Bytes>>)> {
+        match self {
+            Lease::Shared { sender, line, .. } => Some((line.clone(), sender.clone())),
+            Lease::Exclusive { .. } => None,
+        }
+    }
+
     async fn send(mut self, authority: &Authority, server: &Server, request: Request<Bytes>, pool: &Arc<Pool>) -> Sent {
+        let reads = is_idempotent(&request);
         let outcome = match &mut self {
             Lease::Shared { sender, .. } => {
                 let request = addressed(request, authority, server, true);
@@ -502,7 +532,8 @@ impl Lease {
         match outcome {
             Ok(answer) => {
                 let pool = pool.clone();
-                Sent::Answer(answer.map(|body| Leased { body, lease: Some(self), pool }.boxed_unsync()))
+                let gone = self.line().filter(|_| reads).map(|(line, _)| line.gone());
+                Sent::Answer(answer.map(|body| Leased { body, lease: Some(self), pool, gone }.boxed_unsync()))
             }
             Err(mut error) => match error.take_message() {
                 Some(back) => {
@@ -521,6 +552,8 @@ struct Leased {
     body: Incoming,
     lease: Option<Lease>,
     pool: Arc<Pool>,
+    /// Of a read: resolves when its connection is taken for gone.
+    gone: Option<Gone>,
 }
 
 impl Leased {
@@ -536,7 +569,10 @@ impl hyper::body::Body for Leased {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let gone = self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready());
+            return if gone { Poll::Ready(Some(Err(nobody_answers()))) } else { Poll::Pending };
+        };
         if frame.is_none() || self.body.is_end_stream() {
             self.finish();
         }
@@ -559,6 +595,10 @@ impl Drop for Leased {
             self.finish();
         }
     }
+}
+
+fn nobody_answers() -> Error {
+    Error::Lost("nobody answers on its connection".to_string())
 }
 
 fn with_token(request: &Request<Bytes>, token: Option<&http::HeaderValue>) -> Request<Bytes> {

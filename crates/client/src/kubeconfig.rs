@@ -1,5 +1,6 @@
 //! Kubeconfig files: read, merged as kubectl merges them, one context picked. Never written here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ::api::fields;
@@ -88,6 +89,7 @@ struct User {
     impersonate: String,
     as_uid: String,
     as_groups: Vec<String>,
+    as_user_extra: BTreeMap<String, Vec<String>>,
 }
 
 fields!(
@@ -250,6 +252,7 @@ impl Kubeconfig {
                 user: Some(user.impersonate.clone()).filter(|name| !name.is_empty()),
                 groups: user.as_groups.clone(),
                 uid: Some(user.as_uid.clone()).filter(|uid| !uid.is_empty()),
+                extra: user.as_user_extra.clone(),
             },
             source: format!("context {name:?} of {}", self.source),
             ..Config::new(server)

@@ -68,7 +68,8 @@
 //!
 //! Requests are repeated where that is safe, a few times and not for long ([`Retries`]): what was surely not executed (nobody
 //! listened, or 429 with `Retry-After`) always, what may have been only where twice is the same as once. So a create makes
-//! nothing twice. A connection that says nothing for 45 seconds is given up ([`Timeouts`](config::Timeouts)).
+//! nothing twice. A read that waits in silence asks for a sign of life, and goes on on another connection within a second where none
+//! comes; a connection that says nothing for 45 seconds is given up with all that waits on it ([`Timeouts`](config::Timeouts)).
 //!
 //! # 4. Watching
 //!
@@ -112,8 +113,8 @@
 //!
 //! # Features
 //!
-//! What a program in a pod needs is there with the default one, `ring`, which says whose cryptography TLS uses (`aws-lc-rs` is the
-//! other). Off by default:
+//! What a program in a pod needs is there with the default ones: `ring` says whose cryptography TLS uses (`aws-lc-rs` is the other), and
+//! `system-names` that the C library resolves names (a static program has [`Config::names`] instead). Off by default:
 //!
 //! | feature | what it adds |
 //! | --- | --- |
@@ -143,6 +144,7 @@ pub mod kinds;
 mod kubeconfig;
 #[cfg(feature = "runtime")]
 pub mod lease;
+mod line;
 mod list;
 mod observe;
 mod proxy;

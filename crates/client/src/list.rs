@@ -210,7 +210,7 @@ mod tests {
         check("<html>", "it is no list");
         check("[]", "it is no list");
         check(r#"{"items":5}"#, "its items are no list");
-        check(r#"{"items":[{"a":1},{"a"#, "object 1 of the list: EOF while parsing a string at line 1 column 4");
+        check(r#"{"items":[{"a":1},{"a"#, "object 1 of the list: EOF while parsing a string at line 1 column 3");
         check(r#"{"items":[{"a":1},x"#, "object 1 of the list: expected value at line 1 column 1");
         check(r#"{"items":[]} x"#, "there is more than a list");
         check(r#"{"items":[1,2]"#, "the text ends within the list");

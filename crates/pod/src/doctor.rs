@@ -22,7 +22,9 @@ use tokio::time::timeout_at;
 
 use crate::{Failure, Global, Outcome, auth, duration, now, output, print, token_of, whoami};
 
+// A command of kemudi's takes these flags too and has the same name, which a group of flags may have once.
 #[derive(Args, Debug)]
+#[group(skip)]
 pub struct Doctor {
     /// Longest wait for all steps together, such as 5s
     #[arg(long, value_name = "TIME", default_value = "800ms", value_parser = duration)]

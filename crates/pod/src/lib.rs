@@ -87,8 +87,12 @@ impl Global {
             config.namespace = namespace.clone();
         }
         if self.as_user.is_some() || !self.as_group.is_empty() || self.as_uid.is_some() {
-            config.impersonate =
-                Impersonate { user: self.as_user.clone(), groups: self.as_group.clone(), uid: self.as_uid.clone() };
+            config.impersonate = Impersonate {
+                user: self.as_user.clone(),
+                groups: self.as_group.clone(),
+                uid: self.as_uid.clone(),
+                ..Impersonate::default()
+            };
         }
         config.names.clone_from(&self.names);
         Ok(config)

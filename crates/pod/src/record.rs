@@ -13,7 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::recording::{Recording, Roles, read_roles};
 use crate::{Failure, Global, Outcome, duration};
 
+// A command of kemudi's takes these flags too and has the same name, which a group of flags may have once.
 #[derive(Args, Debug)]
+#[group(skip)]
 pub struct Record {
     /// File to write to instead of stdout
     #[arg(short, long, value_name = "FILE")]

@@ -216,7 +216,7 @@ fn caller(global: &Global) -> Result<Client, Error> {
 
 /// A client that asks as somebody.
 fn acting(client: &Client, asked: &Asked, global_groups: &[String]) -> Result<Client, Error> {
-    let whom = Impersonate { user: Some(asked.user.clone()), groups: global_groups.to_vec(), uid: None };
+    let whom = Impersonate { user: Some(asked.user.clone()), groups: global_groups.to_vec(), ..Impersonate::default() };
     client.clone().impersonating(&whom)
 }
 

@@ -98,6 +98,21 @@ pub fn rust_calls() -> PathBuf {
     tool("rust/debug/calls")
 }
 
+/// client-go at steady work (`clients/go/steady`).
+pub fn go_steady() -> PathBuf {
+    tool("bin/steady")
+}
+
+/// The official Python client at steady work (`clients/python/steady.py`).
+pub fn python_steady() -> PathBuf {
+    workspace().join("crates/testkit/clients/python/steady.py")
+}
+
+/// kube-rs at steady work (`clients/rust/src/bin/steady.rs`).
+pub fn rust_steady() -> PathBuf {
+    tool("rust/debug/steady")
+}
+
 /// `curl` of the machine, quiet but for errors.
 pub fn curl() -> Command {
     let mut curl = Command::new("curl");

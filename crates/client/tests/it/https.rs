@@ -154,12 +154,23 @@ impl Endpoint {
                 serving.spawn(async move {
                     let Ok(stream) = acceptor.accept(tcp).await else { return };
                     count.fetch_add(1, Ordering::SeqCst);
+                    let (asked, _) = tokio::sync::watch::channel(0);
                     let service = service_fn(move |request: Request<Incoming>| {
                         let answer = answer(&request, &expected.lock().unwrap());
-                        if answer.status() == 401 {
-                            refusals.fetch_add(1, Ordering::SeqCst);
+                        let path = request.uri().path().to_string();
+                        match path.as_str() {
+                            "/livez/ping" => asked.send_modify(|times| *times += 1),
+                            _ if answer.status() == 401 => drop(refusals.fetch_add(1, Ordering::SeqCst)),
+                            _ => {}
                         }
-                        async move { Ok::<_, Infallible>(answer) }
+                        let mut asked = asked.subscribe();
+                        async move {
+                            if path != "/slow" {
+                                return Ok::<_, Infallible>(answer);
+                            }
+                            let times = *asked.wait_for(|times| *times == 2).await.unwrap();
+                            Ok(Response::new(Full::new(format!(r#"{{"asked":{times}}}"#).into()).boxed_unsync()))
+                        }
                     });
                     let mut http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     http.http2().max_concurrent_streams(streams_max);

@@ -9,6 +9,7 @@ mod https;
 #[cfg(all(feature = "exec", feature = "kubeconfig"))]
 mod plugins;
 mod proxies;
+mod recordings;
 mod rotation;
 mod table;
 mod watches;

@@ -29,7 +29,7 @@ mod three_way;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pod::{Failure, Global, Outcome, duration, print, token_of};
+use pod::{Failure, Global, Outcome, print, token_of};
 use pod::{auth, files, get, output, raw, recording, resolve, table, whoami, why};
 
 /// The Kubernetes API as a pod sees it, both sides of it.

@@ -77,7 +77,7 @@ impl Run {
         let rights = Rights::read(&self.allow, &self.role, self.all_namespaces).map_err(Failure::new)?;
         if let Some(image) = &self.image {
             let store = super::image::own_store()?;
-            if store.find(image)?.is_none() {
+            if store.find(image).map_err(Failure::new)?.is_none() {
                 super::image::pull(&store, image).await?;
             }
         }
