@@ -16,6 +16,7 @@ mod grpc_probe;
 mod images;
 mod isolation;
 mod logs;
+mod network;
 mod pod;
 mod probe;
 mod probe_tls;
@@ -30,5 +31,6 @@ mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
+pub use network::WayOut;
 pub use sandbox::spawner_main;
 pub use serve::{Body, Handler};

@@ -155,6 +155,17 @@ impl Container {
 pub struct ContainerPort {
     pub name: String,
     pub container_port: u16,
+    pub protocol: String,
+    /// The host's port that leads to it; 0 if none does.
+    pub host_port: u16,
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+}
+
+impl ContainerPort {
+    pub fn protocol(&self) -> &str {
+        if self.protocol.is_empty() { "TCP" } else { &self.protocol }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

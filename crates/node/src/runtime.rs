@@ -1,10 +1,10 @@
 //! What the agent needs of whatever runs pods: the sandbox today, other runtimes behind the same trait. Carries requests;
 //! takes no decision.
 
-use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio};
+use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio, Switch};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +14,11 @@ use tokio::sync::watch;
 /// Makes pods.
 pub trait Runtime: Send + Sync + 'static {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>>;
+
+    /// The network that its pods are in, where the agent is to see to it. An error is why there is none.
+    fn network(&self) -> BoxFuture<'_, Result<Arc<Switch>, String>> {
+        async { Err("this runtime has no network that the agent knows of".to_owned()) }.boxed()
+    }
 }
 
 /// What a pod's containers share.
@@ -54,18 +59,19 @@ pub trait RunningProcess: Send + Sync + 'static {
 pub struct SandboxRuntime {
     sandbox: sandbox::Sandbox,
     staging: PathBuf,
+    gateway: Ipv4Addr,
 }
 
 impl SandboxRuntime {
-    /// Starts the spawner. `staging` is as in [`PodSpec`].
-    pub fn start(staging: PathBuf) -> Result<SandboxRuntime, Error> {
-        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging })
+    /// Starts the spawner. `staging` is as in [`PodSpec`]; `gateway` is the node's address as its pods see it.
+    pub fn start(staging: PathBuf, gateway: Ipv4Addr) -> Result<SandboxRuntime, Error> {
+        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, gateway })
     }
 
     /// With a spawner that runs already, as another user for one.
     #[doc(hidden)]
-    pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf) -> SandboxRuntime {
-        SandboxRuntime { sandbox, staging }
+    pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf, gateway: Ipv4Addr) -> SandboxRuntime {
+        SandboxRuntime { sandbox, staging, gateway }
     }
 }
 
@@ -81,38 +87,58 @@ impl Runtime for SandboxRuntime {
             sysctls: plan.sysctls,
         };
         async move {
-            let pod = self.sandbox.create_pod(spec).await?;
-            Ok(Arc::new(SandboxPod(Arc::new(pod))) as Arc<dyn RunningPod>)
+            // Without it the pod is alone with its address, which whoever asks for the network is told.
+            let switch = self.sandbox.open_network(self.gateway).await.ok();
+            let wire = match &spec.network {
+                Network::Own { address: Some(address), .. } => switch.map(|switch| (switch, *address)),
+                _ => None,
+            };
+            let pod = Arc::new(self.sandbox.create_pod(spec).await?);
+            Ok(Arc::new(SandboxPod { pod, wire }) as Arc<dyn RunningPod>)
         }
         .boxed()
     }
+
+    fn network(&self) -> BoxFuture<'_, Result<Arc<Switch>, String>> {
+        self.sandbox.open_network(self.gateway).boxed()
+    }
 }
 
-struct SandboxPod(Arc<sandbox::Pod>);
+struct SandboxPod {
+    pod: Arc<sandbox::Pod>,
+    /// The node's network, and the pod's address in it.
+    wire: Option<(Arc<Switch>, Ipv4Addr)>,
+}
 
 impl RunningPod for SandboxPod {
     fn take_listeners(&self) -> Vec<OwnedFd> {
-        self.0.take_listeners()
+        self.pod.take_listeners()
     }
 
     fn start(&self, spec: ContainerSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         async move {
-            let process = self.0.start(spec, stdio).await?;
-            Ok(Arc::new(SandboxProcess { pod: self.0.clone(), process }) as Arc<dyn RunningProcess>)
+            let process = self.pod.start(spec, stdio).await?;
+            Ok(Arc::new(SandboxProcess { pod: self.pod.clone(), process }) as Arc<dyn RunningProcess>)
         }
         .boxed()
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
-        self.0.connect(address).boxed()
+        match (&self.wire, address) {
+            // From outside of the pod, as whoever else reaches it.
+            (Some((switch, own)), SocketAddr::V4(to)) if to.ip() == own => {
+                async move { Ok(switch.connect(to).await?) }.boxed()
+            }
+            _ => self.pod.connect(address).boxed(),
+        }
     }
 
     fn kill(&self) {
-        self.0.kill();
+        self.pod.kill();
     }
 
     fn ended(&self) -> BoxFuture<'_, ()> {
-        self.0.ended().boxed()
+        self.pod.ended().boxed()
     }
 }
 

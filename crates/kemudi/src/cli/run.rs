@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::rights::Recorded;
 use clap::Args;
-use kemudi::local_node::{self, LocalNode, NodeOptions};
+use kemudi::local_node::{self, LocalNode, NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
 use kemudi_client::{Api, ApiResource, Client, Config, DeleteOptions, Dynamic, Error};
 use node::sandbox::{Exit, Mount, Source, Stdio};
@@ -202,7 +202,8 @@ impl Place {
 fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOptions, Failure> {
     // Who has no home folder has no store of their own, and what is pulled goes with the command.
     let images = super::image::own_store().unwrap_or_else(|_| super::image::store_in(state));
-    Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(files) })
+    let outside = WayOut::default();
+    Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(files), outside })
 }
 
 /// The files that the flags name and that may be kubeconfigs.

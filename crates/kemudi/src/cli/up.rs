@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kemudi::local_node::NodeOptions;
+use kemudi::local_node::{NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +32,9 @@ pub struct Up {
     /// What runs pods: sandbox or none
     #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "none"])]
     pub node: String,
+    /// How pods reach what is outside of the cluster: relay (TCP and UDP, from this machine) or none
+    #[arg(long, value_name = "WAY", default_value = "relay", value_parser = ["relay", "none"])]
+    pub pods_outside: String,
     /// File of static tokens: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -130,6 +133,7 @@ impl Up {
                 state_dir: data.join("node"),
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
+                outside: if self.pods_outside == "none" { WayOut::None } else { WayOut::Relay },
             };
             cluster
                 .start_node(node)

@@ -1,21 +1,22 @@
 //! The agent's side of the sandbox: handles for the spawner, pods and processes. Dropping a handle of a pod ends the pod.
 
 use super::check::{self, Forbidden};
-use super::wire::{self, CreatePod, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit};
-use super::{ContainerSpec, PodSpec, ProcessSpec};
+use super::handle_switch::Switch;
+use super::wire::{self, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit, ToSpawner};
+use super::{ContainerSpec, Network, PodSpec, ProcessSpec};
 use super::{spawner, sys};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::Signal;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// The sockets' buffers: a whole spec goes in one write, so that the agent hardly ever waits.
@@ -41,6 +42,8 @@ pub enum Error {
 pub struct Sandbox {
     connection: tokio::sync::Mutex<(Connection, Inbox)>,
     child: Mutex<std::process::Child>,
+    /// The node's network, or why there is none.
+    switch: OnceCell<Result<Arc<Switch>, String>>,
 }
 
 impl Sandbox {
@@ -64,29 +67,65 @@ impl Sandbox {
         // The command still holds its copy of the spawner's end.
         drop(command);
         let connection = Connection::new(ours)?;
-        Ok(Sandbox { connection: tokio::sync::Mutex::new((connection, Inbox::default())), child: Mutex::new(child) })
+        Ok(Sandbox {
+            connection: tokio::sync::Mutex::new((connection, Inbox::default())),
+            child: Mutex::new(child),
+            switch: OnceCell::new(),
+        })
+    }
+
+    /// Opens the node's network, once; pods that are made from then on are in it. An error is why there is none: pods are then
+    /// each alone.
+    pub async fn open_network(&self, gateway: Ipv4Addr) -> Result<Arc<Switch>, String> {
+        let open = async {
+            let (ours, theirs) = socket_pair().map_err(|error| error.to_string())?;
+            let message = ToSpawner::CreateSwitch { gateway };
+            let (_, pidfd) = self.spawn(&message, theirs).await.map_err(|error| error.to_string())?;
+            let connection = Connection::new(ours).map_err(|error| error.to_string())?;
+            let switch = Switch::receive(connection, pidfd).await.map_err(|error| error.to_string())?;
+            Ok(Arc::new(switch))
+        };
+        self.switch.get_or_init(|| open).await.clone()
+    }
+
+    /// Has the spawner clone a process.
+    async fn spawn(&self, message: &ToSpawner, theirs: OwnedFd) -> Result<(i32, OwnedFd), Error> {
+        let mut guard = self.connection.lock().await;
+        let (connection, inbox) = &mut *guard;
+        connection.send(message, &[theirs.as_fd()]).await?;
+        drop(theirs);
+        match connection.receive(inbox).await?.ok_or(Error::Ended)? {
+            (FromSpawner::Created { pid }, mut fds) => Ok((pid, fds.pop().ok_or(Error::Ended)?)),
+            (FromSpawner::Failed(failure), _) => Err(explain(failure)),
+        }
     }
 
     /// Makes a pod without containers and waits until its network is up.
     ///
     /// # Errors
     /// `Forbidden` if the host does not let this user have namespaces, `Refused` for any other step.
-    pub async fn create_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
+    pub async fn create_pod(&self, mut spec: PodSpec) -> Result<Pod, Error> {
         let (ours, theirs) = socket_pair()?;
-        let (pid, pidfd) = {
-            let mut guard = self.connection.lock().await;
-            let (connection, inbox) = &mut *guard;
-            connection.send(&CreatePod { spec }, &[theirs.as_fd()]).await?;
-            drop(theirs);
-            match connection.receive(inbox).await?.ok_or(Error::Ended)? {
-                (FromSpawner::Created { pid }, mut fds) => (pid, fds.pop().ok_or(Error::Ended)?),
-                (FromSpawner::Failed(failure), _) => return Err(explain(failure)),
+        let switch = self.switch.get().and_then(|switch| switch.as_ref().ok());
+        let mut wire = None;
+        if let Network::Own { addresses, address, .. } = &mut spec.network {
+            match (switch, *address) {
+                (Some(switch), Some(address)) => wire = Some((switch, address)),
+                _ => addresses.extend(address.take().map(std::net::IpAddr::V4)),
             }
-        };
+        }
+        let (pid, pidfd) = self.spawn(&ToSpawner::CreatePod { spec }, theirs).await?;
         let connection = Arc::new(Connection::new(ours)?);
         let mut guard = KillOnDrop { pidfd: Some(pidfd) };
         let mut inbox = Inbox::default();
-        let listeners = match connection.receive(&mut inbox).await?.ok_or(Error::Ended)? {
+        let mut first = connection.receive(&mut inbox).await?.ok_or(Error::Ended)?;
+        if let ((FromInit::Network, fds), Some((switch, address))) = (&mut first, wire) {
+            let network = fds.pop().ok_or(Error::Ended)?;
+            let (attached, next) = tokio::join!(switch.attach(address, network), connection.receive(&mut inbox));
+            attached?;
+            first = next?.ok_or(Error::Ended)?;
+        }
+        let listeners = match first {
             (FromInit::Ready, fds) => fds,
             (FromInit::Failed(failure), _) => return Err(explain(failure)),
             _ => return Err(Error::Io(io::Error::other("the pod's init spoke out of turn"))),
@@ -321,7 +360,7 @@ async fn read(connection: Arc<Connection>, mut inbox: Inbox, processes: Arc<Proc
                 Some(socket) => processes.bring_socket(id, Ok(socket)),
                 None => break,
             },
-            FromInit::Ready | FromInit::Failed(_) => break,
+            FromInit::Network | FromInit::Ready | FromInit::Failed(_) => break,
         }
     }
     processes.close();
@@ -341,7 +380,7 @@ impl Drop for KillOnDrop {
 }
 
 /// One of the sandbox's sockets on the agent's side.
-struct Connection {
+pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
     /// Held while a message is written: messages are never interleaved.
     writing: tokio::sync::Mutex<()>,
@@ -353,7 +392,7 @@ impl Connection {
         Ok(Connection { socket: sys::watch(socket)?, writing: tokio::sync::Mutex::new(()) })
     }
 
-    async fn send<T: serde::Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) async fn send<T: serde::Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = wire::encode(message, fds.len())?;
         let _writing = self.writing.lock().await;
         let mut sent = 0;
@@ -368,7 +407,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn receive<T: serde::de::DeserializeOwned>(
+    pub(super) async fn receive<T: serde::de::DeserializeOwned>(
         &self,
         inbox: &mut Inbox,
     ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {

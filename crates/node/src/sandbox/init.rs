@@ -23,7 +23,7 @@ pub fn run(spec: PodSpec, socket: OwnedFd) -> ! {
     // whatever its capabilities.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::on_signal(libc::SIGCHLD, Disposition::Default);
-    match set_up(&spec) {
+    match set_up(&spec, socket.as_fd()) {
         Ok((listeners, signals)) => {
             let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
             if wire::send(socket.as_fd(), &FromInit::Ready, &fds).is_err() {
@@ -40,12 +40,20 @@ pub fn run(spec: PodSpec, socket: OwnedFd) -> ! {
     sys::exit(0)
 }
 
-fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
+fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
+    if let Network::Own { address: Some(_), .. } = &spec.network {
+        // First of all, so that the wire is laid while the rest is done here.
+        let failed = |error: io::Error| Failure::new("show the pod's network", &error);
+        // The one device that will come has the one address it is given.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        let network = net::namespace().map_err(failed)?;
+        wire::send(agent, &FromInit::Network, &[network.as_fd()]).map_err(failed)?;
+    }
     rustix::system::sethostname(spec.hostname.as_bytes())
         .map_err(|error| Failure::new("set the host name", &error.into()))?;
     rootfs::stage(spec)?;
     let mut listeners = Vec::new();
-    if let Network::Own { addresses, listen } = &spec.network {
+    if let Network::Own { addresses, listen, .. } = &spec.network {
         net::set_up(addresses).map_err(|error| Failure::new("set up the loopback device", &error))?;
         // As container runtimes have it: every user may serve port 80. Where it cannot be set, users with the power may.
         let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");

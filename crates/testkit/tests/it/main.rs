@@ -20,6 +20,7 @@ mod https;
 mod images;
 mod kube_rs;
 mod library;
+mod network;
 mod node_rights;
 mod record;
 mod rotation;
