@@ -229,7 +229,7 @@ mod tests {
             it.put(1, b"abc");
             it.nest(2, |it| it.word(3, 9));
         });
-        assert_eq!(batch.len(), 16 + 4 + 8 + 4 + 8);
+        assert_eq!(batch.byte_count(), 16 + 4 + 8 + 4 + 8);
         assert_eq!(batch.bytes[..4], 40u32.to_ne_bytes());
         assert_eq!(batch.bytes[20..28], [7, 0, 1, 0, b'a', b'b', b'c', 0]);
         assert_eq!(batch.next_number(), 8);
