@@ -23,7 +23,17 @@ pub fn build() -> Result<u64, String> {
     let triple = triple()?;
     let mut command = cargo();
     // With a target named, what runs while building is not static, which procedural macros cannot be.
-    command.args(["rustc", "--package", "kemudi-pod", "--bin", "kemudi-pod", "--profile", "small", "--target", &triple]);
+    command.args([
+        "rustc",
+        "--package",
+        "kemudi-pod",
+        "--bin",
+        "kemudi-pod",
+        "--profile",
+        "small",
+        "--target",
+        &triple,
+    ]);
     // The addresses that are fixed at the start take a tenth of the room this way.
     command.args(["--", "-C", "link-arg=-Wl,-z,pack-relative-relocs"]);
     let status = command.env("RUSTFLAGS", "-C target-feature=+crt-static").status().map_err(|e| e.to_string())?;

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::Client;
 pub use node::WayOut;
+use node::serving::ServingConfig;
 use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::authz::node::NODES;
@@ -35,6 +36,10 @@ pub struct NodeOptions {
     pub hidden: Vec<PathBuf>,
     /// Whether pods reach anything outside of the cluster's network.
     pub outside: WayOut,
+    /// Pods outlive a process that ends without being told to.
+    pub keep: bool,
+    /// How a server in another process reaches the node.
+    pub serving: Option<ServingConfig>,
 }
 
 /// A node of a server in this process.
@@ -112,6 +117,8 @@ fn start(
         hidden: options.hidden,
         cluster: ClusterNetwork { api_ip, dns_ip: dns_address(api_ip), ..ClusterNetwork::default() },
         version: VERSION.into(),
+        serving: options.serving,
+        keep: options.keep,
     };
     Node::start(config).map_err(|why| why.to_string())
 }

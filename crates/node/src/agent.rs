@@ -12,13 +12,14 @@ use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
 use crate::sandbox::{self, Exit, Mount, Stdio};
 use crate::services::{Port, Service, Services, SharedServices};
-use crate::worker::{self, Update};
+use crate::serving::{self, ServingConfig};
+use crate::worker::{self, LeftPods, Update};
 use futures_util::future::BoxFuture;
 use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -53,6 +54,10 @@ pub struct NodeConfig {
     pub cluster: ClusterNetwork,
     /// The Kubernetes version that the node says it has: `v1.37.2`.
     pub version: String,
+    /// Pods outlive an agent that ends without being told to; the next one in this folder goes on with them.
+    pub keep: bool,
+    /// How an API server in another process reaches the agent; not at all without.
+    pub serving: Option<ServingConfig>,
 }
 
 /// The addresses and names of the cluster, as pods see them.
@@ -115,15 +120,18 @@ impl Node {
         let staging = config.state_dir.join("staging");
         make_private(&config.state_dir)?;
         make_private(&staging)?;
-        let runtime = Arc::new(SandboxRuntime::start(staging, config.cluster.gateway())?);
+        let gateway = config.cluster.gateway();
+        let runtime = Arc::new(SandboxRuntime::start(staging, &id_of(&config.state_dir), gateway)?);
         Node::start_with(config, runtime)
     }
 
     /// Starts an agent over another runtime. Must be called on a tokio runtime, which then owns the agent's tasks.
     pub fn start_with(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Node, sandbox::Error> {
         make_private(&config.state_dir)?;
-        // What an earlier agent left: its pods ended with it.
-        let _ = images::remove_tree(&config.state_dir.join("pods"));
+        if !config.keep {
+            // What an earlier agent left: its pods ended with it.
+            let _ = images::remove_tree(&config.state_dir.join("pods"));
+        }
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let services = Arc::new(SharedServices::new(first_services(&config.cluster)));
         let dns = Arc::new(Dns {
@@ -131,14 +139,22 @@ impl Node {
             domain: config.cluster.domain.clone(),
             resolvers: dns::resolvers(&host_resolv),
         });
+        let host_ip = registration::host_ip();
+        let listener = config.serving.as_ref().map(|serving| listen(&host_ip, serving.port)).transpose()?;
+        let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
         let facts = NodeFacts {
             name: config.name.clone(),
-            host_ip: registration::host_ip(),
+            host_ip,
             pod_range: format!("{}/16", config.cluster.pod_range),
+            port,
             version: config.version.clone(),
             allocatable: registration::allocatable(),
+            memory_bytes: registration::memory_bytes(),
         };
         let (events, tell_events) = events::recorder(config.client.clone(), &config.name);
+        if let Some(why) = runtime.unlimited() {
+            events.node_warning("LimitsNotEnforced", &format!("Pods are not held to limits of cpu and memory: {why}"));
+        }
         let (services_known, known) = watch::channel(false);
         let shared = Arc::new(Shared {
             addresses: Mutex::new(Addresses { first: config.cluster.pod_range, ..Addresses::default() }),
@@ -160,9 +176,17 @@ impl Node {
         let main = tokio::spawn({
             let shared = shared.clone();
             async move {
+                let left = shared.take_over().await;
+                shared.runtime.sweep(left.keys().cloned().collect()).await;
+                let serve_others = async {
+                    if let (Some(listener), Some(serving)) = (listener, shared.config.serving.clone()) {
+                        serving::run(shared.clone(), listener, serving).await;
+                    }
+                };
                 // All of these run until the agent is dropped.
                 tokio::join!(
-                    watch_pods(shared.clone()),
+                    serve_others,
+                    watch_pods(shared.clone(), left),
                     network::run(shared.clone(), services_known),
                     registration::run(shared.config.client.clone(), shared.facts.clone()),
                     tell_events,
@@ -199,6 +223,7 @@ impl Node {
         self.main.abort();
         let _ = (&mut self.main).await;
         self.shared.sessions.end().await;
+        self.shared.runtime.clear().await;
     }
 }
 
@@ -251,6 +276,18 @@ impl Shared {
         lock(&self.attachments).remove(&(namespace.to_owned(), pod.to_owned()))
     }
 
+    /// Takes over what an agent before this one has left running.
+    async fn take_over(&self) -> LeftPods {
+        if !self.config.keep {
+            return LeftPods::new();
+        }
+        let left = worker::take_over(&self.runtime, &self.config.state_dir.join("pods")).await;
+        let mut addresses = lock(&self.addresses);
+        addresses.used.extend(left.values().filter_map(|pod| pod.kept.address));
+        drop(addresses);
+        left
+    }
+
     /// An address that no other pod has.
     pub fn take_address(&self) -> Option<Ipv4Addr> {
         lock(&self.addresses).take()
@@ -278,6 +315,20 @@ impl Shared {
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen(ip: &str, port: u16) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind((ip, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What tells an agent's groups from another's: the same whenever it starts in its folder.
+fn id_of(state_dir: &Path) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned()).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 struct Addresses {
@@ -319,11 +370,11 @@ pub fn first_services(cluster: &ClusterNetwork) -> Services {
     services
 }
 
-async fn watch_pods(shared: Arc<Shared>) {
+async fn watch_pods(shared: Arc<Shared>, left: LeftPods) {
     let fields = FieldSelector::parse(&format!("spec.nodeName={}", shared.config.name)).unwrap_or_default();
     let options = ListOptions { fields, ..ListOptions::default() };
     let mut watcher = Api::<Pod>::all(shared.config.client.clone()).watcher(&options);
-    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new() };
+    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new(), left };
     let mut told: HashSet<String> = HashSet::new();
     loop {
         workers.reap();
@@ -336,6 +387,7 @@ async fn watch_pods(shared: Arc<Shared>) {
             Ok(Event::InitDone) => {
                 let gone: Vec<String> = workers.pods.keys().filter(|uid| !told.contains(*uid)).cloned().collect();
                 gone.iter().for_each(|uid| workers.gone(uid));
+                workers.clear_left(&told).await;
             }
             Ok(Event::Applied(pod)) => workers.update(pod),
             Ok(Event::Deleted(pod)) => workers.gone(&pod.metadata.uid),
@@ -349,6 +401,8 @@ struct Workers {
     tasks: JoinSet<String>,
     /// By uid.
     pods: HashMap<String, watch::Sender<Update>>,
+    /// Of an agent before this one, as long as nobody has asked for them.
+    left: LeftPods,
 }
 
 impl Workers {
@@ -363,11 +417,29 @@ impl Workers {
         }
         let (sender, receiver) = watch::channel(update);
         self.pods.insert(uid.clone(), sender);
-        let shared = self.shared.clone();
+        let (shared, left) = (self.shared.clone(), self.left.remove(&uid));
         self.tasks.spawn(async move {
-            worker::run(shared, receiver).await;
+            worker::run(shared, receiver, left).await;
             uid
         });
+    }
+
+    /// Ends what an agent before this one has left and nobody knows any more, and takes its files away.
+    async fn clear_left(&mut self, told: &HashSet<String>) {
+        for (_, pod) in std::mem::take(&mut self.left) {
+            pod.adopted.pod.kill();
+            pod.adopted.pod.ended().await;
+            if let Some(address) = pod.kept.address {
+                self.shared.give_address_back(address);
+            }
+        }
+        let pods = self.shared.config.state_dir.join("pods");
+        for entry in std::fs::read_dir(&pods).into_iter().flatten().flatten() {
+            let known = |uid: &str| told.contains(uid) || self.pods.contains_key(uid);
+            if !entry.file_name().to_str().is_some_and(known) {
+                let _ = images::remove_tree(&entry.path());
+            }
+        }
     }
 
     fn gone(&mut self, uid: &str) {

@@ -6,6 +6,7 @@ mod agent;
 mod worker;
 
 mod atomic;
+mod cgroups;
 mod console;
 mod decide;
 mod dns;
@@ -23,14 +24,18 @@ mod probe_tls;
 mod provided;
 mod registration;
 mod remote;
+mod resources;
 pub mod runtime;
 pub mod sandbox;
 mod serve;
 mod services;
+pub mod serving;
+mod summary;
 mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
 pub use network::WayOut;
+pub use runtime::limits_here;
 pub use sandbox::spawner_main;
 pub use serve::{Body, Handler};

@@ -26,6 +26,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         network,
         memory_volumes: Vec::new(),
         sysctls: Vec::new(),
+        keep: None,
     };
     let pod = sandbox.create_pod(pod).await?;
     let process = ProcessSpec {
@@ -36,6 +37,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         terminal: super::Terminal::None,
         no_new_privileges: true,
         isolation: super::Isolation::default(),
+        oom_score: None,
     };
     let container = ContainerSpec {
         process,
@@ -44,6 +46,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         hidden: Vec::new(),
         process_namespace: ProcessNamespace::Own,
         proc_unmasked: false,
+        groups: Vec::new(),
     };
     let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(Into::into);
     let started = pod.start(container, Stdio { stdin: null()?, stdout: null()?, stderr: null()? }).await;

@@ -52,9 +52,10 @@ fn serve(socket: OwnedFd) -> io::Result<()> {
     let _ = share_users();
     let mut inbox = Inbox::default();
     while let Some((message, mut fds)) = inbox.receive::<ToSpawner>(&socket)? {
+        let door = (fds.len() > 1).then(|| fds.pop()).flatten();
         let Some(its_socket) = fds.pop() else { return Err(io::Error::other("a message came without its socket")) };
         let created = match message {
-            ToSpawner::CreatePod { spec } => create(spec, its_socket, &socket),
+            ToSpawner::CreatePod { spec } => create(spec, its_socket, door, &socket),
             ToSpawner::CreateSwitch { gateway } => create_switch(gateway, its_socket, &socket),
         };
         match created {
@@ -92,7 +93,12 @@ fn create_switch(gateway: Ipv4Addr, its_socket: OwnedFd, agent: &OwnedFd) -> Res
 }
 
 /// Clones the init of one pod and gives it its users.
-fn create(spec: PodSpec, pod_socket: OwnedFd, agent: &OwnedFd) -> Result<(Pid, OwnedFd), Failure> {
+fn create(
+    spec: PodSpec,
+    pod_socket: OwnedFd,
+    door: Option<OwnedFd>,
+    agent: &OwnedFd,
+) -> Result<(Pid, OwnedFd), Failure> {
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| Failure::new("pipe", &error.into()))?;
     let mut namespaces = sys::USER | sys::MOUNT | sys::PID | sys::IPC | sys::UTS;
@@ -108,7 +114,7 @@ fn create(spec: PodSpec, pod_socket: OwnedFd, agent: &OwnedFd) -> Result<(Pid, O
             if fs::File::from(go_read).read_exact(&mut go).is_err() {
                 sys::exit(1);
             }
-            init::run(spec, pod_socket)
+            init::run(spec, pod_socket, door)
         }
         Forked::Parent { pid, pidfd } => {
             let mapped = map_users(pid, &spec).and_then(|()| {

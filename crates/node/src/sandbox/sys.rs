@@ -14,6 +14,7 @@ pub const PID: i32 = libc::CLONE_NEWPID;
 pub const NET: i32 = libc::CLONE_NEWNET;
 pub const IPC: i32 = libc::CLONE_NEWIPC;
 pub const UTS: i32 = libc::CLONE_NEWUTS;
+pub const CGROUP: i32 = libc::CLONE_NEWCGROUP;
 /// Makes the new process a sibling of the caller.
 pub const SIBLING: i32 = libc::CLONE_PARENT;
 
@@ -123,6 +124,12 @@ pub fn receive_with_target(
 
 fn address_of(address: &libc::sockaddr_in) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)), u16::from_be(address.sin_port))
+}
+
+/// Makes the control groups that the caller is in the roots of what it sees of them.
+pub fn own_groups() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(CGROUP) })
 }
 
 /// Makes the mount behind `tree` (with what is mounted below it, if `recursive`) read-only.

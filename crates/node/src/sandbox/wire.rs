@@ -21,7 +21,8 @@ pub const FRAME_FDS_MAX: usize = 16;
 const HEADER_BYTES: usize = 8;
 const READ_BYTES: usize = 8 << 10;
 
-/// Agent to spawner. One file descriptor comes with each: the other end of a socket pair of the agent's.
+/// Agent to spawner. File descriptors come with each: the other end of a socket pair of the agent's, and, for a pod that is kept,
+/// the socket on which its init is to listen.
 #[derive(Serialize, Deserialize)]
 pub enum ToSpawner {
     /// Clone a pod's init, and give it the socket.
@@ -40,10 +41,13 @@ pub enum FromSpawner {
 /// Agent to a pod's init.
 #[derive(Serialize, Deserialize)]
 pub enum ToInit {
-    /// Starts a container; brings stdin, stdout and stderr.
-    Start { id: u32, spec: Box<ContainerSpec> },
-    /// Starts a process in the container `container`; brings stdin, stdout and stderr.
+    /// Starts a container; brings stdin, stdout and stderr, then the doors of its control groups, so many, then what is to be
+    /// kept for the next agent.
+    Start { id: u32, name: String, doors: usize, spec: Box<ContainerSpec> },
+    /// Starts a process in the container `container`; brings stdin, stdout, stderr and the doors.
     Exec { id: u32, container: u32, spec: Box<ProcessSpec> },
+    /// Keeps what comes with it for the next agent, as the process started as `id` is.
+    Keep { id: u32 },
     /// Begins to connect to an address of the pod.
     Connect { id: u32, address: SocketAddr },
     /// Sends a signal to the process started as `id`. A process that is gone is no error.
@@ -70,6 +74,18 @@ pub enum FromInit {
     Exited {
         id: u32,
         exit: Exit,
+    },
+    /// To the next agent: the highest number of a process that there was.
+    Last {
+        id: u32,
+    },
+    /// To the next agent, for each container: its name, what is known of its process, and what was kept. Then comes `Ready`.
+    Left {
+        id: u32,
+        name: String,
+        pid: i32,
+        /// How it ended and when, in milliseconds of the common era of Unix.
+        ended: Option<(Exit, i64)>,
     },
     /// Brings a non-blocking socket whose connection is under way, or one that could not be begun: then none comes.
     Connecting {

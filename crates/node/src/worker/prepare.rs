@@ -1,5 +1,6 @@
 //! Before a pod's containers run: its namespaces, the sockets that are served in it, its volumes and files. Starts no program.
 
+use super::adopt::control_of;
 use super::files::mount_failed;
 use super::{Worker, make_private};
 use crate::agent::{API_PORT, lock};
@@ -9,7 +10,7 @@ use crate::pod::{Pod, Volume};
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
 use crate::sandbox::{Listen, MemoryVolume, Network, Protocol};
-use crate::{dns, files, isolation, provided, volumes};
+use crate::{dns, files, isolation, provided, resources, volumes};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -38,7 +39,8 @@ impl Worker {
     pub(super) async fn prepare(&mut self) -> bool {
         self.facts.start_time.get_or_insert_with(|| time(Timestamp::now()));
         self.note_waiting("ContainerCreating");
-        if let Some(message) = isolation::unenforced_limits(&self.pod) {
+        if let (true, Some(why)) = (isolation::has_limits(&self.pod), self.shared.runtime.unlimited()) {
+            let message = format!("Limits of cpu and memory are not enforced by this node: {why}");
             self.shared.events.warning(&self.pod, None, "LimitsNotEnforced", &message);
         }
         let mut pause = PREPARE_AGAIN_MIN;
@@ -111,22 +113,14 @@ impl Worker {
         };
         let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
         if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
-            self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+            self.kept.address = address;
             self.address = address;
             if let Err(message) = self.publish_ports().await {
                 self.address.take().into_iter().for_each(|address| self.shared.give_address_back(address));
                 return Err((NO_SANDBOX, message));
             }
-            self.serve_sockets(&*sandbox).map_err(|error| (NO_SANDBOX, error.to_string()))?;
-            let reachable = Reachable {
-                uid: self.pod.metadata.uid.clone(),
-                pod: sandbox.clone(),
-                host_network: self.pod.spec.host_network,
-                containers: HashMap::new(),
-                ended: CancellationToken::new(),
-            };
-            lock(&self.shared.reachable).insert(self.key(), reachable);
-            self.sandbox = Some(sandbox);
+            self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
+            self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
         }
         for ((kind, name), data) in wanted.into_iter().zip(objects) {
             match data.map_err(|message| ("FailedMount", message))? {
@@ -145,6 +139,23 @@ impl Worker {
         }
         self.mounted = true;
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
+    }
+
+    /// Goes on with a sandbox that is there: its address, what is served in it, who may connect.
+    pub(super) fn enter(&mut self, sandbox: Arc<dyn RunningPod>, address: Option<Ipv4Addr>) -> std::io::Result<()> {
+        self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+        self.address = address;
+        let reachable = Reachable {
+            uid: self.pod.metadata.uid.clone(),
+            pod: sandbox.clone(),
+            host_network: self.pod.spec.host_network,
+            containers: HashMap::new(),
+            ended: CancellationToken::new(),
+            since: Timestamp::now(),
+        };
+        lock(&self.shared.reachable).insert(self.key(), reachable);
+        self.sandbox = Some(sandbox.clone());
+        self.serve_sockets(&*sandbox)
     }
 
     /// Finds what is there before the pod: claims and images.
@@ -194,12 +205,17 @@ impl Worker {
             let bytes_max = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
             Some(MemoryVolume { name: volume.name.clone(), bytes_max })
         };
+        let granted = self.records.iter().map(|record| (record.name.clone(), record.allocated.clone())).collect();
         let plan = PodPlan {
+            uid: self.pod.metadata.uid.clone(),
+            limits: resources::of_pod(&self.pod, &granted),
+            oom_score: resources::least_oom_score(&self.pod),
             hostname: files::host_name(spec, &self.pod.metadata.name),
             user: (volumes::one_user(&self.pod).unwrap_or(0), spec.security_context.run_as_group.unwrap_or(0)),
             network,
             memory_volumes: spec.volumes.iter().filter_map(memory).collect(),
             sysctls: isolation::sysctls(&self.pod),
+            keep: self.shared.config.keep.then(|| control_of(&self.dir)),
         };
         match self.shared.runtime.create_pod(plan).await {
             Ok(sandbox) => Ok((sandbox, address)),
@@ -254,7 +270,7 @@ impl Worker {
     }
 
     /// Opens the ports of the host that the pod's containers ask for; they close with the pod.
-    async fn publish_ports(&mut self) -> Result<(), String> {
+    pub(super) async fn publish_ports(&mut self) -> Result<(), String> {
         let Some(address) = self.address else { return Ok(()) };
         let pod = self.pod.clone();
         let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);

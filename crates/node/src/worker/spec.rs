@@ -6,7 +6,7 @@ use crate::images::Files;
 use crate::pod::{Container, VolumeMount};
 use crate::provided::Provided;
 use crate::sandbox::{DEFAULT_PATH, Mount, ProcessSpec, Root, Source, Terminal, User};
-use crate::{files, isolation};
+use crate::{files, isolation, resources};
 use futures_util::future::join_all;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,7 @@ impl Worker {
             terminal: Terminal::None,
             no_new_privileges: security.allow_privilege_escalation == Some(false),
             isolation: isolation::isolation(&self.pod, container)?,
+            oom_score: Some(resources::oom_score(&self.pod, container, self.shared.facts.memory_bytes)),
             env: all,
         })
     }

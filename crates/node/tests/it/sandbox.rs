@@ -66,6 +66,7 @@ impl Bed {
             },
             memory_volumes: vec![MemoryVolume { name: "cache".into(), bytes_max: Some(1 << 20) }],
             sysctls: vec![],
+            keep: None,
         }
     }
 
@@ -96,6 +97,7 @@ fn shell(script: &str) -> ContainerSpec {
         hidden: Vec::new(),
         process_namespace: ProcessNamespace::Own,
         proc_unmasked: false,
+        groups: vec![],
     }
 }
 
@@ -108,6 +110,7 @@ fn process(argv: &[&str]) -> ProcessSpec {
         terminal: node::sandbox::Terminal::None,
         no_new_privileges: false,
         isolation: Isolation::default(),
+        oom_score: None,
     }
 }
 

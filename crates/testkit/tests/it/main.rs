@@ -3,6 +3,7 @@
 mod tour;
 mod tutorial;
 
+mod adoption;
 mod attacks;
 mod audit;
 mod authn;
@@ -22,6 +23,7 @@ mod kube_rs;
 mod library;
 mod network;
 mod node_rights;
+mod nodes;
 mod record;
 mod rotation;
 mod small;
