@@ -5,22 +5,24 @@ use crate::dns::{self, Dns};
 use crate::env::Surroundings;
 use crate::events::{self, Recorder};
 use crate::logs::Log;
+use crate::network::{self, NodeNetwork, WayOut};
 use crate::pod::Pod;
 use crate::registration::{self, NodeFacts};
 use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
 use crate::sandbox::{self, Exit, Mount, Stdio};
-use crate::services::{Port, Service, ServiceObject, Services};
-use crate::worker::{self, Update};
+use crate::services::{Port, Service, Services, SharedServices};
+use crate::serving::{self, ServingConfig};
+use crate::worker::{self, LeftPods, Update};
 use futures_util::future::BoxFuture;
-use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions, Resource};
+use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
-use tokio::sync::{RwLock, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Serves one connection that a pod made to the API server's address; the pod owns it and may drop it.
@@ -32,6 +34,13 @@ pub struct NodeConfig {
     pub name: String,
     /// Reaches the server with the rights of a node.
     pub client: Client,
+    /// Reaches the server with the rights to see what the network is made of: endpoints of services, policies, and the pods and
+    /// namespaces that these choose.
+    pub observer: Client,
+    /// Whether services have their ports on this host.
+    pub node_ports: bool,
+    /// Whether pods reach anything outside of the cluster's network.
+    pub outside: WayOut,
     /// A directory for volumes and logs, made if missing and readable by nobody else. One agent at a time.
     pub state_dir: PathBuf,
     /// The images that containers may have besides the machine's own files.
@@ -45,6 +54,10 @@ pub struct NodeConfig {
     pub cluster: ClusterNetwork,
     /// The Kubernetes version that the node says it has: `v1.37.2`.
     pub version: String,
+    /// Pods outlive an agent that ends without being told to; the next one in this folder goes on with them.
+    pub keep: bool,
+    /// How an API server in another process reaches the agent; not at all without.
+    pub serving: Option<ServingConfig>,
 }
 
 /// The addresses and names of the cluster, as pods see them.
@@ -57,6 +70,13 @@ pub struct ClusterNetwork {
     pub domain: String,
     /// The first address of the /16 that pods have theirs from.
     pub pod_range: Ipv4Addr,
+}
+
+impl ClusterNetwork {
+    /// The node's own address among those of its pods.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.pod_range.to_bits() | 1)
+    }
 }
 
 impl Default for ClusterNetwork {
@@ -100,29 +120,41 @@ impl Node {
         let staging = config.state_dir.join("staging");
         make_private(&config.state_dir)?;
         make_private(&staging)?;
-        let runtime = Arc::new(SandboxRuntime::start(staging)?);
+        let gateway = config.cluster.gateway();
+        let runtime = Arc::new(SandboxRuntime::start(staging, &id_of(&config.state_dir), gateway)?);
         Node::start_with(config, runtime)
     }
 
     /// Starts an agent over another runtime. Must be called on a tokio runtime, which then owns the agent's tasks.
     pub fn start_with(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Node, sandbox::Error> {
         make_private(&config.state_dir)?;
-        // What an earlier agent left: its pods ended with it.
-        let _ = images::remove_tree(&config.state_dir.join("pods"));
+        if !config.keep {
+            // What an earlier agent left: its pods ended with it.
+            let _ = images::remove_tree(&config.state_dir.join("pods"));
+        }
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let services = Arc::new(RwLock::new(first_services(&config.cluster)));
+        let services = Arc::new(SharedServices::new(first_services(&config.cluster)));
         let dns = Arc::new(Dns {
             services: services.clone(),
             domain: config.cluster.domain.clone(),
             resolvers: dns::resolvers(&host_resolv),
         });
+        let host_ip = registration::host_ip();
+        let listener = config.serving.as_ref().map(|serving| listen(&host_ip, serving.port)).transpose()?;
+        let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
         let facts = NodeFacts {
             name: config.name.clone(),
-            host_ip: registration::host_ip(),
+            host_ip,
+            pod_range: format!("{}/16", config.cluster.pod_range),
+            port,
             version: config.version.clone(),
             allocatable: registration::allocatable(),
+            memory_bytes: registration::memory_bytes(),
         };
         let (events, tell_events) = events::recorder(config.client.clone(), &config.name);
+        if let Some(why) = runtime.unlimited() {
+            events.node_warning("LimitsNotEnforced", &format!("Pods are not held to limits of cpu and memory: {why}"));
+        }
         let (services_known, known) = watch::channel(false);
         let shared = Arc::new(Shared {
             addresses: Mutex::new(Addresses { first: config.cluster.pod_range, ..Addresses::default() }),
@@ -130,6 +162,7 @@ impl Node {
             logs: Mutex::default(),
             reachable: Mutex::default(),
             sessions: Sessions::default(),
+            network: NodeNetwork::default(),
             services_known: known,
             host_resolv,
             config,
@@ -143,10 +176,18 @@ impl Node {
         let main = tokio::spawn({
             let shared = shared.clone();
             async move {
+                let left = shared.take_over().await;
+                shared.runtime.sweep(left.keys().cloned().collect()).await;
+                let serve_others = async {
+                    if let (Some(listener), Some(serving)) = (listener, shared.config.serving.clone()) {
+                        serving::run(shared.clone(), listener, serving).await;
+                    }
+                };
                 // All of these run until the agent is dropped.
                 tokio::join!(
-                    watch_pods(shared.clone()),
-                    watch_services(shared.clone(), services_known),
+                    serve_others,
+                    watch_pods(shared.clone(), left),
+                    network::run(shared.clone(), services_known),
                     registration::run(shared.config.client.clone(), shared.facts.clone()),
                     tell_events,
                 );
@@ -182,6 +223,7 @@ impl Node {
         self.main.abort();
         let _ = (&mut self.main).await;
         self.shared.sessions.end().await;
+        self.shared.runtime.clear().await;
     }
 }
 
@@ -196,7 +238,7 @@ impl Drop for Node {
 pub struct Shared {
     pub config: NodeConfig,
     pub runtime: Arc<dyn Runtime>,
-    pub services: Arc<RwLock<Services>>,
+    pub services: Arc<SharedServices>,
     /// The services have been told once.
     pub services_known: watch::Receiver<bool>,
     pub dns: Arc<Dns>,
@@ -210,6 +252,7 @@ pub struct Shared {
     /// What can be connected to.
     pub reachable: Mutex<ReachableIndex>,
     pub sessions: Sessions,
+    pub network: NodeNetwork,
     attachments: Mutex<HashMap<(String, String), Attached>>,
     addresses: Mutex<Addresses>,
 }
@@ -231,6 +274,18 @@ pub struct ContainerLogs {
 impl Shared {
     pub fn take_attachment(&self, namespace: &str, pod: &str) -> Option<Attached> {
         lock(&self.attachments).remove(&(namespace.to_owned(), pod.to_owned()))
+    }
+
+    /// Takes over what an agent before this one has left running.
+    async fn take_over(&self) -> LeftPods {
+        if !self.config.keep {
+            return LeftPods::new();
+        }
+        let left = worker::take_over(&self.runtime, &self.config.state_dir.join("pods")).await;
+        let mut addresses = lock(&self.addresses);
+        addresses.used.extend(left.values().filter_map(|pod| pod.kept.address));
+        drop(addresses);
+        left
     }
 
     /// An address that no other pod has.
@@ -262,6 +317,20 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn listen(ip: &str, port: u16) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind((ip, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What tells an agent's groups from another's: the same whenever it starts in its folder.
+fn id_of(state_dir: &Path) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned()).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 struct Addresses {
     first: Ipv4Addr,
     last_taken: u16,
@@ -289,43 +358,23 @@ impl Addresses {
 }
 
 /// Until the watch tells, the one service that every pod needs.
-fn first_services(cluster: &ClusterNetwork) -> Services {
+pub fn first_services(cluster: &ClusterNetwork) -> Services {
     let mut services = Services::default();
     services.insert(Service {
         namespace: "default".into(),
         name: "kubernetes".into(),
         addresses: vec![cluster.api_ip],
-        external_name: None,
-        ports: vec![Port { name: "https".into(), protocol: "TCP".into(), port: API_PORT }],
+        ports: vec![Port { name: "https".into(), protocol: "TCP".into(), port: API_PORT, node_port: 0 }],
+        ..Service::default()
     });
     services
 }
 
-async fn watch_services(shared: Arc<Shared>, known: watch::Sender<bool>) {
-    let mut watcher = Api::<ServiceObject>::all(shared.config.client.clone()).watcher(&ListOptions::default());
-    let mut fresh = None;
-    loop {
-        match watcher.next().await {
-            Ok(Event::Init) => fresh = Some(first_services(&shared.config.cluster)),
-            Ok(Event::InitApplied(service)) => fresh.get_or_insert_default().insert(service.into()),
-            Ok(Event::InitDone) => {
-                if let Some(fresh) = fresh.take() {
-                    *shared.services.write().await = fresh;
-                }
-                known.send_replace(true);
-            }
-            Ok(Event::Applied(service)) => shared.services.write().await.insert(service.into()),
-            Ok(Event::Deleted(service)) => shared.services.write().await.remove(service.namespace(), service.name()),
-            Err(error) => tracing::debug!(%error, "services cannot be watched at the moment"),
-        }
-    }
-}
-
-async fn watch_pods(shared: Arc<Shared>) {
+async fn watch_pods(shared: Arc<Shared>, left: LeftPods) {
     let fields = FieldSelector::parse(&format!("spec.nodeName={}", shared.config.name)).unwrap_or_default();
     let options = ListOptions { fields, ..ListOptions::default() };
     let mut watcher = Api::<Pod>::all(shared.config.client.clone()).watcher(&options);
-    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new() };
+    let mut workers = Workers { shared, tasks: JoinSet::new(), pods: HashMap::new(), left };
     let mut told: HashSet<String> = HashSet::new();
     loop {
         workers.reap();
@@ -338,6 +387,7 @@ async fn watch_pods(shared: Arc<Shared>) {
             Ok(Event::InitDone) => {
                 let gone: Vec<String> = workers.pods.keys().filter(|uid| !told.contains(*uid)).cloned().collect();
                 gone.iter().for_each(|uid| workers.gone(uid));
+                workers.clear_left(&told).await;
             }
             Ok(Event::Applied(pod)) => workers.update(pod),
             Ok(Event::Deleted(pod)) => workers.gone(&pod.metadata.uid),
@@ -351,6 +401,8 @@ struct Workers {
     tasks: JoinSet<String>,
     /// By uid.
     pods: HashMap<String, watch::Sender<Update>>,
+    /// Of an agent before this one, as long as nobody has asked for them.
+    left: LeftPods,
 }
 
 impl Workers {
@@ -365,11 +417,29 @@ impl Workers {
         }
         let (sender, receiver) = watch::channel(update);
         self.pods.insert(uid.clone(), sender);
-        let shared = self.shared.clone();
+        let (shared, left) = (self.shared.clone(), self.left.remove(&uid));
         self.tasks.spawn(async move {
-            worker::run(shared, receiver).await;
+            worker::run(shared, receiver, left).await;
             uid
         });
+    }
+
+    /// Ends what an agent before this one has left and nobody knows any more, and takes its files away.
+    async fn clear_left(&mut self, told: &HashSet<String>) {
+        for (_, pod) in std::mem::take(&mut self.left) {
+            pod.adopted.pod.kill();
+            pod.adopted.pod.ended().await;
+            if let Some(address) = pod.kept.address {
+                self.shared.give_address_back(address);
+            }
+        }
+        let pods = self.shared.config.state_dir.join("pods");
+        for entry in std::fs::read_dir(&pods).into_iter().flatten().flatten() {
+            let known = |uid: &str| told.contains(uid) || self.pods.contains_key(uid);
+            if !entry.file_name().to_str().is_some_and(known) {
+                let _ = images::remove_tree(&entry.path());
+            }
+        }
     }
 
     fn gone(&mut self, uid: &str) {

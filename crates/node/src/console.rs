@@ -5,6 +5,7 @@ use crate::agent::lock;
 use crate::logs::{Log, StreamKind};
 use crate::sandbox::{self, ConsoleTerminal, Stdio};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ const OUTPUT_PIECES_MAX: usize = 32;
 const ATTACHED_MAX: usize = 64;
 
 /// What a container wants of its standard streams.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Wanted {
     pub stdin: bool,
     pub stdin_once: bool,
@@ -73,24 +74,52 @@ struct Attached {
 /// What a container prints, to be captured.
 pub struct Outputs(Vec<(StreamKind, Reader)>);
 
+/// The streams of a container that another agent has started, from what was kept of them: see [`Ends::kept`].
+pub fn reopen(kept: Vec<OwnedFd>, wanted: Wanted) -> io::Result<(Arc<Console>, Outputs)> {
+    let mut kept = kept.into_iter();
+    let lost = || io::Error::other("nothing was kept of its streams");
+    if wanted.tty {
+        let terminal = ConsoleTerminal::of(kept.next().ok_or_else(lost)?)?;
+        return Ok(Ends::with_terminal(terminal, wanted));
+    }
+    let (stdout, stderr) = (kept.next().ok_or_else(lost)?, kept.next().ok_or_else(lost)?);
+    Ends::Pipes { stdin: kept.next(), stdout, stderr }.open(wanted)
+}
+
 impl Ends {
+    /// What another agent would need of them. A stdin that ends with who types there is not kept: it would not end. A terminal is
+    /// there only once the container has been started.
+    pub fn kept(&self, wanted: Wanted) -> io::Result<Vec<OwnedFd>> {
+        match self {
+            Ends::Terminal(_) => Ok(Vec::new()),
+            Ends::Pipes { stdin, stdout, stderr } => {
+                let stdin = stdin.as_ref().filter(|_| !wanted.stdin_once);
+                [Some(stdout), Some(stderr), stdin].into_iter().flatten().map(OwnedFd::try_clone).collect()
+            }
+        }
+    }
+
+    fn with_terminal(terminal: ConsoleTerminal, wanted: Wanted) -> (Arc<Console>, Outputs) {
+        let stdin = wanted.stdin.then(|| Box::new(terminal.clone()) as Writer);
+        let outputs = Outputs(vec![(StreamKind::Stdout, Box::new(terminal.clone()) as Reader)]);
+        let stdin = AsyncMutex::new(stdin);
+        let console = Console { once: wanted.stdin_once, terminal: Some(terminal), stdin, attached: Mutex::default() };
+        (Arc::new(console), outputs)
+    }
+
     /// The streams of the container, which has been started.
     pub fn open(self, wanted: Wanted) -> io::Result<(Arc<Console>, Outputs)> {
-        let (terminal, stdin, outputs): (_, Option<Writer>, Vec<(StreamKind, Reader)>) = match self {
-            Ends::Terminal(console) => {
-                let terminal = console.terminal()?;
-                let stdin = wanted.stdin.then(|| Box::new(terminal.clone()) as Writer);
-                (Some(terminal.clone()), stdin, vec![(StreamKind::Stdout, Box::new(terminal))])
-            }
+        let (stdin, outputs): (Option<Writer>, Vec<(StreamKind, Reader)>) = match self {
+            Ends::Terminal(console) => return Ok(Ends::with_terminal(console.terminal()?, wanted)),
             Ends::Pipes { stdin, stdout, stderr } => {
                 let stdin = stdin.map(pipe::Sender::from_owned_fd).transpose()?;
                 let read = |fd| Ok::<_, io::Error>(Box::new(pipe::Receiver::from_owned_fd(fd)?) as Reader);
                 let outputs = vec![(StreamKind::Stdout, read(stdout)?), (StreamKind::Stderr, read(stderr)?)];
-                (None, stdin.map(|stdin| Box::new(stdin) as Writer), outputs)
+                (stdin.map(|stdin| Box::new(stdin) as Writer), outputs)
             }
         };
         let stdin = AsyncMutex::new(stdin);
-        let console = Console { once: wanted.stdin_once, terminal, stdin, attached: Mutex::default() };
+        let console = Console { once: wanted.stdin_once, terminal: None, stdin, attached: Mutex::default() };
         Ok((Arc::new(console), Outputs(outputs)))
     }
 }

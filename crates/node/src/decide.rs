@@ -2,8 +2,8 @@
 //! the time. Touches nothing.
 
 use crate::pod::{
-    Condition, Container, ContainerState, ContainerStatus, Ip, Pod, PodStatus, RestartPolicy, Running, Terminated,
-    Waiting,
+    Condition, Container, ContainerState, ContainerStatus, Ip, Pod, PodStatus, Resources, RestartPolicy, Running,
+    Terminated, Waiting,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -42,6 +42,12 @@ pub struct Record {
     pub pulling: bool,
     /// How many times in a row its image could not be pulled.
     pub pulls_failed: u32,
+    /// What the node has granted it.
+    pub allocated: Resources,
+    /// What it is held to while it runs.
+    pub applied: Option<Resources>,
+    /// It was ended only to be started again, whatever its policy.
+    pub restart: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,7 +69,7 @@ pub enum State {
 
 impl Record {
     pub fn new(container: &Container) -> Record {
-        Record { name: container.name.clone(), ..Record::default() }
+        Record { name: container.name.clone(), allocated: container.resources.clone(), ..Record::default() }
     }
 
     pub fn is_running(&self) -> bool {
@@ -85,6 +91,7 @@ impl Record {
         self.ended_at = Some(now);
         self.started = false;
         self.ready = false;
+        self.applied = None;
     }
 }
 
@@ -123,11 +130,18 @@ pub fn back_off(crashes: u32) -> SignedDuration {
     }
 }
 
-/// What shall happen next in a pod that is not being deleted. Records are those of the init containers and then of the
-/// containers, in the order of the spec.
+/// What is known of init containers, containers and ephemeral containers.
+fn parts<'a>(pod: &Pod, records: &'a [Record]) -> (&'a [Record], &'a [Record], &'a [Record]) {
+    let (init, rest) = records.split_at(pod.spec.init_containers.len().min(records.len()));
+    let (main, ephemeral) = rest.split_at(pod.spec.containers.len().min(rest.len()));
+    (init, main, ephemeral)
+}
+
+/// What shall happen next in a pod that is not being deleted. Records are those of the init containers, then of the
+/// containers, then of the ephemeral ones, in the order of the spec.
 pub fn decide(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let (init, main) = records.split_at(pod.spec.init_containers.len().min(records.len()));
+    let (init, main, ephemeral) = parts(pod, records);
     let policy = pod.spec.restart_policy;
     let want =
         |plan: &mut Plan, record: &Record, container: &Container, policy| match next(record, container, policy, now) {
@@ -143,6 +157,10 @@ pub fn decide(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
         let sidecars = init.iter().any(|record| record.is_running());
         plan.actions.push(if sidecars { Action::StopSidecars } else { Action::Finish });
         return plan;
+    }
+    // Who looks into a pod that does not get ready needs them before anything else, once each.
+    for (record, container) in ephemeral.iter().zip(&pod.spec.ephemeral_containers) {
+        want(&mut plan, record, container, RestartPolicy::Never);
     }
     for (record, container) in init.iter().zip(&pod.spec.init_containers) {
         if container.is_sidecar() {
@@ -189,6 +207,7 @@ fn next(record: &Record, container: &Container, policy: RestartPolicy, now: Time
             };
         }
         State::Refused { at, .. } => *at,
+        State::Ended(_) if record.restart => return Next::Start,
         State::Ended(terminated) => {
             if !container.restarts(terminated.exit_code, policy) {
                 return Next::Nothing;
@@ -212,11 +231,22 @@ pub struct Facts {
     pub ended: Option<(String, String)>,
     /// The pod is being deleted, and no container will be started again.
     pub terminating: bool,
+    /// A change of resources that has not been made.
+    pub resize: Option<Resize>,
+}
+
+/// Why a pod does not have the resources yet that it asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resize {
+    /// It cannot have them: `Infeasible`, and the message.
+    Pending { reason: &'static str, message: String },
+    /// They are being given; a message where that failed and is tried again.
+    InProgress { error: Option<String> },
 }
 
 /// The status of the pod as it is now. Conditions keep the time of their last change from the status before.
 pub fn status(pod: &Pod, records: &[Record], facts: &Facts, before: &PodStatus, now: Timestamp) -> PodStatus {
-    let (init, main) = records.split_at(pod.spec.init_containers.len().min(records.len()));
+    let (init, main, ephemeral) = parts(pod, records);
     let initialized =
         pod.spec.init_containers.iter().zip(init).all(|(container, record)| match container.is_sidecar() {
             true => record.is_running() && record.started || facts.terminating || main_begun(main),
@@ -243,6 +273,7 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, before: &PodStatus, 
         start_time: facts.start_time.clone(),
         init_container_statuses: statuses(init, &pod.spec.init_containers, true),
         container_statuses: statuses(main, &pod.spec.containers, false),
+        ephemeral_container_statuses: statuses(ephemeral, &pod.spec.ephemeral_containers, true),
     }
 }
 
@@ -337,6 +368,8 @@ fn container_status(record: &Record, container: &Container, turn: bool, over: bo
         image_id: record.image_id.clone(),
         container_id: record.id.clone(),
         started: Some(record.is_running() && record.started),
+        allocated_resources: record.allocated.requests.clone(),
+        resources: Some(record.applied.as_ref().unwrap_or(&record.allocated).clone()),
     }
 }
 
@@ -394,9 +427,17 @@ fn conditions(
         ("ContainersReady", not_ready, None),
         ("PodScheduled", None, None),
     ];
+    // A condition that is not there at all where nothing is to be said.
+    let resize = facts.resize.as_ref().map(|resize| match resize {
+        Resize::Pending { reason, message } => ("PodResizePending", None, Some((reason.to_string(), message.clone()))),
+        Resize::InProgress { error: None } => ("PodResizeInProgress", None, None),
+        Resize::InProgress { error: Some(error) } => {
+            ("PodResizeInProgress", None, Some(("Error".into(), error.clone())))
+        }
+    });
     let text = |text: String| Some(text).filter(|text| !text.is_empty());
     let mut conditions: Vec<Condition> = Vec::new();
-    for (kind, not, beside) in wanted {
+    for (kind, not, beside) in resize.into_iter().chain(wanted) {
         let status = if not.is_some() { "False" } else { "True" };
         let known = before.conditions.iter().find(|known| known.kind == kind);
         let unchanged =

@@ -45,25 +45,39 @@ impl Recorder {
         self.record(pod, container, "Warning", reason, message);
     }
 
+    /// Something about the node itself that its users should know.
+    pub fn node_warning(&self, reason: &str, message: &str) {
+        let about = json!({"kind": "Node", "name": self.node, "uid": self.node, "apiVersion": "v1"});
+        self.tell("default", &self.node, about, "Warning", reason, message);
+    }
+
     fn record(&self, pod: &Pod, container: Option<&str>, kind: &str, reason: &str, message: &str) {
         let meta = &pod.metadata;
-        let now = Timestamp::now();
         let mut about = json!({
             "kind": "Pod", "namespace": meta.namespace, "name": meta.name, "uid": meta.uid, "apiVersion": "v1",
             "resourceVersion": meta.resource_version,
         });
         if let Some(container) = container {
-            let init = pod.spec.init_containers.iter().any(|known| known.name == container);
-            let list = if init { "initContainers" } else { "containers" };
+            let among = |list: &[crate::pod::Container]| list.iter().any(|known| known.name == container);
+            let list = match (among(&pod.spec.init_containers), among(&pod.spec.ephemeral_containers)) {
+                (true, _) => "initContainers",
+                (_, true) => "ephemeralContainers",
+                _ => "containers",
+            };
             about["fieldPath"] = format!("spec.{list}{{{container}}}").into();
         }
+        self.tell(&meta.namespace, &meta.name, about, kind, reason, message);
+    }
+
+    fn tell(&self, namespace: &str, name: &str, about: Value, kind: &str, reason: &str, message: &str) {
+        let now = Timestamp::now();
         let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
         let event = json!({
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": format!("{}.{:x}", meta.name, now.as_nanosecond()),
-                "namespace": meta.namespace,
+                "name": format!("{name}.{:x}", now.as_nanosecond()),
+                "namespace": namespace,
             },
             "involvedObject": about,
             "reason": reason,

@@ -1,7 +1,7 @@
 //! What a pod's security contexts ask of the kernel: capabilities, the filter of system calls, `/proc`, settings. Pure; what
 //! cannot be had here is answered with an error, never passed over.
 
-use crate::pod::{Container, Pod};
+use crate::pod::{Container, Pod, Resources};
 use crate::sandbox::{Capabilities, Isolation};
 
 /// Settings that a namespace has of its own and that harm nobody else, as the kubelet allows them without being told to.
@@ -89,18 +89,10 @@ pub fn not_shared(pod: &Pod) -> Option<String> {
     Some(format!("{name} cannot be had here: every pod has namespaces of its own; leave it out"))
 }
 
-/// Limits that a pod asks for and that nobody holds it to, in words for an event. A node with cgroups for its pods would.
-pub fn unenforced_limits(pod: &Pod) -> Option<String> {
-    let limited =
-        |container: &&Container| ["cpu", "memory"].iter().any(|it| container.resources.limits.contains_key(*it));
-    let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-    let names: Vec<&str> = all.filter(limited).map(|container| container.name.as_str()).collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "Limits of cpu and memory are not enforced by this node, which has no cgroups for pods: {}",
-            names.join(", ")
-        )
-    })
+/// Whether a pod asks for limits of what it uses.
+pub fn has_limits(pod: &Pod) -> bool {
+    let limited = |resources: &Resources| ["cpu", "memory"].iter().any(|it| resources.limits.contains_key(*it));
+    limited(&pod.spec.resources) || pod.spec.all_containers().any(|container| limited(&container.resources))
 }
 
 /// `net/ipv4/tcp_rmem` is another spelling of `net.ipv4.tcp_rmem`: the first separator says which one it is.
@@ -156,11 +148,9 @@ mod tests {
 
     #[test]
     fn what_is_only_said() {
-        let limits = json!([{"name": "a", "resources": {"limits": {"memory": "1Mi"}}}, {"name": "b"},
-            {"name": "c", "resources": {"limits": {"cpu": 1}}}]);
-        let said = unenforced_limits(&pod(json!({"containers": limits}))).unwrap();
-        assert!(said.ends_with("for pods: a, c"), "{said}");
-        assert_eq!(unenforced_limits(&pod(json!({"containers": [{"name": "b"}]}))), None);
+        let limits = json!([{"name": "b"}, {"name": "c", "resources": {"limits": {"cpu": 1}}}]);
+        assert!(has_limits(&pod(json!({"containers": limits}))));
+        assert!(!has_limits(&pod(json!({"containers": [{"name": "b"}]}))));
         assert_eq!(not_shared(&pod(json!({}))), None);
         assert!(not_shared(&pod(json!({"hostPID": true}))).unwrap().starts_with("hostPID cannot be had here"));
     }

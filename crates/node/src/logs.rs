@@ -79,6 +79,19 @@ impl Log {
         Log::create_limited(path, LOG_BYTES_MAX)
     }
 
+    /// Goes on with a log that is there, or starts one.
+    pub fn reopen(path: PathBuf) -> io::Result<Arc<Log>> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let older = path.parent().map(std::fs::read_dir).into_iter().flatten().flatten().flatten();
+        let turns =
+            older.filter_map(|it| it.file_name().to_str()?.strip_prefix(&name)?.strip_prefix('.')?.parse().ok());
+        let turn = turns.max().map_or(0, |last: u64| last + 1);
+        let file = File::options().append(true).create(true).mode(0o600).open(&path)?;
+        let writer = Mutex::new(Writer { bytes: file.metadata()?.len(), file, turn });
+        let progress = watch::channel(Progress { turn, ..Progress::default() }).0;
+        Ok(Arc::new(Log { path, bytes_max: LOG_BYTES_MAX, writer, progress }))
+    }
+
     fn create_limited(path: PathBuf, bytes_max: u64) -> io::Result<Arc<Log>> {
         let writer = Mutex::new(Writer { file: create(&path)?, bytes: 0, turn: 0 });
         Ok(Arc::new(Log { path, bytes_max, writer, progress: watch::channel(Progress::default()).0 }))

@@ -28,6 +28,11 @@ pub struct PodSpec {
     #[serde(deserialize_with = "or_default")]
     pub containers: Vec<Container>,
     #[serde(deserialize_with = "or_default")]
+    pub ephemeral_containers: Vec<Container>,
+    /// What all containers may use together.
+    #[serde(deserialize_with = "or_default")]
+    pub resources: Resources,
+    #[serde(deserialize_with = "or_default")]
     pub volumes: Vec<Volume>,
     pub restart_policy: RestartPolicy,
     pub termination_grace_period_seconds: Option<i64>,
@@ -51,6 +56,13 @@ pub struct PodSpec {
     /// Secrets with the credentials of registries.
     #[serde(deserialize_with = "or_default")]
     pub image_pull_secrets: Vec<LocalReference>,
+}
+
+impl PodSpec {
+    /// All containers, in the order in which the agent keeps them: init containers, containers, ephemeral ones.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers).chain(&self.ephemeral_containers)
+    }
 }
 
 /// An object of the pod's namespace.
@@ -90,6 +102,8 @@ pub struct Container {
     pub volume_mounts: Vec<VolumeMount>,
     #[serde(deserialize_with = "or_default")]
     pub resources: Resources,
+    #[serde(deserialize_with = "or_default")]
+    pub resize_policy: Vec<ResizePolicy>,
     pub liveness_probe: Option<Probe>,
     pub readiness_probe: Option<Probe>,
     pub startup_probe: Option<Probe>,
@@ -110,6 +124,17 @@ pub struct Container {
     pub stdin_once: bool,
     /// Its standard streams are a terminal of its own.
     pub tty: bool,
+    /// Of an ephemeral container: whose processes it sees.
+    pub target_container_name: String,
+}
+
+/// What becomes of a container whose resources are changed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResizePolicy {
+    pub resource_name: String,
+    /// `NotRequired` or `RestartContainer`.
+    pub restart_policy: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -155,6 +180,17 @@ impl Container {
 pub struct ContainerPort {
     pub name: String,
     pub container_port: u16,
+    pub protocol: String,
+    /// The host's port that leads to it; 0 if none does.
+    pub host_port: u16,
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+}
+
+impl ContainerPort {
+    pub fn protocol(&self) -> &str {
+        if self.protocol.is_empty() { "TCP" } else { &self.protocol }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -223,12 +259,12 @@ pub struct VolumeMount {
 }
 
 /// Quantities by resource name, as text.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Value>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, Value>,
 }
 
@@ -569,6 +605,15 @@ pub struct PodStatus {
     pub init_container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "or_default")]
     pub container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+impl PodStatus {
+    /// Of all containers, in the order of [`PodSpec::all_containers`].
+    pub fn all_containers(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.init_container_statuses.iter().chain(&self.container_statuses).chain(&self.ephemeral_container_statuses)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -607,6 +652,12 @@ pub struct ContainerStatus {
     pub container_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<bool>,
+    /// The requests that the node has taken on.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub allocated_resources: BTreeMap<String, Value>,
+    /// What it is held to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 /// At most one of the three.

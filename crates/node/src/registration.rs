@@ -26,22 +26,32 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 pub struct NodeFacts {
     pub name: String,
     pub host_ip: String,
+    /// Where the addresses of its pods are: `10.244.0.0/16`.
+    pub pod_range: String,
+    /// The port at which the agent serves an API server in another process.
+    pub port: Option<u16>,
     /// The Kubernetes version it speaks: `v1.37.2`.
     pub version: String,
     pub allocatable: BTreeMap<String, String>,
+    pub memory_bytes: u64,
 }
 
 /// What this machine has, in Kubernetes' quantities.
 pub fn allocatable() -> BTreeMap<String, String> {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    let info = rustix::system::sysinfo();
-    let kibibytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 1024;
+    let kibibytes = memory_bytes() / 1024;
     [
         ("cpu".to_owned(), cpus.to_string()),
         ("memory".to_owned(), format!("{kibibytes}Ki")),
         ("pods".to_owned(), PODS_MAX.to_string()),
     ]
     .into()
+}
+
+/// The memory of this machine.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// The address other machines reach this one at, without sending anything; the loopback address if there is none.
@@ -109,7 +119,7 @@ fn node(facts: &NodeFacts) -> Value {
                 "kubernetes.io/os": "linux",
             },
         },
-        "spec": {},
+        "spec": {"podCIDR": facts.pod_range, "podCIDRs": [facts.pod_range]},
     })
 }
 
@@ -137,7 +147,7 @@ fn status(facts: &NodeFacts, known: &Value, now: Timestamp) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut status = json!({
         "capacity": facts.allocatable,
         "allocatable": facts.allocatable,
         "conditions": conditions,
@@ -157,7 +167,11 @@ fn status(facts: &NodeFacts, known: &Value, now: Timestamp) -> Value {
             "operatingSystem": "linux",
             "architecture": go_arch(),
         },
-    })
+    });
+    if let Some(port) = facts.port {
+        status["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": port}});
+    }
+    status
 }
 
 async fn renew(client: &Client, facts: &NodeFacts) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use crate::serve::{Body, Refusal, empty, text};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -49,6 +50,7 @@ pub struct Reachable {
     pub containers: HashMap<String, Running>,
     /// Cancelled when the pod ends.
     pub ended: CancellationToken,
+    pub since: Timestamp,
 }
 
 /// A container that runs.
@@ -57,6 +59,7 @@ pub struct Running {
     pub target: Target,
     /// None where its streams are those of whoever started it.
     pub console: Option<Arc<Console>>,
+    pub since: Timestamp,
 }
 
 /// The sessions that run; they end with the node.

@@ -1,31 +1,83 @@
 //! What the agent needs of whatever runs pods: the sandbox today, other runtimes behind the same trait. Carries requests;
 //! takes no decision.
 
-use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio};
+use crate::cgroups::{Cgroups, Group};
+use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio, Switch};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::net::SocketAddr;
+use jiff::Timestamp;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+pub use crate::cgroups::{Limits, Usage};
+
 /// Makes pods.
 pub trait Runtime: Send + Sync + 'static {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>>;
+
+    /// The network that its pods are in, where the agent is to see to it. An error is why there is none.
+    fn network(&self) -> BoxFuture<'_, Result<Arc<Switch>, String>> {
+        async { Err("this runtime has no network that the agent knows of".to_owned()) }.boxed()
+    }
+    /// Takes over a pod that an agent before this one was told to keep there. `address` is the one that it has in
+    /// the network. An error if it is not there any more, or not to be had.
+    fn adopt(&self, uid: &str, keep: PathBuf, address: Option<Ipv4Addr>) -> BoxFuture<'_, Result<Adopted, Error>>;
+    /// Why pods are not held to their limits; nothing where they are.
+    fn unlimited(&self) -> Option<String>;
+    /// Takes away what other pods than these have left here, of an agent before this one.
+    fn sweep(&self, uids: Vec<String>) -> BoxFuture<'_, ()>;
+    /// Takes away what pods that have ended may have left; no pod comes afterwards.
+    fn clear(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What a pod's containers share.
 #[derive(Clone, Debug)]
 pub struct PodPlan {
+    pub uid: String,
     pub hostname: String,
+    pub limits: Limits,
+    /// As [`ProcessSpec::oom_score`], for what is below zero and only the agent may set.
+    pub oom_score: i32,
     /// The pod's one user and group where the agent is not root.
     pub user: (u32, u32),
     pub network: Network,
     pub memory_volumes: Vec<MemoryVolume>,
     /// As in [`PodSpec`].
     pub sysctls: Vec<(String, String)>,
+    /// As in [`PodSpec`].
+    pub keep: Option<PathBuf>,
+}
+
+/// A pod that an agent before this one has left, and its containers.
+pub struct Adopted {
+    pub pod: Arc<dyn RunningPod>,
+    pub left: Vec<LeftContainer>,
+}
+
+/// A container of such a pod, by the name of its plan. Its process may have ended meanwhile.
+pub struct LeftContainer {
+    pub name: String,
+    pub process: Arc<dyn RunningProcess>,
+    pub ended: Option<Timestamp>,
+    /// What was kept of it.
+    pub kept: Vec<OwnedFd>,
+}
+
+/// A container to start.
+pub struct ContainerPlan {
+    /// No other container of the pod has it, before or after.
+    pub name: String,
+    pub spec: ContainerSpec,
+    pub limits: Limits,
+    /// Whose processes it sees, instead of what the spec says.
+    pub beside: Option<Arc<dyn RunningProcess>>,
+    /// What the next agent is to have of it, where the pod is kept.
+    pub kept: Vec<OwnedFd>,
 }
 
 /// A pod with its network up. Everything in it ends when this is dropped.
@@ -33,7 +85,11 @@ pub trait RunningPod: Send + Sync + 'static {
     /// The listening sockets in the order of the plan; once.
     fn take_listeners(&self) -> Vec<OwnedFd>;
     /// Starts a container; resolves when its program runs.
-    fn start(&self, spec: ContainerSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    fn start(&self, plan: ContainerPlan, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    /// Holds all of it to other limits.
+    fn set_limits(&self, limits: &Limits) -> io::Result<()>;
+    /// What all of it uses; nothing where nobody counts.
+    fn usage(&self) -> Option<Usage>;
     /// Connects to an address of the pod.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>>;
     /// Kills everything in it.
@@ -48,26 +104,55 @@ pub trait RunningProcess: Send + Sync + 'static {
     fn wait(&self) -> BoxFuture<'_, Exit>;
     /// Starts another program in the same container.
     fn exec(&self, spec: ProcessSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
+    /// Keeps something more of the container for the next agent.
+    fn keep(&self, fd: OwnedFd) -> BoxFuture<'_, ()>;
+    /// What the pod knows it by.
+    fn id(&self) -> u32;
+    /// Whether the kernel has ended a process of the container because it had no memory left.
+    fn out_of_memory(&self) -> bool;
+    /// Holds the container to other limits.
+    fn set_limits(&self, limits: &Limits) -> io::Result<()>;
+    /// What the container uses; nothing where nobody counts.
+    fn usage(&self) -> Option<Usage>;
+    /// Takes away what counted it, once it has ended and everything was asked.
+    fn clear(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Pods in namespaces of this machine.
 pub struct SandboxRuntime {
     sandbox: sandbox::Sandbox,
     staging: PathBuf,
+    gateway: Ipv4Addr,
+    /// Or why there are none.
+    groups: Result<Arc<Cgroups>, String>,
 }
 
 impl SandboxRuntime {
-    /// Starts the spawner. `staging` is as in [`PodSpec`].
-    pub fn start(staging: PathBuf) -> Result<SandboxRuntime, Error> {
-        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging })
+    /// Starts the spawner. `staging` is as in [`PodSpec`]; `id` is the same for the same agent, and no other's; `gateway` is the
+    /// node's address as its pods see it.
+    pub fn start(staging: PathBuf, id: &str, gateway: Ipv4Addr) -> Result<SandboxRuntime, Error> {
+        // Before anything is started: what is started is in the agent's own group too.
+        let groups = Cgroups::open(id).map(Arc::new);
+        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, gateway, groups })
     }
 
-    /// With a spawner that runs already, as another user for one.
+    /// With a spawner that runs already, as another user for one. Without limits.
     #[doc(hidden)]
-    pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf) -> SandboxRuntime {
-        SandboxRuntime { sandbox, staging }
+    pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf, gateway: Ipv4Addr) -> SandboxRuntime {
+        SandboxRuntime { sandbox, staging, gateway, groups: Err("this node runs without cgroups".into()) }
     }
 }
+
+/// Whether pods of this user are held to limits on this machine.
+///
+/// # Errors
+/// Why not, and what would change it.
+pub fn limits_here() -> Result<(), String> {
+    Cgroups::open(&format!("check-{}", std::process::id())).map(drop)
+}
+
+/// The group of a pod's init, within the pod's.
+const INIT_GROUP: &str = "init";
 
 impl Runtime for SandboxRuntime {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>> {
@@ -79,46 +164,196 @@ impl Runtime for SandboxRuntime {
             network: plan.network,
             memory_volumes: plan.memory_volumes,
             sysctls: plan.sysctls,
+            keep: plan.keep,
         };
         async move {
-            let pod = self.sandbox.create_pod(spec).await?;
-            Ok(Arc::new(SandboxPod(Arc::new(pod))) as Arc<dyn RunningPod>)
+            // Without it the pod is alone with its address, which whoever asks for the network is told.
+            let switch = self.sandbox.open_network(self.gateway).await.ok();
+            let wire = match &spec.network {
+                Network::Own { address: Some(address), .. } => switch.map(|switch| (switch, *address)),
+                _ => None,
+            };
+            let group = match &self.groups {
+                Ok(groups) => {
+                    let group = groups.pod(&plan.uid)?;
+                    let init = group.set(&plan.limits).and_then(|()| group.leaf(INIT_GROUP));
+                    Some((init?, group))
+                }
+                Err(_) => None,
+            };
+            let made = async {
+                let pod = self.sandbox.create_pod(spec).await?;
+                if let Some((init, _)) = &group {
+                    init.add(pod.pid())?;
+                }
+                if plan.oom_score < 0 {
+                    // Only root may; to others it is what it would be without.
+                    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pod.pid()), plan.oom_score.to_string());
+                }
+                Ok::<_, Error>(pod)
+            };
+            match made.await {
+                Ok(pod) => {
+                    let group = group.map(|(_, group)| group);
+                    let groups = self.groups.as_ref().ok().cloned();
+                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), wire, group, _groups: groups }) as Arc<dyn RunningPod>)
+                }
+                Err(error) => {
+                    if let Some((_, group)) = group {
+                        group.remove().await;
+                    }
+                    Err(error)
+                }
+            }
         }
         .boxed()
+    }
+
+    fn adopt(&self, uid: &str, keep: PathBuf, address: Option<Ipv4Addr>) -> BoxFuture<'_, Result<Adopted, Error>> {
+        let groups = self.groups.as_ref().ok().cloned();
+        let uid = uid.to_owned();
+        async move {
+            let switch = self.sandbox.open_network(self.gateway).await.ok();
+            let wire = switch.zip(address);
+            let on = wire.as_ref().map(|(switch, address)| (&**switch, *address));
+            let (pod, left) = sandbox::Pod::adopt(&keep, on).await?;
+            let pod = Arc::new(pod);
+            let group = groups.as_ref().map(|groups| groups.pod(&uid)).transpose()?;
+            let left = left.into_iter().map(|left| LeftContainer {
+                process: Arc::new(SandboxProcess {
+                    pod: pod.clone(),
+                    process: left.process,
+                    group: group.as_ref().map(|group| group.at(&left.name)),
+                }),
+                name: left.name,
+                ended: left.ended_ms.and_then(|at| Timestamp::from_millisecond(at).ok()),
+                kept: left.kept,
+            });
+            let left = left.collect();
+            Ok(Adopted { pod: Arc::new(SandboxPod { pod, wire, group, _groups: groups }), left })
+        }
+        .boxed()
+    }
+
+    fn unlimited(&self) -> Option<String> {
+        self.groups.as_ref().err().cloned()
+    }
+
+    fn sweep(&self, uids: Vec<String>) -> BoxFuture<'_, ()> {
+        async move {
+            if let Ok(groups) = &self.groups {
+                groups.remove_others(&uids).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Ok(groups) = &self.groups {
+                groups.remove().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn network(&self) -> BoxFuture<'_, Result<Arc<Switch>, String>> {
+        self.sandbox.open_network(self.gateway).boxed()
     }
 }
 
-struct SandboxPod(Arc<sandbox::Pod>);
+struct SandboxPod {
+    pod: Arc<sandbox::Pod>,
+    /// The node's network, and the pod's address in it.
+    wire: Option<(Arc<Switch>, Ipv4Addr)>,
+    group: Option<Group>,
+    /// What its group is in goes after it.
+    _groups: Option<Arc<Cgroups>>,
+}
+
+impl Drop for SandboxPod {
+    fn drop(&mut self) {
+        // Nobody waits for the end of a pod that is dropped; its group would stay.
+        if let Some(group) = self.group.as_ref().filter(|group| group.is_there()) {
+            self.pod.kill();
+            self.pod.wait_ended();
+            group.remove_now();
+        }
+    }
+}
 
 impl RunningPod for SandboxPod {
     fn take_listeners(&self) -> Vec<OwnedFd> {
-        self.0.take_listeners()
+        self.pod.take_listeners()
     }
 
-    fn start(&self, spec: ContainerSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
+    fn start(&self, plan: ContainerPlan, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         async move {
-            let process = self.0.start(spec, stdio).await?;
-            Ok(Arc::new(SandboxProcess { pod: self.0.clone(), process }) as Arc<dyn RunningProcess>)
+            let mut spec = plan.spec;
+            if let Some(other) = plan.beside.filter(|_| spec.process_namespace == sandbox::ProcessNamespace::Own) {
+                spec.process_namespace = sandbox::ProcessNamespace::Of(other.id());
+            }
+            let group = self.group.as_ref().map(|group| group.leaf(&plan.name)).transpose()?;
+            let mut doors = Vec::new();
+            if let Some(group) = &group {
+                group.set(&plan.limits)?;
+                group.end_together();
+                spec.groups = group.folders();
+                doors = group.doors()?;
+            }
+            match self.pod.start_in(&plan.name, spec, stdio, doors, plan.kept).await {
+                Ok(process) => {
+                    Ok(Arc::new(SandboxProcess { pod: self.pod.clone(), process, group }) as Arc<dyn RunningProcess>)
+                }
+                Err(error) => {
+                    if let Some(group) = group {
+                        group.remove().await;
+                    }
+                    Err(error)
+                }
+            }
         }
         .boxed()
     }
 
+    fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        self.group.as_ref().map_or(Ok(()), |group| group.set(limits))
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.group.as_ref().map(Group::usage)
+    }
+
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
-        self.0.connect(address).boxed()
+        match (&self.wire, address) {
+            // From outside of the pod, as whoever else reaches it.
+            (Some((switch, own)), SocketAddr::V4(to)) if to.ip() == own => {
+                async move { Ok(switch.connect(to).await?) }.boxed()
+            }
+            _ => self.pod.connect(address).boxed(),
+        }
     }
 
     fn kill(&self) {
-        self.0.kill();
+        self.pod.kill();
     }
 
     fn ended(&self) -> BoxFuture<'_, ()> {
-        self.0.ended().boxed()
+        async move {
+            self.pod.ended().await;
+            if let Some(group) = &self.group {
+                group.remove().await;
+            }
+        }
+        .boxed()
     }
 }
 
 struct SandboxProcess {
     pod: Arc<sandbox::Pod>,
     process: sandbox::Process,
+    /// The container's; it is there until it is cleared, so that what it counted can be read.
+    group: Option<Group>,
 }
 
 impl RunningProcess for SandboxProcess {
@@ -133,8 +368,39 @@ impl RunningProcess for SandboxProcess {
 
     fn exec(&self, spec: ProcessSpec, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         async move {
-            let process = self.pod.exec(&self.process, spec, stdio).await?;
-            Ok(Arc::new(SandboxProcess { pod: self.pod.clone(), process }) as Arc<dyn RunningProcess>)
+            let doors = self.group.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
+            let process = self.pod.exec_in(&self.process, spec, stdio, doors).await?;
+            let (pod, group) = (self.pod.clone(), self.group.clone());
+            Ok(Arc::new(SandboxProcess { pod, process, group }) as Arc<dyn RunningProcess>)
+        }
+        .boxed()
+    }
+
+    fn keep(&self, fd: OwnedFd) -> BoxFuture<'_, ()> {
+        self.process.keep(fd).map(drop).boxed()
+    }
+
+    fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.oom_kills() > 0)
+    }
+
+    fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        self.group.as_ref().map_or(Ok(()), |group| group.set(limits))
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.group.as_ref().map(Group::usage)
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Some(group) = &self.group {
+                group.remove().await;
+            }
         }
         .boxed()
     }
@@ -150,6 +416,22 @@ impl Runtime for FakeRuntime {
         let pod = FakePod { killed: watch::channel(false).0 };
         async { Ok(Arc::new(pod) as Arc<dyn RunningPod>) }.boxed()
     }
+
+    fn adopt(&self, _: &str, _: PathBuf, _: Option<Ipv4Addr>) -> BoxFuture<'_, Result<Adopted, Error>> {
+        async { Err(Error::Ended) }.boxed()
+    }
+
+    fn unlimited(&self) -> Option<String> {
+        Some("these pods have no processes".into())
+    }
+
+    fn sweep(&self, _uids: Vec<String>) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
 }
 
 struct FakePod {
@@ -161,9 +443,17 @@ impl RunningPod for FakePod {
         Vec::new()
     }
 
-    fn start(&self, spec: ContainerSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
-        let process = FakeProcess::new(&spec.process, self.killed.subscribe());
+    fn start(&self, plan: ContainerPlan, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
+        let process = FakeProcess::new(&plan.spec.process, self.killed.subscribe());
         async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+
+    fn set_limits(&self, _limits: &Limits) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        None
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
@@ -216,6 +506,30 @@ impl RunningProcess for FakeProcess {
     fn exec(&self, spec: ProcessSpec, _stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         let process = FakeProcess::new(&spec, self.pod_killed.clone());
         async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
+    }
+
+    fn keep(&self, _fd: OwnedFd) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+
+    fn id(&self) -> u32 {
+        0
+    }
+
+    fn out_of_memory(&self) -> bool {
+        false
+    }
+
+    fn set_limits(&self, _limits: &Limits) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        None
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a node answers: containers' logs, and who wants to connect to them, in the form and words of the kubelet. Only the API
-//! server asks: in this process, as nothing listens.
+//! What a node answers: containers' logs, who wants to connect to them, and what they use, in the form and words of the kubelet.
+//! Only the API server asks: in this process, or through `serving`, which knows who it is.
 
 use crate::agent::{Shared, lock};
 use crate::logs::{LogOptions, StreamKind};
@@ -43,6 +43,11 @@ pub(crate) async fn handle(shared: &Arc<Shared>, head: &Parts) -> Response<Body>
         }
         (&Method::GET | &Method::POST, ["portForward", namespace, pod]) => {
             remote::port_forward(shared, head, namespace, pod)
+        }
+        (&Method::GET, ["healthz"]) => Ok(text(StatusCode::OK, "ok".into())),
+        (&Method::GET, ["stats", "summary"]) => Ok(typed("application/json", crate::summary::summary(shared))),
+        (&Method::GET, ["metrics", "resource"]) => {
+            Ok(typed("text/plain; version=0.0.4; charset=utf-8", crate::summary::metrics(shared)))
         }
         _ => Err((StatusCode::NOT_FOUND, "404 page not found".into())),
     };
@@ -129,6 +134,12 @@ pub fn empty() -> Body {
 
 fn full(text: String) -> Body {
     Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn typed(kind: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
 }
 
 pub fn text(code: StatusCode, message: String) -> Response<Body> {

@@ -42,6 +42,7 @@ mod definitions;
 mod issue;
 pub mod lookup;
 pub mod metrics;
+mod node_link;
 pub mod oidc;
 pub mod pki;
 mod quota;

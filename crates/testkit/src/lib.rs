@@ -9,11 +9,15 @@ pub mod faults;
 pub mod golden;
 mod h2;
 pub mod image;
+pub mod leftovers;
 pub mod load;
+pub mod many;
+pub mod node;
 pub mod pod;
 pub mod transcripts;
 pub mod wire;
 
 pub use command::Finished;
+pub use node::Node;
 pub use pod::Pod;
 pub use server::Server;

@@ -25,7 +25,13 @@ async fn sandbox() -> Found {
         }
     };
     match node::sandbox::check(dir.path()).await {
-        Ok(()) => Good("this host lets this user start pods".to_string()),
+        Ok(()) => match node::limits_here() {
+            Ok(()) => Good("this host lets this user start pods, and holds them to their limits".to_string()),
+            Err(why) => Odd(
+                "this host lets this user start pods, but does not hold them to limits of cpu and memory".to_string(),
+                why,
+            ),
+        },
         Err(node::sandbox::Error::Forbidden(no)) => Odd(
             format!("this host does not let this user start pods: {}", no.why),
             match no.command {

@@ -11,6 +11,7 @@ mod exec;
 mod image;
 mod keys;
 mod logs;
+mod node;
 mod port_forward;
 mod record;
 mod run;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run a server with its controllers and a node on this machine
     Up(up::Up),
+    /// Run pods on this machine for a server elsewhere
+    Node(node::Node),
     /// Run a command in a pod with exactly the rights you give it
     Run(run::Run),
     /// Write the least Role that a command, or an account of a running server, needs
@@ -106,7 +109,10 @@ pub fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("KEMUDI_LOG"))
         .with_writer(std::io::stderr)
         .init();
-    let serves = matches!(cli.command, Command::Up(_) | Command::Run(_) | Command::Record(_) | Command::Tour(_));
+    let serves = matches!(
+        cli.command,
+        Command::Up(_) | Command::Node(_) | Command::Run(_) | Command::Record(_) | Command::Tour(_)
+    );
     let runtime = match serves {
         true => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
         false => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -135,6 +141,7 @@ impl Command {
     async fn run(self, global: &Global) -> Outcome {
         match self {
             Command::Up(up) => up.run(global).await,
+            Command::Node(node) => node.run(global).await,
             Command::Run(run) => run.run(global).await,
             Command::Record(record) => record.run(global).await,
             Command::Ca(ca) => ca.run(global).await,

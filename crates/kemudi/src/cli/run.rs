@@ -2,7 +2,7 @@
 //! and takes it away with the command. The command's exit code is this one's.
 
 use std::io::IsTerminal;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use ::rights::Recorded;
 use clap::Args;
-use kemudi::local_node::{self, LocalNode, NodeOptions};
+use kemudi::local_node::{self, LocalNode, NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
+use kemudi_client::config::Ca;
 use kemudi_client::{Api, ApiResource, Client, Config, DeleteOptions, Dynamic, Error};
 use node::sandbox::{Exit, Mount, Source, Stdio};
+use node::serving::ServingConfig;
 use node::{Attachment, Node};
 use pod::record::signals;
 use serde_json::{Value, json};
@@ -146,12 +148,11 @@ impl Place {
     /// A node of a server that is there. No pod finds these files.
     async fn at(config: Config, files: Vec<PathBuf>) -> Result<Place, Failure> {
         let state = state_folder()?;
-        let authority = config.server.authority();
-        let address = authority.to_socket_addrs().ok().and_then(|mut found| found.next());
-        let address = address.ok_or_else(|| Failure::new(format!("cannot resolve the server {authority}")))?;
-        let client = Client::new(config).map_err(|why| Failure::while_doing("", why))?;
+        let address = address_of(&config)?;
+        let client = Client::new(config.clone()).map_err(|why| Failure::while_doing("", why))?;
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
-        let options = node_options(&node_name, state.path(), files)?;
+        let serving = ServingConfig { port: 0, client_ca: client_ca(&client, &config).await };
+        let options = NodeOptions { serving: Some(serving), ..node_options(&node_name, state.path(), files)? };
         let node = local_node::remote(client.clone(), address, options).map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }
@@ -202,11 +203,49 @@ impl Place {
 fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOptions, Failure> {
     // Who has no home folder has no store of their own, and what is pulled goes with the command.
     let images = super::image::own_store().unwrap_or_else(|_| super::image::store_in(state));
-    Ok(NodeOptions { name: name.into(), state_dir: state.join("node"), images, hidden: hidden(files) })
+    Ok(NodeOptions {
+        name: name.into(),
+        state_dir: state.join("node"),
+        images,
+        hidden: hidden(files),
+        outside: WayOut::default(),
+        keep: false,
+        serving: None,
+    })
+}
+
+/// Where a configuration's server is.
+pub fn address_of(config: &Config) -> Result<SocketAddr, Failure> {
+    let authority = config.server.authority();
+    let address = authority.to_socket_addrs().ok().and_then(|mut found| found.next());
+    address.ok_or_else(|| Failure::new(format!("cannot resolve the server {authority}")))
+}
+
+/// Who vouches for the server when it calls a node: what the cluster says, or else who vouches for the server itself.
+pub async fn client_ca(client: &Client, config: &Config) -> Option<String> {
+    let maps = resource("", "v1", "ConfigMap", "configmaps", true);
+    let maps = Api::<Dynamic>::namespaced_of(client.clone(), "kube-system", &maps);
+    if let Ok(map) = maps.get("extension-apiserver-authentication").await
+        && let Some(pem) = map["data"]["client-ca-file"].as_str()
+    {
+        return Some(pem.to_owned());
+    }
+    match &config.ca {
+        Ca::Of(pem) => pem.load("the CA certificate").ok().and_then(|pem| String::from_utf8(pem).ok()),
+        Ca::System => None,
+    }
+}
+
+/// The configuration that the flags give, where `--server` may be a kubeconfig too.
+pub fn config_of(global: &Global) -> Result<Config, Error> {
+    match global.server.as_ref().map(PathBuf::from).filter(|given| given.is_file()) {
+        Some(file) => Global { kubeconfig: Some(file), server: None, ..global.clone() }.config(),
+        None => global.config(),
+    }
 }
 
 /// The files that the flags name and that may be kubeconfigs.
-fn kubeconfigs(global: &Global) -> Vec<PathBuf> {
+pub fn kubeconfigs(global: &Global) -> Vec<PathBuf> {
     [global.server.as_ref().map(PathBuf::from), global.kubeconfig.clone()].into_iter().flatten().collect()
 }
 

@@ -17,7 +17,7 @@ pub struct Forbidden {
 /// Starts a pod with one container and takes it away again. `staging` is as in [`PodSpec`].
 pub async fn check(staging: &Path) -> Result<(), Error> {
     let sandbox = Sandbox::start()?;
-    let network = Network::Own { addresses: Vec::new(), listen: Vec::new() };
+    let network = Network::Own { addresses: Vec::new(), address: None, listen: Vec::new() };
     let pod = PodSpec {
         hostname: "check".into(),
         staging: staging.into(),
@@ -26,6 +26,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         network,
         memory_volumes: Vec::new(),
         sysctls: Vec::new(),
+        keep: None,
     };
     let pod = sandbox.create_pod(pod).await?;
     let process = ProcessSpec {
@@ -36,6 +37,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         terminal: super::Terminal::None,
         no_new_privileges: true,
         isolation: super::Isolation::default(),
+        oom_score: None,
     };
     let container = ContainerSpec {
         process,
@@ -44,6 +46,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         hidden: Vec::new(),
         process_namespace: ProcessNamespace::Own,
         proc_unmasked: false,
+        groups: Vec::new(),
     };
     let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(Into::into);
     let started = pod.start(container, Stdio { stdin: null()?, stdout: null()?, stderr: null()? }).await;

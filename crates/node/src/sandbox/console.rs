@@ -33,8 +33,7 @@ impl Console {
         // It was sent before the program began, so it is there.
         rustix::io::ioctl_fionbio(&self.0, true)?;
         let master = wire::receive_fd(self.0.as_fd())?;
-        rustix::io::ioctl_fionbio(&master, true)?;
-        Ok(Terminal(Arc::new(sys::watch(master)?)))
+        Terminal::of(master)
     }
 }
 
@@ -58,6 +57,17 @@ pub fn open(socket: &OwnedFd, user: Option<&User>) -> io::Result<OwnedFd> {
 pub struct Terminal(Arc<AsyncFd<OwnedFd>>);
 
 impl Terminal {
+    /// A terminal whose other end this is.
+    pub fn of(master: OwnedFd) -> io::Result<Terminal> {
+        rustix::io::ioctl_fionbio(&master, true)?;
+        Ok(Terminal(Arc::new(sys::watch(master)?)))
+    }
+
+    /// Another descriptor of this end.
+    pub fn another(&self) -> io::Result<OwnedFd> {
+        self.0.get_ref().try_clone()
+    }
+
     /// Sets how many characters and lines it has; the program is told.
     pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
         let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };

@@ -19,6 +19,9 @@ const CAPABILITY_BITS: u32 = 64;
 
 /// Enters the container's files and becomes its program.
 pub fn run(spec: &ContainerSpec, pod: &PodSpec, stdio: [OwnedFd; 3]) -> Result<(), Failure> {
+    if !spec.groups.is_empty() {
+        sys::own_groups().map_err(|error| Failure::new("make a cgroup namespace", &error))?;
+    }
     rootfs::enter(spec, pod)?;
     become_program(&spec.process, stdio)
 }
@@ -48,6 +51,10 @@ pub fn become_program(spec: &ProcessSpec, stdio: [OwnedFd; 3]) -> Result<(), Fai
         }
         Terminal::None => drop(rustix::process::setsid()),
         Terminal::Own => {}
+    }
+    if let Some(score) = spec.oom_score {
+        // To lower it is not everybody's; then it stays as it is.
+        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
     }
     drop_capabilities(spec.isolation.capabilities);
     if spec.isolation.filtered {

@@ -1,25 +1,34 @@
 //! The agent's side of the sandbox: handles for the spawner, pods and processes. Dropping a handle of a pod ends the pod.
 
 use super::check::{self, Forbidden};
-use super::wire::{self, CreatePod, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit};
-use super::{ContainerSpec, PodSpec, ProcessSpec};
+use super::handle_switch::Switch;
+use super::wire::{self, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit, ToSpawner};
+use super::{ContainerSpec, Network, PodSpec, ProcessSpec};
 use super::{spawner, sys};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::process::Signal;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::process::{Pid, Signal};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// The sockets' buffers: a whole spec goes in one write, so that the agent hardly ever waits.
 const SOCKET_BUFFER_BYTES: usize = 256 << 10;
+
+/// How long a pod's init may take to tell the next agent what there is.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long the end of a pod that was killed is waited for by who cannot do anything else meanwhile.
+const KILL_SECONDS_MAX: i64 = 2;
 
 /// Why a pod or process could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +50,8 @@ pub enum Error {
 pub struct Sandbox {
     connection: tokio::sync::Mutex<(Connection, Inbox)>,
     child: Mutex<std::process::Child>,
+    /// The node's network, or why there is none.
+    switch: OnceCell<Result<Arc<Switch>, String>>,
 }
 
 impl Sandbox {
@@ -64,47 +75,107 @@ impl Sandbox {
         // The command still holds its copy of the spawner's end.
         drop(command);
         let connection = Connection::new(ours)?;
-        Ok(Sandbox { connection: tokio::sync::Mutex::new((connection, Inbox::default())), child: Mutex::new(child) })
+        Ok(Sandbox {
+            connection: tokio::sync::Mutex::new((connection, Inbox::default())),
+            child: Mutex::new(child),
+            switch: OnceCell::new(),
+        })
+    }
+
+    /// Opens the node's network, once; pods that are made from then on are in it. An error is why there is none: pods are then
+    /// each alone.
+    pub async fn open_network(&self, gateway: Ipv4Addr) -> Result<Arc<Switch>, String> {
+        let open = async {
+            let (ours, theirs) = socket_pair().map_err(|error| error.to_string())?;
+            let message = ToSpawner::CreateSwitch { gateway };
+            let (_, pidfd) = self.spawn(&message, theirs, None).await.map_err(|error| error.to_string())?;
+            let connection = Connection::new(ours).map_err(|error| error.to_string())?;
+            let switch = Switch::receive(connection, pidfd).await.map_err(|error| error.to_string())?;
+            Ok(Arc::new(switch))
+        };
+        self.switch.get_or_init(|| open).await.clone()
+    }
+
+    /// Has the spawner clone a process.
+    async fn spawn(
+        &self,
+        message: &ToSpawner,
+        theirs: OwnedFd,
+        door: Option<OwnedFd>,
+    ) -> Result<(i32, OwnedFd), Error> {
+        let mut guard = self.connection.lock().await;
+        let (connection, inbox) = &mut *guard;
+        let fds: Vec<_> = [Some(&theirs), door.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+        connection.send(message, &fds).await?;
+        drop((theirs, door));
+        match connection.receive(inbox).await?.ok_or(Error::Ended)? {
+            (FromSpawner::Created { pid }, mut fds) => Ok((pid, fds.pop().ok_or(Error::Ended)?)),
+            (FromSpawner::Failed(failure), _) => Err(explain(failure)),
+        }
     }
 
     /// Makes a pod without containers and waits until its network is up.
     ///
     /// # Errors
     /// `Forbidden` if the host does not let this user have namespaces, `Refused` for any other step.
-    pub async fn create_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
+    pub async fn create_pod(&self, mut spec: PodSpec) -> Result<Pod, Error> {
         let (ours, theirs) = socket_pair()?;
-        let (pid, pidfd) = {
-            let mut guard = self.connection.lock().await;
-            let (connection, inbox) = &mut *guard;
-            connection.send(&CreatePod { spec }, &[theirs.as_fd()]).await?;
-            drop(theirs);
-            match connection.receive(inbox).await?.ok_or(Error::Ended)? {
-                (FromSpawner::Created { pid }, mut fds) => (pid, fds.pop().ok_or(Error::Ended)?),
-                (FromSpawner::Failed(failure), _) => return Err(explain(failure)),
+        let switch = self.switch.get().and_then(|switch| switch.as_ref().ok());
+        let mut wire = None;
+        if let Network::Own { addresses, address, .. } = &mut spec.network {
+            match (switch, *address) {
+                (Some(switch), Some(address)) => wire = Some((&**switch, address)),
+                _ => addresses.extend(address.take().map(std::net::IpAddr::V4)),
             }
-        };
-        let connection = Arc::new(Connection::new(ours)?);
-        let mut guard = KillOnDrop { pidfd: Some(pidfd) };
-        let mut inbox = Inbox::default();
-        let listeners = match connection.receive(&mut inbox).await?.ok_or(Error::Ended)? {
-            (FromInit::Ready, fds) => fds,
-            (FromInit::Failed(failure), _) => return Err(explain(failure)),
-            _ => return Err(Error::Io(io::Error::other("the pod's init spoke out of turn"))),
-        };
-        let pidfd = guard.pidfd.take().ok_or(Error::Ended)?;
-        let processes = Arc::new(Processes::default());
-        let reader = tokio::spawn(read(connection.clone(), inbox, processes.clone()));
-        let pidfd = sys::watch(pidfd)?;
-        Ok(Pod {
-            pid,
-            pidfd,
-            connection,
-            processes,
-            listeners: Mutex::new(listeners),
-            reader,
-            next_id: AtomicU32::new(1),
-        })
+        }
+        let door = spec.keep.as_deref().map(door).transpose()?;
+        let (pid, pidfd) = self.spawn(&ToSpawner::CreatePod { spec }, theirs, door).await?;
+        Ok(Pod::begin(pid, pidfd, ours, wire).await?.0)
     }
+}
+
+/// Binds the socket on which a pod's init is to listen.
+fn door(path: &Path) -> io::Result<OwnedFd> {
+    let _ = std::fs::remove_file(path);
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    let (_folder, address) = address_of(path)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// The address of a socket in the file system, however long its path is, as long as the folder is open.
+fn address_of(path: &Path) -> io::Result<(OwnedFd, SocketAddrUnix)> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    Ok((folder, SocketAddrUnix::new(short)?))
+}
+
+/// Connects to a pod's init at the path that it was told. Gives its number and a descriptor of it, too.
+fn knock(path: &Path) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    let (_folder, address) = address_of(path)?;
+    rustix::net::connect(&socket, &address)?;
+    sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES)?;
+    // The kernel says who listens there.
+    let pid = sockopt::socket_peercred(&socket)?.pid;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    Ok((pid, pidfd, socket))
+}
+
+/// A container that an agent before this one has left.
+pub struct Left {
+    pub name: String,
+    pub process: Process,
+    /// When it ended, in milliseconds of the common era of Unix, if it has.
+    pub ended_ms: Option<i64>,
+    /// What was kept of its streams.
+    pub kept: Vec<OwnedFd>,
 }
 
 impl Drop for Sandbox {
@@ -136,6 +207,65 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Takes over a pod that another agent has left, at the path that it was to be kept at. Gives its containers too. `wire` is
+    /// the network that it is to be in, and its address there.
+    ///
+    /// # Errors
+    /// If nobody is there any more, or the pod cannot be had in that network: then it is ended.
+    pub async fn adopt(path: &Path, wire: Option<(&Switch, Ipv4Addr)>) -> Result<(Pod, Vec<Left>), Error> {
+        let (pid, pidfd, socket) = knock(path)?;
+        let taking = Pod::begin(pid.as_raw_nonzero().get(), pidfd, socket, wire);
+        tokio::time::timeout(HAND_OVER_TIME_MAX, taking).await.map_err(|_| Error::Ended)?
+    }
+
+    /// Hears what the init says first, and goes on listening.
+    async fn begin(
+        pid: i32,
+        pidfd: OwnedFd,
+        socket: OwnedFd,
+        wire: Option<(&Switch, Ipv4Addr)>,
+    ) -> Result<(Pod, Vec<Left>), Error> {
+        let connection = Arc::new(Connection::new(socket)?);
+        let mut guard = KillOnDrop { pidfd: Some(pidfd) };
+        let mut inbox = Inbox::default();
+        let processes = Arc::new(Processes::default());
+        let (mut left, mut last) = (Vec::new(), 0);
+        let mut next = None;
+        let listeners = loop {
+            let message = match next.take() {
+                Some(message) => message,
+                None => connection.receive(&mut inbox).await?.ok_or(Error::Ended)?,
+            };
+            match message {
+                (FromInit::Ready, fds) => break fds,
+                (FromInit::Network, mut fds) => {
+                    let network = fds.pop().ok_or(Error::Ended)?;
+                    let Some((switch, address)) = wire else { continue };
+                    // The wire is laid while the init does the rest.
+                    let (attached, heard) =
+                        tokio::join!(switch.attach(address, network), connection.receive(&mut inbox));
+                    attached?;
+                    next = Some(heard?.ok_or(Error::Ended)?);
+                }
+                (FromInit::Failed(failure), _) => return Err(explain(failure)),
+                (FromInit::Last { id }, _) => last = id,
+                (FromInit::Left { id, name, pid, ended }, kept) => {
+                    let state = processes.add(id);
+                    processes.set(id, ended.map_or(State::Running { pid }, |(exit, _)| State::Exited(exit)));
+                    let process = Process { id, state, connection: connection.clone() };
+                    left.push(Left { name, process, ended_ms: ended.map(|(_, at)| at), kept });
+                }
+                _ => return Err(Error::Io(io::Error::other("the pod's init spoke out of turn"))),
+            }
+        };
+        let pidfd = guard.pidfd.take().ok_or(Error::Ended)?;
+        let reader = tokio::spawn(read(connection.clone(), inbox, processes.clone()));
+        let pidfd = sys::watch(pidfd)?;
+        let listeners = Mutex::new(listeners);
+        let next_id = AtomicU32::new(last + 1);
+        Ok((Pod { pid, pidfd, connection, processes, listeners, reader, next_id }, left))
+    }
+
     /// The init's process number, as the host sees it.
     pub fn pid(&self) -> i32 {
         self.pid
@@ -148,13 +278,39 @@ impl Pod {
 
     /// Starts a container and waits until its program runs.
     pub async fn start(&self, spec: ContainerSpec, stdio: Stdio) -> Result<Process, Error> {
-        self.begin(|id| ToInit::Start { id, spec: Box::new(spec) }, stdio).await
+        self.start_in("container", spec, stdio, Vec::new(), Vec::new()).await
+    }
+
+    /// The same under a name, in control groups, into which `doors` let it: each takes the number of a process. In a pod that is
+    /// kept, the next agent gets `kept`.
+    pub async fn start_in(
+        &self,
+        name: &str,
+        spec: ContainerSpec,
+        stdio: Stdio,
+        mut doors: Vec<OwnedFd>,
+        kept: Vec<OwnedFd>,
+    ) -> Result<Process, Error> {
+        let (name, count, spec) = (name.to_owned(), doors.len(), Box::new(spec));
+        doors.extend(kept);
+        self.start_process(|id| ToInit::Start { id, name, doors: count, spec }, stdio, doors).await
     }
 
     /// Starts another program in a running container and waits until it runs.
     pub async fn exec(&self, container: &Process, spec: ProcessSpec, stdio: Stdio) -> Result<Process, Error> {
+        self.exec_in(container, spec, stdio, Vec::new()).await
+    }
+
+    /// The same in control groups, as with [`Pod::start_in`].
+    pub async fn exec_in(
+        &self,
+        container: &Process,
+        spec: ProcessSpec,
+        stdio: Stdio,
+        doors: Vec<OwnedFd>,
+    ) -> Result<Process, Error> {
         let container = container.id;
-        self.begin(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio).await
+        self.start_process(|id| ToInit::Exec { id, container, spec: Box::new(spec) }, stdio, doors).await
     }
 
     /// Connects to an address inside the pod's network.
@@ -181,11 +337,25 @@ impl Pod {
         let _ = self.pidfd.readable().await;
     }
 
-    async fn begin(&self, message: impl FnOnce(u32) -> ToInit, stdio: Stdio) -> Result<Process, Error> {
+    /// The same for who cannot wait otherwise, as long as a killed pod may take.
+    pub fn wait_ended(&self) {
+        let limit = rustix::event::Timespec { tv_sec: KILL_SECONDS_MAX, tv_nsec: 0 };
+        let mut fds = [rustix::event::PollFd::new(self.pidfd.get_ref(), rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut fds, Some(&limit));
+    }
+
+    async fn start_process(
+        &self,
+        message: impl FnOnce(u32) -> ToInit,
+        stdio: Stdio,
+        doors: Vec<OwnedFd>,
+    ) -> Result<Process, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut state = self.processes.add(id);
-        self.connection.send(&message(id), &[stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()]).await?;
-        drop(stdio);
+        let mut fds = vec![stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
+        fds.extend(doors.iter().map(AsFd::as_fd));
+        self.connection.send(&message(id), &fds).await?;
+        drop((stdio, doors));
         let begun = state.wait_for(|state| !matches!(state, State::Starting)).await.map_err(|_| Error::Ended)?.clone();
         match begun {
             State::Refused(failure) => Err(Error::Refused(failure)),
@@ -217,12 +387,22 @@ pub struct Process {
 }
 
 impl Process {
+    /// What the pod's init knows it by.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Its number in the pod's process namespace; `None` once it has ended.
     pub fn pid(&self) -> Option<i32> {
         match *self.state.borrow() {
             State::Running { pid } => Some(pid),
             _ => None,
         }
+    }
+
+    /// Has the init keep something of the container's for the next agent, once it has begun.
+    pub async fn keep(&self, fd: OwnedFd) -> Result<(), Error> {
+        Ok(self.connection.send(&ToInit::Keep { id: self.id }, &[fd.as_fd()]).await?)
     }
 
     /// Sends a signal to the process. One that has ended is no error.
@@ -321,7 +501,11 @@ async fn read(connection: Arc<Connection>, mut inbox: Inbox, processes: Arc<Proc
                 Some(socket) => processes.bring_socket(id, Ok(socket)),
                 None => break,
             },
-            FromInit::Ready | FromInit::Failed(_) => break,
+            FromInit::Network
+            | FromInit::Ready
+            | FromInit::Failed(_)
+            | FromInit::Left { .. }
+            | FromInit::Last { .. } => break,
         }
     }
     processes.close();
@@ -341,7 +525,7 @@ impl Drop for KillOnDrop {
 }
 
 /// One of the sandbox's sockets on the agent's side.
-struct Connection {
+pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
     /// Held while a message is written: messages are never interleaved.
     writing: tokio::sync::Mutex<()>,
@@ -353,7 +537,7 @@ impl Connection {
         Ok(Connection { socket: sys::watch(socket)?, writing: tokio::sync::Mutex::new(()) })
     }
 
-    async fn send<T: serde::Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) async fn send<T: serde::Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = wire::encode(message, fds.len())?;
         let _writing = self.writing.lock().await;
         let mut sent = 0;
@@ -368,7 +552,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn receive<T: serde::de::DeserializeOwned>(
+    pub(super) async fn receive<T: serde::de::DeserializeOwned>(
         &self,
         inbox: &mut Inbox,
     ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {

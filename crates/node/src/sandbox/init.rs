@@ -1,36 +1,48 @@
 //! A pod's init: process 1 of the pod's process namespace. It holds the pod's namespaces, starts containers and
 //! processes in them when the agent says so, reaps, and tells how they ended. When the agent's socket closes it exits,
-//! and the kernel ends everything in the pod with it. It keeps no policy: restarts and the like are the agent's.
+//! and the kernel ends everything in the pod with it; in a pod that is kept it waits for the next agent instead, as long as the
+//! place where that finds it is there. It keeps no policy: restarts and the like are the agent's.
 
 use super::sys::{self, Disposition, Forked};
 use super::wire::{self, Exit, Failure, FromInit, Inbox, ToInit};
 use super::{ContainerSpec, Network, PodSpec, ProcessNamespace, ProcessSpec, container, net, rootfs};
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::inotify;
+use rustix::net::SocketFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// The most processes the agent may have running in one pod (containers and exec).
 pub const PROCESSES_MAX: usize = 1024;
+/// Ends of containers that are remembered for the next agent, the latest.
+const ENDS_MAX: usize = 256;
 
-/// Sets the pod up and serves the agent until its socket closes.
-pub fn run(spec: PodSpec, socket: OwnedFd) -> ! {
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+/// Sets the pod up and serves the agent until its socket closes, or for ever, on `door`.
+pub fn run(spec: PodSpec, socket: OwnedFd, door: Option<OwnedFd>) -> ! {
+    if door.is_none() {
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    }
     let _ = rustix::thread::set_name(c"kemudi-init");
     // It and what it clones have power over the pod's namespaces until a program is executed: no container may trace them,
     // whatever its capabilities.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::on_signal(libc::SIGCHLD, Disposition::Default);
-    match set_up(&spec) {
-        Ok((listeners, signals)) => {
+    let made = set_up(&spec, socket.as_fd())
+        .and_then(|made| Ok((made, door.map(|door| Door::open(&spec, door)).transpose()?)));
+    match made {
+        Ok(((listeners, signals), door)) => {
             let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
             if wire::send(socket.as_fd(), &FromInit::Ready, &fds).is_err() {
                 sys::exit(1);
             }
             drop(listeners);
-            let mut init = Init { spec, socket, signals, processes: HashMap::new() };
+            let socket = Some(socket);
+            let mut init =
+                Init { spec, socket, door, signals, processes: HashMap::new(), ends: VecDeque::new(), last: 0 };
             let _ = init.serve();
         }
         Err(failure) => {
@@ -40,12 +52,18 @@ pub fn run(spec: PodSpec, socket: OwnedFd) -> ! {
     sys::exit(0)
 }
 
-fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
+fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
+    if let Network::Own { address: Some(_), .. } = &spec.network {
+        // The one device that will come has the one address it is given.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    }
+    // First of all, so that the wire is laid while the rest is done here.
+    show_network(spec, agent).map_err(|error| Failure::new("show the pod's network", &error))?;
     rustix::system::sethostname(spec.hostname.as_bytes())
         .map_err(|error| Failure::new("set the host name", &error.into()))?;
     rootfs::stage(spec)?;
     let mut listeners = Vec::new();
-    if let Network::Own { addresses, listen } = &spec.network {
+    if let Network::Own { addresses, listen, .. } = &spec.network {
         net::set_up(addresses).map_err(|error| Failure::new("set up the loopback device", &error))?;
         // As container runtimes have it: every user may serve port 80. Where it cannot be set, users with the power may.
         let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
@@ -63,16 +81,80 @@ fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
     Ok((listeners, signals))
 }
 
+/// Gives the agent the network of a pod that is to have a wire.
+fn show_network(spec: &PodSpec, agent: BorrowedFd<'_>) -> io::Result<()> {
+    match &spec.network {
+        Network::Own { address: Some(_), .. } => wire::send(agent, &FromInit::Network, &[net::namespace()?.as_fd()]),
+        _ => Ok(()),
+    }
+}
+
+/// Where the next agent comes in.
+struct Door {
+    socket: OwnedFd,
+    /// Readable when something in the folder has gone.
+    gone: OwnedFd,
+    path: PathBuf,
+}
+
+impl Door {
+    fn open(spec: &PodSpec, socket: OwnedFd) -> Result<Door, Failure> {
+        let failed = |error: rustix::io::Errno| Failure::new("listen for the next agent", &error.into());
+        let path = spec.keep.clone().unwrap_or_default();
+        // Who connects is told who listens, so that the next agent knows this process by the kernel's word.
+        rustix::net::listen(&socket, 1).map_err(failed)?;
+        let gone = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
+        let events = inotify::WatchFlags::DELETE | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVED_FROM;
+        inotify::add_watch(&gone, path.parent().unwrap_or(Path::new("/")), events).map_err(failed)?;
+        Ok(Door { socket, gone, path })
+    }
+
+    /// Whether nobody will come any more.
+    fn is_closed(&self) -> bool {
+        let mut drain = [0; 4096];
+        while rustix::io::read(&self.gone, &mut drain).is_ok_and(|count| count > 0) {}
+        !self.path.exists()
+    }
+}
+
+/// A container that has ended, for the next agent.
+struct End {
+    id: u32,
+    name: String,
+    exit: Exit,
+    at_ms: i64,
+    kept: Vec<OwnedFd>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    agent: bool,
+    ended: bool,
+    knocked: bool,
+    gone: bool,
+    begun: Vec<u32>,
+}
+
 struct Init {
     spec: PodSpec,
-    socket: OwnedFd,
+    /// None between two agents.
+    socket: Option<OwnedFd>,
+    door: Option<Door>,
     /// Readable when a child has ended.
     signals: OwnedFd,
     processes: HashMap<u32, Process>,
+    ends: VecDeque<End>,
+    /// The highest number of a process that there was.
+    last: u32,
 }
 
 /// A process that the agent asked for.
 struct Process {
+    /// Of a container; empty for what is executed beside.
+    name: String,
+    /// The other ends of its streams, for the next agent.
+    kept: Vec<OwnedFd>,
     pid: Pid,
     pidfd: OwnedFd,
     /// Open until the program runs (then it ends empty) or could not be started (then it brings a [`Failure`]).
@@ -83,33 +165,98 @@ struct Process {
     ends_group: bool,
 }
 
+impl Process {
+    fn new(pid: Pid, pidfd: OwnedFd, status: File, leads_group: bool, ends_group: bool) -> Process {
+        Process { name: String::new(), kept: Vec::new(), pid, pidfd, status: Some(status), leads_group, ends_group }
+    }
+}
+
 impl Init {
     fn serve(&mut self) -> io::Result<()> {
         let mut inbox = Inbox::default();
         loop {
             let starting: Vec<u32> =
                 self.processes.iter().filter(|(_, process)| process.status.is_some()).map(|(&id, _)| id).collect();
-            let (agent, ended, begun) = self.wait(&starting)?;
-            for id in begun {
+            let ready = self.wait(&starting)?;
+            for id in ready.begun {
                 self.report_start(id)?;
             }
-            if ended {
+            if ready.ended {
                 self.reap()?;
             }
-            if agent {
-                if !inbox.fill(&self.socket)? {
-                    return Ok(());
-                }
+            if ready.gone && self.door.as_ref().is_some_and(Door::is_closed) {
+                return Ok(());
+            }
+            if let (true, Some(socket)) = (ready.agent, &self.socket) {
+                let more = match (inbox.fill(socket), &self.door) {
+                    (Err(_), Some(_)) => false,
+                    (more, _) => more?,
+                };
                 while let Some((message, fds)) = inbox.next()? {
                     self.obey(message, fds)?;
                 }
+                if !more {
+                    if self.door.is_none() {
+                        return Ok(());
+                    }
+                    self.socket = None;
+                }
+            }
+            if let (true, Some(door)) = (ready.knocked, &self.door) {
+                let next = rustix::net::accept_with(&door.socket, SocketFlags::CLOEXEC)?;
+                // The last who comes is the agent.
+                inbox = Inbox::default();
+                self.socket = Some(next);
+                self.hand_over()?;
             }
         }
     }
 
-    /// Waits until the agent speaks, a child ends, or a starting process has begun.
-    fn wait(&self, starting: &[u32]) -> io::Result<(bool, bool, Vec<u32>)> {
-        let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+    /// Tells the next agent what it needs to go on.
+    fn hand_over(&mut self) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        let running = self.processes.iter().filter(|(_, process)| !process.name.is_empty()).map(|(&id, process)| {
+            let pid = process.pid.as_raw_nonzero().get();
+            (FromInit::Left { id, name: process.name.clone(), pid, ended: None }, &process.kept)
+        });
+        let ended = self.ends.iter().map(|end| {
+            let ended = Some((end.exit, end.at_ms));
+            (FromInit::Left { id: end.id, name: end.name.clone(), pid: 0, ended }, &end.kept)
+        });
+        let all: Vec<_> = running.chain(ended).collect();
+        let mut listeners = Vec::new();
+        if let Network::Own { listen, .. } = &self.spec.network {
+            // Those of the agent before have gone with it.
+            listeners = listen.iter().filter_map(|wanted| net::listen(wanted).ok()).collect();
+        }
+        let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        // The wire's other end has gone with the agent before.
+        let said = show_network(&self.spec, socket.as_fd())
+            .and_then(|()| {
+                all.iter().try_for_each(|(message, kept)| {
+                    let fds: Vec<_> = kept.iter().map(AsFd::as_fd).collect();
+                    wire::send(socket.as_fd(), message, &fds)
+                })
+            })
+            .and_then(|()| wire::send(socket.as_fd(), &FromInit::Last { id: self.last }, &[]))
+            .and_then(|()| wire::send(socket.as_fd(), &FromInit::Ready, &fds));
+        if said.is_err() {
+            self.socket = None;
+        }
+        Ok(())
+    }
+
+    /// Waits until the agent speaks or another comes, a child ends, or a starting process has begun.
+    fn wait(&self, starting: &[u32]) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let door = self.door.as_ref();
+        let others = [self.socket.as_ref(), door.map(|door| &door.socket), door.map(|door| &door.gone)];
+        let mut places = Vec::new();
+        for fd in others {
+            places.push(fd.map(|_| fds.len()));
+            fds.extend(fd.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        }
+        let first = fds.len();
         fds.extend(
             starting.iter().filter_map(|id| Some(PollFd::new(self.processes.get(id)?.status.as_ref()?, PollFlags::IN))),
         );
@@ -119,8 +266,9 @@ impl Init {
             }
         }
         let hot = |index: usize| !fds[index].revents().is_empty();
-        let begun = starting.iter().enumerate().filter(|(index, _)| hot(index + 2)).map(|(_, &id)| id).collect();
-        Ok((hot(0), hot(1), begun))
+        let is = |place: usize| places[place].is_some_and(hot);
+        let begun = starting.iter().enumerate().filter(|(index, _)| hot(index + first)).map(|(_, &id)| id).collect();
+        Ok(Ready { ended: hot(0), agent: is(0), knocked: is(1), gone: is(2), begun })
     }
 
     fn obey(&mut self, message: ToInit, fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -132,8 +280,8 @@ impl Init {
             ToInit::Connect { id, address } => {
                 return match net::connect(&address) {
                     Ok(socket) => {
-                        let message = FromInit::Connecting { id, failure: None };
-                        wire::send(self.socket.as_fd(), &message, &[socket.as_fd()])
+                        self.last = self.last.max(id);
+                        self.say_with(&FromInit::Connecting { id, failure: None }, &[socket.as_fd()])
                     }
                     Err(error) => {
                         let failure = Some(Failure::new(format!("connect to {address}"), &error));
@@ -141,9 +289,21 @@ impl Init {
                     }
                 };
             }
-            ToInit::Start { id, spec } => (id, self.start(*spec, fds)),
+            ToInit::Keep { id } => {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.kept.extend(fds);
+                }
+                return Ok(());
+            }
+            ToInit::Start { id, name, doors, spec } => {
+                let mut fds = fds;
+                let kept = fds.split_off((3 + doors).min(fds.len()));
+                let started = self.start(*spec, fds);
+                (id, started.map(|process| Process { name, kept, ..process }))
+            }
             ToInit::Exec { id, container, spec } => (id, self.exec(container, &spec, fds)),
         };
+        self.last = self.last.max(id);
         match started {
             Ok(process) => {
                 self.processes.insert(id, process);
@@ -161,29 +321,52 @@ impl Init {
         }
     }
 
-    fn start(&self, spec: ContainerSpec, stdio: Vec<OwnedFd>) -> Result<Process, Failure> {
-        let stdio = self.admit(stdio)?;
+    fn start(&self, spec: ContainerSpec, fds: Vec<OwnedFd>) -> Result<Process, Failure> {
+        let (stdio, doors) = self.admit(fds)?;
+        if let ProcessNamespace::Of(other) = spec.process_namespace {
+            let run = || container::run(&spec, &self.spec, stdio);
+            return self.beside(other, sys::PID, sys::MOUNT, &doors, true, run);
+        }
         let (status, status_write) = pipe()?;
         let own = spec.process_namespace == ProcessNamespace::Own;
         let namespaces = sys::MOUNT | if own { sys::PID } else { 0 };
         match sys::clone(namespaces).map_err(|error| Failure::new("clone the container", &error))? {
-            Forked::Child => report(status_write, container::run(&spec, &self.spec, stdio)),
-            Forked::Parent { pid, pidfd } => {
-                Ok(Process { pid, pidfd, status: Some(status), leads_group: !own, ends_group: !own })
+            Forked::Child => {
+                let entered = enter_groups(&doors);
+                report(status_write, entered.and_then(|()| container::run(&spec, &self.spec, stdio)))
             }
+            Forked::Parent { pid, pidfd } => Ok(Process::new(pid, pidfd, status, !own, !own)),
         }
     }
 
-    /// Joining a process namespace only counts for children, so a go-between joins and makes a sibling of itself.
-    fn exec(&self, container: u32, spec: &ProcessSpec, stdio: Vec<OwnedFd>) -> Result<Process, Failure> {
-        let stdio = self.admit(stdio)?;
-        let Some(target) = self.processes.get(&container) else {
+    fn exec(&self, container: u32, spec: &ProcessSpec, fds: Vec<OwnedFd>) -> Result<Process, Failure> {
+        let (stdio, doors) = self.admit(fds)?;
+        // A container without groups has the machine's view of them, which nobody here may join.
+        let joined = sys::MOUNT | sys::PID | if doors.is_empty() { 0 } else { sys::CGROUP };
+        self.beside(container, joined, 0, &doors, false, || container::become_program(spec, stdio))
+    }
+
+    /// Starts a process in namespaces of one that runs, and in new ones. Joining a process namespace only counts for children,
+    /// so a go-between joins and makes a sibling of itself.
+    fn beside(
+        &self,
+        other: u32,
+        joined: i32,
+        new: i32,
+        doors: &[OwnedFd],
+        ends_group: bool,
+        program: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Process, Failure> {
+        let Some(target) = self.processes.get(&other) else {
             return Err(Failure::words("the container is not running"));
         };
         let (status, status_write) = pipe()?;
         let (mut answer, answer_write) = pipe()?;
         match sys::clone(0).map_err(|error| Failure::new("fork", &error))? {
-            Forked::Child => report(status_write, go_between(target.pidfd.as_fd(), spec, stdio, answer_write)),
+            Forked::Child => {
+                let target = target.pidfd.as_fd();
+                report(status_write, go_between(target, joined, new, doors, program, answer_write))
+            }
             Forked::Parent { .. } => {
                 drop((status_write, answer_write));
                 let mut pid = [0; 4];
@@ -194,16 +377,19 @@ impl Init {
                 // It is our child and not yet reaped, so the number still means it.
                 let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                     .map_err(|error| Failure::new("pidfd_open", &error.into()))?;
-                Ok(Process { pid, pidfd, status: Some(status), leads_group: true, ends_group: false })
+                Ok(Process::new(pid, pidfd, status, true, ends_group))
             }
         }
     }
 
-    fn admit(&self, stdio: Vec<OwnedFd>) -> Result<[OwnedFd; 3], Failure> {
+    /// The standard streams of a process that is asked for, and the doors of its control groups.
+    fn admit(&self, mut fds: Vec<OwnedFd>) -> Result<([OwnedFd; 3], Vec<OwnedFd>), Failure> {
         if self.processes.len() >= PROCESSES_MAX {
             return Err(Failure::words(format!("the pod already has {PROCESSES_MAX} processes that were asked for")));
         }
-        stdio.try_into().map_err(|_| Failure::words("a process needs stdin, stdout and stderr"))
+        let doors = fds.split_off(fds.len().min(3));
+        let stdio = fds.try_into().map_err(|_| Failure::words("a process needs stdin, stdout and stderr"))?;
+        Ok((stdio, doors))
     }
 
     /// Tells whether a process could be started, now that its status pipe has something.
@@ -229,7 +415,7 @@ impl Init {
                 continue;
             };
             self.report_start(id)?;
-            let Some(process) = self.processes.remove(&id) else { continue };
+            let Some(mut process) = self.processes.remove(&id) else { continue };
             if process.ends_group {
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             }
@@ -238,29 +424,73 @@ impl Init {
                 (_, Some(signal)) => Exit::Signal(signal),
                 _ => continue,
             };
+            if self.door.is_some() && !process.name.is_empty() {
+                self.remember(id, &mut process, exit);
+            }
             self.say(&FromInit::Exited { id, exit })?;
         }
         Ok(())
     }
 
-    fn say(&self, message: &FromInit) -> io::Result<()> {
-        wire::send(self.socket.as_fd(), message, &[])
+    fn remember(&mut self, id: u32, process: &mut Process, exit: Exit) {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        if self.ends.len() >= ENDS_MAX {
+            self.ends.pop_front();
+        }
+        let (name, kept) = (std::mem::take(&mut process.name), std::mem::take(&mut process.kept));
+        self.ends.push_back(End { id, name, exit, at_ms: since.as_millis() as i64, kept });
+        // What is left of its output is in the pipes, which the agent that is here reads: only between two does it have to be kept.
+        if self.socket.is_some() {
+            self.ends.iter_mut().for_each(|end| end.kept.clear());
+        }
+    }
+
+    fn say(&mut self, message: &FromInit) -> io::Result<()> {
+        self.say_with(message, &[])
+    }
+
+    /// Tells the agent, if there is one: the next is told everything anew.
+    fn say_with(&mut self, message: &FromInit, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        match (wire::send(socket.as_fd(), message, fds), &self.door) {
+            (Err(_), Some(_)) => {
+                self.socket = None;
+                Ok(())
+            }
+            (said, _) => said,
+        }
     }
 }
 
 /// Runs in the go-between: joins the container, leaves a sibling there to become the program, and goes.
-fn go_between(target: BorrowedFd<'_>, spec: &ProcessSpec, stdio: [OwnedFd; 3], answer: File) -> Result<(), Failure> {
-    sys::setns(target, sys::MOUNT | sys::PID).map_err(|error| Failure::new("join the container", &error))?;
-    match sys::clone(sys::SIBLING).map_err(|error| Failure::new("fork", &error))? {
+fn go_between(
+    target: BorrowedFd<'_>,
+    joined: i32,
+    new: i32,
+    doors: &[OwnedFd],
+    program: impl FnOnce() -> Result<(), Failure>,
+    answer: File,
+) -> Result<(), Failure> {
+    enter_groups(doors)?;
+    sys::setns(target, joined).map_err(|error| Failure::new("join the container", &error))?;
+    match sys::clone(sys::SIBLING | new).map_err(|error| Failure::new("fork", &error))? {
         Forked::Child => {
             drop(answer);
-            container::become_program(spec, stdio)
+            program()
         }
         Forked::Parent { pid, .. } => {
             let _ = io::Write::write_all(&mut &answer, &pid.as_raw_nonzero().get().to_ne_bytes());
             Ok(())
         }
     }
+}
+
+/// Goes into control groups; what is started from here on is in them.
+fn enter_groups(doors: &[OwnedFd]) -> Result<(), Failure> {
+    for door in doors {
+        rustix::io::write(door, b"0").map_err(|error| Failure::new("enter the cgroup", &error.into()))?;
+    }
+    Ok(())
 }
 
 /// The end of a child that did not become a program: says why and exits.

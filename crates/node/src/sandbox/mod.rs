@@ -3,18 +3,22 @@
 //!
 //! The agent's process starts one [`Sandbox`], which is a small process called the spawner. Each [`Pod`] has an init
 //! that the spawner clones and that speaks with the agent directly. Everything ends with the agent: when its sockets
-//! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces.
+//! close, the spawner and every init exit, and the kernel ends what lives in their process namespaces. But for pods that are
+//! to be kept: their inits hold the streams of what runs, remember what ended, and wait for the next agent.
 
 mod capabilities;
 mod check;
 mod console;
 mod container;
 mod handle;
+mod handle_switch;
 mod init;
 mod net;
+pub mod netlink;
 mod rootfs;
 mod seccomp;
 mod spawner;
+mod switch;
 mod sys;
 mod wire;
 
@@ -22,12 +26,14 @@ pub use capabilities::Capabilities;
 pub use check::{Forbidden, check};
 pub use console::{Console, Terminal as ConsoleTerminal};
 pub use container::DEFAULT_PATH;
-pub use handle::{Error, Pod, Process, Sandbox, Stdio};
+pub use handle::{Error, Left, Pod, Process, Sandbox, Stdio};
+pub use handle_switch::{AllDatagrams, Switch};
 pub use init::PROCESSES_MAX;
-pub use wire::{Exit, Failure};
+pub use switch::MARK;
+pub use wire::{Exit, Failure, SocketSpec, Transport};
 
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Becomes the spawner, and never returns, if this process was started as one. The first line of a program's `main`;
@@ -52,6 +58,9 @@ pub struct PodSpec {
     /// Settings of the kernel for the pod's namespaces, by their dotted names. They must be ones that a namespace has of
     /// its own: the machine's are not protected against its administrator.
     pub sysctls: Vec<(String, String)>,
+    /// Where the pod's init listens for an agent that comes after this one: a path in a folder of the pod's own. With it the
+    /// pod outlives an agent that ends without a word, until what is at the path is taken away. Without, it ends with the agent.
+    pub keep: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +68,9 @@ pub enum Network {
     /// The host's own. The pod cannot listen on the cluster's addresses.
     Host,
     /// A network of the pod's own: a loopback device with these addresses, and sockets that listen inside it for the
-    /// agent to serve.
-    Own { addresses: Vec<IpAddr>, listen: Vec<Listen> },
+    /// agent to serve. With an address, also a wire to the node's network, if that is open; else the address is one of the
+    /// loopback device's.
+    Own { addresses: Vec<IpAddr>, address: Option<Ipv4Addr>, listen: Vec<Listen> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +105,9 @@ pub struct ContainerSpec {
     /// `/proc` without the covers that hide what speaks of the machine. For pods without root only: to root the settings
     /// there are its own.
     pub proc_unmasked: bool,
+    /// The folders of the control groups that it is in, by the names that it finds them under: none, or one without a name
+    /// for all, or one for each.
+    pub groups: Vec<(String, PathBuf)>,
 }
 
 /// Where a container's files come from.
@@ -119,6 +132,8 @@ pub enum ProcessNamespace {
     Own,
     /// Those of all containers of the pod; number 1 is the pod's init, which reaps.
     Pod,
+    /// Those of another container that runs in a namespace of its own, by the number of its process. It ends with that.
+    Of(u32),
 }
 
 /// A program to run in a container.
@@ -133,6 +148,9 @@ pub struct ProcessSpec {
     pub terminal: Terminal,
     pub no_new_privileges: bool,
     pub isolation: Isolation,
+    /// How willing the kernel shall be to end it where memory is short: the more, the higher. Kept as it is where that
+    /// is not allowed.
+    pub oom_score: Option<i32>,
 }
 
 /// What a program may ask of the kernel.

@@ -89,6 +89,7 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     };
     mount_proc(&root.join("proc"), empty.as_fd(), spec.proc_unmasked)?;
     mount_sys(&root.join("sys"), pod)?;
+    mount_groups(&root.join("sys/fs/cgroup"), &spec.groups)?;
     mount_dev(&root.join("dev"), staging)?;
 
     // The old root stays below the new one until the end: what was opened in it can be cloned that long.
@@ -309,6 +310,35 @@ fn mount_sys(target: &Path, pod: &PodSpec) -> Result<()> {
         own.map_or_else(|| clone_tree(CWD, Path::new("/sys")), Ok).map_err(|error| failed("mount sys", error))?;
     sys::set_read_only(tree.as_fd(), true).map_err(|error| Failure::new("mount sys", &error))?;
     attach(&tree, target).map_err(|error| failed("mount sys", error))
+}
+
+/// The container's own control groups, read-only, where programs look for their limits.
+fn mount_groups(target: &Path, groups: &[(String, PathBuf)]) -> Result<()> {
+    let step = "show the cgroup";
+    let open = |folder: &Path| -> Result<OwnedFd> {
+        let tree = clone_tree(CWD, folder).map_err(|error| failed(step, error))?;
+        sys::set_read_only(tree.as_fd(), true).map_err(|error| Failure::new(step, &error))?;
+        Ok(tree)
+    };
+    match groups {
+        [] => Ok(()),
+        [(name, folder)] if name.is_empty() => attach(&open(folder)?, target).map_err(|error| failed(step, error)),
+        several => {
+            let trees = several.iter().map(|(_, folder)| open(folder)).collect::<Result<Vec<_>>>()?;
+            let above = new_fs("tmpfs", &[("mode", "0755"), ("size", "64k")]).map_err(|error| failed(step, error))?;
+            attach(&above, target).map_err(|error| failed(step, error))?;
+            for ((name, _), tree) in several.iter().zip(trees) {
+                let place = target.join(name);
+                make_dir(&place, 0o755)?;
+                attach(&tree, &place).map_err(|error| failed(step, error))?;
+                // Where several controllers are one hierarchy, each is found by its own name too.
+                for alone in name.split(',').filter(|alone| *alone != name) {
+                    rustix::fs::symlink(name.as_str(), target.join(alone)).map_err(|error| failed(step, error))?;
+                }
+            }
+            sys::set_read_only(above.as_fd(), false).map_err(|error| Failure::new(step, &error))
+        }
+    }
 }
 
 fn mount_dev(target: &Path, staging: &Path) -> Result<()> {

@@ -117,6 +117,7 @@ impl Worker {
             sandbox.kill();
             sandbox.ended().await;
         }
+        self.forget();
         self.tasks.shutdown().await;
         self.running.clear();
         if let Some(address) = self.address.take() {

@@ -1,14 +1,18 @@
 //! The life of one pod: its worker prepares it, does what `decide` says, tells the status, and ends it. One task per pod
 //! owns all of it; what runs beside (readers of pipes, probes, servers of its sockets) reports to it by messages.
 
+mod adopt;
 mod certificates;
 mod ending;
 mod files;
 mod prepare;
 mod probing;
+mod resize;
 mod spec;
 mod start;
 
+use self::adopt::{Kept, LeftPod};
+pub use self::adopt::{LeftPods, take_over};
 use self::certificates::{Certificates, Certified};
 use self::files::{Token, mount_failed};
 use crate::agent::{ContainerLogs, Shared, lock};
@@ -56,11 +60,11 @@ pub struct Update {
 }
 
 /// Leads a pod through its life; returns when nothing of it is left on the node.
-pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
+pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Option<LeftPod>) {
     let first = updates.borrow().clone();
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let pod = first.pod;
-    let records: Vec<Record> = pod.spec.init_containers.iter().chain(&pod.spec.containers).map(Record::new).collect();
+    let records: Vec<Record> = pod.spec.all_containers().map(Record::new).collect();
     let mut worker = Worker {
         api: Api::namespaced(shared.config.client.clone(), &pod.metadata.namespace),
         dir: shared.config.state_dir.join("pods").join(&pod.metadata.uid),
@@ -86,8 +90,9 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>) {
         mounted: false,
         unpublished: false,
         told: watch::Sender::new(true),
+        kept: Kept::default(),
     };
-    worker.life().await;
+    worker.life(left).await;
 }
 
 struct Worker {
@@ -125,6 +130,8 @@ struct Worker {
     /// The volumes are written; from now on what they are made of is followed.
     mounted: bool,
     dir: PathBuf,
+    /// What the next agent is told.
+    kept: Kept,
 }
 
 struct RunningContainer {
@@ -142,17 +149,46 @@ struct RunningContainer {
 
 /// What the pod's tasks tell its worker.
 enum Message {
-    Exited { container: String, attempt: u32, exit: Exit },
-    Probed { container: String, attempt: u32, kind: ProbeKind, healthy: bool },
-    Object { kind: ObjectKind, name: String, data: Option<Data> },
+    Exited {
+        container: String,
+        attempt: u32,
+        exit: Exit,
+        /// Where it was before now.
+        at: Option<Timestamp>,
+    },
+    Probed {
+        container: String,
+        attempt: u32,
+        kind: ProbeKind,
+        healthy: bool,
+    },
+    Object {
+        kind: ObjectKind,
+        name: String,
+        data: Option<Data>,
+    },
     Certified(Certified),
-    Pulled { container: String, outcome: Result<Arc<images::Hold>, String>, took: Duration, waited: Duration },
+    Pulled {
+        container: String,
+        outcome: Result<Arc<images::Hold>, String>,
+        took: Duration,
+        waited: Duration,
+    },
+    /// Something may go better now.
+    Again,
 }
 
 impl Worker {
-    async fn life(&mut self) {
+    async fn life(&mut self, left: Option<LeftPod>) {
         let over = matches!(self.pod.status.phase.as_str(), "Succeeded" | "Failed");
         self.remember();
+        self.find_logs();
+        if let Some(left) = left {
+            self.adopt(left);
+            if let Err(why) = self.publish_ports().await {
+                tracing::warn!(why, pod = self.pod.metadata.name, "a pod's ports of the host are not served any more");
+            }
+        }
         let rejection = isolation::rejection(&self.pod).filter(|_| !over);
         if let Some((reason, message)) = &rejection {
             self.shared.events.warning(&self.pod, None, reason, message);
@@ -187,7 +223,7 @@ impl Worker {
     fn remember(&mut self) {
         let status = &self.pod.status;
         self.facts.start_time = status.start_time.clone();
-        let known: Vec<_> = status.init_container_statuses.iter().chain(&status.container_statuses).cloned().collect();
+        let known: Vec<_> = status.all_containers().cloned().collect();
         for known in known {
             let Some(record) = self.records.iter_mut().find(|record| record.name == known.name) else { continue };
             record.restarts = known.restart_count;
@@ -223,6 +259,10 @@ impl Worker {
         let update = self.updates.borrow_and_update().clone();
         self.gone = update.gone;
         self.pod = update.pod;
+        // Ephemeral containers come while the pod runs, and stay.
+        for container in self.pod.spec.all_containers().skip(self.records.len()) {
+            self.records.push(Record::new(container));
+        }
     }
 
     // ---- while containers run
@@ -245,6 +285,7 @@ impl Worker {
             if self.evict_for_usage(now).await {
                 return;
             }
+            self.resize();
             let plan = decide::decide(&self.pod, &self.records, now);
             let mut over = false;
             let mut again = false;
@@ -332,12 +373,15 @@ impl Worker {
 
     fn take_message(&mut self, message: Message) {
         match message {
-            Message::Exited { container, attempt, exit } => self.note_exit(&container, attempt, exit),
+            Message::Exited { container, attempt, exit, at } => {
+                self.note_exit(&container, attempt, exit, at.unwrap_or_else(Timestamp::now));
+            }
             Message::Probed { container, attempt, kind, healthy } => {
                 self.note_probe(&container, attempt, kind, healthy)
             }
             Message::Certified(news) => self.note_certified(news),
             Message::Pulled { container, outcome, took, waited } => self.note_pulled(&container, outcome, took, waited),
+            Message::Again => {}
             Message::Object { kind, name, data } => {
                 let key = (kind, name);
                 if self.objects.get(&key) == data.as_ref() {
@@ -359,14 +403,13 @@ impl Worker {
         }
     }
 
-    fn note_exit(&mut self, container: &str, attempt: u32, exit: Exit) {
+    fn note_exit(&mut self, container: &str, attempt: u32, exit: Exit, now: Timestamp) {
         if self.running.get(container).is_none_or(|known| known.attempt != attempt) {
             return;
         }
         let Some(ended) = self.running.remove(container) else { return };
         self.note_reachable(|pod| drop(pod.containers.remove(container)));
         ended.probes.iter().for_each(AbortHandle::abort);
-        let now = Timestamp::now();
         let Some(record) = self.records.iter_mut().find(|record| record.name == container) else { return };
         let started_at = match record.state {
             State::Running { since } => Some(time(since)),
@@ -377,16 +420,24 @@ impl Worker {
         if let (true, true, Some(log)) = (message.is_empty() && from_log, exit.code() != 0, &ended.log) {
             message = log.tail(LOG_MESSAGE_LINES_MAX, LOG_MESSAGE_BYTES_MAX);
         }
+        // The group's own count says so; that signal 9 came may have other reasons.
+        let reason = match (ended.process.out_of_memory(), exit.code()) {
+            (true, _) => OUT_OF_MEMORY,
+            (false, 0) => "Completed",
+            (false, _) => "Error",
+        };
         let terminated = Terminated {
             exit_code: exit.code(),
             signal: None,
-            reason: if exit.code() == 0 { "Completed" } else { "Error" }.into(),
+            reason: reason.into(),
             message,
             started_at,
             finished_at: Some(time(now)),
             container_id: record.id.clone(),
         };
         record.end(terminated, now);
+        let process = ended.process;
+        self.tasks.spawn(async move { process.clear().await });
         let crashes = record.crashes;
         if crashes > 0 && self.pod.spec.restart_policy != crate::pod::RestartPolicy::Never && !self.facts.terminating {
             let message = format!("Back-off restarting failed container {container} in pod {}", self.full_name());
@@ -405,7 +456,15 @@ impl Worker {
             return;
         }
         self.tell_pull_back_off(&status);
-        let patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
+        let mut patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
+        for gone in PASSING_CONDITIONS {
+            let has = |status: &PodStatus| status.conditions.iter().any(|known| known.kind == gone);
+            if let (true, false, Some(list)) =
+                (has(&self.published), has(&status), patch["status"]["conditions"].as_array_mut())
+            {
+                list.push(json!({"$patch": "delete", "type": gone}));
+            }
+        }
         match self.api.patch_status(&self.pod.metadata.name, &Patch::Strategic(&patch)).await {
             Ok(_) => {
                 self.published = status;
@@ -422,10 +481,10 @@ impl Worker {
     /// An event when the words of a container's status change from an image that could not be pulled to a pause.
     fn tell_pull_back_off(&self, status: &PodStatus) {
         let pauses = |status: &PodStatus, name: &str| {
-            let mut all = status.init_container_statuses.iter().chain(&status.container_statuses);
+            let mut all = status.all_containers();
             all.any(|it| it.name == name && it.state.waiting.as_ref().is_some_and(|it| it.reason == PULL_BACK_OFF))
         };
-        for container in self.pod.spec.init_containers.iter().chain(&self.pod.spec.containers) {
+        for container in self.pod.spec.all_containers() {
             let name = container.name.as_str();
             if pauses(status, name) && !pauses(&self.published, name) {
                 let message = format!("Back-off pulling image {:?}", container.image);
@@ -457,6 +516,10 @@ impl Worker {
     }
 }
 
+/// Conditions that are not there when nothing is to be said.
+const PASSING_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+/// The reason of a container that the kernel has ended as its group had no memory left.
+const OUT_OF_MEMORY: &str = "OOMKilled";
 /// The reason of a pod that took more than it may.
 const EVICTED: &str = "Evicted";
 /// The reason of a container that waits until its image is pulled again.

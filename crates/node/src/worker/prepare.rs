@@ -1,19 +1,21 @@
 //! Before a pod's containers run: its namespaces, the sockets that are served in it, its volumes and files. Starts no program.
 
+use super::adopt::control_of;
 use super::files::mount_failed;
 use super::{Worker, make_private};
 use crate::agent::{API_PORT, lock};
 use crate::decide::time;
+use crate::network::{self, HostPort, Served};
 use crate::pod::{Pod, Volume};
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
 use crate::sandbox::{Listen, MemoryVolume, Network, Protocol};
-use crate::{dns, files, isolation, provided, volumes};
+use crate::{dns, files, isolation, provided, resources, volumes};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +39,8 @@ impl Worker {
     pub(super) async fn prepare(&mut self) -> bool {
         self.facts.start_time.get_or_insert_with(|| time(Timestamp::now()));
         self.note_waiting("ContainerCreating");
-        if let Some(message) = isolation::unenforced_limits(&self.pod) {
+        if let (true, Some(why)) = (isolation::has_limits(&self.pod), self.shared.runtime.unlimited()) {
+            let message = format!("Limits of cpu and memory are not enforced by this node: {why}");
             self.shared.events.warning(&self.pod, None, "LimitsNotEnforced", &message);
         }
         let mut pause = PREPARE_AGAIN_MIN;
@@ -110,18 +113,14 @@ impl Worker {
         };
         let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
         if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
-            self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+            self.kept.address = address;
             self.address = address;
-            self.serve_sockets(&*sandbox).map_err(|error| (NO_SANDBOX, error.to_string()))?;
-            let reachable = Reachable {
-                uid: self.pod.metadata.uid.clone(),
-                pod: sandbox.clone(),
-                host_network: self.pod.spec.host_network,
-                containers: HashMap::new(),
-                ended: CancellationToken::new(),
-            };
-            lock(&self.shared.reachable).insert(self.key(), reachable);
-            self.sandbox = Some(sandbox);
+            if let Err(message) = self.publish_ports().await {
+                self.address.take().into_iter().for_each(|address| self.shared.give_address_back(address));
+                return Err((NO_SANDBOX, message));
+            }
+            self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
+            self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
         }
         for ((kind, name), data) in wanted.into_iter().zip(objects) {
             match data.map_err(|message| ("FailedMount", message))? {
@@ -140,6 +139,23 @@ impl Worker {
         }
         self.mounted = true;
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
+    }
+
+    /// Goes on with a sandbox that is there: its address, what is served in it, who may connect.
+    pub(super) fn enter(&mut self, sandbox: Arc<dyn RunningPod>, address: Option<Ipv4Addr>) -> std::io::Result<()> {
+        self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+        self.address = address;
+        let reachable = Reachable {
+            uid: self.pod.metadata.uid.clone(),
+            pod: sandbox.clone(),
+            host_network: self.pod.spec.host_network,
+            containers: HashMap::new(),
+            ended: CancellationToken::new(),
+            since: Timestamp::now(),
+        };
+        lock(&self.shared.reachable).insert(self.key(), reachable);
+        self.sandbox = Some(sandbox.clone());
+        self.serve_sockets(&*sandbox)
     }
 
     /// Finds what is there before the pod: claims and images.
@@ -170,9 +186,11 @@ impl Worker {
             (Network::Host, None)
         } else {
             let address = self.shared.take_address().ok_or("every address of the pod range is in use")?;
+            self.shared.network.admit(&self.pod, address).await;
             let listen = |protocol, ip, port| Listen { protocol, address: SocketAddr::new(ip, port) };
             let network = Network::Own {
-                addresses: vec![cluster.api_ip, cluster.dns_ip, address.into()],
+                addresses: vec![cluster.api_ip, cluster.dns_ip],
+                address: Some(address),
                 listen: vec![
                     listen(Protocol::Tcp, cluster.api_ip, API_PORT),
                     listen(Protocol::Udp, cluster.dns_ip, DNS_PORT),
@@ -187,12 +205,17 @@ impl Worker {
             let bytes_max = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
             Some(MemoryVolume { name: volume.name.clone(), bytes_max })
         };
+        let granted = self.records.iter().map(|record| (record.name.clone(), record.allocated.clone())).collect();
         let plan = PodPlan {
+            uid: self.pod.metadata.uid.clone(),
+            limits: resources::of_pod(&self.pod, &granted),
+            oom_score: resources::least_oom_score(&self.pod),
             hostname: files::host_name(spec, &self.pod.metadata.name),
             user: (volumes::one_user(&self.pod).unwrap_or(0), spec.security_context.run_as_group.unwrap_or(0)),
             network,
             memory_volumes: spec.volumes.iter().filter_map(memory).collect(),
             sysctls: isolation::sysctls(&self.pod),
+            keep: self.shared.config.keep.then(|| control_of(&self.dir)),
         };
         match self.shared.runtime.create_pod(plan).await {
             Ok(sandbox) => Ok((sandbox, address)),
@@ -213,6 +236,7 @@ impl Worker {
         let udp = tokio::net::UdpSocket::from_std(udp.into())?;
         let tcp = tokio::net::TcpListener::from_std(tcp.into())?;
         let access = self.shared.config.api.clone();
+        let (shared, address) = (self.shared.clone(), self.address);
         let mut told = self.told.subscribe();
         self.tasks.spawn(async move {
             let seats = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
@@ -221,6 +245,9 @@ impl Worker {
                 while connections.try_join_next().is_some() {}
                 let Ok(seat) = seats.clone().acquire_owned().await else { return };
                 let Ok((stream, _)) = api.accept().await else { continue };
+                if address.is_some_and(|address| !shared.network.lets(address, Served::Api)) {
+                    continue;
+                }
                 // Who asks for its own pod, however soon, is to find it running.
                 if told.wait_for(|told| *told).await.is_err() {
                     return;
@@ -233,8 +260,31 @@ impl Worker {
                 });
             }
         });
-        self.tasks.spawn(dns::serve_udp(self.shared.dns.clone(), udp));
-        self.tasks.spawn(dns::serve_tcp(self.shared.dns.clone(), tcp));
+        let lets = {
+            let (shared, address) = (self.shared.clone(), self.address);
+            move || address.is_none_or(|address| shared.network.lets(address, Served::Dns))
+        };
+        self.tasks.spawn(dns::serve_udp(self.shared.dns.clone(), udp, lets.clone()));
+        self.tasks.spawn(dns::serve_tcp(self.shared.dns.clone(), tcp, lets));
+        Ok(())
+    }
+
+    /// Opens the ports of the host that the pod's containers ask for; they close with the pod.
+    pub(super) async fn publish_ports(&mut self) -> Result<(), String> {
+        let Some(address) = self.address else { return Ok(()) };
+        let pod = self.pod.clone();
+        let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+        let mut opened = Vec::new();
+        for port in all.flat_map(|container| &container.ports).filter(|port| port.host_port != 0) {
+            let switch = self.shared.runtime.network().await?;
+            let ip = port.host_ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let target = SocketAddrV4::new(address, port.container_port);
+            let wanted = HostPort { protocol: port.protocol().to_owned(), ip, port: port.host_port, target };
+            let serving = network::publish(switch, &wanted).await;
+            let serving = serving.map_err(|error| format!("host port {} cannot be opened: {error}", port.host_port))?;
+            opened.push(serving);
+        }
+        opened.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
         Ok(())
     }
 

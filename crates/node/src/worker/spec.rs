@@ -6,7 +6,7 @@ use crate::images::Files;
 use crate::pod::{Container, VolumeMount};
 use crate::provided::Provided;
 use crate::sandbox::{DEFAULT_PATH, Mount, ProcessSpec, Root, Source, Terminal, User};
-use crate::{files, isolation};
+use crate::{files, isolation, resources};
 use futures_util::future::join_all;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl Worker {
             }
         }
         let namespace = &self.pod.metadata.namespace;
-        let services = self.shared.services.read().await.of_namespace(namespace);
+        let services = self.shared.services.read().of_namespace(namespace);
         let around = self.shared.surroundings(&self.pod, &self.facts.pod_ip);
         let own = env::environment(&self.pod, container, &objects, &services, &around)?;
         let of_image = account.clone().unwrap_or_default();
@@ -130,6 +130,7 @@ impl Worker {
             terminal: Terminal::None,
             no_new_privileges: security.allow_privilege_escalation == Some(false),
             isolation: isolation::isolation(&self.pod, container)?,
+            oom_score: Some(resources::oom_score(&self.pod, container, self.shared.facts.memory_bytes)),
             env: all,
         })
     }

@@ -1,5 +1,6 @@
 //! Starting a container: its image, its program, its streams, and the wait for its end.
 
+use super::adopt::KeptContainer;
 use super::files::data_of;
 use super::{Message, RunningContainer, Worker};
 use crate::console::{self, Console, Outputs, Wanted};
@@ -7,13 +8,13 @@ use crate::decide::{HOST_IMAGE_ID, State, time};
 use crate::env::{Data, ObjectKind};
 use crate::images as image_choice;
 use crate::images::{Choice, Files};
-use crate::isolation;
 use crate::logs::Log;
 use crate::pod::{Container, Terminated};
 use crate::probe::{ProbeKind, Target};
 use crate::remote::{self, Running};
-use crate::runtime::RunningProcess;
+use crate::runtime::{ContainerPlan, RunningProcess};
 use crate::sandbox::{ContainerSpec, Error as SandboxError, Exit, ProcessNamespace, Terminal};
+use crate::{isolation, resources};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::fs;
@@ -38,7 +39,7 @@ impl Worker {
     /// Starts a container. False if it does not run, and what follows is to be decided anew.
     pub(super) async fn start(&mut self, name: &str) -> bool {
         let pod = self.pod.clone();
-        let mut all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let mut all = pod.spec.all_containers();
         let Some(container) = all.find(|container| container.name == name) else { return true };
         let Some(index) = self.records.iter().position(|record| record.name == name) else { return true };
         let before = self.records[index].clone();
@@ -53,7 +54,8 @@ impl Worker {
                 pulled.unwrap_or(&held.image.id).to_owned()
             }
         };
-        let result = self.launch(container, attempt, files).await;
+        let id = new_id();
+        let result = self.launch(container, attempt, files, &id).await;
         let now = Timestamp::now();
         let record = &mut self.records[index];
         if let State::Ended(terminated) = &before.state {
@@ -69,7 +71,7 @@ impl Worker {
                 let message = format!("failed to start container: {message}");
                 record.restarts = attempt;
                 record.crashes = before.crashes + u32::from(again);
-                record.id = new_id();
+                record.id = id;
                 let terminated = Terminated {
                     exit_code: START_ERROR,
                     reason: "StartError".into(),
@@ -87,8 +89,10 @@ impl Worker {
             Ok(running) => {
                 record.restarts = attempt;
                 record.crashes = before.crashes + u32::from(again);
-                record.id = new_id();
+                record.id = id;
                 record.state = State::Running { since: now };
+                record.applied = Some(record.allocated.clone());
+                record.restart = false;
                 record.started = container.startup_probe.is_none();
                 record.ready = record.started && container.readiness_probe.is_none();
                 let (target, process) = (running.target.clone(), running.process.clone());
@@ -168,7 +172,7 @@ impl Worker {
     ) {
         let Some(index) = self.records.iter().position(|record| record.name == container) else { return };
         let pod = self.pod.clone();
-        let image = pod.spec.init_containers.iter().chain(&pod.spec.containers).find(|it| it.name == container);
+        let image = pod.spec.all_containers().find(|it| it.name == container);
         let image = image.map(|container| container.image.as_str()).unwrap_or_default();
         self.records[index].pulling = false;
         match outcome {
@@ -200,7 +204,13 @@ impl Worker {
         self.note_log(&name, |logs| logs.waiting = reason.to_owned());
     }
 
-    async fn launch(&mut self, container: &Container, attempt: u32, files: Files) -> Result<RunningContainer, Problem> {
+    async fn launch(
+        &mut self,
+        container: &Container,
+        attempt: u32,
+        files: Files,
+        id: &str,
+    ) -> Result<RunningContainer, Problem> {
         let Some(sandbox) = self.sandbox.clone() else { return Err(Problem::Start("the pod has no sandbox".into())) };
         let io = |error: std::io::Error| Problem::Start(error.to_string());
         let namespace = self.pod.metadata.namespace.clone();
@@ -245,6 +255,17 @@ impl Worker {
                 false => ProcessNamespace::Own,
             },
             proc_unmasked: proc_unmasked.map_err(Problem::Config)?,
+            groups: Vec::new(),
+        };
+        let beside = match container.target_container_name.as_str() {
+            "" => None,
+            target => {
+                let target = self
+                    .running
+                    .get(target)
+                    .ok_or_else(|| Problem::Config(format!("unable to find target container {target}")))?;
+                Some(target.process.clone())
+            }
         };
         let (stdio, capture) = match attachment {
             Some(attachment) => (attachment.stdio, None),
@@ -255,7 +276,23 @@ impl Worker {
                 (stdio, Some((log, ends)))
             }
         };
-        let started = sandbox.start(spec, stdio).await;
+        let granted = self.records.iter().find(|record| record.name == container.name).map(|it| &it.allocated);
+        let limits = resources::of_container(granted.unwrap_or(&container.resources));
+        let keep = self.shared.config.keep;
+        let kept = match &capture {
+            Some((_, ends)) if keep => ends.kept(wanted).map_err(io)?,
+            _ => Vec::new(),
+        };
+        if capture.is_some() {
+            // Before it is started: what runs is written down.
+            let image_id = self.records.iter().find(|it| it.name == container.name).map(|it| it.image_id.clone());
+            let (spec, since_ms) = (process.clone(), Timestamp::now().as_millisecond());
+            let (id, image_id) = (id.to_owned(), image_id.unwrap_or_default());
+            let entry = KeptContainer { attempt, id, image_id, since_ms, spec, wanted };
+            self.keep_container(&container.name, entry).map_err(io)?;
+        }
+        let plan = ContainerPlan { kept, name: format!("{}_{attempt}", container.name), spec, limits, beside };
+        let started = sandbox.start(plan, stdio).await;
         let started = match started {
             Ok(started) => started,
             Err(error) => {
@@ -271,6 +308,9 @@ impl Worker {
         };
         let capture = capture.map(|(log, ends)| ends.open(wanted).map(|(console, outputs)| (log, console, outputs)));
         let capture = capture.transpose().map_err(io)?;
+        if let (true, Some(terminal)) = (keep, capture.as_ref().and_then(|(_, console, _)| console.terminal())) {
+            started.keep(terminal.another().map_err(io)?).await;
+        }
         let log = capture.as_ref().map(|(log, ..)| log.clone());
         let console = capture.as_ref().map(|(_, console, _)| console.clone());
         let current = log.clone();
@@ -278,7 +318,7 @@ impl Worker {
             logs.previous = logs.current.take().or(logs.previous.take());
             logs.current = current;
         });
-        self.watch_exit(container.name.clone(), attempt, started.clone(), capture, tell);
+        self.watch_exit(container.name.clone(), attempt, started.clone(), capture, tell, None);
         let target = Target {
             pod: sandbox,
             process: started.clone(),
@@ -287,7 +327,7 @@ impl Worker {
             pod_ip: self.facts.pod_ip.parse().ok(),
             host_network: self.pod.spec.host_network,
         };
-        let running = Running { target: target.clone(), console };
+        let running = Running { target: target.clone(), console, since: Timestamp::now() };
         self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
         Ok(RunningContainer {
             attempt,
@@ -302,13 +342,14 @@ impl Worker {
     }
 
     /// Waits beside the worker for a container's end and the last of its output.
-    fn watch_exit(
+    pub(super) fn watch_exit(
         &mut self,
         container: String,
         attempt: u32,
         process: Arc<dyn RunningProcess>,
         capture: Option<(Arc<Log>, Arc<Console>, Outputs)>,
         tell: Option<tokio::sync::oneshot::Sender<Result<Exit, String>>>,
+        at: Option<Timestamp>,
     ) {
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
@@ -331,7 +372,7 @@ impl Worker {
             if let Some(tell) = tell {
                 let _ = tell.send(Ok(exit));
             }
-            let _ = sender.send(Message::Exited { container, attempt, exit }).await;
+            let _ = sender.send(Message::Exited { container, attempt, exit, at }).await;
         });
     }
 }

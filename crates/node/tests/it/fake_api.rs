@@ -235,7 +235,9 @@ fn merge(object: &mut Value, patch: &Value) {
             for condition in value.as_array().unwrap() {
                 let known = object[name].as_array_mut().unwrap();
                 known.retain(|known| known["type"] != condition["type"]);
-                known.push(condition.clone());
+                if condition["$patch"] != "delete" {
+                    known.push(condition.clone());
+                }
             }
         } else if value.is_null() {
             object.as_object_mut().unwrap().remove(name);

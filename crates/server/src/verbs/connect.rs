@@ -14,9 +14,13 @@ use super::At;
 use super::write::invalid;
 use crate::authn;
 use crate::lookup::Lookup;
+use crate::node_link::NodeLink;
 use crate::respond::{self, Answer};
 use crate::serve::Cx;
 use crate::state::NodeApi;
+
+/// What stands for a node's answer where it cannot be reached.
+const UNREACHABLE: u16 = 502;
 
 /// exec, attach and port-forward: the connection is handed to the pod's node, which speaks with the client from then on.
 pub async fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
@@ -49,6 +53,10 @@ pub async fn connect(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let (connection, lasting) = connection.clone().lasting();
     request.extensions_mut().insert(connection);
     let mut response = api.call(request).await;
+    if response.status().as_u16() == UNREACHABLE {
+        let text = response.into_body().collect().await.map_err(Status::internal)?.to_bytes();
+        return Err(Status::unexplained(String::from_utf8_lossy(&text)));
+    }
     // The request ends with the connection, not with its answer.
     if response.status().as_u16() == respond::SWITCHING_PROTOCOLS {
         response.extensions_mut().insert(lasting);
@@ -81,14 +89,21 @@ fn node_query(cx: &Cx<'_>, at: &At<'_>) -> Result<Query, Status> {
     Ok(query)
 }
 
-fn node_api(cx: &Cx<'_>, node: &str) -> Result<Arc<dyn NodeApi>, Status> {
+/// The API of a node: of this process, or where the node says that it is.
+pub fn node_api(cx: &Cx<'_>, node: &str) -> Result<Arc<dyn NodeApi>, Status> {
     if let Some(api) = cx.state.nodes.load().get(node) {
         return Ok(api.clone());
     }
-    if cx.state.get("", "nodes", "", node).is_none() {
+    let Some(object) = cx.state.get("", "nodes", "", node) else {
         return Err(Status::not_found(GroupResource { group: "", resource: "nodes" }, node));
+    };
+    match NodeLink::to(cx.state, &object) {
+        Some(link) => Ok(Arc::new(link)),
+        None => Err(Status::unavailable(format!(
+            "node {} is not connected to this server, and its status names no kubelet endpoint",
+            go::quote(node)
+        ))),
     }
-    Err(Status::unavailable(format!("node {} is not connected to this server", go::quote(node))))
 }
 
 /// The container that a connection is about.
@@ -148,6 +163,7 @@ pub async fn log(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
             let bytes = response.into_body().collect().await.map_err(Status::internal)?.to_bytes();
             let text = String::from_utf8_lossy(&bytes).trim_end().to_string();
             match code {
+                UNREACHABLE => Err(Status::unexplained(text)),
                 respond::NOT_FOUND => Err(Status { details: None, message: text, ..Status::no_such_path() }),
                 _ => Err(Status::bad_request(text)),
             }

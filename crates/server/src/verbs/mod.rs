@@ -6,6 +6,7 @@ mod delete;
 mod json_patch;
 mod list;
 mod patch;
+mod proxy;
 mod read;
 mod scale;
 mod subresource;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::body::{self, Wanted};
 use super::delete::{Gone, delete_object};
 use super::write::{Part, Typed, change_object, own_fields, place, written};
-use super::{At, connect, patch, read, scale};
+use super::{At, connect, patch, proxy, read, scale};
 use crate::admission::{self, pod_topology_labels};
 use crate::respond::{self, Answer};
 use crate::serve::{Cx, RequestBody};
@@ -25,7 +25,7 @@ pub async fn answer(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
         ("pods", "eviction") => evict(cx, at, sub, body, warnings).await,
         ("pods", "log") => connect::log(cx, at).await,
         ("pods", "exec" | "attach" | "portforward") => connect::connect(cx, at).await,
-        ("pods" | "services" | "nodes", "proxy") => proxy(cx, at),
+        ("pods" | "services" | "nodes", "proxy") => proxy::answer(cx, at, body).await,
         ("serviceaccounts", "token") => token(cx, at, sub, body, warnings).await,
         ("namespaces", "finalize") => finalize(cx, at, body, warnings).await,
         ("certificatesigningrequests", "approval") => part(cx, at, Part::Other("approval"), body, warnings).await,
@@ -437,48 +437,4 @@ async fn finalize(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut Ve
     };
     let stored = change_object(cx, at, Part::Other("finalize"), &options, warnings, false, change).await?;
     written(cx, at.kind, respond::OK, stored)
-}
-
-/// The proxies of pods, services and nodes.
-fn proxy(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
-    let parts: Vec<&str> = at.target.name.split(':').collect();
-    let one = at.kind.singular.as_ref();
-    let bad = || Status::bad_request(format!("invalid {one} request {}", go::quote(&at.target.name)));
-    let (name, port) = match parts.as_slice() {
-        [name] => (*name, ""),
-        [name, port] => (*name, *port),
-        ["http" | "https" | "", name, port] => (*name, *port),
-        _ => return Err(bad()),
-    };
-    let key = crate::objects::key(at.namespace(), name);
-    let found = cx.state.collection(at.kind)?.get(&key);
-    if &*at.kind.plural == "services" {
-        if let (Ok(number), Some(service)) = (port.parse::<i64>(), &found) {
-            let service = service.value();
-            if !meta::items_at(&service, &["spec", "ports"]).iter().any(|p| p["port"].as_i64() == Some(number)) {
-                return Err(Status::unavailable(format!(
-                    "no service port {number} found for service {}",
-                    go::quote(name)
-                )));
-            }
-        }
-        if found.is_none() && port.parse::<i64>().is_ok() {
-            return Err(Status::not_found(at.group_resource(), name));
-        }
-        let slices = cx.state.list("discovery.k8s.io", "endpointslices");
-        let ready = slices.iter().any(|slice| {
-            meta::namespace(slice) == at.namespace()
-                && meta::entry(slice, "labels", "kubernetes.io/service-name") == Some(name)
-                && !meta::items_at(slice, &["endpoints"]).is_empty()
-        });
-        if !ready {
-            return Err(Status::unavailable(format!("no endpoints available for service {}", go::quote(name))));
-        }
-        return Err(Status::not_implemented("proxying to a service"));
-    }
-    let Some(entry) = found else { return Err(Status::not_found(at.group_resource(), name)) };
-    if &*at.kind.plural == "pods" && meta::text_at(&entry.value(), &["status", "podIP"]).is_empty() {
-        return Err(Status::bad_request("address not allowed"));
-    }
-    Err(Status::not_implemented(format!("proxying to a {one}")))
 }

@@ -3,6 +3,7 @@
 mod tour;
 mod tutorial;
 
+mod adoption;
 mod attacks;
 mod audit;
 mod authn;
@@ -20,7 +21,9 @@ mod https;
 mod images;
 mod kube_rs;
 mod library;
+mod network;
 mod node_rights;
+mod nodes;
 mod record;
 mod rotation;
 mod small;

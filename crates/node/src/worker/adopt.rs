@@ -1,0 +1,227 @@
+//! Pods that outlive the agent: what of them is written down for the next agent, and how that one goes on with them. The files
+//! have the environment of containers in them, secrets too, and are the agent's user's alone.
+
+use super::{RunningContainer, Worker};
+use crate::console::{self, Wanted};
+use crate::decide::{HOST_IMAGE_ID, State};
+use crate::images::{self as image_choice, Choice, Files};
+use crate::logs::Log;
+use crate::pod::Container;
+use crate::probe::{ProbeKind, Target};
+use crate::remote::Running;
+use crate::runtime::{Adopted, LeftContainer};
+use crate::sandbox::ProcessSpec;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is written down of a pod.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Kept {
+    pub address: Option<Ipv4Addr>,
+    /// The last start of each container, by its name.
+    containers: BTreeMap<String, KeptContainer>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KeptContainer {
+    pub attempt: u32,
+    pub id: String,
+    pub image_id: String,
+    pub since_ms: i64,
+    pub spec: ProcessSpec,
+    pub wanted: Wanted,
+}
+
+/// A pod that an agent before this one has left, and what it wrote down.
+pub struct LeftPod {
+    pub adopted: Adopted,
+    pub kept: Kept,
+}
+
+/// Where a pod's init waits for the next agent, in the pod's folder.
+pub fn control_of(folder: &Path) -> PathBuf {
+    folder.join("control")
+}
+
+impl Kept {
+    /// What is written down in a pod's folder.
+    pub fn read(folder: &Path) -> Option<Kept> {
+        serde_json::from_slice(&fs::read(folder.join(NAME)).ok()?).ok()
+    }
+
+    /// Writes it down: whole, or not at all.
+    fn write(&self, folder: &Path) -> std::io::Result<()> {
+        let new = folder.join(format!("{NAME}.new"));
+        let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(new, folder.join(NAME))
+    }
+}
+
+const NAME: &str = "state.json";
+
+impl Worker {
+    /// Writes down that a container is about to be started.
+    pub(super) fn keep_container(&mut self, name: &str, container: KeptContainer) -> std::io::Result<()> {
+        self.kept.containers.insert(name.to_owned(), container);
+        self.keep()
+    }
+
+    /// Writes down what the next agent has to know, where there may be one.
+    pub(super) fn keep(&self) -> std::io::Result<()> {
+        if self.shared.config.keep { self.kept.write(&self.dir) } else { Ok(()) }
+    }
+
+    /// Nothing of the pod runs any more, and nothing is to be gone on with.
+    pub(super) fn forget(&self) {
+        let _ = fs::remove_file(control_of(&self.dir));
+        let _ = fs::remove_file(self.dir.join(NAME));
+    }
+
+    /// Goes on with what another agent has left.
+    pub(super) fn adopt(&mut self, left: LeftPod) {
+        let LeftPod { adopted, kept } = left;
+        self.kept = kept;
+        if let Err(error) = self.enter(adopted.pod, self.kept.address) {
+            tracing::warn!(%error, pod = self.pod.metadata.name, "a pod's addresses are not served any more");
+        }
+        let pod = self.pod.clone();
+        for container in pod.spec.all_containers() {
+            let Some(entry) = self.kept.containers.get(&container.name).cloned() else { continue };
+            let name = format!("{}_{}", container.name, entry.attempt);
+            let Some(at) = adopted.left.iter().position(|left| left.name == name) else { continue };
+            let known = self.pod.status.all_containers().find(|known| known.name == container.name);
+            // It may have ended, and that have been told, before the agent did.
+            let told = known.is_some_and(|known| {
+                let ended = known.state.terminated.as_ref().or(known.last_state.terminated.as_ref());
+                ended.is_some_and(|ended| ended.container_id == entry.id)
+            });
+            if !told {
+                self.go_on(container, entry, &adopted.left[at]);
+            }
+        }
+    }
+
+    fn go_on(&mut self, container: &Container, entry: KeptContainer, left: &LeftContainer) {
+        let Some(sandbox) = self.sandbox.clone() else { return };
+        let path = self.dir.join("logs").join(format!("{}_{}.log", container.name, entry.attempt));
+        let kept = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();
+        let capture = Log::reopen(path).and_then(|log| Ok((log, console::reopen(kept, entry.wanted)?)));
+        let capture = match capture {
+            Ok((log, (console, outputs))) => Some((log, console, outputs)),
+            Err(error) => {
+                tracing::warn!(%error, container = container.name, "a container's output cannot be read any more");
+                None
+            }
+        };
+        let log = capture.as_ref().map(|(log, ..)| log.clone());
+        let console = capture.as_ref().map(|(_, console, _)| console.clone());
+        let current = log.clone();
+        self.note_log(&container.name, |logs| logs.current = current);
+        let known = self.pod.status.all_containers().find(|known| known.name == container.name).cloned();
+        let since = Timestamp::from_millisecond(entry.since_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        let Some(record) = self.records.iter_mut().find(|record| record.name == container.name) else { return };
+        record.restarts = entry.attempt;
+        record.id = entry.id;
+        record.image_id = entry.image_id;
+        record.state = State::Running { since };
+        record.applied = Some(record.allocated.clone());
+        record.started = container.startup_probe.is_none() || known.as_ref().is_some_and(|it| it.started == Some(true));
+        record.ready =
+            record.started && (container.readiness_probe.is_none() || known.as_ref().is_some_and(|it| it.ready));
+        let started = record.started;
+        let target = Target {
+            pod: sandbox,
+            process: left.process.clone(),
+            container: container.clone(),
+            spec: entry.spec,
+            pod_ip: self.facts.pod_ip.parse().ok(),
+            host_network: self.pod.spec.host_network,
+        };
+        let running = Running { target: target.clone(), console, since };
+        self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
+        let running = RunningContainer {
+            attempt: entry.attempt,
+            process: left.process.clone(),
+            target,
+            log,
+            message: self.dir.join(format!("{}.message", container.name)),
+            probes: Vec::new(),
+            stopping: false,
+            _files: self.files_held(container),
+        };
+        self.running.insert(container.name.clone(), running);
+        self.watch_exit(container.name.clone(), entry.attempt, left.process.clone(), capture, None, left.ended);
+        if left.ended.is_none() {
+            let kinds: &[ProbeKind] = match started {
+                true => &[ProbeKind::Liveness, ProbeKind::Readiness],
+                false => &[ProbeKind::Startup],
+            };
+            self.start_probes(&container.name, kinds);
+        }
+    }
+
+    /// What a container runs from already.
+    fn files_held(&self, container: &Container) -> Files {
+        if container.image == HOST_IMAGE_ID {
+            return Files::Host;
+        }
+        let held = Container { image_pull_policy: "IfNotPresent".into(), ..container.clone() };
+        match image_choice::choose(&held, &self.shared.config.images) {
+            Choice::Use(files) => files,
+            _ => Files::Host,
+        }
+    }
+
+    /// The logs of containers that ended under another agent.
+    pub(super) fn find_logs(&self) {
+        for known in self.pod.status.all_containers().filter(|known| known.state.terminated.is_some()) {
+            let path = self.dir.join("logs").join(format!("{}_{}.log", known.name, known.restart_count));
+            if let Some(log) = path.exists().then(|| Log::reopen(path).ok()).flatten() {
+                log.close();
+                self.note_log(&known.name, |logs| logs.current = Some(log));
+            }
+        }
+    }
+}
+
+/// Nothing but what its logs are is left of a pod that nobody runs any more.
+pub fn clear_but_logs(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.file_name() != "logs") {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = images::remove_tree(&entry.path());
+        } else {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// An agent's pods that another has left, by their uid.
+pub type LeftPods = BTreeMap<String, LeftPod>;
+
+/// Takes over what another agent has left in a folder of pods.
+pub async fn take_over(runtime: &Arc<dyn crate::runtime::Runtime>, folder: &Path) -> LeftPods {
+    let mut pods = LeftPods::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, Ok(uid)) = (entry.path(), entry.file_name().into_string()) else { continue };
+        let Some(kept) = Kept::read(&path) else {
+            clear_but_logs(&path);
+            continue;
+        };
+        match runtime.adopt(&uid, control_of(&path), kept.address).await {
+            Ok(adopted) => drop(pods.insert(uid, LeftPod { adopted, kept })),
+            Err(error) => {
+                tracing::debug!(%error, uid, "a pod has ended with its agent");
+                clear_but_logs(&path);
+            }
+        }
+    }
+    pods
+}

@@ -1,0 +1,59 @@
+//! A node of the built binary, for one test: `kemudi node` of a server that runs, in a folder that outlives it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::Server;
+use crate::command::{self, kemudi, spawn};
+use crate::server::lines_of;
+
+/// How long a node may take to begin and to end.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running `kemudi node`. Killed when it is dropped.
+pub struct Node {
+    child: Child,
+}
+
+impl Node {
+    /// Starts a node of a server under a name. What it wrote to stderr is in the folder.
+    #[track_caller]
+    pub fn start(server: &Server, name: &str, folder: &Path) -> Node {
+        let errors = std::fs::File::options().append(true).create(true).open(folder.join("node.stderr"));
+        let mut command = Command::new(kemudi());
+        command.arg("node").arg("--kubeconfig").arg(&server.kubeconfig).args(["--name", name, "--port", "0", "--data"]);
+        command.arg(folder.join("node")).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = spawn(command.stderr(errors.expect("a folder of our own")));
+        let (lines, _drain) = lines_of(child.stdout.take().expect("piped"));
+        let line = lines.recv_timeout(LIMIT);
+        assert!(
+            line.is_ok(),
+            "`kemudi node` did not begin: {}",
+            std::fs::read_to_string(folder.join("node.stderr")).unwrap_or_default()
+        );
+        Node { child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(self) {}
+
+    /// Ends it with SIGTERM.
+    #[track_caller]
+    pub fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        assert!(command::wait(&mut self.child, LIMIT).is_some(), "the node does not end");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

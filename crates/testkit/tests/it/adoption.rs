@@ -1,0 +1,164 @@
+//! Pods outlive an agent that is killed: the next one goes on with them, knows what ended meanwhile, and leaves nothing of what was
+//! deleted. And what pods leave at all: nothing.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use testkit::command::RUN_LIMIT;
+use testkit::leftovers::Leftovers;
+use testkit::many::{self, Many};
+use testkit::{Node, Server};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(server: &Server, name: &str, node: &str, spec: Value) {
+    let mut spec = spec;
+    spec["nodeName"] = node.into();
+    spec["terminationGracePeriodSeconds"] = 0.into();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    server.json("admin", &format!("POST {PODS} {pod}"));
+}
+
+fn shell(name: &str, script: &str, mark: &str) -> Value {
+    json!({"name": name, "image": "host", "command": ["sh", "-c", script], "env": [{"name": "ADOPTED_BY", "value": mark}],
+        "volumeMounts": [{"name": "work", "mountPath": "/work"}]})
+}
+
+fn spec(containers: Value) -> Value {
+    json!({"restartPolicy": "Never", "containers": containers, "volumes": [{"name": "work", "emptyDir": {}}]})
+}
+
+#[track_caller]
+fn until(server: &Server, ask: &str, holds: impl Fn(u16, &Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let answer = server.ask("admin", ask);
+        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if holds(answer.head.status, &value) {
+            return value;
+        }
+        assert!(began.elapsed() < RUN_LIMIT, "{ask} never was as wanted: {value:#}\n{}", server.trouble());
+    }
+}
+
+#[track_caller]
+fn phase(server: &Server, name: &str, phase: &str) -> Value {
+    until(server, &format!("GET {PODS}/{name}"), |_, pod| pod["status"]["phase"] == phase)
+}
+
+#[track_caller]
+fn wait_for_file(path: &Path) {
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(began.elapsed() < RUN_LIMIT, "{} never came", path.display());
+        std::thread::yield_now();
+    }
+}
+
+fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
+    let all = pod["status"]["containerStatuses"].as_array().unwrap();
+    all.iter().find(|it| it["name"] == name).unwrap()
+}
+
+#[test]
+fn pods_outlive_a_server_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = &["--node", "sandbox"];
+    let mut server = Server::start_in(folder.path(), args);
+    let nodes = until(&server, "GET /api/v1/nodes", |_, nodes| nodes["items"][0]["metadata"]["name"].is_string());
+    let node = nodes["items"][0]["metadata"]["name"].as_str().unwrap();
+    let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.02; done";
+    let end = "until test -e /work/go; do sleep 0.01; done; echo last words; touch /work/done; exit 7";
+    pod(&server, "web", node, spec(json!([shell("main", count, "killed"), shell("side", end, "killed")])));
+    let before = phase(&server, "web", "Running");
+    let uid = before["metadata"]["uid"].as_str().unwrap();
+    let work = folder.path().join("data/node/pods").join(uid).join("volumes/work");
+    for round in 0..3 {
+        let seen = server.ask("admin", &format!("GET {PODS}/web/log?container=main")).body.len();
+        server.kill();
+        if round == 1 {
+            std::fs::write(work.join("go"), "").unwrap();
+            wait_for_file(&work.join("done"));
+        }
+        server = Server::start_in(folder.path(), args);
+        let pod = until(&server, &format!("GET {PODS}/web"), |_, pod| {
+            round < 1 || container(pod, "side")["state"]["terminated"].is_object()
+        });
+        assert_eq!(container(&pod, "main")["containerID"], container(&before, "main")["containerID"]);
+        assert_eq!(container(&pod, "main")["restartCount"], 0);
+        assert!(container(&pod, "main")["state"]["running"].is_object(), "{pod:#}");
+        let log = format!("GET {PODS}/web/log?container=main");
+        let began = Instant::now();
+        let text = loop {
+            let text = String::from_utf8(server.ask("admin", &log).body).unwrap();
+            if text.len() > seen + 100 {
+                break text;
+            }
+            assert!(began.elapsed() < RUN_LIMIT, "nothing new is printed: {text}\n{}", server.trouble());
+        };
+        // Nothing comes twice, and nothing is lost but what an agent had read and not yet written when it was killed.
+        let numbers: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(numbers.windows(2).all(|two| two[1] > two[0]) && numbers[0] == 0, "{text}");
+        let lost = numbers[numbers.len() - 1] + 1 - numbers.len() as u64;
+        assert!(lost <= round + 1, "{text}");
+        if round >= 1 {
+            let ended = &container(&pod, "side")["state"]["terminated"];
+            assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(7), &json!("Error")));
+            server.check("admin", &format!("GET {PODS}/web/log?container=side"), "200 last words");
+        }
+    }
+    server.json("admin", &format!("DELETE {PODS}/web"));
+    until(&server, &format!("GET {PODS}/web"), |status, _| status == 404);
+    let pods = folder.path().join("data/node/pods");
+    let began = Instant::now();
+    loop {
+        let found = Leftovers::of("ADOPTED_BY=killed", &pods);
+        if (found.processes, found.files) == (0, 0) {
+            break;
+        }
+        assert!(began.elapsed() < RUN_LIMIT, "{found}");
+    }
+}
+
+#[test]
+fn what_was_deleted_without_an_agent_is_gone_with_the_next() {
+    let server = Server::start(&["--node", "none", "--store", "memory://"]);
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Node::start(&server, "edge", folder.path());
+    pod(&server, "gone", "edge", spec(json!([shell("main", "exec sleep 10000", "deleted")])));
+    pod(&server, "stays", "edge", spec(json!([shell("main", "exec sleep 10000", "deleted")])));
+    let stays = phase(&server, "stays", "Running");
+    phase(&server, "gone", "Running");
+    agent.kill();
+    server.json("admin", &format!(r#"DELETE {PODS}/gone {{"gracePeriodSeconds":0}}"#));
+    until(&server, &format!("GET {PODS}/gone"), |status, _| status == 404);
+    let agent = Node::start(&server, "edge", folder.path());
+    let pods = folder.path().join("node/node/pods");
+    let began = Instant::now();
+    // What is left is the other's: its init is no program, so that one process has the mark.
+    while Leftovers::of("ADOPTED_BY=deleted", &pods).processes != 1 || std::fs::read_dir(&pods).unwrap().count() != 1 {
+        let trouble = || std::fs::read_to_string(folder.path().join("node.stderr")).unwrap_or_default();
+        assert!(began.elapsed() < RUN_LIMIT, "{}\n{}", Leftovers::of("ADOPTED_BY=deleted", &pods), trouble());
+    }
+    let now = phase(&server, "stays", "Running");
+    assert_eq!(container(&now, "main")["containerID"], container(&stays, "main")["containerID"]);
+    // A folder that is taken away ends what waits for an agent there.
+    agent.kill();
+    std::fs::remove_dir_all(folder.path().join("node")).unwrap();
+    let began = Instant::now();
+    while Leftovers::of("ADOPTED_BY=deleted", &pods).processes != 0 {
+        assert!(began.elapsed() < RUN_LIMIT, "{}", Leftovers::of("ADOPTED_BY=deleted", &pods));
+    }
+}
+
+/// The counted runs of `pods` (see docs/benchmarks.md), small.
+#[test]
+fn many_pods_leave_nothing() {
+    let found = many::run(&Many { at_once: 20, lives: 20, kills: 3 });
+    println!("{found}");
+    // Other tests beside this one have mounts and groups too.
+    let left = (found.after.processes, found.after.namespaces, found.after.files);
+    assert_eq!(left, (found.before.processes, found.before.namespaces, found.before.files), "{found}");
+    assert!(found.untrue.is_empty(), "{found}");
+}
