@@ -20,35 +20,41 @@ pub fn run() -> ExitCode {
 
 /// Installs every client; whether all are there. One that cannot be installed is told, and fails the tests that need it.
 pub fn install() -> bool {
-    let mut all_there = true;
-    let sources = workspace().join("crates/testkit/clients");
+    // What is mostly fetched goes beside what is mostly compiled.
+    let fetched: &[(&str, Install)] = &[("python", python), ("javascript", javascript), ("java", java)];
+    let compiled: &[(&str, Install)] = &[("rust", rust), ("go", go)];
+    std::thread::scope(|scope| {
+        let lanes = [fetched, compiled]
+            .map(|lane| scope.spawn(|| lane.iter().filter(|(name, install)| !is_there(name, *install)).count()));
+        lanes.into_iter().map(|lane| lane.join().unwrap_or(1)).sum::<usize>() == 0
+    })
+}
+
+/// Installs one client unless it is there; whether it is then.
+fn is_there(name: &str, install: Install) -> bool {
+    let from = workspace().join("crates/testkit/clients").join(name);
     let tools = target().join("tools");
-    let all: [(&str, Install); 5] =
-        [("python", python), ("javascript", javascript), ("java", java), ("rust", rust), ("go", go)];
-    for (name, install) in all {
-        let from = sources.join(name);
-        let stamp = tools.join(format!("{name}.stamp"));
-        let wanted = fingerprint(&from);
-        if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
-            eprintln!("clients: {name} is there");
-            continue;
+    let stamp = tools.join(format!("{name}.stamp"));
+    let wanted = fingerprint(&from);
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        eprintln!("clients: {name} is there");
+        return true;
+    }
+    eprintln!("clients: installing {name}");
+    let begin = Instant::now();
+    let made = std::fs::create_dir_all(&tools).map_err(|e| e.to_string());
+    match made.and_then(|()| install(&from, &tools)) {
+        Ok(()) => {
+            let _ = std::fs::write(&stamp, wanted);
+            eprintln!("clients: {name} installed in {:.1} s", begin.elapsed().as_secs_f64());
+            true
         }
-        eprintln!("clients: installing {name}");
-        let begin = Instant::now();
-        let made = std::fs::create_dir_all(&tools).map_err(|e| e.to_string());
-        match made.and_then(|()| install(&from, &tools)) {
-            Ok(()) => {
-                let _ = std::fs::write(&stamp, wanted);
-                eprintln!("clients: {name} installed in {:.1} s", begin.elapsed().as_secs_f64());
-            }
-            Err(why) => {
-                eprintln!("clients: {name} could not be installed: {why}");
-                eprintln!("clients: the tests that run it will fail; KEMUDI_SKIP_CLIENTS=1 goes without them");
-                all_there = false;
-            }
+        Err(why) => {
+            eprintln!("clients: {name} could not be installed: {why}");
+            eprintln!("clients: the tests that run it will fail; KEMUDI_SKIP_CLIENTS=1 goes without them");
+            false
         }
     }
-    all_there
 }
 
 fn python(from: &Path, tools: &Path) -> Result<(), String> {

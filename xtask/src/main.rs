@@ -1,9 +1,13 @@
-//! Project tasks: `cargo xtask test`, `clients`, `bench`, `fuzz`, `schema`. Never part of the product.
+//! Project tasks: `cargo xtask test`, `clients`, `small`, `bench`, `faults`, `kube-rs`, `fuzz`, `schema`. Never part of the product.
 
 mod bench;
+mod beside;
 mod clients;
+mod faults;
 mod fuzz;
+mod kube_rs;
 mod schema;
+mod small;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -13,8 +17,13 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
   clients                 only install what the tests need
-  bench [--write | --load | --watch]
-                          build for release, measure, print a table; --write updates docs/benchmarks.md
+  small                   build kemudi-pod, static and small, into target/tools/bin
+  bench [--write | --load | --watch | --client]
+                          build for release, measure, print a table; --write updates docs/benchmarks.md;
+                          --client measures the client library beside kube-rs instead, and updates its part
+  faults [--write] [FAULT..]
+                          let every client meet every fault, print tables; --write updates docs/faults.md
+  kube-rs                 build the tests of kube-rs' own crates that want a cluster, which the testkit then runs
   fuzz [TARGET..] [--seconds N]
                           let libFuzzer look for inputs that break a target, 180 seconds each
   schema [--check]        write the tables of the built-in kinds (crates/kinds/schema) from facts of a Kubernetes version";
@@ -26,7 +35,11 @@ fn main() -> ExitCode {
     match command.as_str() {
         "test" => test::run(&args),
         "clients" => clients::run(),
+        "small" => small::run(),
+        "bench" if args == ["--client"] => beside::run(),
         "bench" => bench::run(&args),
+        "faults" => faults::run(&args),
+        "kube-rs" => kube_rs::run(),
         "fuzz" => fuzz::run(&args),
         "schema" => schema::run(&args),
         _ => {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ExitCode, Stdio};
 
-use crate::{cargo, clients};
+use crate::{cargo, clients, small};
 
 /// Runs `cargo test --workspace` with these further arguments; its exit code is passed on.
 pub fn run(args: &[String]) -> ExitCode {
@@ -11,6 +11,10 @@ pub fn run(args: &[String]) -> ExitCode {
         eprintln!("clients: none, as KEMUDI_SKIP_CLIENTS=1 says");
     } else {
         clients::install();
+        eprintln!("tests: building kemudi-pod as it is carried into pods");
+        if let Err(why) = small::build() {
+            eprintln!("kemudi-pod: {why}; the test that runs it will fail");
+        }
     }
     eprintln!("tests: cargo test --workspace");
     let mut command = cargo();

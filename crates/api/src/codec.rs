@@ -2,10 +2,11 @@
 
 use std::io::{self, Write as _};
 
-use serde::Serialize;
+use serde_core::Serialize;
 use serde_json::Value;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
+#[cfg(feature = "yaml")]
 use crate::yaml;
 
 /// Compact JSON, without a newline at the end, with `<`, `>`, `&` and the two line separators escaped as Go does.
@@ -116,16 +117,19 @@ pub fn to_pretty_json(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// YAML as Kubernetes prints it: keys in alphabetical order.
+#[cfg(feature = "yaml")]
 pub fn to_yaml(value: &Value) -> String {
     yaml::write(value)
 }
 
 /// One YAML document (or JSON, which is YAML).
+#[cfg(feature = "yaml")]
 pub fn from_yaml(text: &str) -> Result<Value, String> {
     yaml::read(text.as_bytes()).map(|document| document.value)
 }
 
 /// All documents of a YAML stream, empty ones left out.
+#[cfg(feature = "yaml")]
 pub fn from_yaml_stream(text: &str) -> Result<Vec<Value>, String> {
     yaml::read_all(text.as_bytes())
 }

@@ -3,15 +3,18 @@
 
 pub mod ask;
 pub mod codec;
+pub mod fields;
 pub mod go;
 pub mod jsonpath;
 pub mod meta;
 pub mod options;
+pub mod pem;
 pub mod refusal;
 pub mod selector;
 pub mod status;
 pub mod token;
 pub mod watch;
+#[cfg(feature = "yaml")]
 pub mod yaml;
 
 pub use ask::{Ask, Query, Target, Verb};

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::go;
+use serde_json::Value;
+
+use crate::{go, meta};
 
 /// Terms that must all hold of an object's labels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,9 +45,40 @@ impl LabelSelector {
     pub fn parse(text: &str) -> Result<LabelSelector, String> {
         Parser::new(text).selector()
     }
+
+    /// Reads a `metav1.LabelSelector`, as objects carry them; `None` where an operator is not known. An empty one matches
+    /// everything.
+    pub fn of_object(selector: &Value) -> Option<LabelSelector> {
+        let mut terms = Vec::new();
+        if let Some(labels) = selector["matchLabels"].as_object() {
+            for (key, value) in labels {
+                let values = vec![value.as_str()?.to_string()];
+                terms.push(Requirement { key: key.clone(), op: Op::Equals, values });
+            }
+        }
+        for term in meta::items_at(selector, &["matchExpressions"]) {
+            terms.push(Requirement::of_object(term)?);
+        }
+        Some(LabelSelector(terms))
+    }
 }
 
 impl Requirement {
+    /// Reads a term with `key`, `operator` and `values`, as the label and node selectors of objects have it.
+    pub fn of_object(term: &Value) -> Option<Requirement> {
+        let op = match term["operator"].as_str()? {
+            "In" => Op::In,
+            "NotIn" => Op::NotIn,
+            "Exists" => Op::Exists,
+            "DoesNotExist" => Op::DoesNotExist,
+            "Gt" => Op::GreaterThan,
+            "Lt" => Op::LessThan,
+            _ => return None,
+        };
+        let values = meta::items_at(term, &["values"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
+        Some(Requirement { key: term["key"].as_str()?.to_string(), op, values })
+    }
+
     fn holds(&self, label: Option<&str>) -> bool {
         let named = |label: &str| self.values.iter().any(|value| value == label);
         match self.op {

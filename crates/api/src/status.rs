@@ -3,64 +3,72 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde_core::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::go;
+use crate::fields::Empty;
+use crate::{fields, go};
 
 /// A Kubernetes `Status`. Failures are made by the constructors below, in the API server's own words.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     /// `Success` or `Failure`.
-    #[serde(default)]
     pub status: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    #[serde(default, skip_serializing_if = "Reason::is_unknown")]
     pub reason: Reason,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
     /// The HTTP code, 0 when absent.
-    #[serde(default)]
     pub code: u16,
     /// The continue token and resource version that a 410 of a list carries; empty otherwise.
-    #[serde(default, skip_serializing)]
     pub metadata: Option<Value>,
 }
 
 /// What the status is about.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Details {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub group: String,
     /// The resource (`pods`) in most answers, the kind (`Pod`) in validation errors.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
 }
 
 /// One of several reasons, as validation gives them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cause {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
+fields!(Status, written {
+    status: "status",
+    omit message: "message",
+    omit reason: "reason",
+    omit details: "details",
+    code: "code",
+    never metadata: "metadata",
+});
+
+fields!(Details, written {
+    omit name: "name",
+    omit group: "group",
+    omit kind: "kind",
+    omit uid: "uid",
+    omit causes: "causes",
+    omit retry_after_seconds: "retryAfterSeconds",
+});
+
+fields!(Cause, written {
+    omit reason: "reason",
+    omit message: "message",
+    omit field: "field",
+});
+
 /// `metav1.StatusReason`: what a client branches on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reason {
     #[default]
     Unknown,
@@ -149,6 +157,24 @@ impl From<String> for Reason {
 impl From<Reason> for String {
     fn from(reason: Reason) -> String {
         reason.as_str().to_string()
+    }
+}
+
+impl Empty for Reason {
+    fn is_empty(&self) -> bool {
+        self.is_unknown()
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Reason, D::Error> {
+        String::deserialize(input).map(Reason::from)
     }
 }
 
@@ -354,10 +380,6 @@ impl fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
 
 #[cfg(test)]
 mod tests {

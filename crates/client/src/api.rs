@@ -8,10 +8,10 @@ use ::api::{
     Ask, DeleteOptions, FieldSelector, GetOptions, ListOptions, Query, Status, WriteOptions, ask::Target, ask::Verb,
 };
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_core::stream::BoxStream;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_core::Serialize;
+use serde_core::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::client::{Client, accepting, collect, request_of};
@@ -178,7 +178,8 @@ impl<K: Resource> Api<K> {
 
     /// The objects that the options select, or a page of them.
     pub async fn list_with(&self, options: &ListOptions) -> Result<ObjectList<K>> {
-        self.read(Verb::List, self.target(), options.print(), K::accept(true)).await
+        let ask = Ask::of(Verb::List, self.target(), options.print());
+        self.client.list(accepting(request_of(&ask, None)?, K::accept(true))).await
     }
 
     /// Makes a new object.

@@ -9,14 +9,16 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use serde_core::de::DeserializeOwned;
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
 use crate::error::{Error, Result};
 use crate::https::Https;
+use crate::list;
 use crate::observe::{Bucket, RateLimit, Sent};
+use crate::resource::ObjectList;
 use crate::retry::{Retries, retry_after};
 use crate::transport::{Body, Transport};
 
@@ -150,29 +152,30 @@ impl Client {
     }
 
     /// Sends a request and gives whatever comes back, be it an error status. Repeats it where that is safe.
-    pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        self.send_within(request, &mut Tries::new()).await
+    }
+
+    async fn send_within(&self, mut request: Request<Bytes>, tries: &mut Tries) -> Result<Response<Body>> {
         for (name, value) in &self.0.headers {
             request.headers_mut().append(name.clone(), value.clone());
         }
         let span =
             tracing::debug_span!("request", method = %request.method(), path = %request.uri().path(), code = Empty);
-        self.send_until_answered(request).instrument(span).await
+        self.send_until_answered(request, tries).instrument(span).await
     }
 
-    async fn send_until_answered(&self, request: Request<Bytes>) -> Result<Response<Body>> {
-        let started = Instant::now();
-        let mut repeats = 0;
+    async fn send_until_answered(&self, request: Request<Bytes>, tries: &mut Tries) -> Result<Response<Body>> {
         loop {
-            let outcome = self.send_once(&request, repeats).await;
-            let Some(pause) = self.0.retries.pause(&request, &outcome, repeats, started.elapsed()) else {
-                if let Ok(response) = &outcome {
-                    tracing::Span::current().record("code", response.status().as_u16());
-                }
-                return outcome;
-            };
-            tracing::debug!(?pause, repeats, "repeating the request");
-            tokio::time::sleep(pause).await;
-            repeats += 1;
+            let outcome = self.send_once(&request, tries.repeats).await;
+            if let Some(pause) = tries.pause(&self.0.retries, &request, outcome.as_ref()) {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            if let Ok(response) = &outcome {
+                tracing::Span::current().record("code", response.status().as_u16());
+            }
+            return outcome;
         }
     }
 
@@ -194,7 +197,11 @@ impl Client {
 
     /// As [`Client::send`], with an answer of 400 and above turned into [`Error::Api`].
     pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>> {
-        let response = self.send(request).await?;
+        self.call_within(request, &mut Tries::new()).await
+    }
+
+    async fn call_within(&self, request: Request<Bytes>, tries: &mut Tries) -> Result<Response<Body>> {
+        let response = self.send_within(request, tries).await?;
         for header in response.headers().get_all(WARNING) {
             if let Some(text) = header.to_str().ok().and_then(warning) {
                 (self.0.warned)(&text);
@@ -206,10 +213,11 @@ impl Client {
         }
     }
 
-    /// Sends a request that asks for another protocol, and gives the answer and the connection.
+    /// Sends a request that asks for another protocol, and gives the answer and the connection (feature `remote`).
     ///
     /// # Errors
     /// If the server refuses, or answers as if nothing had been asked of it.
+    #[cfg(feature = "remote")]
     pub async fn upgrade(&self, mut request: Request<Bytes>) -> Result<(Response<Body>, streams::Io)> {
         for (name, value) in &self.0.headers {
             request.headers_mut().append(name.clone(), value.clone());
@@ -225,9 +233,31 @@ impl Client {
         }
     }
 
-    /// The whole answer as bytes.
+    /// The whole answer as bytes. Where it breaks off, the request is repeated as if there had been none.
     pub async fn bytes(&self, request: Request<Bytes>) -> Result<Bytes> {
-        collect(self.call(request).await?.into_body(), "the answer", ANSWER_BYTES_MAX).await
+        self.whole(request, |body| collect(body, "the answer", ANSWER_BYTES_MAX)).await
+    }
+
+    /// What `read` makes of the whole answer.
+    async fn whole<T, Reading: Future<Output = Result<T>>>(
+        &self,
+        request: Request<Bytes>,
+        read: impl Fn(Body) -> Reading,
+    ) -> Result<T> {
+        let mut tries = Tries::new();
+        loop {
+            let error = match self.call_within(request.clone(), &mut tries).await {
+                Err(error) => error,
+                Ok(response) => match read(response.into_body()).await {
+                    Ok(whole) => return Ok(whole),
+                    Err(error) => error,
+                },
+            };
+            match tries.pause(&self.0.retries, &request, Err(&error)) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+        }
     }
 
     /// The whole answer, decoded from JSON.
@@ -241,6 +271,12 @@ impl Client {
         })
     }
 
+    /// A list, each of its objects decoded as soon as it has come.
+    pub(crate) async fn list<K: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<ObjectList<K>> {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        self.whole(request, |body| list::read(body, &what)).await
+    }
+
     /// `GET` of a path (with its query), decoded from JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(request(Method::GET, path, None)?).await
@@ -249,6 +285,31 @@ impl Client {
     fn edit(mut self, edit: impl FnOnce(&mut Inner)) -> Client {
         edit(Arc::make_mut(&mut self.0));
         self
+    }
+}
+
+/// How often and since when a request has been sent.
+struct Tries {
+    started: Instant,
+    repeats: u32,
+}
+
+impl Tries {
+    fn new() -> Tries {
+        Tries { started: Instant::now(), repeats: 0 }
+    }
+
+    /// How long to wait before the request is sent again; `None` where `outcome` is what the caller gets.
+    fn pause(
+        &mut self,
+        retries: &Retries,
+        request: &Request<Bytes>,
+        outcome: Result<&Response<Body>, &Error>,
+    ) -> Option<Duration> {
+        let pause = retries.pause(request, outcome, self.repeats, self.started.elapsed())?;
+        tracing::debug!(?pause, self.repeats, "repeating the request");
+        self.repeats += 1;
+        Some(pause)
     }
 }
 
@@ -340,10 +401,10 @@ fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, C
                 .fix("a user, group or uid is one line of text")
         })
     };
-    if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some()) {
+    if whom.user.is_none() && (!whom.groups.is_empty() || whom.uid.is_some() || !whom.extra.is_empty()) {
         return Err(ConfigError::new(
             ConfigCode::ImpersonationInvalid,
-            "groups or a uid are to be impersonated, but no user",
+            "groups, a uid or extra values are to be impersonated, but no user",
         )
         .fix("name the user too (--as)"));
     }
@@ -357,5 +418,20 @@ fn impersonation(whom: &Impersonate) -> Result<Vec<(HeaderName, HeaderValue)>, C
             headers.push((HeaderName::from_static(name), value(text)?));
         }
     }
+    for (key, values) in &whom.extra {
+        let name = HeaderName::try_from(format!("impersonate-extra-{}", escaped(key))).map_err(|_| {
+            ConfigError::new(ConfigCode::ImpersonationInvalid, format!("{key:?} is no key of what is known of a user"))
+                .fix("a key is some letters and digits, such as example.com/project")
+        })?;
+        for text in values {
+            headers.push((name.clone(), value(text)?));
+        }
+    }
     Ok(headers)
+}
+
+/// What may not stand in a header's name is escaped there, as in a path.
+fn escaped(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+    key.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -1,9 +1,15 @@
 //! Where the server is and who we are: from the pod's environment, from a kubeconfig, or whichever is there.
 //! Strict: what is missing or broken is an error with a code, the exact variable or path, and what to do. Never guesses a server.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures_core::future::BoxFuture;
 
 pub use crate::exec::{Interactive, Plugin};
 use crate::kubeconfig;
@@ -39,8 +45,30 @@ pub struct Config {
     /// What the way to the server leads through. A pod's own configuration has none: the server is next door, and the
     /// `HTTPS_PROXY` that a pod may have is for what is outside.
     pub proxy: Option<Proxy>,
+    /// Who knows the addresses of names; `None` for the system's resolver (feature `system-names`, a default one).
+    pub names: Option<Names>,
     /// Where all this came from, for messages.
     pub source: String,
+}
+
+/// Finds the addresses of a name, where a program has a resolver of its own.
+#[derive(Clone)]
+pub struct Names(Arc<dyn Fn(&str) -> Found + Send + Sync>);
+
+/// What a name comes to.
+type Found = BoxFuture<'static, io::Result<Vec<IpAddr>>>;
+
+impl Names {
+    /// Names are asked of this function, addresses are not.
+    pub fn by(find: impl Fn(&str) -> Found + Send + Sync + 'static) -> Names {
+        Names(Arc::new(find))
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names")
+    }
 }
 
 /// How long the transport waits for what.
@@ -121,6 +149,8 @@ pub struct Impersonate {
     pub groups: Vec<String>,
     /// The user's uid.
     pub uid: Option<String>,
+    /// What else is known of the user, by key; needs a user too.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Config {
@@ -138,7 +168,28 @@ impl Config {
             impersonate: Impersonate::default(),
             timeouts: Timeouts::default(),
             proxy: None,
+            names: None,
         }
+    }
+
+    /// Where a host and port can be connected to: asks [`Config::names`] or the system, unless the host is an address.
+    ///
+    /// # Errors
+    /// That nobody knows the name.
+    pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![(address, port).into()]);
+        }
+        Ok(match &self.names {
+            #[cfg(feature = "system-names")]
+            None => tokio::net::lookup_host((host, port)).await?.collect(),
+            #[cfg(not(feature = "system-names"))]
+            None => {
+                let why = "this program was built without the system's resolver, and has no other: write an address";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
+            Some(Names(find)) => find(host).await?.into_iter().map(|address| (address, port).into()).collect(),
+        })
     }
 
     /// The configuration that Kubernetes gives to every container: two environment variables and three files.

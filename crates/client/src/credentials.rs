@@ -154,14 +154,14 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::files::Files;
+    use crate::files::FileChanges;
 
     #[test]
     fn a_file_is_read_once_a_change_however_many_requests_there_are() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "one").unwrap();
-        let files = Files::of(vec![path.clone()]);
+        let files = FileChanges::of(vec![path.clone()]);
         let source = TokenFile::new(&path);
         let check = |want: &str, reads: u64| {
             for _ in 0..10_000 {

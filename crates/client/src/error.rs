@@ -193,8 +193,10 @@ impl Error {
         self.status().filter(|_| self.is_forbidden()).and_then(|status| Forbidden::parse(&status.message))
     }
 
+    /// The code counts where the reason says nothing: an admission policy may refuse with 403 what it finds invalid.
     fn has(&self, reason: &Reason, code: u16) -> bool {
-        self.status().is_some_and(|status| status.reason == *reason || status.code == code)
+        let says_nothing = |status: &Status| matches!(status.reason, Reason::Unknown | Reason::Other(_));
+        self.status().is_some_and(|status| status.reason == *reason || (status.code == code && says_nothing(status)))
     }
 }
 

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ::api::fields;
 use http::HeaderValue;
-use serde::Deserialize;
+use serde_core::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
 use crate::config::{ConfigCode, ConfigError};
@@ -40,7 +41,7 @@ pub struct Plugin {
 }
 
 /// Whether a plugin reads from the terminal: `interactiveMode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interactive {
     /// It never does.
     Never,
@@ -49,6 +50,17 @@ pub enum Interactive {
     IfAvailable,
     /// It cannot do without one.
     Always,
+}
+
+impl<'de> Deserialize<'de> for Interactive {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Interactive, D::Error> {
+        match String::deserialize(input)?.as_str() {
+            "Never" => Ok(Interactive::Never),
+            "IfAvailable" => Ok(Interactive::IfAvailable),
+            "Always" => Ok(Interactive::Always),
+            other => Err(D::Error::unknown_variant(other, &["Never", "IfAvailable", "Always"])),
+        }
+    }
 }
 
 /// A plugin, and what it last gave.
@@ -124,22 +136,32 @@ impl Answer {
 }
 
 /// What a plugin prints.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default)]
 struct Printed {
     api_version: String,
     kind: String,
     status: Option<PrintedStatus>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+fields!(Printed, read { api_version: "apiVersion", kind: "kind", status: "status" });
+
+#[derive(Default)]
 struct PrintedStatus {
     expiration_timestamp: Option<String>,
     token: String,
     client_certificate_data: String,
     client_key_data: String,
 }
+
+fields!(
+    PrintedStatus,
+    read {
+        expiration_timestamp: "expirationTimestamp",
+        token: "token",
+        client_certificate_data: "clientCertificateData",
+        client_key_data: "clientKeyData",
+    }
+);
 
 type Shown = Option<(Vec<u8>, Vec<u8>)>;
 

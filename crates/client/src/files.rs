@@ -15,8 +15,8 @@ const LOOK_EVERY_WATCHED: Duration = Duration::from_secs(30);
 /// What a projected volume replaces when it changes: a symbolic link to the folder that holds the files.
 const DATA: &str = "..data";
 
-/// Some files, and how often they have changed.
-pub struct Files {
+/// How often some files have changed.
+pub struct FileChanges {
     paths: Vec<PathBuf>,
     generation: AtomicU64,
     state: Mutex<State>,
@@ -37,13 +37,13 @@ struct Stamp {
     len: u64,
 }
 
-impl Files {
+impl FileChanges {
     /// Begins to follow these files, which need not be there.
-    pub fn of(paths: Vec<PathBuf>) -> Files {
+    pub fn of(paths: Vec<PathBuf>) -> FileChanges {
         let notices = if paths.is_empty() { None } else { Notices::of(&paths) };
         let stamps = paths.iter().map(|path| Stamp::of(path)).collect();
         let state = State { notices, stamps, looked: Instant::now() };
-        Files { paths, generation: AtomicU64::new(0), state: Mutex::new(state) }
+        FileChanges { paths, generation: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     /// A number that is another one when a file may have changed since. One system call that touches no file.
@@ -99,43 +99,38 @@ fn is_of_interest(name: &OsString, paths: &[PathBuf]) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-struct Notices(rustix::fd::OwnedFd);
+struct Notices(nix::sys::inotify::Inotify);
 
 #[cfg(target_os = "linux")]
 impl Notices {
     /// `None` where the kernel has no more of them to give.
     fn of(paths: &[PathBuf]) -> Option<Notices> {
-        use rustix::fs::inotify::{CreateFlags, init};
-        let notices = Notices(init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?);
+        use nix::sys::inotify::{InitFlags, Inotify};
+        let notices = Notices(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?);
         // A folder that is there is enough: the files may come later.
         notices.follow(paths).then_some(notices)
     }
 
     fn follow(&self, paths: &[PathBuf]) -> bool {
-        use rustix::fs::inotify::{WatchFlags, add_watch};
-        let what = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::CREATE | WatchFlags::DELETE;
+        use nix::sys::inotify::AddWatchFlags as What;
+        let what = What::IN_MOVED_TO | What::IN_CLOSE_WRITE | What::IN_CREATE | What::IN_DELETE;
         let mut followed = false;
         for folder in folders(paths) {
             // Following a folder twice is following it once.
-            followed |= add_watch(&self.0, &folder, what).is_ok();
+            followed |= self.0.add_watch(&folder, what).is_ok();
         }
         followed
     }
 
     /// Takes the notices that have come; whether one is about these files.
     fn take(&self, paths: &[PathBuf]) -> bool {
-        use std::os::unix::ffi::OsStringExt;
-
-        use rustix::fs::inotify::{ReadFlags, Reader};
-        /// Some notices; the next read takes more.
-        const NOTICES_BYTES: usize = 4096;
-        let mut buffer = [std::mem::MaybeUninit::uninit(); NOTICES_BYTES];
-        let mut reader = Reader::new(&self.0, &mut buffer);
+        use nix::sys::inotify::AddWatchFlags;
         let mut told = false;
-        while let Ok(notice) = reader.next() {
-            let name = notice.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
-            let lost = notice.events().contains(ReadFlags::QUEUE_OVERFLOW);
-            told |= lost || name.is_some_and(|name| is_of_interest(&name, paths));
+        while let Ok(notices) = self.0.read_events() {
+            for notice in notices {
+                let lost = notice.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+                told |= lost || notice.name.is_some_and(|name| is_of_interest(&name, paths));
+            }
         }
         if told {
             // The files may be in another folder now.
@@ -176,7 +171,7 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/token", at("token")).unwrap();
-        let files = Files::of(vec![at("token"), at("later/ca.crt")]);
+        let files = FileChanges::of(vec![at("token"), at("later/ca.crt")]);
         let mut seen = files.generation();
         let mut check = |what: &str, moves: bool| {
             let now = files.generation();

@@ -1,6 +1,8 @@
 //! The transport over the network: TLS, HTTP/2 (HTTP/1.1 where the server has no other), tokens, connections that are shared.
 //! Repairs what rotation breaks: a refused token is read again and the request repeated once, a CA likewise.
 
+#[cfg(not(feature = "gzip"))]
+use std::convert::{identity as accepted, identity as decoded};
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -10,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -21,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -29,9 +31,15 @@ use crate::config::{Ca, Config, ConfigError, Credentials, Pem, Server, Timeouts}
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::exec::Credential;
-use crate::files::Files;
+use crate::files::FileChanges;
+#[cfg(feature = "gzip")]
+use crate::gzip::{accepted, decoded};
+use crate::line::{self, Gone, Heard, Line};
+use crate::retry::is_idempotent;
 use crate::tls;
-use crate::transport::{Body, Transport, Unhurried, Upgraded};
+#[cfg(feature = "remote")]
+use crate::transport::Upgraded;
+use crate::transport::{Body, Transport, Unhurried};
 
 /// Tokens that are tried after the first for one request.
 const TOKENS_MAX: usize = 3;
@@ -42,6 +50,8 @@ const STREAMS_PER_CONNECTION_MAX: usize = 1000;
 const STREAMS_FIRST: usize = 100;
 /// Idle HTTP/1.1 connections that are kept.
 const IDLE_CONNECTIONS_MAX: usize = 16;
+/// How often a connection is tried with other files after the server and the ones that were there did not agree.
+const TLS_CHANGES_MAX: usize = 3;
 /// How often a request is sent again on another connection when one turns out to be closed before it took the request.
 const STALE_CONNECTIONS_MAX: usize = 3;
 /// Flow control: enough for a large list at full speed over a long way.
@@ -55,16 +65,20 @@ pub struct Https {
     name: ServerName<'static>,
     tokens: TokenSource,
     /// What is read again when it changes.
-    files: Files,
+    files: FileChanges,
     tls: Mutex<Tls>,
     pool: Arc<Pool>,
     /// Held while a connection is made, so that a burst of requests makes one.
     connecting: tokio::sync::Mutex<()>,
+    /// What is asked for a sign of life.
+    question: Uri,
 }
 
 struct Tls {
     connector: TlsConnector,
     files: tls::Files,
+    /// How often `connector` was replaced.
+    revision: u64,
     /// Of the files, when they were read.
     generation: u64,
 }
@@ -86,18 +100,19 @@ struct Shared {
     streams: Arc<()>,
     /// How many streams the server allows, as it last said.
     allowed: Arc<AtomicUsize>,
+    line: Arc<Line>,
 }
 
 /// The use of a connection for one request and its answer.
 enum Lease {
-    Shared { sender: http2::SendRequest<Full<Bytes>>, _stream: Arc<()> },
+    Shared { sender: http2::SendRequest<Full<Bytes>>, _stream: Arc<()>, line: Arc<Line> },
     Exclusive { sender: Option<http1::SendRequest<Full<Bytes>>> },
 }
 
 impl Https {
     /// Files of the configuration are read now, the server is contacted with the first request.
     pub fn new(config: Config) -> Result<Https, ConfigError> {
-        let files = Files::of(paths(&config));
+        let files = FileChanges::of(paths(&config));
         let read = tls::Files::load(&config)?;
         let connector = TlsConnector::from(Arc::new(tls::client_config(&config, &read)?));
         let authority = config.server.authority();
@@ -108,26 +123,33 @@ impl Https {
         Ok(Https {
             name: tls::server_name(&config)?,
             tokens: TokenSource::new(&config.credentials)?,
-            tls: Mutex::new(Tls { connector, files: read, generation: files.generation() }),
+            tls: Mutex::new(Tls { connector, files: read, revision: 0, generation: files.generation() }),
             files,
             pool: Arc::default(),
             connecting: tokio::sync::Mutex::new(()),
+            question: line::question(authority.as_str(), &config.server.base_path),
             authority,
             config,
         })
     }
 
-    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+    /// Delivers a request with the token of the moment, and again with another one as long as the server refuses.
+    async fn exchange<T, Answer: Future<Output = Result<T>>>(
+        &self,
+        request: Request<Bytes>,
+        deliver: impl Fn(Request<Bytes>) -> Answer,
+        status: impl Fn(&T) -> StatusCode,
+    ) -> Result<T> {
         let mut used = self.token().await?;
-        let mut answer = self.deliver(with_token(&request, used.as_ref())).await?;
+        let mut answer = deliver(with_token(&request, used.as_ref())).await?;
         // What was answered with 401 was not done, so any method may be repeated. A token that was read just before the next
         // took its place may be refused too.
         for _ in 0..TOKENS_MAX {
-            if answer.status() != StatusCode::UNAUTHORIZED {
+            if status(&answer) != StatusCode::UNAUTHORIZED {
                 break;
             }
             let Some(other) = self.token_after_refusal(used.as_ref()).await else { break };
-            answer = self.deliver(with_token(&request, Some(&other))).await?;
+            answer = deliver(with_token(&request, Some(&other))).await?;
             used = Some(other);
         }
         Ok(answer)
@@ -151,20 +173,34 @@ impl Https {
     }
 
     /// Sends on a connection that is there or a new one.
-    async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+    async fn deliver(&self, request: Request<Bytes>) -> Result<Response<Body>> {
+        let mut request = accepted(request);
         let patience = match request.extensions().get::<Unhurried>() {
             Some(Unhurried) => FOREVER,
             None => self.config.timeouts.answer,
         };
+        // What may be sent twice is sent again where nobody is at the other end, once.
+        let mut spare = Some(&request).filter(|request| patience < FOREVER && is_idempotent(request)).cloned();
         for _ in 0..STALE_CONNECTIONS_MAX {
             let lease = self.lease().await?;
+            let line = lease.line().filter(|_| spare.is_some());
             let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
-            match timeout(patience, sending).await {
-                Err(_) => return Err(Error::Timeout { what: "answer", after: patience }),
-                Ok(Sent::Answer(answer)) => return Ok(answer),
-                Ok(Sent::Lost(why)) => return Err(Error::Lost(why)),
+            let sending = async {
+                match line {
+                    Some((line, sender)) => line.unless_gone(sending, sender, &self.question).await,
+                    None => Some(sending.await),
+                }
+            };
+            match (timeout(patience, sending).await, &mut spare) {
+                (Err(_), _) => return Err(Error::Timeout { what: "answer", after: patience }),
+                (Ok(Some(Sent::Answer(answer))), _) => return Ok(decoded(answer)),
+                (Ok(Some(Sent::Lost(why))), _) => return Err(Error::Lost(why)),
                 // The connection was closing; the request never left.
-                Ok(Sent::Unsent(back)) => request = back,
+                (Ok(Some(Sent::Unsent(back))), _) => request = back,
+                (Ok(None), spare) => match spare.take() {
+                    Some(again) => request = again,
+                    None => return Err(nobody_answers()),
+                },
             }
         }
         Err(Error::Connect {
@@ -183,22 +219,37 @@ impl Https {
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
+        let begun = Instant::now();
         let stream = self.open(&tls::PROTOCOLS).await?;
+        let line = Arc::new(Line::new(begun.elapsed()));
         let limit = self.config.timeouts.handshake;
-        timeout(limit, self.pool.add(stream, &self.config.timeouts))
+        timeout(limit, self.pool.add(stream, line, &self.config.timeouts))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: limit })?
     }
 
     async fn open(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
-        let connector = lock(&self.tls).connector.clone();
-        match self.connect_with(connector, protocols).await {
-            Err(error @ Error::Tls { .. }) => match self.read_tls() {
-                Some(connector) => self.connect_with(connector, protocols).await,
-                None => Err(error),
-            },
-            answer => answer,
+        let (mut connector, mut used) = self.connector();
+        for _ in 0..TLS_CHANGES_MAX {
+            let answer = self.connect_with(connector, protocols).await;
+            if !matches!(answer, Err(Error::Tls { .. })) {
+                return answer;
+            }
+            // The files may have changed since, and another request may have read them already.
+            self.read_tls();
+            let (other, revision) = self.connector();
+            if revision == used {
+                return answer;
+            }
+            (connector, used) = (other, revision);
         }
+        self.connect_with(connector, protocols).await
+    }
+
+    /// For connections to come, and which one it is.
+    fn connector(&self) -> (TlsConnector, u64) {
+        let tls = lock(&self.tls);
+        (tls.connector.clone(), tls.revision)
     }
 
     async fn connect_with(&self, connector: TlsConnector, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
@@ -207,8 +258,8 @@ impl Https {
         let Server { host, port, .. } = &self.config.server;
         let connecting = async {
             match &self.config.proxy {
-                None => TcpStream::connect((host.as_str(), *port)).await,
-                Some(proxy) => proxy.connect(&self.config.server).await,
+                None => TcpStream::connect(self.config.addresses(host, *port).await?.as_slice()).await,
+                Some(proxy) => proxy.connect(&self.config).await,
             }
         };
         let tcp = match timeout(self.config.timeouts.connect, connecting).await {
@@ -236,24 +287,25 @@ impl Https {
         }
     }
 
-    /// A connector for what the files have now, where that is something else than before.
-    fn read_tls(&self) -> Option<TlsConnector> {
+    /// Connections to come use what the files have now.
+    fn read_tls(&self) {
         // Half of a change (a certificate whose key is still to come) is not usable; the other half is told too.
-        let mut files = tls::Files::load(&self.config).ok()?;
+        let Ok(mut files) = tls::Files::load(&self.config) else { return };
         if let Some(shown) = self.tokens.plugin().and_then(Credential::shown) {
             files.shown = Some(shown);
         }
         let mut tls = lock(&self.tls);
         if files == tls.files {
-            return None;
+            return;
         }
-        let connector = TlsConnector::from(Arc::new(tls::client_config(&self.config, &files).ok()?));
+        let Ok(config) = tls::client_config(&self.config, &files) else { return };
         if files.shown != tls.files.shown {
             // Connections are who the certificate of their beginning says.
             self.pool.retire();
         }
-        (tls.connector, tls.files) = (connector, files);
-        Some(tls.connector.clone())
+        tls.connector = TlsConnector::from(Arc::new(config));
+        tls.files = files;
+        tls.revision += 1;
     }
 
     fn unreachable(&self, error: &std::io::Error) -> Error {
@@ -304,20 +356,9 @@ impl Https {
     }
 }
 
+#[cfg(feature = "remote")]
 impl Https {
-    /// A connection of its own, with HTTP/1.1, on which a request asks for another protocol.
-    async fn exchange_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
-        let used = self.token().await?;
-        let first = self.deliver_upgrade(with_token(&request, used.as_ref())).await?;
-        if first.0.status() != StatusCode::UNAUTHORIZED {
-            return Ok(first);
-        }
-        match self.token_after_refusal(used.as_ref()).await {
-            None => Ok(first),
-            Some(renewed) => self.deliver_upgrade(with_token(&request, Some(&renewed))).await,
-        }
-    }
-
+    /// Sends on a connection of its own, with HTTP/1.1, a request that asks for another protocol.
     async fn deliver_upgrade(&self, request: Request<Bytes>) -> Result<Upgraded> {
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
         let io = TokioIo::new(self.open(&[b"http/1.1"]).await?);
@@ -340,11 +381,12 @@ impl Https {
 
 impl Transport for Https {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
-        Box::pin(self.exchange(request))
+        Box::pin(self.exchange(request, |request| self.deliver(request), Response::status))
     }
 
+    #[cfg(feature = "remote")]
     fn upgrade(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
-        Box::pin(self.exchange_upgrade(request))
+        Box::pin(self.exchange(request, |request| self.deliver_upgrade(request), |(answer, _)| answer.status()))
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<()>> {
@@ -371,7 +413,7 @@ impl Pool {
     /// A connection with room, if there is one.
     fn lease(&self) -> Option<Lease> {
         let mut connections = lock(&self.0);
-        connections.shared.retain(|shared| !shared.sender.is_closed());
+        connections.shared.retain(|shared| !shared.sender.is_closed() && !shared.line.is_gone());
         if let Some(shared) = connections.shared.iter().find(|shared| shared.has_room()) {
             return Some(shared.lease());
         }
@@ -383,9 +425,9 @@ impl Pool {
         None
     }
 
-    async fn add(&self, stream: TlsStream<TcpStream>, timeouts: &Timeouts) -> Result<Lease> {
+    async fn add(&self, stream: TlsStream<TcpStream>, line: Arc<Line>, timeouts: &Timeouts) -> Result<Lease> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(Heard { stream, line: line.clone() });
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
         if !http2 {
             let (sender, connection) = http1::handshake(io).await.map_err(lost)?;
@@ -405,7 +447,7 @@ impl Pool {
             .map_err(lost)?;
         let mut connections = lock(&self.0);
         let allowed = Arc::new(AtomicUsize::new(STREAMS_FIRST));
-        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone() };
+        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone(), line };
         let mut connection = Box::pin(connection);
         connections.drive(std::future::poll_fn(move |cx| {
             let done = connection.as_mut().poll(cx).map(drop);
@@ -447,7 +489,7 @@ impl Shared {
     }
 
     fn lease(&self) -> Lease {
-        Lease::Shared { sender: self.sender.clone(), _stream: self.streams.clone() }
+        Lease::Shared { sender: self.sender.clone(), _stream: self.streams.clone(), line: self.line.clone() }
     }
 }
 
@@ -458,7 +500,16 @@ enum Sent {
 }
 
 impl Lease {
+    /// The connection, where others use it too, and what asks on it.
+    fn line(&self) -> Option<(Arc<Line>, http2::SendRequest<Full<Bytes>>)> {
+        match self {
+            Lease::Shared { sender, line, .. } => Some((line.clone(), sender.clone())),
+            Lease::Exclusive { .. } => None,
+        }
+    }
+
     async fn send(mut self, authority: &Authority, server: &Server, request: Request<Bytes>, pool: &Arc<Pool>) -> Sent {
+        let reads = is_idempotent(&request);
         let outcome = match &mut self {
             Lease::Shared { sender, .. } => {
                 let request = addressed(request, authority, server, true);
@@ -481,7 +532,8 @@ impl Lease {
         match outcome {
             Ok(answer) => {
                 let pool = pool.clone();
-                Sent::Answer(answer.map(|body| Leased { body, lease: Some(self), pool }.boxed_unsync()))
+                let gone = self.line().filter(|_| reads).map(|(line, _)| line.gone());
+                Sent::Answer(answer.map(|body| Leased { body, lease: Some(self), pool, gone }.boxed_unsync()))
             }
             Err(mut error) => match error.take_message() {
                 Some(back) => {
@@ -500,6 +552,8 @@ struct Leased {
     body: Incoming,
     lease: Option<Lease>,
     pool: Arc<Pool>,
+    /// Of a read: resolves when its connection is taken for gone.
+    gone: Option<Gone>,
 }
 
 impl Leased {
@@ -515,7 +569,10 @@ impl hyper::body::Body for Leased {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let gone = self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready());
+            return if gone { Poll::Ready(Some(Err(nobody_answers()))) } else { Poll::Pending };
+        };
         if frame.is_none() || self.body.is_end_stream() {
             self.finish();
         }
@@ -538,6 +595,10 @@ impl Drop for Leased {
             self.finish();
         }
     }
+}
+
+fn nobody_answers() -> Error {
+    Error::Lost("nobody answers on its connection".to_string())
 }
 
 fn with_token(request: &Request<Bytes>, token: Option<&http::HeaderValue>) -> Request<Bytes> {

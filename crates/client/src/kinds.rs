@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use ::api::fields;
 
 use crate::resource::ObjectMeta;
 use crate::typed;
 
 /// A pod: where it runs and how it does.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pod {
     /// Name, labels and the like.
     pub metadata: ObjectMeta,
@@ -21,8 +20,7 @@ pub struct Pod {
 }
 
 /// What a pod is to be.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default)]
 pub struct PodSpec {
     /// Where it runs; empty until that is decided.
     pub node_name: String,
@@ -33,8 +31,7 @@ pub struct PodSpec {
 }
 
 /// One program of a pod.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Container {
     /// Unique in its pod.
     pub name: String,
@@ -43,8 +40,7 @@ pub struct Container {
 }
 
 /// How a pod does.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default)]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     pub phase: String,
@@ -53,24 +49,20 @@ pub struct PodStatus {
     /// Why it is so, for people.
     pub message: String,
     /// Its address; empty until it has one.
-    #[serde(rename = "podIP")]
     pub pod_ip: String,
     /// Its node's address.
-    #[serde(rename = "hostIP")]
     pub host_ip: String,
 }
 
 /// A namespace.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Namespace {
     /// Name, labels and the like.
     pub metadata: ObjectMeta,
 }
 
 /// Settings.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default)]
 pub struct ConfigMap {
     /// Name, labels and the like.
     pub metadata: ObjectMeta,
@@ -81,14 +73,21 @@ pub struct ConfigMap {
 }
 
 /// A service account.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServiceAccount {
     /// Name, labels and the like.
     pub metadata: ObjectMeta,
     /// Whether pods get its token; unset means yes.
     pub automount_service_account_token: Option<bool>,
 }
+
+fields!(Pod, read { metadata: "metadata", spec: "spec", status: "status" });
+fields!(PodSpec, read { node_name: "nodeName", service_account_name: "serviceAccountName", containers: "containers" });
+fields!(Container, read { name: "name", image: "image" });
+fields!(PodStatus, read { phase: "phase", reason: "reason", message: "message", pod_ip: "podIP", host_ip: "hostIP" });
+fields!(Namespace, read { metadata: "metadata" });
+fields!(ConfigMap, read { metadata: "metadata", data: "data", binary_data: "binaryData" });
+fields!(ServiceAccount, read { metadata: "metadata", automount_service_account_token: "automountServiceAccountToken" });
 
 typed!(Pod, group "", version "v1", plural "pods", namespaced);
 typed!(Namespace, group "", version "v1", plural "namespaces", cluster);

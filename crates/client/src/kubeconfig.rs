@@ -1,10 +1,11 @@
 //! Kubeconfig files: read, merged as kubectl merges them, one context picked. Never written here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ::api::fields;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{
@@ -24,18 +25,17 @@ pub struct Kubeconfig {
     source: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct File {
-    #[serde(rename = "current-context")]
     current_context: Option<String>,
     contexts: Option<Vec<Entry>>,
     clusters: Option<Vec<Entry>>,
     users: Option<Vec<Entry>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+fields!(File, read { current_context: "current-context", contexts: "contexts", clusters: "clusters", users: "users" });
+
+#[derive(Debug, Default)]
 struct Entry {
     name: String,
     context: Option<Context>,
@@ -43,16 +43,18 @@ struct Entry {
     user: Option<User>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+fields!(Entry, read { name: "name", context: "context", cluster: "cluster", user: "user" });
+
+#[derive(Clone, Debug, Default)]
 struct Context {
     cluster: String,
     user: String,
     namespace: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+fields!(Context, read { cluster: "cluster", user: "user", namespace: "namespace" });
+
+#[derive(Clone, Debug, Default)]
 struct Cluster {
     server: String,
     certificate_authority: String,
@@ -62,11 +64,21 @@ struct Cluster {
     proxy_url: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+fields!(
+    Cluster,
+    read {
+        server: "server",
+        certificate_authority: "certificate-authority",
+        certificate_authority_data: "certificate-authority-data",
+        insecure_skip_tls_verify: "insecure-skip-tls-verify",
+        tls_server_name: "tls-server-name",
+        proxy_url: "proxy-url",
+    }
+);
+
+#[derive(Clone, Debug, Default)]
 struct User {
     token: String,
-    #[serde(rename = "tokenFile")]
     token_file: String,
     client_certificate: String,
     client_certificate_data: String,
@@ -74,14 +86,30 @@ struct User {
     client_key_data: String,
     exec: Option<Exec>,
     auth_provider: Option<Value>,
-    #[serde(rename = "as")]
     impersonate: String,
     as_uid: String,
     as_groups: Vec<String>,
+    as_user_extra: BTreeMap<String, Vec<String>>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+fields!(
+    User,
+    read {
+        token: "token",
+        token_file: "tokenFile",
+        client_certificate: "client-certificate",
+        client_certificate_data: "client-certificate-data",
+        client_key: "client-key",
+        client_key_data: "client-key-data",
+        exec: "exec",
+        auth_provider: "auth-provider",
+        impersonate: "as",
+        as_uid: "as-uid",
+        as_groups: "as-groups",
+    }
+);
+
+#[derive(Clone, Debug, Default)]
 struct Exec {
     api_version: String,
     command: String,
@@ -92,12 +120,26 @@ struct Exec {
     provide_cluster_info: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+fields!(
+    Exec,
+    read {
+        api_version: "apiVersion",
+        command: "command",
+        args: "args",
+        env: "env",
+        install_hint: "installHint",
+        interactive_mode: "interactiveMode",
+        provide_cluster_info: "provideClusterInfo",
+    }
+);
+
+#[derive(Clone, Debug, Default)]
 struct Variable {
     name: String,
     value: String,
 }
+
+fields!(Variable, read { name: "name", value: "value" });
 
 /// `KUBECONFIG` (several paths with colons between), else `~/.kube/config`.
 pub fn default_paths(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
@@ -210,6 +252,7 @@ impl Kubeconfig {
                 user: Some(user.impersonate.clone()).filter(|name| !name.is_empty()),
                 groups: user.as_groups.clone(),
                 uid: Some(user.as_uid.clone()).filter(|uid| !uid.is_empty()),
+                extra: user.as_user_extra.clone(),
             },
             source: format!("context {name:?} of {}", self.source),
             ..Config::new(server)
@@ -276,7 +319,7 @@ impl Kubeconfig {
         };
         let value = match text.trim().is_empty() {
             true => return Ok(()),
-            false => ::api::codec::from_yaml(text).map_err(&invalid)?,
+            false => document(text).map_err(&invalid)?,
         };
         let file: File =
             serde_json::from_value(::api::codec::without_nulls(value)).map_err(|error| invalid(error.to_string()))?;
@@ -326,6 +369,21 @@ impl Cluster {
         }
         Ok(told)
     }
+}
+
+#[cfg(feature = "kubeconfig")]
+fn document(text: &str) -> Result<Value, String> {
+    ::api::codec::from_yaml(text)
+}
+
+#[cfg(not(feature = "kubeconfig"))]
+fn document(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "this program was built without YAML, and as JSON it is wrong: {error}; build kemudi-client with the feature \
+             `kubeconfig`, or write it in JSON (kubectl config view --raw -o json)"
+        )
+    })
 }
 
 fn add<T>(all: &mut Vec<(String, T)>, name: String, value: T) {

@@ -17,7 +17,8 @@
 //!
 //! # 1. Where the server is, and who we are
 //!
-//! [`Client::try_default`] takes a kubeconfig where there is one and the pod's own environment otherwise, as kubectl does.
+//! [`Client::try_default`] takes a kubeconfig where there is one (feature `kubeconfig`) and the pod's own environment otherwise, as
+//! kubectl does.
 //! [`Config::in_cluster`] and [`Config::from_kubeconfig`] take one of the two. Each thing that can be wrong with either is a
 //! [`ConfigError`] with a [code](config::ConfigCode) of its own and a line on what to do.
 //!
@@ -67,7 +68,8 @@
 //!
 //! Requests are repeated where that is safe, a few times and not for long ([`Retries`]): what was surely not executed (nobody
 //! listened, or 429 with `Retry-After`) always, what may have been only where twice is the same as once. So a create makes
-//! nothing twice. A connection that says nothing for 45 seconds is given up ([`Timeouts`](config::Timeouts)).
+//! nothing twice. A read that waits in silence asks for a sign of life, and goes on on another connection within a second where none
+//! comes; a connection that says nothing for 45 seconds is given up with all that waits on it ([`Timeouts`](config::Timeouts)).
 //!
 //! # 4. Watching
 //!
@@ -104,10 +106,24 @@
 //! [`Client::with_transport`] takes anything that carries a request, such as a table of answers. `kemudi::Cluster::start()` is a real
 //! API server in the same process: `cluster.client_as("system:serviceaccount:NAMESPACE:NAME")` has exactly that account's rights.
 //!
+//! # Whole programs
+//!
+//! In `examples/`, each in a pod in our tests: `inspect.rs` looks at itself, `change.rs` changes the cluster together with others,
+//! `metrics.rs` gathers the control plane's metrics, `operator.rs` keeps a promise.
+//!
 //! # Features
 //!
-//! None is on by default. `runtime`: controllers, elections, events. `exec`: plugins that give credentials. `k8s-openapi`: its types
-//! are resources.
+//! What a program in a pod needs is there with the default ones: `ring` says whose cryptography TLS uses (`aws-lc-rs` is the other), and
+//! `system-names` that the C library resolves names (a static program has [`Config::names`] instead). Off by default:
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `runtime` | controllers, elections, events |
+//! | `remote` | `Api::exec`, `Api::attach`, `Api::port_forward` |
+//! | `kubeconfig` | kubeconfigs in YAML, for programs outside of pods; one in JSON is read without |
+//! | `exec` | plugins that give credentials, as kubeconfigs of clouds name them |
+//! | `gzip` | answers that the server compresses, for slow ways to it |
+//! | `k8s-openapi` | the generated types of that crate are resources |
 
 #![warn(missing_docs)]
 
@@ -121,23 +137,28 @@ pub mod discovery;
 mod error;
 mod exec;
 mod files;
+#[cfg(feature = "gzip")]
+mod gzip;
 mod https;
 pub mod kinds;
 mod kubeconfig;
 #[cfg(feature = "runtime")]
 pub mod lease;
+mod line;
+mod list;
 mod observe;
 mod proxy;
 #[cfg(feature = "runtime")]
 mod queue;
 #[cfg(feature = "runtime")]
 pub mod recorder;
+#[cfg(feature = "remote")]
 pub mod remote;
 mod resource;
 mod retry;
 pub mod store;
 mod string_map;
-mod time;
+pub mod time;
 mod tls;
 pub mod token;
 pub mod transport;
@@ -157,6 +178,7 @@ pub use crate::lease::{Election, Led};
 pub use crate::observe::{RateLimit, Sent};
 #[cfg(feature = "runtime")]
 pub use crate::recorder::{EventType, Recorder};
+#[cfg(feature = "remote")]
 pub use crate::remote::{Outcome, PortForwarder, Remote, RemoteOptions};
 pub use crate::resource::{ApiResource, Dynamic, Metadata, ObjectList, ObjectMeta, OwnerReference, Resource, Typed};
 pub use crate::retry::Retries;

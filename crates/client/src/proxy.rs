@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::config::{ConfigCode, ConfigError, Server};
+use crate::config::{Config, ConfigCode, ConfigError, Server};
 
 /// Largest head of a proxy's answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -81,12 +81,13 @@ impl Proxy {
     }
 
     /// A connection that leads to the server.
-    pub(crate) async fn connect(&self, server: &Server) -> io::Result<TcpStream> {
+    pub(crate) async fn connect(&self, config: &Config) -> io::Result<TcpStream> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("through the proxy {self}: {error}"));
-        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(named)?;
+        let addresses = config.addresses(&self.host, self.port).await.map_err(named)?;
+        let mut stream = TcpStream::connect(addresses.as_slice()).await.map_err(named)?;
         let outcome = match self.kind {
-            Kind::Http => self.http(&mut stream, server).await,
-            Kind::Socks5 => self.socks5(&mut stream, server).await,
+            Kind::Http => self.http(&mut stream, &config.server).await,
+            Kind::Socks5 => self.socks5(&mut stream, &config.server).await,
         };
         outcome.map_err(named)?;
         Ok(stream)

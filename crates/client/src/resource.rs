@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use ::api::fields;
+use ::api::fields::Empty;
+use serde_core::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde_core::ser::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::string_map::StringMap;
@@ -151,9 +153,20 @@ impl ApiResource {
 }
 
 /// An object of any kind, as JSON. It is a `serde_json::Value` in all but name; `api::meta` has its readers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dynamic(pub Value);
+
+impl Serialize for Dynamic {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(out)
+    }
+}
+
+impl<'de> Deserialize<'de> for Dynamic {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Dynamic, D::Error> {
+        Value::deserialize(input).map(Dynamic)
+    }
+}
 
 impl Deref for Dynamic {
     type Target = Value;
@@ -204,15 +217,20 @@ impl Resource for Dynamic {
 /// }
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Deserialize)]
-#[serde(bound = "")]
+#[derive(Clone, Debug)]
 pub struct Metadata<K> {
     /// What there is of the object.
-    #[serde(default)]
     pub metadata: ObjectMeta,
-    #[serde(skip)]
     of: PhantomData<fn() -> K>,
 }
+
+impl<K> Default for Metadata<K> {
+    fn default() -> Metadata<K> {
+        Metadata { metadata: ObjectMeta::default(), of: PhantomData }
+    }
+}
+
+fields!(Metadata<K>, read { metadata: "metadata" });
 
 impl<K: Typed> Resource for Metadata<K> {
     fn name(&self) -> &str {
@@ -248,48 +266,56 @@ impl<K: Typed> Typed for Metadata<K> {
 
 /// What most programs read of an object's metadata. Managed fields, the largest part of many objects, are skipped while
 /// decoding; a server keeps them when an object comes back without.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectMeta {
     /// Unique among the objects of its kind in its namespace.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The beginning of a name that the server is to finish.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub generate_name: String,
     /// Where it is; empty for kinds without namespaces.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// Unique for ever.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// Which state of the object this is; to be compared for being equal only.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
     /// Counts the changes of what is wanted.
-    #[serde(skip_serializing_if = "is_zero")]
     pub generation: i64,
     /// RFC 3339, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
     /// RFC 3339; set while the object is being deleted.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
     /// How long it may take to go, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     /// What selectors look at.
-    #[serde(skip_serializing_if = "StringMap::is_empty", deserialize_with = "null_is_default")]
     pub labels: StringMap,
     /// Notes that nobody selects by.
-    #[serde(skip_serializing_if = "StringMap::is_empty", deserialize_with = "null_is_default")]
     pub annotations: StringMap,
     /// Whose it is: it goes with the last of them.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub owner_references: Vec<OwnerReference>,
     /// Who has still to clear away before it goes.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub finalizers: Vec<String>,
+}
+
+fields!(ObjectMeta, written {
+    omit name: "name",
+    omit generate_name: "generateName",
+    omit namespace: "namespace",
+    omit uid: "uid",
+    omit resource_version: "resourceVersion",
+    omit generation: "generation",
+    omit creation_timestamp: "creationTimestamp",
+    omit deletion_timestamp: "deletionTimestamp",
+    omit deletion_grace_period_seconds: "deletionGracePeriodSeconds",
+    omit labels: "labels",
+    omit annotations: "annotations",
+    omit owner_references: "ownerReferences",
+    omit finalizers: "finalizers",
+});
+
+impl Empty for StringMap {
+    fn is_empty(&self) -> bool {
+        StringMap::is_empty(self)
+    }
 }
 
 impl ObjectMeta {
@@ -300,8 +326,7 @@ impl ObjectMeta {
 }
 
 /// Whose object this is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OwnerReference {
     /// The owner's `apiVersion`.
     pub api_version: String,
@@ -312,35 +337,56 @@ pub struct OwnerReference {
     /// The owner's uid.
     pub uid: String,
     /// The one owner that looks after it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
     /// The owner stays until this is gone, if it is deleted in the foreground.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
 }
 
+fields!(OwnerReference, written {
+    api_version: "apiVersion",
+    kind: "kind",
+    name: "name",
+    uid: "uid",
+    omit controller: "controller",
+    omit block_owner_deletion: "blockOwnerDeletion",
+});
+
 /// One answer of a list: all objects, or a page of them.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(bound = "K: DeserializeOwned")]
+#[derive(Clone, Debug)]
 pub struct ObjectList<K> {
     /// Where the list stands.
-    #[serde(default)]
     pub metadata: ListMeta,
     /// The objects.
-    #[serde(default = "Vec::new", deserialize_with = "null_is_default")]
     pub items: Vec<K>,
 }
 
+impl<K> Default for ObjectList<K> {
+    fn default() -> ObjectList<K> {
+        ObjectList { metadata: ListMeta::default(), items: Vec::new() }
+    }
+}
+
+fields!(ObjectList<K: DeserializeOwned>, read { metadata: "metadata", items: "items" });
+
 /// The metadata of a list.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListMeta {
+    /// Which state of the collection this is: where a watch goes on.
     pub resource_version: String,
     /// Where the next page starts; empty on the last.
-    #[serde(rename = "continue")]
     pub continue_token: String,
+    /// How many objects the following pages have, where the server says so.
     pub remaining_item_count: Option<i64>,
 }
+
+fields!(
+    ListMeta,
+    read {
+        resource_version: "resourceVersion",
+        continue_token: "continue",
+        remaining_item_count: "remainingItemCount",
+    }
+);
 
 impl<K> IntoIterator for ObjectList<K> {
     type Item = K;
@@ -365,15 +411,6 @@ impl<K> Deref for ObjectList<K> {
     }
 }
 
-fn is_zero(number: &i64) -> bool {
-    *number == 0
-}
-
-/// Go servers write `null` for an empty list or map.
-fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(input)?.unwrap_or_default())
-}
-
 /// The generated types of the `k8s-openapi` crate are resources as they are.
 #[cfg(feature = "k8s-openapi")]
 mod generated {
@@ -381,7 +418,7 @@ mod generated {
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope};
-    use serde::de::DeserializeOwned;
+    use serde_core::de::DeserializeOwned;
 
     use super::{Resource, Typed};
 

@@ -36,14 +36,14 @@ impl Retries {
     pub(crate) fn pause(
         &self,
         request: &Request<Bytes>,
-        outcome: &Result<Response<Body>>,
+        outcome: Result<&Response<Body>, &Error>,
         repeats: u32,
         elapsed: Duration,
     ) -> Option<Duration> {
         if repeats >= self.repeats_max {
             return None;
         }
-        let asked = outcome.as_ref().ok().and_then(retry_after);
+        let asked = outcome.ok().and_then(retry_after);
         let again = match outcome {
             Ok(response) => match response.status().as_u16() {
                 // Turned away before anything was done. Without a time, as an eviction is, it is an answer to be told.
@@ -91,7 +91,7 @@ pub(crate) fn random() -> f64 {
 }
 
 /// Executing it twice leaves the server as executing it once.
-fn is_idempotent(request: &Request<Bytes>) -> bool {
+pub(crate) fn is_idempotent(request: &Request<Bytes>) -> bool {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let tries = request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "dryRun=All"));
     let applies = request.headers().get(CONTENT_TYPE).is_some_and(|media| media == "application/apply-patch+yaml");

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::ops::Index;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_core::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_core::ser::{Serialize, SerializeMap, Serializer};
 
 /// Keys and values, ordered by key. For a handful of entries: writing one moves those after it.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -39,20 +39,25 @@ pub fn parse_micros(text: &str) -> Option<i64> {
     sound.then_some(seconds * 1_000_000 + micros)
 }
 
+/// A `Time`: `2026-01-31T12:00:00Z`.
+pub fn print(seconds: i64) -> String {
+    let (date, clock) = split(seconds);
+    format!("{date}T{clock}Z")
+}
+
 /// A `MicroTime`: `2026-01-31T12:00:00.000000Z`.
 #[cfg(any(test, feature = "runtime"))]
-pub fn micros(micros: i64) -> String {
+pub(crate) fn micros(micros: i64) -> String {
     let (date, clock) = split(micros.div_euclid(1_000_000));
     format!("{date}T{clock}.{:06}Z", micros.rem_euclid(1_000_000))
 }
 
 /// Microseconds since 1970.
 #[cfg(feature = "runtime")]
-pub fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
-#[cfg(any(test, feature = "runtime"))]
 fn split(seconds: i64) -> (String, String) {
     let (day, second) = (seconds.div_euclid(DAY_SECONDS), seconds.rem_euclid(DAY_SECONDS));
     // Years begin in March, so that the day that comes and goes is the last.
@@ -98,6 +103,7 @@ mod tests {
             let at = day * DAY_SECONDS * 1_000_000 + 45_296_000_001;
             assert_eq!(parse_micros(&micros(at)), Some(at), "{}", micros(at));
         }
+        assert_eq!(print(951_827_415), "2000-02-29T12:30:15Z");
         assert_eq!(micros(951_827_415_250_000), "2000-02-29T12:30:15.250000Z");
     }
 }

@@ -10,6 +10,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::config::{Ca, Config, ConfigCode, ConfigError};
 
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs::default_provider as cryptography;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+use rustls::crypto::ring::default_provider as cryptography;
+#[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+compile_error!("kemudi-client needs one of the features `ring` (which is a default one) and `aws-lc-rs`");
+
 /// Where Linux distributions keep the certificates they trust.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -49,7 +56,7 @@ impl Files {
 
 /// The TLS configuration of a client with these files.
 pub fn client_config(config: &Config, files: &Files) -> Result<ClientConfig, ConfigError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(cryptography());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new(ConfigCode::CaInvalid, error.to_string()))?;

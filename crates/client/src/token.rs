@@ -1,37 +1,29 @@
 //! What a service account token says about itself. Reads, never verifies: only the server can do that.
 
+use ::api::fields;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde_json::Value;
 
 /// The claims of a token that programs and people ask about.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claims {
     /// Who made it: `iss`.
-    #[serde(rename = "iss")]
     pub issuer: String,
     /// `system:serviceaccount:NAMESPACE:NAME`.
-    #[serde(rename = "sub")]
     pub subject: String,
     /// Whom it is for: `aud`.
-    #[serde(rename = "aud", deserialize_with = "one_or_many")]
     pub audiences: Vec<String>,
     /// Seconds since 1970; `None` for tokens that never expire.
-    #[serde(rename = "exp")]
     pub expires: Option<i64>,
     /// When it was made, in seconds since 1970.
-    #[serde(rename = "iat")]
     pub issued: Option<i64>,
     /// What Kubernetes adds.
-    #[serde(rename = "kubernetes.io")]
     pub kubernetes: Bound,
 }
 
 /// What the token is bound to.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bound {
     /// The account's namespace.
     pub namespace: String,
@@ -48,8 +40,7 @@ pub struct Bound {
 }
 
 /// An object by name and uid.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Named {
     /// Its name.
     pub name: String,
@@ -57,10 +48,46 @@ pub struct Named {
     pub uid: String,
 }
 
+/// The claims as they are written.
+#[derive(Default)]
+struct Written {
+    iss: String,
+    sub: String,
+    /// One or many.
+    aud: Value,
+    exp: Option<i64>,
+    iat: Option<i64>,
+    kubernetes: Bound,
+}
+
+fields!(Written, read { iss: "iss", sub: "sub", aud: "aud", exp: "exp", iat: "iat", kubernetes: "kubernetes.io" });
+
+fields!(
+    Bound,
+    read {
+        namespace: "namespace",
+        serviceaccount: "serviceaccount",
+        pod: "pod",
+        node: "node",
+        secret: "secret",
+        warnafter: "warnafter",
+    }
+);
+
+fields!(Named, read { name: "name", uid: "uid" });
+
 impl Claims {
     /// The claims of a token, `None` where it is no JWT.
     pub fn decode(token: &str) -> Option<Claims> {
-        serde_json::from_value(payload(token)?).ok()
+        let claims: Written = serde_json::from_value(payload(token)?).ok()?;
+        Some(Claims {
+            issuer: claims.iss,
+            subject: claims.sub,
+            audiences: ::api::token::audiences(&claims.aud).unwrap_or_default(),
+            expires: claims.exp,
+            issued: claims.iat,
+            kubernetes: claims.kubernetes,
+        })
     }
 }
 
@@ -68,11 +95,6 @@ impl Claims {
 pub fn payload(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
-}
-
-fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    let aud = Value::deserialize(input)?;
-    Ok(::api::token::audiences(&aud).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_core::future::BoxFuture;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use crate::error::{Error, Result};
@@ -19,7 +19,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Resolves when the answer's head is there; dropping the future or the body gives the request up.
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>>;
 
-    /// Carries a request that asks for another protocol. With an answer of 101 comes the connection, which is the caller's.
+    /// Carries a request that asks for another protocol (feature `remote`). With an answer of 101 comes the connection, which is the caller's.
+    #[cfg(feature = "remote")]
     fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
         let path = request.uri().path().to_string();
         Box::pin(async move { Err(Error::Request(format!("{path}: there is no connection here to be upgraded"))) })
@@ -40,6 +41,7 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 /// The answer to a request for another protocol, and the connection if it was granted.
+#[cfg(feature = "remote")]
 pub type Upgraded = (http::Response<Body>, Option<streams::Io>);
 
 impl<T: Transport + ?Sized> Transport for Arc<T> {
@@ -47,6 +49,7 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
         (**self).send(request)
     }
 
+    #[cfg(feature = "remote")]
     fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Upgraded>> {
         (**self).upgrade(request)
     }

@@ -1,20 +1,23 @@
 //! Watches: a stream of events that survives closed connections, and a watcher that survives everything.
 //! A watcher holds no objects; what it tells is enough for its reader to hold them.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::api::ask::{Target, Verb};
+use ::api::fields;
 use ::api::options::VersionMatch;
+use ::api::watch::{Key, Part};
 use ::api::{Ask, EventType, ListOptions, Status};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream, Stream};
-use http_body_util::BodyExt;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use futures_core::future::BoxFuture;
+use futures_core::stream::{BoxStream, Stream};
+use http_body::Body as _;
+use serde_core::Deserialize;
+use serde_core::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -82,7 +85,7 @@ pub struct Watch<K> {
     client: Client,
     target: Target,
     options: ListOptions,
-    lines: BoxStream<'static, Result<Bytes>>,
+    lines: Lines,
     ended: bool,
     kind: PhantomData<fn() -> K>,
 }
@@ -164,7 +167,7 @@ impl<K: Resource> Watch<K> {
 
     /// The same as a stream, which ends as [`Watch::next`] does.
     pub fn into_stream(self) -> impl Stream<Item = Result<WatchEvent<K>>> + Send {
-        stream::unfold(self, |mut watch| async move { watch.next().await.map(|event| (event, watch)) })
+        Told::by(self, |mut watch| Box::pin(async move { watch.next().await.map(|event| (event, watch)) }))
     }
 
     async fn resume(&mut self) -> Result<()> {
@@ -259,9 +262,11 @@ impl<K: Resource> Watcher<K> {
 
     /// The same as a stream, which never ends.
     pub fn into_stream(self) -> impl Stream<Item = Result<Event<K>>> + Send {
-        stream::unfold(self, |mut watcher| async move {
-            let event = watcher.next().await;
-            Some((event, watcher))
+        Told::by(self, |mut watcher| {
+            Box::pin(async move {
+                let event = watcher.next().await;
+                Some((event, watcher))
+            })
         })
     }
 
@@ -367,7 +372,7 @@ impl<K: Resource> Watcher<K> {
         let request = request.map(|request| accepting(request, K::accept(true)));
         let client = self.client.clone();
         async move {
-            let page: ObjectList<K> = client.json(request?).await?;
+            let page: ObjectList<K> = client.list(request?).await?;
             Ok(State::Page {
                 continue_token: page.metadata.continue_token,
                 items: page.items.into(),
@@ -382,16 +387,12 @@ fn is_same<K: Resource>(one: &K, other: &K) -> bool {
     (one.name(), one.namespace()) == (other.name(), other.namespace())
 }
 
-async fn open<K: Resource>(
-    client: &Client,
-    target: &Target,
-    options: &ListOptions,
-) -> Result<BoxStream<'static, Result<Bytes>>> {
+async fn open<K: Resource>(client: &Client, target: &Target, options: &ListOptions) -> Result<Lines> {
     let mut options = options.clone();
     options.timeout_seconds.get_or_insert(WATCH_SECONDS);
     let request = request_of(&Ask::of(Verb::Watch, target.clone(), options.print()), None)?;
     let request = accepting(request, K::accept(false));
-    Ok(lines(client.call(request).await?.into_body(), EVENT_BYTES_MAX, TooLong::Fails))
+    Ok(Lines::of(client.call(request).await?.into_body(), EVENT_BYTES_MAX, TooLong::Fails))
 }
 
 /// A line of a watch: its object is what its type says.
@@ -429,11 +430,11 @@ impl<'de, K: DeserializeOwned> Visitor<'de> for LineVisitor<K> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Line<K>, A::Error> {
         let (mut told, mut early, mut line) = (None, None, None);
-        while let Some(key) = map.next_key::<Cow<str>>()? {
-            match (&*key, told) {
-                ("type", _) => told = Some(map.next_value()?),
-                ("object", Some(told)) => line = Some(map.next_value_seed(OfType(told, PhantomData))?),
-                ("object", None) => early = Some(map.next_value::<&RawValue>()?),
+        while let Some(key) = map.next_key_seed(Key)? {
+            match (key, told) {
+                (Part::Type, _) => told = Some(map.next_value()?),
+                (Part::Object, Some(told)) => line = Some(map.next_value_seed(OfType(told, PhantomData))?),
+                (Part::Object, None) => early = Some(map.next_value::<&RawValue>()?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -457,45 +458,72 @@ impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for OfType<K> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Bookmark {
     metadata: BookmarkMeta,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+fields!(Bookmark, read { metadata: "metadata" });
+
+#[derive(Default)]
 struct BookmarkMeta {
     resource_version: String,
-    #[serde(default)]
     annotations: BookmarkNotes,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+fields!(BookmarkMeta, read { resource_version: "resourceVersion", annotations: "annotations" });
+
+#[derive(Default)]
 struct BookmarkNotes {
-    #[serde(rename = "k8s.io/initial-events-end")]
     end: Option<String>,
 }
 
+fields!(BookmarkNotes, read { end: "k8s.io/initial-events-end" });
+
 /// A body's bytes as they come.
 pub(crate) fn chunks(body: Body) -> BoxStream<'static, Result<Bytes>> {
-    stream::unfold(body, |mut body| async move {
-        loop {
-            match body.frame().await? {
-                Err(error) => return Some((Err(error), body)),
-                Ok(frame) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Some((Ok(data), body));
-                    }
-                }
-            }
-        }
-    })
-    .boxed()
+    Box::pin(Chunks(body))
 }
 
 /// A body's lines as text, without their ends; a line longer than `limit` bytes comes in parts.
 pub fn text_lines(body: Body, limit: usize) -> BoxStream<'static, Result<String>> {
-    lines(body, limit, TooLong::Splits).map(|line| Ok(String::from_utf8_lossy(&line?).into_owned())).boxed()
+    Box::pin(TextLines(Lines::of(body, limit, TooLong::Splits)))
+}
+
+struct Chunks(Body);
+
+impl Stream for Chunks {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        poll_data(&mut self.0, cx)
+    }
+}
+
+/// The next bytes of a body. What is no data is passed over.
+fn poll_data(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+    loop {
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Poll::Ready(Some(Ok(data)));
+                }
+            }
+        }
+    }
+}
+
+struct TextLines(Lines);
+
+impl Stream for TextLines {
+    type Item = Result<String>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<String>>> {
+        let line = ready!(self.0.poll_next(cx));
+        Poll::Ready(line.map(|line| Ok(String::from_utf8_lossy(&line?).into_owned())))
+    }
 }
 
 /// What becomes of a line longer than the limit.
@@ -507,6 +535,8 @@ enum TooLong {
 
 struct Lines {
     body: Body,
+    limit: usize,
+    too_long: TooLong,
     /// What came last and is not told yet.
     rest: Bytes,
     /// Before it, the beginning of a line.
@@ -514,64 +544,95 @@ struct Lines {
     ended: bool,
 }
 
-fn lines(body: Body, limit: usize, too_long: TooLong) -> BoxStream<'static, Result<Bytes>> {
-    let state = Lines { body, rest: Bytes::new(), begun: BytesMut::new(), ended: false };
-    stream::unfold(state, move |mut state| async move {
-        let line = state.next(limit, too_long).await?;
-        Some((line, state))
-    })
-    .boxed()
-}
-
 impl Lines {
-    async fn next(&mut self, limit: usize, too_long: TooLong) -> Option<Result<Bytes>> {
+    fn of(body: Body, limit: usize, too_long: TooLong) -> Lines {
+        Lines { body, limit, too_long, rest: Bytes::new(), begun: BytesMut::new(), ended: false }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.rest) {
-                let line = self.rest.split_to(end + 1).slice(..end);
-                if self.begun.is_empty() {
-                    return Some(Ok(line));
-                }
-                self.begun.extend_from_slice(&line);
-                return Some(Ok(self.begun.split().freeze()));
-            }
-            self.begun.extend_from_slice(&self.rest);
-            self.rest = Bytes::new();
-            if self.begun.len() > limit {
-                return Some(match too_long {
-                    TooLong::Splits => Ok(self.begun.split_to(limit).freeze()),
-                    TooLong::Fails => {
-                        self.ended = true;
-                        self.begun.clear();
-                        Err(Error::TooLarge { what: "a line of the stream", limit })
-                    }
-                });
+            if let Some(line) = self.take() {
+                return Poll::Ready(Some(line));
             }
             if self.ended {
                 let last = self.begun.split().freeze();
-                return Some(last).filter(|last| !last.is_empty()).map(Ok);
+                return Poll::Ready(Some(last).filter(|last| !last.is_empty()).map(Ok));
             }
-            match self.body.frame().await {
+            match ready!(poll_data(&mut self.body, cx)) {
                 None => self.ended = true,
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.rest = data;
-                    }
-                }
+                Some(Ok(data)) => self.rest = data,
                 Some(Err(error)) => {
                     // Half a line before a loss is no line.
                     self.ended = true;
                     self.begun.clear();
-                    return Some(Err(error));
+                    return Poll::Ready(Some(Err(error)));
                 }
             }
         }
+    }
+
+    /// A line of what has come, if it is whole or too long.
+    fn take(&mut self) -> Option<Result<Bytes>> {
+        if let Some(end) = memchr::memchr(b'\n', &self.rest) {
+            let line = self.rest.split_to(end + 1).slice(..end);
+            if self.begun.is_empty() {
+                return Some(Ok(line));
+            }
+            self.begun.extend_from_slice(&line);
+            return Some(Ok(self.begun.split().freeze()));
+        }
+        self.begun.extend_from_slice(&self.rest);
+        self.rest = Bytes::new();
+        if self.begun.len() <= self.limit {
+            return None;
+        }
+        Some(match self.too_long {
+            TooLong::Splits => Ok(self.begun.split_to(self.limit).freeze()),
+            TooLong::Fails => {
+                self.ended = true;
+                self.begun.clear();
+                Err(Error::TooLarge { what: "a line of the stream", limit: self.limit })
+            }
+        })
+    }
+}
+
+/// The next thing that an owner tells, and the owner back; `None` after the last.
+type Coming<S, T> = BoxFuture<'static, Option<(T, S)>>;
+
+/// What its owner tells, one after the other, as a stream.
+struct Told<S, T> {
+    next: fn(S) -> Coming<S, T>,
+    coming: Option<Coming<S, T>>,
+}
+
+impl<S, T> Told<S, T> {
+    fn by(owner: S, next: fn(S) -> Coming<S, T>) -> Told<S, T> {
+        Told { next, coming: Some(next(owner)) }
+    }
+}
+
+impl<S, T> Stream for Told<S, T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let Some(coming) = &mut self.coming else { return Poll::Ready(None) };
+        let told = ready!(coming.as_mut().poll(cx));
+        let (told, owner) = told.unzip();
+        self.coming = owner.map(self.next);
+        Poll::Ready(told)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
     use http_body::Frame;
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
 
@@ -581,12 +642,19 @@ mod tests {
         const LIMIT: usize = 8;
         let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         let body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
-        let told = lines(body, LIMIT, too_long).map(|line| match line {
-            Ok(line) => String::from_utf8_lossy(&line).into_owned(),
-            Err(error) => format!("! {error}"),
-        });
+        let mut lines = Lines::of(body, LIMIT, too_long);
+        let told = async {
+            let mut told = Vec::new();
+            while let Some(line) = lines.next().await {
+                told.push(match line {
+                    Ok(line) => String::from_utf8_lossy(&line).into_owned(),
+                    Err(error) => format!("! {error}"),
+                });
+            }
+            told
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert_eq!(runtime.block_on(told.collect::<Vec<_>>()), want);
+        assert_eq!(runtime.block_on(told), want);
     }
 
     #[test]

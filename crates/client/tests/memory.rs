@@ -99,6 +99,43 @@ fn pod(number: usize) -> Bytes {
     Bytes::from(format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n"))
 }
 
+/// The same pods as one answer to a list, in pieces as HTTP/2 brings them.
+struct Listed(Vec<Bytes>);
+
+impl Listed {
+    fn of(lines: &[Bytes]) -> Listed {
+        const PIECE_BYTES: usize = 16 << 10;
+        let object = |line: &Bytes| line[r#"{"type":"ADDED","object":"#.len()..line.len() - "}\n".len()].to_vec();
+        let objects = lines.iter().map(object).collect::<Vec<_>>().join(&b","[..]);
+        let text = [
+            &br#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":["#[..],
+            &objects,
+            b"]}",
+        ];
+        Listed(text.concat().chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect())
+    }
+}
+
+impl Transport for Listed {
+    fn send(&self, _request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>>> {
+        let frames = self.0.clone().into_iter().map(|piece| Ok(Frame::data(piece)));
+        Box::pin(async move { Ok(Response::new(StreamBody::new(stream::iter(frames)).boxed_unsync())) })
+    }
+}
+
+/// Lists all pods, as [`cost`].
+async fn cost_of_list(api: Api<Pod>) -> (usize, usize, usize) {
+    let (live, made) = (LIVE.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed));
+    PEAK.store(live, Ordering::Relaxed);
+    let pods = api.list().await.unwrap();
+    assert_eq!(pods.len(), PODS);
+    (
+        LIVE.load(Ordering::Relaxed) - live,
+        PEAK.load(Ordering::Relaxed) - live,
+        ALLOCATIONS.load(Ordering::Relaxed) - made,
+    )
+}
+
 /// Fills a store; live heap and peak in bytes, and allocations, of all its objects.
 async fn cost<K: Resource>(api: Api<K>) -> (usize, usize, usize) {
     let (live, made) = (LIVE.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed));
@@ -123,6 +160,7 @@ async fn ten_thousand_pods_fit_in_little() {
     let lines: Vec<Bytes> = (0..PODS).map(pod).collect();
     let bytes = lines.iter().map(Bytes::len).sum::<usize>() / PODS;
     assert!((4_000..6_000).contains(&bytes), "{bytes} bytes a pod");
+    let listed = Client::with_transport(Arc::new(Listed::of(&lines)));
     let client = Client::with_transport(Arc::new(Pods(lines)));
     let check = |what: &str, (live, peak, made): (usize, usize, usize), live_max: usize, allocations_max: usize| {
         println!(
@@ -136,6 +174,7 @@ async fn ten_thousand_pods_fit_in_little() {
     };
     let pods = cost(Api::<Pod>::all(client.clone())).await;
     check("pods", pods, 60, 60);
+    check("a list", cost_of_list(Api::<Pod>::all(listed)).await, 60, 60);
     let metadata = cost(Api::<Metadata<Pod>>::all(client.clone())).await;
     check("metadata", metadata, 15, 60);
 }

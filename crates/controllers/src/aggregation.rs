@@ -1,5 +1,6 @@
 //! A ClusterRole with an `aggregationRule` has the rules of all ClusterRoles that its selectors match.
 
+use api::LabelSelector;
 use api::meta;
 use kemudi_client::Dynamic;
 use serde_json::{Value, json};
@@ -8,7 +9,6 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::CLUSTER_ROLES;
 use crate::mirror::{Key, Mirror};
-use crate::selector;
 
 const MANAGER: &str = "clusterrole-aggregation-controller";
 
@@ -52,7 +52,7 @@ impl Controller for Aggregation {
 fn rules(role: &Value, all: &Mirror) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::new();
     for selector in meta::items_at(role, &["aggregationRule", "clusterRoleSelectors"]) {
-        let Some(selector) = selector::of(selector) else { continue };
+        let Some(selector) = LabelSelector::of_object(selector) else { continue };
         for other in all.iter().filter(|other| meta::name(other) != meta::name(role)) {
             if !selector.matches(|key| meta::entry(other, "labels", key)) {
                 continue;

@@ -1,6 +1,7 @@
 //! How many pods of a PodDisruptionBudget may go now: counts the healthy ones against what the budget and the scale of
 //! their controllers ask for. Evicts nobody; that is the server's `eviction`, which takes from what is counted here.
 
+use api::LabelSelector;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ use crate::event;
 use crate::kinds::{BUDGETS, DEPLOYMENTS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS};
 use crate::mirror::{self, Key, Mirror};
 use crate::resources::Resources;
-use crate::selector;
 
 const COMPONENT: &str = "controllermanager";
 /// An evicted pod that is still there after this will stay.
@@ -72,7 +72,8 @@ impl Controller for Disruption {
         let Some(budget) = seen[ALL_BUDGETS].get(namespace, name).filter(|budget| !meta::is_deleting(budget)) else {
             return Vec::new();
         };
-        let selector = budget["spec"]["selector"].as_object().and_then(|_| selector::of(&budget["spec"]["selector"]));
+        let selector =
+            budget["spec"]["selector"].as_object().and_then(|_| LabelSelector::of_object(&budget["spec"]["selector"]));
         let selected = |pod: &&Value| {
             selector.as_ref().is_some_and(|selector| selector.matches(|key| meta::entry(pod, "labels", key)))
         };

@@ -26,7 +26,6 @@ mod registrations;
 mod resources;
 mod root_ca;
 mod scheduler;
-mod selector;
 mod service_cidrs;
 mod storage_protection;
 mod token_secret;

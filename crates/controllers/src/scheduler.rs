@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use api::meta;
-use api::selector::LabelSelector;
+use api::selector::{LabelSelector, Requirement};
 use kemudi_client::Dynamic;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::{LEASES, NODES, PODS};
 use crate::mirror::{self, Key, Mirror};
-use crate::{node_taints, selector};
+use crate::node_taints;
 
 pub const NAME: &str = "default-scheduler";
 
@@ -163,7 +163,7 @@ fn term_matches(term: &Value, node: &Value) -> bool {
 }
 
 fn hold<'a>(terms: &[Value], get: impl Fn(&str) -> Option<&'a str>) -> bool {
-    let wanted: Option<Vec<_>> = terms.iter().map(selector::requirement).collect();
+    let wanted: Option<Vec<_>> = terms.iter().map(Requirement::of_object).collect();
     wanted.is_some_and(|wanted| LabelSelector(wanted).matches(get))
 }
 

@@ -2,6 +2,7 @@
 //! whose claim is gone is released, and dealt with as its policy says. Makes no storage and deletes none: that is for
 //! whoever provisions a class. One write at a time; each is seen before the next is decided.
 
+use api::LabelSelector;
 use std::cmp::Ordering;
 
 use api::meta;
@@ -14,7 +15,6 @@ use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
 use crate::mirror::{self, Key, Mirror};
-use crate::selector;
 use crate::storage_protection::claims_of;
 
 const COMPONENT: &str = "persistentvolume-controller";
@@ -392,7 +392,7 @@ fn best_match<'a>(claim: &Value, seen: &Seen<'a>, waits: bool) -> Option<&'a Val
     };
     let selector = match &claim["spec"]["selector"] {
         Value::Null => None,
-        terms => Some(selector::of(terms)?),
+        terms => Some(LabelSelector::of_object(terms)?),
     };
     let fits = |volume: &&&Value| {
         !waits

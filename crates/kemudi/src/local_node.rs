@@ -10,15 +10,19 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::Client;
+pub use node::WayOut;
 use node::serving::ServingConfig;
 use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
-use server::authn::{AUTHENTICATED, User};
+use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::authz::node::NODES;
 use server::respond::{Body, BodyError};
 use server::{NodeApi, Server};
 
 /// The Kubernetes version that nodes report.
 const VERSION: &str = "v1.37.2";
+
+/// Who follows services and policies for the network.
+const PROXY: &str = "system:kube-proxy";
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct NodeOptions {
     pub images: images::Store,
     /// Paths of this machine that no pod sees.
     pub hidden: Vec<PathBuf>,
+    /// Whether pods reach anything outside of the cluster's network.
+    pub outside: WayOut,
     /// Pods outlive a process that ends without being told to.
     pub keep: bool,
     /// How a server in another process reaches the node.
@@ -58,7 +64,9 @@ impl LocalNode {
         });
         let name = options.name.clone();
         let api_ip = state.options.pki.service_address;
-        let node = start(client, api, state.options.advertise, api_ip, options)?;
+        // What the network is made of is the cluster's, not the node's: it is seen as a part of this process.
+        let observer = crate::cluster::client_of(state, User::new(PROXY, [MASTERS, AUTHENTICATED]));
+        let node = start((client, observer), true, api, state.options.advertise, api_ip, options)?;
         let kubelet: Arc<dyn NodeApi> = Arc::new(Kubelet(node.handler()));
         state.nodes.rcu(|nodes| {
             let mut nodes = HashMap::clone(nodes);
@@ -85,11 +93,12 @@ impl LocalNode {
 /// Why this machine cannot run pods, and what to change.
 pub fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
     let api_ip = ClusterNetwork::default().api_ip;
-    start(client, node::relay_to(server), server, api_ip, options)
+    start((client.clone(), client), false, node::relay_to(server), server, api_ip, options)
 }
 
 fn start(
-    client: Client,
+    (client, observer): (Client, Client),
+    node_ports: bool,
     api: ApiAccess,
     api_host_address: SocketAddr,
     api_ip: IpAddr,
@@ -98,6 +107,9 @@ fn start(
     let config = NodeConfig {
         name: options.name,
         client,
+        observer,
+        node_ports,
+        outside: options.outside,
         state_dir: options.state_dir,
         images: options.images,
         api,

@@ -5,23 +5,24 @@ use crate::dns::{self, Dns};
 use crate::env::Surroundings;
 use crate::events::{self, Recorder};
 use crate::logs::Log;
+use crate::network::{self, NodeNetwork, WayOut};
 use crate::pod::Pod;
 use crate::registration::{self, NodeFacts};
 use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
 use crate::sandbox::{self, Exit, Mount, Stdio};
-use crate::services::{Port, Service, ServiceObject, Services};
+use crate::services::{Port, Service, Services, SharedServices};
 use crate::serving::{self, ServingConfig};
 use crate::worker::{self, LeftPods, Update};
 use futures_util::future::BoxFuture;
-use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions, Resource};
+use kemudi_client::{Api, Client, Event, FieldSelector, ListOptions};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
-use tokio::sync::{RwLock, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Serves one connection that a pod made to the API server's address; the pod owns it and may drop it.
@@ -33,6 +34,13 @@ pub struct NodeConfig {
     pub name: String,
     /// Reaches the server with the rights of a node.
     pub client: Client,
+    /// Reaches the server with the rights to see what the network is made of: endpoints of services, policies, and the pods and
+    /// namespaces that these choose.
+    pub observer: Client,
+    /// Whether services have their ports on this host.
+    pub node_ports: bool,
+    /// Whether pods reach anything outside of the cluster's network.
+    pub outside: WayOut,
     /// A directory for volumes and logs, made if missing and readable by nobody else. One agent at a time.
     pub state_dir: PathBuf,
     /// The images that containers may have besides the machine's own files.
@@ -62,6 +70,13 @@ pub struct ClusterNetwork {
     pub domain: String,
     /// The first address of the /16 that pods have theirs from.
     pub pod_range: Ipv4Addr,
+}
+
+impl ClusterNetwork {
+    /// The node's own address among those of its pods.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.pod_range.to_bits() | 1)
+    }
 }
 
 impl Default for ClusterNetwork {
@@ -105,7 +120,8 @@ impl Node {
         let staging = config.state_dir.join("staging");
         make_private(&config.state_dir)?;
         make_private(&staging)?;
-        let runtime = Arc::new(SandboxRuntime::start(staging, &id_of(&config.state_dir))?);
+        let gateway = config.cluster.gateway();
+        let runtime = Arc::new(SandboxRuntime::start(staging, &id_of(&config.state_dir), gateway)?);
         Node::start_with(config, runtime)
     }
 
@@ -117,7 +133,7 @@ impl Node {
             let _ = images::remove_tree(&config.state_dir.join("pods"));
         }
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let services = Arc::new(RwLock::new(first_services(&config.cluster)));
+        let services = Arc::new(SharedServices::new(first_services(&config.cluster)));
         let dns = Arc::new(Dns {
             services: services.clone(),
             domain: config.cluster.domain.clone(),
@@ -129,6 +145,7 @@ impl Node {
         let facts = NodeFacts {
             name: config.name.clone(),
             host_ip,
+            pod_range: format!("{}/16", config.cluster.pod_range),
             port,
             version: config.version.clone(),
             allocatable: registration::allocatable(),
@@ -145,6 +162,7 @@ impl Node {
             logs: Mutex::default(),
             reachable: Mutex::default(),
             sessions: Sessions::default(),
+            network: NodeNetwork::default(),
             services_known: known,
             host_resolv,
             config,
@@ -169,7 +187,7 @@ impl Node {
                 tokio::join!(
                     serve_others,
                     watch_pods(shared.clone(), left),
-                    watch_services(shared.clone(), services_known),
+                    network::run(shared.clone(), services_known),
                     registration::run(shared.config.client.clone(), shared.facts.clone()),
                     tell_events,
                 );
@@ -220,7 +238,7 @@ impl Drop for Node {
 pub struct Shared {
     pub config: NodeConfig,
     pub runtime: Arc<dyn Runtime>,
-    pub services: Arc<RwLock<Services>>,
+    pub services: Arc<SharedServices>,
     /// The services have been told once.
     pub services_known: watch::Receiver<bool>,
     pub dns: Arc<Dns>,
@@ -234,6 +252,7 @@ pub struct Shared {
     /// What can be connected to.
     pub reachable: Mutex<ReachableIndex>,
     pub sessions: Sessions,
+    pub network: NodeNetwork,
     attachments: Mutex<HashMap<(String, String), Attached>>,
     addresses: Mutex<Addresses>,
 }
@@ -339,36 +358,16 @@ impl Addresses {
 }
 
 /// Until the watch tells, the one service that every pod needs.
-fn first_services(cluster: &ClusterNetwork) -> Services {
+pub fn first_services(cluster: &ClusterNetwork) -> Services {
     let mut services = Services::default();
     services.insert(Service {
         namespace: "default".into(),
         name: "kubernetes".into(),
         addresses: vec![cluster.api_ip],
-        external_name: None,
-        ports: vec![Port { name: "https".into(), protocol: "TCP".into(), port: API_PORT }],
+        ports: vec![Port { name: "https".into(), protocol: "TCP".into(), port: API_PORT, node_port: 0 }],
+        ..Service::default()
     });
     services
-}
-
-async fn watch_services(shared: Arc<Shared>, known: watch::Sender<bool>) {
-    let mut watcher = Api::<ServiceObject>::all(shared.config.client.clone()).watcher(&ListOptions::default());
-    let mut fresh = None;
-    loop {
-        match watcher.next().await {
-            Ok(Event::Init) => fresh = Some(first_services(&shared.config.cluster)),
-            Ok(Event::InitApplied(service)) => fresh.get_or_insert_default().insert(service.into()),
-            Ok(Event::InitDone) => {
-                if let Some(fresh) = fresh.take() {
-                    *shared.services.write().await = fresh;
-                }
-                known.send_replace(true);
-            }
-            Ok(Event::Applied(service)) => shared.services.write().await.insert(service.into()),
-            Ok(Event::Deleted(service)) => shared.services.write().await.remove(service.namespace(), service.name()),
-            Err(error) => tracing::debug!(%error, "services cannot be watched at the moment"),
-        }
-    }
 }
 
 async fn watch_pods(shared: Arc<Shared>, left: LeftPods) {

@@ -114,6 +114,14 @@ pub struct Plan {
     pub wake: Option<Timestamp>,
 }
 
+/// The service account that a pod runs as.
+pub fn account(spec: &crate::pod::PodSpec) -> &str {
+    match spec.service_account_name.as_str() {
+        "" => "default",
+        name => name,
+    }
+}
+
 /// The pause before a container is started again, after so many restarts that count: none, 10 s, 20 s, up to 5 min.
 pub fn back_off(crashes: u32) -> SignedDuration {
     match crashes {

@@ -17,6 +17,7 @@ mod grpc_probe;
 mod images;
 mod isolation;
 mod logs;
+mod network;
 mod pod;
 mod probe;
 mod probe_tls;
@@ -34,6 +35,7 @@ mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
+pub use network::WayOut;
 pub use runtime::limits_here;
 pub use sandbox::spawner_main;
 pub use serve::{Body, Handler};

@@ -1,6 +1,6 @@
 //! What the agent reads of a pod, and the status it writes: narrow structs, no behaviour but small readers.
 
-use kemudi_client::{ObjectMeta, typed};
+use kemudi_client::{ObjectMeta, StringMap, typed};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -180,6 +180,17 @@ impl Container {
 pub struct ContainerPort {
     pub name: String,
     pub container_port: u16,
+    pub protocol: String,
+    /// The host's port that leads to it; 0 if none does.
+    pub host_port: u16,
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+}
+
+impl ContainerPort {
+    pub fn protocol(&self) -> &str {
+        if self.protocol.is_empty() { "TCP" } else { &self.protocol }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -520,9 +531,33 @@ pub struct Projection {
     pub secret: Option<ObjectProjection>,
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardVolume>,
-    /// Known, and refused.
-    pub cluster_trust_bundle: Option<Value>,
-    pub pod_certificate: Option<Value>,
+    pub cluster_trust_bundle: Option<TrustProjection>,
+    pub pod_certificate: Option<CertificateProjection>,
+}
+
+/// The certificates of one ClusterTrustBundle, or of all of a signer that a selector takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrustProjection {
+    pub name: Option<String>,
+    pub signer_name: Option<String>,
+    /// Without one nothing is taken, by an empty one everything.
+    pub label_selector: Option<Value>,
+    pub optional: bool,
+    pub path: String,
+}
+
+/// A key that is made on the node, and a certificate for the pod that a signer gives for it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificateProjection {
+    pub signer_name: String,
+    pub key_type: String,
+    pub max_expiration_seconds: Option<i64>,
+    pub credential_bundle_path: String,
+    pub key_path: String,
+    pub certificate_chain_path: String,
+    pub user_annotations: StringMap,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -26,6 +26,8 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 pub struct NodeFacts {
     pub name: String,
     pub host_ip: String,
+    /// Where the addresses of its pods are: `10.244.0.0/16`.
+    pub pod_range: String,
     /// The port at which the agent serves an API server in another process.
     pub port: Option<u16>,
     /// The Kubernetes version it speaks: `v1.37.2`.
@@ -117,7 +119,7 @@ fn node(facts: &NodeFacts) -> Value {
                 "kubernetes.io/os": "linux",
             },
         },
-        "spec": {},
+        "spec": {"podCIDR": facts.pod_range, "podCIDRs": [facts.pod_range]},
     })
 }
 

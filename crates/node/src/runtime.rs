@@ -2,12 +2,12 @@
 //! takes no decision.
 
 use crate::cgroups::{Cgroups, Group};
-use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio};
+use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio, Switch};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +19,14 @@ pub use crate::cgroups::{Limits, Usage};
 /// Makes pods.
 pub trait Runtime: Send + Sync + 'static {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>>;
-    /// Takes over a pod that an agent before this one was told to keep there. An error if it is not there any more.
-    fn adopt(&self, uid: &str, keep: PathBuf) -> BoxFuture<'_, Result<Adopted, Error>>;
+
+    /// The network that its pods are in, where the agent is to see to it. An error is why there is none.
+    fn network(&self) -> BoxFuture<'_, Result<Arc<Switch>, String>> {
+        async { Err("this runtime has no network that the agent knows of".to_owned()) }.boxed()
+    }
+    /// Takes over a pod that an agent before this one was told to keep there. `address` is the one that it has in
+    /// the network. An error if it is not there any more, or not to be had.
+    fn adopt(&self, uid: &str, keep: PathBuf, address: Option<Ipv4Addr>) -> BoxFuture<'_, Result<Adopted, Error>>;
     /// Why pods are not held to their limits; nothing where they are.
     fn unlimited(&self) -> Option<String>;
     /// Takes away what other pods than these have left here, of an agent before this one.
@@ -116,22 +122,24 @@ pub trait RunningProcess: Send + Sync + 'static {
 pub struct SandboxRuntime {
     sandbox: sandbox::Sandbox,
     staging: PathBuf,
+    gateway: Ipv4Addr,
     /// Or why there are none.
     groups: Result<Arc<Cgroups>, String>,
 }
 
 impl SandboxRuntime {
-    /// Starts the spawner. `staging` is as in [`PodSpec`]; `id` is the same for the same agent, and no other's.
-    pub fn start(staging: PathBuf, id: &str) -> Result<SandboxRuntime, Error> {
+    /// Starts the spawner. `staging` is as in [`PodSpec`]; `id` is the same for the same agent, and no other's; `gateway` is the
+    /// node's address as its pods see it.
+    pub fn start(staging: PathBuf, id: &str, gateway: Ipv4Addr) -> Result<SandboxRuntime, Error> {
         // Before anything is started: what is started is in the agent's own group too.
         let groups = Cgroups::open(id).map(Arc::new);
-        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, groups })
+        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, gateway, groups })
     }
 
     /// With a spawner that runs already, as another user for one. Without limits.
     #[doc(hidden)]
-    pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf) -> SandboxRuntime {
-        SandboxRuntime { sandbox, staging, groups: Err("this node runs without cgroups".into()) }
+    pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf, gateway: Ipv4Addr) -> SandboxRuntime {
+        SandboxRuntime { sandbox, staging, gateway, groups: Err("this node runs without cgroups".into()) }
     }
 }
 
@@ -159,6 +167,12 @@ impl Runtime for SandboxRuntime {
             keep: plan.keep,
         };
         async move {
+            // Without it the pod is alone with its address, which whoever asks for the network is told.
+            let switch = self.sandbox.open_network(self.gateway).await.ok();
+            let wire = match &spec.network {
+                Network::Own { address: Some(address), .. } => switch.map(|switch| (switch, *address)),
+                _ => None,
+            };
             let group = match &self.groups {
                 Ok(groups) => {
                     let group = groups.pod(&plan.uid)?;
@@ -182,7 +196,7 @@ impl Runtime for SandboxRuntime {
                 Ok(pod) => {
                     let group = group.map(|(_, group)| group);
                     let groups = self.groups.as_ref().ok().cloned();
-                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), group, _groups: groups }) as Arc<dyn RunningPod>)
+                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), wire, group, _groups: groups }) as Arc<dyn RunningPod>)
                 }
                 Err(error) => {
                     if let Some((_, group)) = group {
@@ -195,11 +209,14 @@ impl Runtime for SandboxRuntime {
         .boxed()
     }
 
-    fn adopt(&self, uid: &str, keep: PathBuf) -> BoxFuture<'_, Result<Adopted, Error>> {
+    fn adopt(&self, uid: &str, keep: PathBuf, address: Option<Ipv4Addr>) -> BoxFuture<'_, Result<Adopted, Error>> {
         let groups = self.groups.as_ref().ok().cloned();
         let uid = uid.to_owned();
         async move {
-            let (pod, left) = sandbox::Pod::adopt(&keep).await?;
+            let switch = self.sandbox.open_network(self.gateway).await.ok();
+            let wire = switch.zip(address);
+            let on = wire.as_ref().map(|(switch, address)| (&**switch, *address));
+            let (pod, left) = sandbox::Pod::adopt(&keep, on).await?;
             let pod = Arc::new(pod);
             let group = groups.as_ref().map(|groups| groups.pod(&uid)).transpose()?;
             let left = left.into_iter().map(|left| LeftContainer {
@@ -213,7 +230,7 @@ impl Runtime for SandboxRuntime {
                 kept: left.kept,
             });
             let left = left.collect();
-            Ok(Adopted { pod: Arc::new(SandboxPod { pod, group, _groups: groups }), left })
+            Ok(Adopted { pod: Arc::new(SandboxPod { pod, wire, group, _groups: groups }), left })
         }
         .boxed()
     }
@@ -239,10 +256,16 @@ impl Runtime for SandboxRuntime {
         }
         .boxed()
     }
+
+    fn network(&self) -> BoxFuture<'_, Result<Arc<Switch>, String>> {
+        self.sandbox.open_network(self.gateway).boxed()
+    }
 }
 
 struct SandboxPod {
     pod: Arc<sandbox::Pod>,
+    /// The node's network, and the pod's address in it.
+    wire: Option<(Arc<Switch>, Ipv4Addr)>,
     group: Option<Group>,
     /// What its group is in goes after it.
     _groups: Option<Arc<Cgroups>>,
@@ -302,7 +325,13 @@ impl RunningPod for SandboxPod {
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<TcpStream, Error>> {
-        self.pod.connect(address).boxed()
+        match (&self.wire, address) {
+            // From outside of the pod, as whoever else reaches it.
+            (Some((switch, own)), SocketAddr::V4(to)) if to.ip() == own => {
+                async move { Ok(switch.connect(to).await?) }.boxed()
+            }
+            _ => self.pod.connect(address).boxed(),
+        }
     }
 
     fn kill(&self) {
@@ -388,7 +417,7 @@ impl Runtime for FakeRuntime {
         async { Ok(Arc::new(pod) as Arc<dyn RunningPod>) }.boxed()
     }
 
-    fn adopt(&self, _uid: &str, _keep: PathBuf) -> BoxFuture<'_, Result<Adopted, Error>> {
+    fn adopt(&self, _: &str, _: PathBuf, _: Option<Ipv4Addr>) -> BoxFuture<'_, Result<Adopted, Error>> {
         async { Err(Error::Ended) }.boxed()
     }
 

@@ -1,9 +1,14 @@
 //! What the files of a pod's volumes hold, from the objects and tokens they are made of. Pure; `atomic` writes them.
 
 use crate::env::{ObjectKind, Objects, Surroundings, field_value, resource_value};
-use crate::pod::{ConfigMapVolume, DownwardVolume, KeyToPath, Pod, Projection, SecretVolume, TokenProjection, Volume};
+use crate::pod::{
+    CertificateProjection, ConfigMapVolume, DownwardVolume, KeyToPath, Pod, Projection, SecretVolume, TokenProjection,
+    TrustProjection, Volume,
+};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The mode of files whose volume names none.
 const DEFAULT_MODE: u32 = 0o644;
@@ -42,6 +47,18 @@ pub fn tokens(volume: &Volume) -> impl Iterator<Item = &TokenProjection> {
     projections(volume).iter().filter_map(|source| source.service_account_token.as_ref())
 }
 
+/// The certificates of others that a volume holds, each with the place of its source in the volume.
+pub fn trusted(volume: &Volume) -> impl Iterator<Item = (usize, &TrustProjection)> {
+    let sources = projections(volume).iter().enumerate();
+    sources.filter_map(|(at, source)| Some((at, source.cluster_trust_bundle.as_ref()?)))
+}
+
+/// The pod's own certificates that a volume holds, each with the place of its source in the volume.
+pub fn certificates(volume: &Volume) -> impl Iterator<Item = (usize, &CertificateProjection)> {
+    let sources = projections(volume).iter().enumerate();
+    sources.filter_map(|(at, source)| Some((at, source.pod_certificate.as_ref()?)))
+}
+
 fn projections(volume: &Volume) -> &[Projection] {
     volume.projected.as_ref().map_or(&[], |projected| &projected.sources)
 }
@@ -51,7 +68,34 @@ pub fn shows_pod(volume: &Volume) -> bool {
     volume.downward_api.is_some() || projections(volume).iter().any(|source| source.downward_api.is_some())
 }
 
-/// The files of a volume that is made of objects; `None` for other volumes. `tokens` are by path.
+/// What was got for a volume, beside the objects that it names.
+#[derive(Debug, Default)]
+pub struct Issued<'a> {
+    /// By path.
+    pub tokens: BTreeMap<&'a str, &'a str>,
+    /// Certificates of others as PEM, by the place of the source.
+    pub trusted: BTreeMap<usize, &'a str>,
+    /// By the place of the source; an error is final.
+    pub credentials: BTreeMap<usize, &'a Result<Credential, String>>,
+}
+
+impl Issued<'_> {
+    /// Is there anything that is the pod's own?
+    pub fn is_any(&self) -> bool {
+        !(self.tokens.is_empty() && self.trusted.is_empty() && self.credentials.is_empty())
+    }
+}
+
+/// A key and the certificate for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// PEM.
+    pub key: String,
+    /// PEM, the pod's own certificate first.
+    pub chain: String,
+}
+
+/// The files of a volume that is made of objects; `None` for other volumes.
 ///
 /// # Errors
 /// What is missing, in Kubernetes' words for the event `FailedMount`.
@@ -59,7 +103,7 @@ pub fn payload(
     pod: &Pod,
     volume: &Volume,
     objects: &Objects,
-    tokens: &BTreeMap<String, String>,
+    issued: &Issued,
     around: &Surroundings,
 ) -> Result<Option<Payload>, String> {
     let mut files = Files { pod, objects, around, payload: Payload::new() };
@@ -71,11 +115,30 @@ pub fn payload(
         files.downward(downward, downward.default_mode)?;
     } else if let Some(projected) = &volume.projected {
         let mode = projected.default_mode;
-        for source in &projected.sources {
+        let own_mode = own_mode(pod, mode.unwrap_or(DEFAULT_MODE));
+        for (at, source) in projected.sources.iter().enumerate() {
             if let Some(token) = &source.service_account_token {
-                let value = tokens.get(&token.path).ok_or("the token has not come yet")?;
-                let mode = token_mode(pod, mode.unwrap_or(DEFAULT_MODE));
-                files.add(&token.path, value.clone().into_bytes(), mode)?;
+                let value = issued.tokens.get(&*token.path).ok_or("the token has not come yet")?;
+                files.add(&token.path, value.as_bytes().to_vec(), own_mode)?;
+            }
+            if let Some(trust) = &source.cluster_trust_bundle {
+                let text = issued.trusted.get(&at).ok_or("the trust anchors have not come yet")?;
+                if text.is_empty() && !trust.optional {
+                    return Err(no_anchors(trust));
+                }
+                files.add(&trust.path, text.as_bytes().to_vec(), own_mode)?;
+            }
+            if let Some(wanted) = &source.pod_certificate {
+                let got = issued.credentials.get(&at).ok_or("credential bundle is not issued yet")?;
+                let Credential { key, chain } = got.as_ref().map_err(Clone::clone)?;
+                let all = [
+                    (&wanted.credential_bundle_path, [key.as_str(), chain].concat()),
+                    (&wanted.key_path, key.clone()),
+                    (&wanted.certificate_chain_path, chain.clone()),
+                ];
+                for (path, text) in all.into_iter().filter(|(path, _)| !path.is_empty()) {
+                    files.add(path, text.into_bytes(), own_mode)?;
+                }
             }
             let objects = [(ObjectKind::ConfigMap, &source.config_map), (ObjectKind::Secret, &source.secret)];
             for (kind, source) in objects.into_iter().filter_map(|(kind, source)| Some((kind, source.as_ref()?))) {
@@ -83,11 +146,6 @@ pub fn payload(
             }
             if let Some(downward) = &source.downward_api {
                 files.downward(downward, mode)?;
-            }
-            let refused =
-                [("clusterTrustBundle", &source.cluster_trust_bundle), ("podCertificate", &source.pod_certificate)];
-            if let Some((kind, _)) = refused.iter().find(|(_, source)| source.is_some()) {
-                return Err(format!("projected sources of the kind {kind} are not supported by this node"));
             }
         }
     } else {
@@ -160,8 +218,33 @@ impl Files<'_> {
     }
 }
 
-/// A token is for its user alone where that user is known.
-fn token_mode(pod: &Pod, mode: u32) -> u32 {
+/// In the kubelet's words.
+fn no_anchors(trust: &TrustProjection) -> String {
+    match &trust.name {
+        Some(name) => {
+            format!("while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io {name:?} not found")
+        }
+        None => "combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned(),
+    }
+}
+
+/// The certificates of bundles as one PEM text: each once, in the order in which they come, and nothing but certificates.
+pub fn anchors<'a>(bundles: impl IntoIterator<Item = &'a str>) -> String {
+    let mut seen = BTreeSet::new();
+    let mut out = String::new();
+    for bundle in bundles {
+        // What cannot be read was refused by the server.
+        for der in CertificateDer::pem_slice_iter(bundle.as_bytes()).flatten() {
+            if seen.insert(der.to_vec()) {
+                out.push_str(&api::pem::write("CERTIFICATE", &der));
+            }
+        }
+    }
+    out
+}
+
+/// What is the pod's own, a token for one, is for its user alone where that user is known.
+fn own_mode(pod: &Pod, mode: u32) -> u32 {
     if pod.spec.security_context.fs_group.is_some() || one_user(pod).is_some() { 0o600 } else { mode }
 }
 
@@ -199,8 +282,14 @@ mod tests {
             ((ObjectKind::ConfigMap, "kube-root-ca.crt".into()), data("ca.crt", "PEM\n")),
             ((ObjectKind::Secret, "keys".into()), data("password", "1234")),
         ]);
-        let tokens = BTreeMap::from([("token".to_owned(), "T".to_owned())]);
-        let text = match payload(&pod, &volume, &objects, &tokens, &Surroundings::default()) {
+        let got = Ok(Credential { key: "K\n".into(), chain: "C\n".into() });
+        let refused = Err("refused".into());
+        let issued = Issued {
+            tokens: BTreeMap::from([("token", "T")]),
+            trusted: BTreeMap::from([(0, "ANCHORS\n"), (1, "")]),
+            credentials: BTreeMap::from([(0, &got), (1, &refused)]),
+        };
+        let text = match payload(&pod, &volume, &objects, &issued, &Surroundings::default()) {
             Err(error) => error,
             Ok(None) => "none".into(),
             Ok(Some(payload)) => {
@@ -240,14 +329,39 @@ mod tests {
             json!({"secret": {"secretName": "keys", "items": [{"key": "user", "path": "x"}]}}),
             "references non-existent secret key: user",
         );
-        check(
-            json!({}),
-            json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "x", "path": "y"}}]}}),
-            "projected sources of the kind clusterTrustBundle are not supported by this node",
-        );
         check(json!({}), json!({"emptyDir": {}}), "none");
         let escape = json!({"secret": {"secretName": "keys", "items": [{"key": "password", "path": "../x"}]}});
         check(json!({}), escape, "invalid path \"../x\": must be a relative path without '..'");
+    }
+
+    #[test]
+    fn certificates_are_files() {
+        let projected = |sources: serde_json::Value| json!({"projected": {"defaultMode": 420, "sources": sources}});
+        let by_name = |optional: bool| json!({"clusterTrustBundle": {"name": "x", "path": "y", "optional": optional}});
+        let by_signer = json!({"clusterTrustBundle": {"signerName": "a.b/c", "path": "z"}});
+        check(json!({}), projected(json!([by_name(false)])), r#"y 644 "ANCHORS\n""#);
+        check(json!({}), projected(json!([by_name(false), by_name(true)])), r#"y 644 """#);
+        let gone = "while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"x\" not found";
+        check(json!({}), projected(json!([by_name(false), by_name(false)])), gone);
+        let none = "combination of signerName and labelSelector matched zero ClusterTrustBundles";
+        check(json!({}), projected(json!([by_name(false), by_signer])), none);
+        let two = json!({"podCertificate": {"keyPath": "k", "certificateChainPath": "c"}});
+        check(json!({}), projected(json!([two])), r#"c 644 "C\n", k 644 "K\n""#);
+        let one = json!({"podCertificate": {"credentialBundlePath": "b"}});
+        check(
+            json!({"containers": [{"securityContext": {"runAsUser": 7}}]}),
+            projected(json!([one])),
+            r#"b 600 "K\nC\n""#,
+        );
+        check(json!({}), projected(json!([one, one])), "refused");
+        check(json!({}), projected(json!([one, {}, one])), "credential bundle is not issued yet");
+    }
+
+    #[test]
+    fn anchors_come_once() {
+        let (a, b) = (api::pem::write("CERTIFICATE", b"a"), api::pem::write("CERTIFICATE", b"b"));
+        let text = anchors([&*format!("words\n{a}{b}"), &*format!("{b}{a}{}", api::pem::write("PRIVATE KEY", b"c"))]);
+        assert_eq!(text, [a, b].concat());
     }
 
     #[test]

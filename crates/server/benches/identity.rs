@@ -1,5 +1,5 @@
 //! How fast it is known who asks and what they may do: `cargo bench --package kemudi-server --bench identity`.
-//! One thread, nothing over a network; each line is the median of [`ROUNDS`] rounds.
+//! One thread unless it says otherwise, nothing over a network; each line is the median of [`ROUNDS`] rounds.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -45,6 +45,18 @@ fn main() {
         tokens.iter().for_each(|token| verify(&fresh, token));
     });
     println!("a token that is shown for the first time   {cold}");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let parallel = median(TOKENS, || {
+        let fresh = ServiceAccounts::new(known.issuers.clone(), known.audiences.clone(), known.keys.clone());
+        // Each core shows tokens that no other does.
+        let share = TOKENS.div_ceil(cores);
+        std::thread::scope(|scope| {
+            for part in tokens.chunks(share) {
+                scope.spawn(|| part.iter().for_each(|token| verify(&fresh, token)));
+            }
+        });
+    });
+    println!("the same on {cores} cores                        {parallel}");
     let warm = median(USES, || tokens.iter().cycle().take(USES).for_each(|token| verify(known, token)));
     println!("a token that is known                      {warm}");
     let hearing = Hearing::default();

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::meta;
+use api::{meta, pem};
 use http::Method;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::as_controller::{self, Sender};
-use crate::authn::{front_proxy, jwt};
+use crate::authn::front_proxy;
 use crate::bootstrap_objects::{USER_AGENT, api_server};
 use crate::lookup::Lookup;
 use crate::state::State;
@@ -133,7 +133,7 @@ fn certificates(held: &str, own: &[CertificateDer<'static>], now: i64) -> String
             once.push(der);
         }
     }
-    once.iter().map(|der| jwt::pem("CERTIFICATE", der)).collect()
+    once.iter().map(|der| pem::write("CERTIFICATE", der)).collect()
 }
 
 /// A JSON list of the names held and one's own, each once.

@@ -1,6 +1,7 @@
 //! Certificates on request, as X.509 in DER: subject, key and names are the request's own bytes, the rest is the terms'.
 //! Pure; decides nothing about who gets one.
 
+use api::pem;
 use rcgen::{KeyPair, SigningKey};
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 use yasna::models::ObjectIdentifier;
@@ -96,7 +97,7 @@ pub fn issue(authority: &[u8], key: &KeyPair, terms: &Terms<'_>) -> Result<Strin
             whole.next().write_bitvec_bytes(&signature, signature.len() * 8);
         });
     });
-    Ok(pem(&certificate))
+    Ok(pem::write("CERTIFICATE", &certificate))
 }
 
 /// Writes the algorithm with which a key signs.
@@ -176,17 +177,4 @@ fn write_time(writer: DERWriter<'_>, seconds: i64) {
     writer.write_tagged_implicit(Tag { tag_class: yasna::TagClass::Universal, tag_number: tag }, |writer| {
         writer.write_bytes(text.as_bytes());
     });
-}
-
-fn pem(der: &[u8]) -> String {
-    use base64::Engine;
-    const LINE_BYTES: usize = 64;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(LINE_BYTES) {
-        out.extend(line.iter().map(|byte| char::from(*byte)));
-        out.push('\n');
-    }
-    out.push_str("-----END CERTIFICATE-----\n");
-    out
 }

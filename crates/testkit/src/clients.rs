@@ -22,6 +22,11 @@ pub fn kubectl() -> PathBuf {
     tool("bin/kubectl")
 }
 
+/// `kemudi-pod`, as `cargo xtask small` builds it.
+pub fn kemudi_pod() -> PathBuf {
+    tool("bin/kemudi-pod")
+}
+
 /// A Go program that lists the pods of its namespace with client-go (`clients/go/pods`).
 pub fn go_pods() -> PathBuf {
     tool("bin/pods")
@@ -91,6 +96,21 @@ pub fn java_class_path() -> PathBuf {
 /// A Rust program that makes kube-rs' calls (`clients/rust`).
 pub fn rust_calls() -> PathBuf {
     tool("rust/debug/calls")
+}
+
+/// client-go at steady work (`clients/go/steady`).
+pub fn go_steady() -> PathBuf {
+    tool("bin/steady")
+}
+
+/// The official Python client at steady work (`clients/python/steady.py`).
+pub fn python_steady() -> PathBuf {
+    workspace().join("crates/testkit/clients/python/steady.py")
+}
+
+/// kube-rs at steady work (`clients/rust/src/bin/steady.rs`).
+pub fn rust_steady() -> PathBuf {
+    tool("rust/debug/steady")
 }
 
 /// `curl` of the machine, quiet but for errors.

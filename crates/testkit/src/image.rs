@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Writes an archive of an image with these programs (and what they are linked with) in `/bin`, some files, and a configuration
+/// Writes an archive of an image with these programs (by name or path, and what they are linked with) in `/bin`, some files, and a configuration
 /// (`Env`, `Cmd`, `User`..). The programs are the lower of its two layers.
 ///
 /// Panics where a program is not there.
@@ -16,7 +16,8 @@ pub fn save(to: &Path, name: &str, programs: &[&str], files: &[(&str, &str)], co
     let mut below: Vec<(String, Vec<u8>)> = Vec::new();
     for program in programs {
         let path = found(program);
-        below.push((format!("bin/{program}"), read(&path)));
+        let name = path.file_name().expect("a program").to_string_lossy();
+        below.push((format!("bin/{name}"), read(&path)));
         let linked = Command::new("ldd").arg(&path).output().expect("ldd is there");
         let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
         for path in linked.split_whitespace().filter(|word| word.starts_with('/')) {

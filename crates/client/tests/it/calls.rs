@@ -107,6 +107,9 @@ async fn only_what_is_safe_is_repeated() {
     check("get x", &["lost"; 9], "the connection to the API server was lost: cut [6]").await;
     check("get x", &["503 retry-after:3600 away", OK], "away [1]").await;
     check("get x", &["500 broken", OK], "broken [1]").await;
+    check("get x", &["half {", OK], "ok x [2]").await;
+    check("get x", &["half {"; 9], "the connection to the API server was lost: cut [6]").await;
+    check("create x", &["half {", OK], "the connection to the API server was lost: cut [1]").await;
 }
 
 #[tokio::test]

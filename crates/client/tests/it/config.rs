@@ -205,7 +205,7 @@ const BROKEN: &[(Change, &str)] = &[
     ),
     (
         |dir, env| kubeconfig(dir, env, "server: h, certificate-authority: ca.crt", "as-groups: [devs]"),
-        "ImpersonationInvalid: groups or a uid are to be impersonated, but no user",
+        "ImpersonationInvalid: groups, a uid or extra values are to be impersonated, but no user",
     ),
     (
         |dir, env| kubeconfig(dir, env, "server: h, proxy-url: 'ftp://p'", ""),

@@ -126,21 +126,47 @@ impl Relay {
     }
 }
 
-async fn through_a_relay() -> (Endpoint, Relay, Client) {
+async fn through_a_relay(timeouts: Timeouts) -> (Endpoint, Relay, Client) {
     let server = Endpoint::start(&Issuer::new(), &["h2"], 100).await;
     let relay = Relay::before(server.address).await;
     let mut config = server.config();
     config.server.port = relay.address.port();
-    let soon = Duration::from_millis(100);
-    config.timeouts = Timeouts { ping_every: soon, ping: soon, ..Timeouts::default() };
+    config.timeouts = timeouts;
     let client = Client::new(config).unwrap();
     assert_eq!(listed(&client).await, "HTTP/2.0");
     (server, relay, client)
 }
 
+fn found_out_soon() -> Timeouts {
+    let soon = Duration::from_millis(100);
+    Timeouts { ping_every: soon, ping: soon, ..Timeouts::default() }
+}
+
+#[tokio::test]
+async fn reads_leave_a_silent_connection_long_before_it_is_found_dead() {
+    let (_server, relay, client) = through_a_relay(Timeouts::default()).await;
+    let mut watch = Api::<Pod>::all(client.clone()).watch(&ListOptions::default()).await.unwrap().into_stream().boxed();
+    assert!(matches!(watch.next().await, Some(Ok(WatchEvent::Bookmark { .. }))));
+    relay.fall_silent();
+    let started = Instant::now();
+    assert_eq!(listed(&client).await, "HTTP/2.0");
+    assert!(matches!(watch.next().await, Some(Ok(WatchEvent::Bookmark { .. }))), "the watch goes on by itself");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(relay.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for_where_the_server_gives_a_sign_of_life() {
+    let server = Endpoint::start(&Issuer::new(), &["h2"], 100).await;
+    let client = Client::new(server.config()).unwrap();
+    // It answers when it has been asked for a sign of life, twice.
+    let slow = client.get::<serde_json::Value>("/slow").await.unwrap();
+    assert_eq!((slow, server.connections()), (json!({"asked": 2}), 1));
+}
+
 #[tokio::test]
 async fn a_server_that_stops_answering_is_found_out() {
-    let (_server, relay, client) = through_a_relay().await;
+    let (_server, relay, client) = through_a_relay(found_out_soon()).await;
     let mut watch = Api::<Pod>::all(client.clone()).watch(&ListOptions::default()).await.unwrap().into_stream().boxed();
     assert!(matches!(watch.next().await, Some(Ok(WatchEvent::Bookmark { .. }))));
     relay.fall_silent();
@@ -153,7 +179,7 @@ async fn a_server_that_stops_answering_is_found_out() {
 
 #[tokio::test]
 async fn a_write_that_met_silence_is_not_repeated() {
-    let (_server, relay, client) = through_a_relay().await;
+    let (_server, relay, client) = through_a_relay(found_out_soon()).await;
     relay.fall_silent();
     let maps = kemudi_client::ApiResource::new("", "v1", "ConfigMap", "configmaps", true);
     let maps = Api::namespaced_of(client.clone(), "a", &maps);

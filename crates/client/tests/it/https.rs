@@ -115,6 +115,11 @@ impl Endpoint {
         Endpoint::on(listener, issuer, issuer.server_for(&["h2"], Some(clients)), 100)
     }
 
+    /// Cuts all connections; new ones are taken by the machine and wait.
+    pub async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Cuts all connections and serves on with what another authority signed; the port stays open.
     pub fn restart(&mut self, issuer: &Issuer, protocols: &[&str], streams_max: u32) {
         self.tasks.abort_all();
@@ -149,12 +154,23 @@ impl Endpoint {
                 serving.spawn(async move {
                     let Ok(stream) = acceptor.accept(tcp).await else { return };
                     count.fetch_add(1, Ordering::SeqCst);
+                    let (asked, _) = tokio::sync::watch::channel(0);
                     let service = service_fn(move |request: Request<Incoming>| {
                         let answer = answer(&request, &expected.lock().unwrap());
-                        if answer.status() == 401 {
-                            refusals.fetch_add(1, Ordering::SeqCst);
+                        let path = request.uri().path().to_string();
+                        match path.as_str() {
+                            "/livez/ping" => asked.send_modify(|times| *times += 1),
+                            _ if answer.status() == 401 => drop(refusals.fetch_add(1, Ordering::SeqCst)),
+                            _ => {}
                         }
-                        async move { Ok::<_, Infallible>(answer) }
+                        let mut asked = asked.subscribe();
+                        async move {
+                            if path != "/slow" {
+                                return Ok::<_, Infallible>(answer);
+                            }
+                            let times = *asked.wait_for(|times| *times == 2).await.unwrap();
+                            Ok(Response::new(Full::new(format!(r#"{{"asked":{times}}}"#).into()).boxed_unsync()))
+                        }
                     });
                     let mut http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     http.http2().max_concurrent_streams(streams_max);

@@ -53,7 +53,7 @@ async fn a_new_token_is_in_use_with_the_next_request() {
 }
 
 /// Starts a request each millisecond for a while, whatever `meanwhile` does each quarter of a second.
-async fn under_load(client: &Client, seconds: u64, mut meanwhile: impl FnMut(usize)) -> (usize, Vec<String>) {
+async fn under_load(client: &Client, seconds: u64, mut meanwhile: impl AsyncFnMut(usize)) -> (usize, Vec<String>) {
     let failures = Arc::new(Mutex::new(Vec::new()));
     let done = Arc::new(AtomicUsize::new(0));
     let mut requests = JoinSet::new();
@@ -73,7 +73,7 @@ async fn under_load(client: &Client, seconds: u64, mut meanwhile: impl FnMut(usi
         while requests.try_join_next().is_some() {}
         if started.elapsed() >= Duration::from_millis(250) * (rounds + 1) {
             rounds += 1;
-            meanwhile(rounds as usize);
+            meanwhile(rounds as usize).await;
         }
     }
     while requests.join_next().await.is_some() {}
@@ -86,7 +86,7 @@ async fn tokens_rotated_and_revoked_under_load_fail_no_call() {
     let server = Endpoint::start(&Issuer::new(), &["h2"], 1000).await;
     let client = Client::new(server.config()).unwrap();
     assert_eq!(listed(&client).await, FINE);
-    let (done, failures) = under_load(&client, 3, |round| {
+    let (done, failures) = under_load(&client, 3, async |round| {
         // The old one is worth nothing from the very moment on.
         let mut valid = server.token.lock().unwrap();
         *valid = format!("token-{round}");
@@ -103,9 +103,11 @@ async fn an_authority_replaced_under_load_fails_no_call() {
     let mut server = Endpoint::start(&old, &["h2"], 1000).await;
     let client = Client::new(server.config()).unwrap();
     assert_eq!(listed(&client).await, FINE);
-    let (done, failures) = under_load(&client, 2, |_| {
+    let (done, failures) = under_load(&client, 2, async |_| {
         // Every time another authority, all connections cut, and a server that only the new one vouches for.
         let issuer = Issuer::new();
+        // Who connects meanwhile waits.
+        server.stop().await;
         swap(&server.file("ca.crt"), &issuer.pem());
         server.restart(&issuer, &["h2"], 1000);
     })

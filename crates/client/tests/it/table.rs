@@ -11,7 +11,8 @@ use hyper::body::Frame;
 use kemudi_client::transport::full;
 use kemudi_client::{Body, Client, Error, Result, Transport};
 
-/// Answers are `CODE BODY`, `CODE header:value BODY`, `lost` for a connection that ends, `refused` for none, `open BODY` for one that goes on.
+/// Answers are `CODE BODY`, `CODE header:value BODY`, `lost` for a connection that ends, `refused` for none, `open BODY` for one that goes
+/// on, `half BODY` for one that ends in the middle of it.
 pub struct Table {
     answers: Mutex<VecDeque<String>>,
     asked: Mutex<Vec<String>>,
@@ -50,6 +51,10 @@ impl Table {
         }
         if answer == "refused" {
             return Err(refused());
+        }
+        if let Some(text) = answer.strip_prefix("half ") {
+            let half = [Ok(Frame::data(Bytes::from(text.to_string()))), Err(Error::Lost("cut".to_string()))];
+            return Ok(Response::new(StreamBody::new(futures_util::stream::iter(half)).boxed_unsync()));
         }
         if let Some(text) = answer.strip_prefix("open ") {
             let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from(text.to_string())))]);

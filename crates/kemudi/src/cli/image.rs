@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use images::{Auth, Image as Stored, Progress, Store, reference};
+use images::{Auth, Image as Stored, Progress, Reference, Store, reference};
 use indicatif::HumanBytes;
 
 use super::table::Table;
@@ -91,24 +91,24 @@ struct Rm {
 impl Image {
     pub async fn run(self, _: &Global) -> Outcome {
         match self.what {
-            What::List(folder) => print(listing(&folder.store()?.list()?)),
+            What::List(folder) => print(listing(&folder.store()?.list().map_err(Failure::new)?)),
             What::Pull(Pull { names, folder }) => {
                 let store = folder.store()?;
                 for name in names {
                     let image = pull(&store, &name).await?;
-                    let pulled = reference(&name)?;
+                    let pulled = named(&name)?;
                     print(format!("{}\n", image.digest_in(&pulled).unwrap_or(&image.id)))?;
                 }
                 Ok(())
             }
             What::Load(Load { from, name, folder }) => {
                 let store = folder.store()?;
-                let name = name.as_deref().map(reference).transpose()?;
+                let name = name.as_deref().map(named).transpose()?;
                 let images = match from.as_os_str() == "-" {
-                    true => store.load_archive(std::io::stdin(), name.as_ref())?,
-                    false => store.load(&from, name.as_ref())?,
+                    true => store.load_archive(std::io::stdin(), name.as_ref()),
+                    false => store.load(&from, name.as_ref()),
                 };
-                for image in images {
+                for image in images.map_err(Failure::new)? {
                     print(match image.names.as_slice() {
                         [] => format!("Loaded image ID: {}\n", image.id),
                         names => names.iter().map(|name| format!("Loaded image: {name}\n")).collect(),
@@ -121,7 +121,7 @@ impl Image {
                 for name in names {
                     let gone = store
                         .remove(&name)
-                        .map_err(|why| Failure::from(why).hint("see which there are: kemudi image list"))?;
+                        .map_err(|why| Failure::new(why).hint("see which there are: kemudi image list"))?;
                     print(gone.iter().map(|line| format!("{line}\n")).collect::<String>())?;
                 }
                 Ok(())
@@ -146,9 +146,14 @@ pub fn own_store() -> Outcome<Store> {
     Ok(store_in(&state_folder()?))
 }
 
+/// An image's whole name.
+fn named(name: &str) -> Outcome<Reference> {
+    reference(name).map_err(Failure::new)
+}
+
 /// Fetches an image, with a word on stderr where that takes a while.
 pub async fn pull(store: &Store, name: &str) -> Outcome<Stored> {
-    let wanted = reference(name)?;
+    let wanted = named(name)?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let auth = match (variable(USER_VARIABLE), variable(PASSWORD_VARIABLE)) {
         (Some(name), Some(password)) => Auth::User { name, password },
@@ -176,18 +181,12 @@ pub async fn pull(store: &Store, name: &str) -> Outcome<Stored> {
             }
             _ => None,
         };
-        let failure = Failure::from(why);
+        let failure = Failure::new(why);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
     })
-}
-
-impl From<images::Error> for Failure {
-    fn from(why: images::Error) -> Failure {
-        Failure::new(why)
-    }
 }
 
 fn listing(images: &[Stored]) -> String {

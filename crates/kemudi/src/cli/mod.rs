@@ -1,50 +1,37 @@
-//! The command line. One file a command; this one has the list, the flags they share, and how an error is told.
-//! Results go to stdout, everything else to stderr. Words, output and exit codes are kubectl's where kubectl has the command.
+//! The command line. One file a command; this one has the list. What works in a pod too, the flags that all share and how an error is
+//! told are `kemudi-pod`'s.
 
 mod apply;
 mod attach;
-mod auth;
 mod cp;
 mod create;
 mod delete;
 mod doctor;
 mod exec;
-mod get;
 mod image;
 mod keys;
 mod logs;
 mod node;
 mod port_forward;
-mod raw;
 mod record;
 mod run;
 mod token;
 mod tour;
 mod up;
 mod version;
-mod whoami;
-mod why;
 
 mod authn_flags;
 mod authz_flags;
-mod files;
-mod output;
 mod pods;
-mod recording;
 mod remote;
-mod resolve;
 mod rights;
-mod table;
 mod three_way;
 
-use std::fmt;
-use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use kemudi_client::config::{Ca, ConfigCode, Credentials, Impersonate, Pem, Server};
-use kemudi_client::{Client, Config, Error};
+use clap::{Parser, Subcommand};
+use pod::{Failure, Global, Outcome, print, token_of};
+use pod::{auth, files, get, output, raw, recording, resolve, table, whoami, why};
 
 /// The Kubernetes API as a pod sees it, both sides of it.
 #[derive(Parser)]
@@ -108,39 +95,6 @@ enum Command {
     Version(version::Version),
 }
 
-/// What every command takes.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Shared options")]
-pub struct Global {
-    /// Path of the kubeconfig [default: $KUBECONFIG, ~/.kube/config, then the pod's own account]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig
-    #[arg(long, global = true, value_name = "NAME")]
-    pub context: Option<String>,
-    /// Namespace of the request
-    #[arg(short, long, global = true, value_name = "NAME")]
-    pub namespace: Option<String>,
-    /// User to act as
-    #[arg(long = "as", global = true, value_name = "USER")]
-    pub as_user: Option<String>,
-    /// Group to act as, may be repeated
-    #[arg(long, global = true, value_name = "GROUP")]
-    pub as_group: Vec<String>,
-    /// UID to act as
-    #[arg(long, global = true, value_name = "UID")]
-    pub as_uid: Option<String>,
-    /// Address of the server
-    #[arg(short, long, global = true, value_name = "URL")]
-    pub server: Option<String>,
-    /// Bearer token to use
-    #[arg(long = "token", id = "bearer", global = true, value_name = "TOKEN")]
-    pub bearer: Option<String>,
-    /// File of the CA that signed the server's certificate
-    #[arg(long, global = true, value_name = "FILE")]
-    pub certificate_authority: Option<PathBuf>,
-}
-
 /// Parses the command line and runs it to its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -153,7 +107,7 @@ pub fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("KEMUDI_LOG"))
-        .with_writer(io::stderr)
+        .with_writer(std::io::stderr)
         .init();
     let serves = matches!(
         cli.command,
@@ -206,7 +160,7 @@ impl Command {
             Command::Raw(raw) => raw.run(global).await,
             Command::Auth(auth) => auth.run(global).await,
             Command::Whoami(whoami) => whoami.run(global).await,
-            Command::Why(why) => why.run(global).await,
+            Command::Why(why) => why.run(global, builtin).await,
             Command::Doctor(doctor) => doctor.run(global).await,
             Command::Token(token) => token.run(global).await,
             Command::Version(version) => version.run(global).await,
@@ -214,199 +168,12 @@ impl Command {
     }
 }
 
-impl Global {
-    /// The configuration that the flags, the kubeconfig and the environment make together.
-    pub fn config(&self) -> Result<Config, Error> {
-        let mut config = match (&self.kubeconfig, &self.context) {
-            (None, None) => match Config::infer() {
-                Err(error) if error.code == ConfigCode::Nowhere && self.server.is_some() => self.bare_config()?,
-                answer => answer?,
-            },
-            (path, context) => Config::from_kubeconfig(path.as_deref(), context.as_deref())?,
-        };
-        if let Some(server) = &self.server {
-            config.server = Server::parse(server)?;
-        }
-        if let Some(token) = &self.bearer {
-            config.credentials = Credentials::Token(token.clone());
-            // Else the server would take us for the certificate's user, whatever the token says.
-            config.client_certificate = None;
-        }
-        if let Some(path) = &self.certificate_authority {
-            config.ca = Ca::Of(Pem::File(path.clone()));
-        }
-        if let Some(namespace) = &self.namespace {
-            config.namespace = namespace.clone();
-        }
-        if self.as_user.is_some() || !self.as_group.is_empty() || self.as_uid.is_some() {
-            config.impersonate =
-                Impersonate { user: self.as_user.clone(), groups: self.as_group.clone(), uid: self.as_uid.clone() };
-        }
-        Ok(config)
-    }
-
-    /// A client for [`Global::config`] that tells the server's warnings on stderr, each once.
-    pub fn client(&self) -> Result<Client, Error> {
-        let told = std::sync::Mutex::new(std::collections::HashSet::new());
-        let client = Client::new(self.config()?)?.with_user_agent(concat!("kemudi/", env!("CARGO_PKG_VERSION")))?;
-        Ok(client.on_warning(move |text| {
-            if told.lock().is_ok_and(|mut told| told.insert(text.to_string())) {
-                eprintln!("Warning: {text}");
-            }
-        }))
-    }
-
-    fn bare_config(&self) -> Result<Config, Error> {
-        Ok(Config {
-            source: "the command line".to_string(),
-            ..Config::new(Server::parse(self.server.as_deref().unwrap_or_default())?)
-        })
-    }
-}
-
-/// How a command ends.
-pub type Outcome<T = ()> = Result<T, Failure>;
-
-/// Why a command did not do what was asked: what is told on stderr, and the exit code.
-#[derive(Debug)]
-pub struct Failure {
-    /// Whole lines as they are printed, without the last line's end; empty where all was told already.
-    pub message: String,
-    /// What to type next.
-    pub hint: Option<String>,
-    pub code: u8,
-}
-
-impl Failure {
-    /// `error: ..`, exit code 1.
-    pub fn new(message: impl fmt::Display) -> Failure {
-        Failure { message: format!("error: {message}"), hint: None, code: 1 }
-    }
-
-    /// The same with another exit code.
-    pub fn with_code(self, code: u8) -> Failure {
-        Failure { code, ..self }
-    }
-
-    /// Everything was told already; only the code is left.
-    pub fn silent(code: u8) -> Failure {
-        Failure { message: String::new(), hint: None, code }
-    }
-
-    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// An error of the client as kubectl tells it, `doing` being what was under way: `error when creating "x.yaml"`.
-    pub fn while_doing(doing: &str, error: Error) -> Failure {
-        let hint = hint(&error);
-        let prefix = if doing.is_empty() { String::new() } else { format!("{doing}: ") };
-        let message = match error.status() {
-            None => format!("error: {prefix}{error}"),
-            Some(status) if status.code == 401 => {
-                format!("error: {prefix}You must be logged in to the server ({})", status.message)
-            }
-            Some(status) if status.code == 422 => {
-                // kubectl shows validation without saying what it was about to do.
-                let what = status.message.split_once(" is invalid: ").map_or(status.message.as_str(), |(_, what)| what);
-                match &status.details {
-                    Some(details) if !details.kind.is_empty() => {
-                        format!("The {} {} is invalid: {what}", details.kind, api::go::quote(&details.name))
-                    }
-                    _ => format!("The request is invalid: {what}"),
-                }
-            }
-            Some(status) if status.reason.is_unknown() => format!("Error from server: {prefix}{}", status.message),
-            Some(status) => format!("Error from server ({}): {prefix}{}", status.reason.as_str(), status.message),
-        };
-        Failure { message, hint, code: 1 }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::while_doing("", error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        match error.kind() {
-            // The reader of our output has seen enough.
-            io::ErrorKind::BrokenPipe => Failure::silent(0),
-            _ => Failure::new(error),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.message.is_empty() {
-            writeln!(f, "{}", self.message)?;
-        }
-        match &self.hint {
-            Some(hint) => writeln!(f, "hint: {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What to type next about an error of the client.
-fn hint(error: &Error) -> Option<String> {
-    if let Some(refusal) = error.forbidden() {
-        if !refusal.path.is_empty() {
-            return Some("see what you may do: kemudi auth can-i --list".to_string());
-        }
-        let (kind, scope) = match refusal.namespace.as_str() {
-            "" => ("clusterrole", String::new()),
-            namespace => ("role", format!(" -n {namespace}")),
-        };
-        let resource = match refusal.group.as_str() {
-            "" => refusal.resource.clone(),
-            // kubectl's order: resource.group/subresource.
-            group => match refusal.resource.split_once('/') {
-                Some((resource, sub)) => format!("{resource}.{group}/{sub}"),
-                None => format!("{}.{group}", refusal.resource),
-            },
-        };
-        let Some(subject) = subject_flag(&refusal.user) else {
-            return Some("see what you may do: kemudi auth can-i --list".to_string());
-        };
-        let role = format!("kemudi create {kind} NAME --verb={} --resource={resource}{scope}", refusal.verb);
-        let binding = format!("kemudi create {kind}binding NAME --{kind}=NAME {subject}{scope}");
-        return Some(format!("whoever may grant it types: {role} && {binding}"));
-    }
-    match error {
-        Error::Api(status) if status.code == 401 => Some(
-            "the token or certificate is not (or no longer) valid here; see what it says: kemudi token --claims".into(),
-        ),
-        Error::Connect { .. } | Error::Tls { .. } => Some("check each step of the way: kemudi doctor".into()),
-        Error::Request(text) if text.contains("doesn't have a resource type") => {
-            Some("see all of them: kemudi raw /apis (groups) and kemudi raw /api/v1 (core)".into())
-        }
-        _ => None,
-    }
-}
-
-/// The flag of `create rolebinding` that names a user; `None` for those who should be given nothing.
-fn subject_flag(user: &str) -> Option<String> {
-    match user.strip_prefix("system:serviceaccount:") {
-        Some(account) => Some(format!("--serviceaccount={account}")),
-        None if user == "system:anonymous" => None,
-        None => Some(format!("--user={user}")),
-    }
-}
-
-/// A flag's time as Go writes it: `90s`, `1h30m`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let seconds = api::go::parse_duration(text)?;
-    std::time::Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time to wait for"))
-}
-
-/// Writes to stdout.
-pub fn print(text: impl AsRef<[u8]>) -> Outcome {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_ref())?;
-    Ok(out.flush()?)
+/// A resource that every cluster has, by any of its names.
+fn builtin(word: &str) -> Option<why::Builtin> {
+    kinds::builtin().find(word).map(|kind| why::Builtin {
+        group: kind.group.to_string(),
+        resource: kind.plural.to_string(),
+        subresources: kind.subresources.iter().map(|sub| sub.name.to_string()).collect(),
+        namespaced: kind.namespaced,
+    })
 }

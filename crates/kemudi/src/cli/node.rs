@@ -10,8 +10,9 @@ use kemudi_client::Client;
 use node::serving::ServingConfig;
 use tokio::signal::unix::SignalKind;
 
-use super::run::{address_of, client_ca, config_of, hidden, host_name, kubeconfigs, signals};
+use super::run::{address_of, client_ca, config_of, hidden, host_name, kubeconfigs};
 use super::{Failure, Global, Outcome};
+use pod::record::signals;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -31,6 +32,8 @@ pub struct Node {
     /// Port at which the server reaches this node, 0 for any that is free
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub port: u16,
+    #[command(flatten)]
+    pub outside: super::up::Outside,
 }
 
 impl Node {
@@ -52,6 +55,7 @@ impl Node {
             state_dir: data.join("node"),
             images: super::image::store_in(&data),
             hidden: hidden(keys),
+            outside: self.outside.way(),
             keep: true,
             serving: Some(serving),
         };

@@ -1,9 +1,10 @@
 //! Rights as a command line gives them: `--allow 'get,list pods'` and files of Roles. From words to Role objects.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kemudi_client::Client;
 use kemudi_client::discovery::Discovery;
+use pod::recording::read_roles;
 use serde_json::{Value, json};
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
@@ -159,18 +160,6 @@ async fn find(client: &Client, word: &str) -> Result<(String, String, bool), Str
     let discovery = Discovery::fetch(client).await.map_err(|why| format!("--allow: {why}"))?;
     let found = super::resolve::resolve(&discovery, word).map_err(|why| format!("--allow: {why}"))?;
     Ok((found.resource.group.to_string(), found.resource.plural.to_string(), found.resource.namespaced))
-}
-
-pub fn read_roles(path: &Path) -> Result<Vec<Value>, String> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|why| format!("{shown}: {why}"))?;
-    let documents = api::codec::from_yaml_stream(&text).map_err(|why| format!("{shown}: {why}"))?;
-    let roles: Vec<Value> =
-        documents.into_iter().filter(|d| d["kind"] == "Role" || d["kind"] == "ClusterRole").collect();
-    match roles.is_empty() {
-        true => Err(format!("{shown}: there is no Role or ClusterRole in it")),
-        false => Ok(roles),
-    }
 }
 
 /// Five letters for a name that nothing else has.

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use ::rights::Recorded;
 use clap::Args;
-use kemudi::local_node::{self, LocalNode, NodeOptions};
+use kemudi::local_node::{self, LocalNode, NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
 use kemudi_client::config::Ca;
 use kemudi_client::{Api, ApiResource, Client, Config, DeleteOptions, Dynamic, Error};
 use node::sandbox::{Exit, Mount, Source, Stdio};
 use node::serving::ServingConfig;
 use node::{Attachment, Node};
+use pod::record::signals;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::oneshot;
 
 use super::recording::{Recording, Roles};
@@ -78,7 +79,7 @@ impl Run {
         let rights = Rights::read(&self.allow, &self.role, self.all_namespaces).map_err(Failure::new)?;
         if let Some(image) = &self.image {
             let store = super::image::own_store()?;
-            if store.find(image)?.is_none() {
+            if store.find(image).map_err(Failure::new)?.is_none() {
                 super::image::pull(&store, image).await?;
             }
         }
@@ -126,7 +127,7 @@ impl Place {
     /// The server that the flags name, else one of its own in memory.
     pub async fn find(global: &Global) -> Result<Place, Failure> {
         match global.server.is_some() || global.kubeconfig.is_some() {
-            true => Place::at(config_of(global)?, kubeconfigs(global)).await,
+            true => Place::at(global.config_or_file()?, kubeconfigs(global)).await,
             false => Place::own().await,
         }
     }
@@ -207,6 +208,7 @@ fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOpt
         state_dir: state.join("node"),
         images,
         hidden: hidden(files),
+        outside: WayOut::default(),
         keep: false,
         serving: None,
     })
@@ -501,10 +503,6 @@ fn ignore_existing<T>(made: Result<T, Error>) -> Result<(), Error> {
         Err(why) if !why.is_already_exists() => Err(why),
         _ => Ok(()),
     }
-}
-
-pub fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind).map_err(|why| Failure::new(format!("signals: {why}")))
 }
 
 /// A folder for what pods need, in one that all such folders of this user are in, so that pods find none of them.

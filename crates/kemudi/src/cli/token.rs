@@ -1,12 +1,10 @@
 //! `kemudi token`: the token in use, for curl and the like; or a fresh one of a service account.
 
 use clap::Args;
-use kemudi_client::Config;
-use kemudi_client::config::Credentials;
 use kemudi_client::token::payload;
 
 use super::create::{TokenArgs, print_token, request_token};
-use super::{Failure, Global, Outcome, print};
+use super::{Failure, Global, Outcome, print, token_of};
 
 #[derive(Args, Debug)]
 pub struct Token {
@@ -45,16 +43,4 @@ fn in_use(global: &Global) -> Outcome<String> {
         Failure::new(format!("{} has no token", config.source))
             .hint("ask for one of a service account: kemudi token NAME")
     })
-}
-
-/// The token that a configuration sends, where it has one.
-pub fn token_of(config: &Config) -> Outcome<Option<String>> {
-    match &config.credentials {
-        // A plugin's is asked for with each command; it is nobody's to show.
-        Credentials::None | Credentials::Exec(_) => Ok(None),
-        Credentials::Token(token) => Ok(Some(token.clone())),
-        Credentials::TokenFile(path) => std::fs::read_to_string(path)
-            .map(|text| Some(text.trim().to_string()))
-            .map_err(|error| Failure::new(format!("cannot read the token at {}: {error}", path.display()))),
-    }
 }

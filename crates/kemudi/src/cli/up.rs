@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kemudi::local_node::NodeOptions;
+use kemudi::local_node::{NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +32,8 @@ pub struct Up {
     /// What runs pods: sandbox or none
     #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "none"])]
     pub node: String,
+    #[command(flatten)]
+    pub outside: Outside,
     /// File of static tokens: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -102,6 +104,20 @@ pub struct Audit {
     pub audit_log_mode: String,
 }
 
+/// What pods may reach.
+#[derive(Args, Debug)]
+pub struct Outside {
+    /// How pods reach what is outside of the cluster: relay (TCP and UDP, from this machine) or none
+    #[arg(long, value_name = "WAY", default_value = "relay", value_parser = ["relay", "none"])]
+    pods_outside: String,
+}
+
+impl Outside {
+    pub fn way(&self) -> WayOut {
+        if self.pods_outside == "none" { WayOut::None } else { WayOut::Relay }
+    }
+}
+
 impl Up {
     pub async fn run(self, global: &Global) -> Outcome {
         let began = Instant::now();
@@ -130,6 +146,7 @@ impl Up {
                 state_dir: data.join("node"),
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
+                outside: self.outside.way(),
                 // What is in memory is gone with the server, and so are pods of it.
                 keep: !self.store.as_deref().is_some_and(|store| store.starts_with("memory:")),
                 serving: None,

@@ -25,7 +25,15 @@ impl Bed {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("node");
         let images = images::Store::open(folder.path().join("images"));
-        let options = NodeOptions { name: "here".into(), state_dir, images, hidden: vec![] };
+        let options = NodeOptions {
+            name: "here".into(),
+            state_dir,
+            images,
+            hidden: vec![],
+            outside: Default::default(),
+            keep: false,
+            serving: None,
+        };
         cluster.start_node(options).await.unwrap();
         let kubeconfig = folder.path().join("config");
         std::fs::write(&kubeconfig, cluster.admin_kubeconfig().unwrap()).unwrap();

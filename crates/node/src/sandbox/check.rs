@@ -17,7 +17,7 @@ pub struct Forbidden {
 /// Starts a pod with one container and takes it away again. `staging` is as in [`PodSpec`].
 pub async fn check(staging: &Path) -> Result<(), Error> {
     let sandbox = Sandbox::start()?;
-    let network = Network::Own { addresses: Vec::new(), listen: Vec::new() };
+    let network = Network::Own { addresses: Vec::new(), address: None, listen: Vec::new() };
     let pod = PodSpec {
         hostname: "check".into(),
         staging: staging.into(),

@@ -1,15 +1,16 @@
 //! The agent's side of the sandbox: handles for the spawner, pods and processes. Dropping a handle of a pod ends the pod.
 
 use super::check::{self, Forbidden};
-use super::wire::{self, CreatePod, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit};
-use super::{ContainerSpec, PodSpec, ProcessSpec};
+use super::handle_switch::Switch;
+use super::wire::{self, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit, ToSpawner};
+use super::{ContainerSpec, Network, PodSpec, ProcessSpec};
 use super::{spawner, sys};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, Signal};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// The sockets' buffers: a whole spec goes in one write, so that the agent hardly ever waits.
@@ -49,6 +50,8 @@ pub enum Error {
 pub struct Sandbox {
     connection: tokio::sync::Mutex<(Connection, Inbox)>,
     child: Mutex<std::process::Child>,
+    /// The node's network, or why there is none.
+    switch: OnceCell<Result<Arc<Switch>, String>>,
 }
 
 impl Sandbox {
@@ -72,28 +75,62 @@ impl Sandbox {
         // The command still holds its copy of the spawner's end.
         drop(command);
         let connection = Connection::new(ours)?;
-        Ok(Sandbox { connection: tokio::sync::Mutex::new((connection, Inbox::default())), child: Mutex::new(child) })
+        Ok(Sandbox {
+            connection: tokio::sync::Mutex::new((connection, Inbox::default())),
+            child: Mutex::new(child),
+            switch: OnceCell::new(),
+        })
+    }
+
+    /// Opens the node's network, once; pods that are made from then on are in it. An error is why there is none: pods are then
+    /// each alone.
+    pub async fn open_network(&self, gateway: Ipv4Addr) -> Result<Arc<Switch>, String> {
+        let open = async {
+            let (ours, theirs) = socket_pair().map_err(|error| error.to_string())?;
+            let message = ToSpawner::CreateSwitch { gateway };
+            let (_, pidfd) = self.spawn(&message, theirs, None).await.map_err(|error| error.to_string())?;
+            let connection = Connection::new(ours).map_err(|error| error.to_string())?;
+            let switch = Switch::receive(connection, pidfd).await.map_err(|error| error.to_string())?;
+            Ok(Arc::new(switch))
+        };
+        self.switch.get_or_init(|| open).await.clone()
+    }
+
+    /// Has the spawner clone a process.
+    async fn spawn(
+        &self,
+        message: &ToSpawner,
+        theirs: OwnedFd,
+        door: Option<OwnedFd>,
+    ) -> Result<(i32, OwnedFd), Error> {
+        let mut guard = self.connection.lock().await;
+        let (connection, inbox) = &mut *guard;
+        let fds: Vec<_> = [Some(&theirs), door.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+        connection.send(message, &fds).await?;
+        drop((theirs, door));
+        match connection.receive(inbox).await?.ok_or(Error::Ended)? {
+            (FromSpawner::Created { pid }, mut fds) => Ok((pid, fds.pop().ok_or(Error::Ended)?)),
+            (FromSpawner::Failed(failure), _) => Err(explain(failure)),
+        }
     }
 
     /// Makes a pod without containers and waits until its network is up.
     ///
     /// # Errors
     /// `Forbidden` if the host does not let this user have namespaces, `Refused` for any other step.
-    pub async fn create_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
+    pub async fn create_pod(&self, mut spec: PodSpec) -> Result<Pod, Error> {
         let (ours, theirs) = socket_pair()?;
-        let door = spec.keep.as_deref().map(door).transpose()?;
-        let (pid, pidfd) = {
-            let mut guard = self.connection.lock().await;
-            let (connection, inbox) = &mut *guard;
-            let fds: Vec<_> = [Some(&theirs), door.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
-            connection.send(&CreatePod { spec }, &fds).await?;
-            drop((theirs, door));
-            match connection.receive(inbox).await?.ok_or(Error::Ended)? {
-                (FromSpawner::Created { pid }, mut fds) => (pid, fds.pop().ok_or(Error::Ended)?),
-                (FromSpawner::Failed(failure), _) => return Err(explain(failure)),
+        let switch = self.switch.get().and_then(|switch| switch.as_ref().ok());
+        let mut wire = None;
+        if let Network::Own { addresses, address, .. } = &mut spec.network {
+            match (switch, *address) {
+                (Some(switch), Some(address)) => wire = Some((&**switch, address)),
+                _ => addresses.extend(address.take().map(std::net::IpAddr::V4)),
             }
-        };
-        Ok(Pod::begin(pid, pidfd, ours).await?.0)
+        }
+        let door = spec.keep.as_deref().map(door).transpose()?;
+        let (pid, pidfd) = self.spawn(&ToSpawner::CreatePod { spec }, theirs, door).await?;
+        Ok(Pod::begin(pid, pidfd, ours, wire).await?.0)
     }
 }
 
@@ -170,26 +207,46 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Takes over a pod that another agent has left, at the path that it was to be kept at. Gives its containers too.
+    /// Takes over a pod that another agent has left, at the path that it was to be kept at. Gives its containers too. `wire` is
+    /// the network that it is to be in, and its address there.
     ///
     /// # Errors
-    /// If nobody is there any more.
-    pub async fn adopt(path: &Path) -> Result<(Pod, Vec<Left>), Error> {
+    /// If nobody is there any more, or the pod cannot be had in that network: then it is ended.
+    pub async fn adopt(path: &Path, wire: Option<(&Switch, Ipv4Addr)>) -> Result<(Pod, Vec<Left>), Error> {
         let (pid, pidfd, socket) = knock(path)?;
-        let taking = Pod::begin(pid.as_raw_nonzero().get(), pidfd, socket);
+        let taking = Pod::begin(pid.as_raw_nonzero().get(), pidfd, socket, wire);
         tokio::time::timeout(HAND_OVER_TIME_MAX, taking).await.map_err(|_| Error::Ended)?
     }
 
     /// Hears what the init says first, and goes on listening.
-    async fn begin(pid: i32, pidfd: OwnedFd, socket: OwnedFd) -> Result<(Pod, Vec<Left>), Error> {
+    async fn begin(
+        pid: i32,
+        pidfd: OwnedFd,
+        socket: OwnedFd,
+        wire: Option<(&Switch, Ipv4Addr)>,
+    ) -> Result<(Pod, Vec<Left>), Error> {
         let connection = Arc::new(Connection::new(socket)?);
         let mut guard = KillOnDrop { pidfd: Some(pidfd) };
         let mut inbox = Inbox::default();
         let processes = Arc::new(Processes::default());
         let (mut left, mut last) = (Vec::new(), 0);
+        let mut next = None;
         let listeners = loop {
-            match connection.receive(&mut inbox).await?.ok_or(Error::Ended)? {
+            let message = match next.take() {
+                Some(message) => message,
+                None => connection.receive(&mut inbox).await?.ok_or(Error::Ended)?,
+            };
+            match message {
                 (FromInit::Ready, fds) => break fds,
+                (FromInit::Network, mut fds) => {
+                    let network = fds.pop().ok_or(Error::Ended)?;
+                    let Some((switch, address)) = wire else { continue };
+                    // The wire is laid while the init does the rest.
+                    let (attached, heard) =
+                        tokio::join!(switch.attach(address, network), connection.receive(&mut inbox));
+                    attached?;
+                    next = Some(heard?.ok_or(Error::Ended)?);
+                }
                 (FromInit::Failed(failure), _) => return Err(explain(failure)),
                 (FromInit::Last { id }, _) => last = id,
                 (FromInit::Left { id, name, pid, ended }, kept) => {
@@ -444,7 +501,11 @@ async fn read(connection: Arc<Connection>, mut inbox: Inbox, processes: Arc<Proc
                 Some(socket) => processes.bring_socket(id, Ok(socket)),
                 None => break,
             },
-            FromInit::Ready | FromInit::Failed(_) | FromInit::Left { .. } | FromInit::Last { .. } => break,
+            FromInit::Network
+            | FromInit::Ready
+            | FromInit::Failed(_)
+            | FromInit::Left { .. }
+            | FromInit::Last { .. } => break,
         }
     }
     processes.close();
@@ -464,7 +525,7 @@ impl Drop for KillOnDrop {
 }
 
 /// One of the sandbox's sockets on the agent's side.
-struct Connection {
+pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
     /// Held while a message is written: messages are never interleaved.
     writing: tokio::sync::Mutex<()>,
@@ -476,7 +537,7 @@ impl Connection {
         Ok(Connection { socket: sys::watch(socket)?, writing: tokio::sync::Mutex::new(()) })
     }
 
-    async fn send<T: serde::Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) async fn send<T: serde::Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = wire::encode(message, fds.len())?;
         let _writing = self.writing.lock().await;
         let mut sent = 0;
@@ -491,7 +552,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn receive<T: serde::de::DeserializeOwned>(
+    pub(super) async fn receive<T: serde::de::DeserializeOwned>(
         &self,
         inbox: &mut Inbox,
     ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {

@@ -33,7 +33,8 @@ pub fn run(spec: PodSpec, socket: OwnedFd, door: Option<OwnedFd>) -> ! {
     // whatever its capabilities.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::on_signal(libc::SIGCHLD, Disposition::Default);
-    let made = set_up(&spec).and_then(|made| Ok((made, door.map(|door| Door::open(&spec, door)).transpose()?)));
+    let made = set_up(&spec, socket.as_fd())
+        .and_then(|made| Ok((made, door.map(|door| Door::open(&spec, door)).transpose()?)));
     match made {
         Ok(((listeners, signals), door)) => {
             let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
@@ -53,12 +54,18 @@ pub fn run(spec: PodSpec, socket: OwnedFd, door: Option<OwnedFd>) -> ! {
     sys::exit(0)
 }
 
-fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
+fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
+    if let Network::Own { address: Some(_), .. } = &spec.network {
+        // The one device that will come has the one address it is given.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    }
+    // First of all, so that the wire is laid while the rest is done here.
+    show_network(spec, agent).map_err(|error| Failure::new("show the pod's network", &error))?;
     rustix::system::sethostname(spec.hostname.as_bytes())
         .map_err(|error| Failure::new("set the host name", &error.into()))?;
     rootfs::stage(spec)?;
     let mut listeners = Vec::new();
-    if let Network::Own { addresses, listen } = &spec.network {
+    if let Network::Own { addresses, listen, .. } = &spec.network {
         net::set_up(addresses).map_err(|error| Failure::new("set up the loopback device", &error))?;
         // As container runtimes have it: every user may serve port 80. Where it cannot be set, users with the power may.
         let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
@@ -74,6 +81,14 @@ fn set_up(spec: &PodSpec) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
     }
     let signals = sys::child_signals().map_err(|error| Failure::new("watch for ended processes", &error))?;
     Ok((listeners, signals))
+}
+
+/// Gives the agent the network of a pod that is to have a wire.
+fn show_network(spec: &PodSpec, agent: BorrowedFd<'_>) -> io::Result<()> {
+    match &spec.network {
+        Network::Own { address: Some(_), .. } => wire::send(agent, &FromInit::Network, &[net::namespace()?.as_fd()]),
+        _ => Ok(()),
+    }
 }
 
 /// Where the next agent comes in.
@@ -208,11 +223,13 @@ impl Init {
             listeners = listen.iter().filter_map(|wanted| net::listen(wanted).ok()).collect();
         }
         let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-        let said = all
-            .iter()
-            .try_for_each(|(message, kept)| {
-                let fds: Vec<_> = kept.iter().map(AsFd::as_fd).collect();
-                wire::send(socket.as_fd(), message, &fds)
+        // The wire's other end has gone with the agent before.
+        let said = show_network(&self.spec, socket.as_fd())
+            .and_then(|()| {
+                all.iter().try_for_each(|(message, kept)| {
+                    let fds: Vec<_> = kept.iter().map(AsFd::as_fd).collect();
+                    wire::send(socket.as_fd(), message, &fds)
+                })
             })
             .and_then(|()| wire::send(socket.as_fd(), &FromInit::Last { id: self.last }, &[]))
             .and_then(|()| wire::send(socket.as_fd(), &FromInit::Ready, &fds));

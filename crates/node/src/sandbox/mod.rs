@@ -11,11 +11,14 @@ mod check;
 mod console;
 mod container;
 mod handle;
+mod handle_switch;
 mod init;
 mod net;
+pub mod netlink;
 mod rootfs;
 mod seccomp;
 mod spawner;
+mod switch;
 mod sys;
 mod wire;
 
@@ -24,11 +27,13 @@ pub use check::{Forbidden, check};
 pub use console::{Console, Terminal as ConsoleTerminal};
 pub use container::DEFAULT_PATH;
 pub use handle::{Error, Left, Pod, Process, Sandbox, Stdio};
+pub use handle_switch::{AllDatagrams, Switch};
 pub use init::PROCESSES_MAX;
-pub use wire::{Exit, Failure};
+pub use switch::MARK;
+pub use wire::{Exit, Failure, SocketSpec, Transport};
 
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Becomes the spawner, and never returns, if this process was started as one. The first line of a program's `main`;
@@ -63,8 +68,9 @@ pub enum Network {
     /// The host's own. The pod cannot listen on the cluster's addresses.
     Host,
     /// A network of the pod's own: a loopback device with these addresses, and sockets that listen inside it for the
-    /// agent to serve.
-    Own { addresses: Vec<IpAddr>, listen: Vec<Listen> },
+    /// agent to serve. With an address, also a wire to the node's network, if that is open; else the address is one of the
+    /// loopback device's.
+    Own { addresses: Vec<IpAddr>, address: Option<Ipv4Addr>, listen: Vec<Listen> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

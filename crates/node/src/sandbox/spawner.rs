@@ -2,11 +2,12 @@
 //! It speaks only with the agent that started it and ends, with every pod, when that socket closes.
 
 use super::sys::{self, Disposition, Forked};
-use super::wire::{self, CreatePod, Failure, FromSpawner, Inbox};
-use super::{Network, PodSpec, init};
+use super::wire::{self, Failure, FromSpawner, Inbox, ToSpawner};
+use super::{Network, PodSpec, init, switch};
 use rustix::process::{Pid, Signal};
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Set in the environment of a process that shall be the spawner; its stdin is the agent's socket.
@@ -47,11 +48,17 @@ fn serve(socket: OwnedFd) -> io::Result<()> {
         sys::on_signal(signal, Disposition::Ignore);
     }
     let _ = std::env::set_current_dir("/");
+    // Where it cannot be had, the first pod says why.
+    let _ = share_users();
     let mut inbox = Inbox::default();
-    while let Some((CreatePod { spec }, mut fds)) = inbox.receive::<CreatePod>(&socket)? {
+    while let Some((message, mut fds)) = inbox.receive::<ToSpawner>(&socket)? {
         let door = (fds.len() > 1).then(|| fds.pop()).flatten();
-        let Some(pod_socket) = fds.pop() else { return Err(io::Error::other("a pod came without its socket")) };
-        match create(spec, pod_socket, door, &socket) {
+        let Some(its_socket) = fds.pop() else { return Err(io::Error::other("a message came without its socket")) };
+        let created = match message {
+            ToSpawner::CreatePod { spec } => create(spec, its_socket, door, &socket),
+            ToSpawner::CreateSwitch { gateway } => create_switch(gateway, its_socket, &socket),
+        };
+        match created {
             Ok((pid, pidfd)) => {
                 wire::send(socket.as_fd(), &FromSpawner::Created { pid: pid.as_raw_nonzero().get() }, &[pidfd.as_fd()])?
             }
@@ -59,6 +66,30 @@ fn serve(socket: OwnedFd) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Without root, makes a user namespace that the node's network and every pod are in: only who has power over both may lay a
+/// wire between them. Root has it anyway.
+fn share_users() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() {
+        return Ok(());
+    }
+    sys::unshare(sys::USER)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{0} {0} 1", uid.as_raw()))?;
+    fs::write("/proc/self/gid_map", format!("{0} {0} 1", gid.as_raw()))
+}
+
+/// Clones the process that holds the node's network.
+fn create_switch(gateway: Ipv4Addr, its_socket: OwnedFd, agent: &OwnedFd) -> Result<(Pid, OwnedFd), Failure> {
+    match sys::clone(sys::NET).map_err(|error| Failure::new(CLONE_STEP, &error))? {
+        Forked::Child => {
+            sys::close_between(agent.as_raw_fd() as u32, agent.as_raw_fd() as u32);
+            switch::run(gateway, its_socket)
+        }
+        Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    }
 }
 
 /// Clones the init of one pod and gives it its users.

@@ -4,6 +4,7 @@
 use rustix::process::Pid;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// The namespaces of a new process. Those not named are shared with the caller.
@@ -53,6 +54,76 @@ pub fn clone(flags: i32) -> io::Result<Forked> {
 pub fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) })
+}
+
+/// Moves the caller into new namespaces.
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(flags) })
+}
+
+/// Lets a socket take what is sent to addresses that are not its host's, and have such an address itself.
+pub fn set_transparent(socket: BorrowedFd<'_>) -> io::Result<()> {
+    switch_on(socket, libc::IP_TRANSPARENT)
+}
+
+/// Has a datagram socket tell where each datagram was sent, for [`receive_with_target`].
+pub fn tell_targets(socket: BorrowedFd<'_>) -> io::Result<()> {
+    switch_on(socket, libc::IP_RECVORIGDSTADDR)
+}
+
+fn switch_on(socket: BorrowedFd<'_>, option: i32) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads `size_of` bytes of an integer that outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    })
+}
+
+/// Receives a datagram: its length, where it comes from, and where it was sent.
+pub fn receive_with_target(
+    socket: BorrowedFd<'_>,
+    datagram: &mut [u8],
+) -> io::Result<(usize, SocketAddrV4, SocketAddrV4)> {
+    // Room for one header with an address, and for what the compiler may put between.
+    let mut control = [0u64; 16];
+    // SAFETY: all structures are plain data, for which zero is valid. The kernel writes no more than the lengths given here,
+    // into memory that outlives the call; the headers are read where the kernel's own macros say that they are, and an
+    // address only from one that says it has it.
+    unsafe {
+        let mut from: libc::sockaddr_in = std::mem::zeroed();
+        let mut piece = libc::iovec { iov_base: datagram.as_mut_ptr().cast(), iov_len: datagram.len() };
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = (&raw mut from).cast();
+        message.msg_namelen = size_of_val(&from) as libc::socklen_t;
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        let count = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_IP && (*header).cmsg_type == libc::IP_ORIGDSTADDR {
+                let target: libc::sockaddr_in = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
+                return Ok((count as usize, address_of(&from), address_of(&target)));
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Err(io::Error::other("a datagram came without its target"))
+}
+
+fn address_of(address: &libc::sockaddr_in) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)), u16::from_be(address.sin_port))
 }
 
 /// Makes the control groups that the caller is in the roots of what it sees of them.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The largest message either side takes, in bytes. The kernel itself limits arguments and environment to 2 MiB.
@@ -21,14 +21,17 @@ pub const FRAME_FDS_MAX: usize = 16;
 const HEADER_BYTES: usize = 8;
 const READ_BYTES: usize = 8 << 10;
 
-/// Agent to spawner. File descriptors come with it: the init's end of the pod's socket, and, for a pod that is kept, the
-/// socket on which its init is to listen.
+/// Agent to spawner. File descriptors come with each: the other end of a socket pair of the agent's, and, for a pod that is kept,
+/// the socket on which its init is to listen.
 #[derive(Serialize, Deserialize)]
-pub struct CreatePod {
-    pub spec: PodSpec,
+pub enum ToSpawner {
+    /// Clone a pod's init, and give it the socket.
+    CreatePod { spec: PodSpec },
+    /// Clone the process that holds the node's own network, and give it the socket.
+    CreateSwitch { gateway: Ipv4Addr },
 }
 
-/// Spawner to agent, in the order of the requests. `Created` brings a pidfd of the pod's init.
+/// Spawner to agent, in the order of the requests. `Created` brings a pidfd of the new process.
 #[derive(Serialize, Deserialize)]
 pub enum FromSpawner {
     Created { pid: i32 },
@@ -54,7 +57,9 @@ pub enum ToInit {
 /// A pod's init to the agent.
 #[derive(Serialize, Deserialize)]
 pub enum FromInit {
-    /// The network is up; brings the listening sockets in the order of the spec.
+    /// The pod has a network, which it brings; the rest is still being set up. Only where the pod has an address of its own.
+    Network,
+    /// The pod is set up; brings the listening sockets in the order of the spec.
     Ready,
     /// The pod could not be set up; the init exits after this.
     Failed(Failure),
@@ -87,6 +92,47 @@ pub enum FromInit {
         id: u32,
         failure: Option<Failure>,
     },
+}
+
+/// Agent to the process of the node's network, each with a number.
+#[derive(Serialize, Deserialize)]
+pub enum ToSwitch {
+    /// Lay a wire to a pod, whose network comes with it.
+    Attach { address: Ipv4Addr },
+    /// Open a socket.
+    Socket(SocketSpec),
+}
+
+/// What socket is wanted in the node's network.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SocketSpec {
+    pub transport: Transport,
+    pub address: SocketAddrV4,
+    /// Where its datagrams go and come from, if it is only one place.
+    pub to: Option<SocketAddrV4>,
+    /// It takes what is sent to any address, and may have any itself.
+    pub transparent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    /// TCP, listening.
+    Listen,
+    /// TCP, a connection under way.
+    Connect,
+    /// UDP.
+    Datagrams,
+}
+
+/// The process of the node's network to the agent, with the request's number.
+#[derive(Serialize, Deserialize)]
+pub enum FromSwitch {
+    /// Brings the socket that was asked for; the first one, which says that all is set up, a socket to the packet filter,
+    /// if there is one.
+    Done,
+    /// This kernel has no wires; the pod has its address, and nobody else reaches it.
+    Alone(Failure),
+    Failed(Failure),
 }
 
 /// A step that the kernel refused.

@@ -215,7 +215,7 @@ pub async fn take_over(runtime: &Arc<dyn crate::runtime::Runtime>, folder: &Path
             clear_but_logs(&path);
             continue;
         };
-        match runtime.adopt(&uid, control_of(&path)).await {
+        match runtime.adopt(&uid, control_of(&path), kept.address).await {
             Ok(adopted) => drop(pods.insert(uid, LeftPod { adopted, kept })),
             Err(error) => {
                 tracing::debug!(%error, uid, "a pod has ended with its agent");

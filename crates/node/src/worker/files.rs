@@ -4,12 +4,12 @@ use super::{Message, Worker, make_private};
 use crate::atomic::{self, Owner};
 use crate::env::{Data, ObjectKind};
 use crate::pod::Volume;
-use crate::{provided, volumes};
+use crate::volumes::Issued;
+use crate::{decide, provided, volumes};
 use base64::Engine;
 use jiff::{SignedDuration, Timestamp};
 use kemudi_client::{Api, ApiResource, Dynamic, Event as WatchEvent, FieldSelector, ListOptions};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -37,10 +37,7 @@ impl Worker {
     }
 
     pub(super) async fn request_token(&self, token: &crate::pod::TokenProjection) -> Result<Token, String> {
-        let account = match self.pod.spec.service_account_name.as_str() {
-            "" => "default",
-            name => name,
-        };
+        let account = decide::account(&self.pod.spec);
         let namespace = &self.pod.metadata.namespace;
         let accounts = Api::<Dynamic>::namespaced_of(self.shared.config.client.clone(), namespace, &SERVICE_ACCOUNTS);
         let audiences: Vec<&str> = Some(token.audience.as_str()).into_iter().filter(|text| !text.is_empty()).collect();
@@ -112,22 +109,29 @@ impl Worker {
             }
             return Ok(());
         }
-        let tokens: BTreeMap<String, String> = self
-            .tokens
-            .iter()
-            .filter(|((name, _), _)| *name == volume.name)
-            .map(|((_, path), token)| (path.clone(), token.value.clone()))
-            .collect();
+        let issued = self.issued(&volume.name);
         let around = self.shared.surroundings(&self.pod, &self.facts.pod_ip);
-        let Some(payload) = volumes::payload(&self.pod, volume, &self.objects, &tokens, &around)? else {
+        let Some(payload) = volumes::payload(&self.pod, volume, &self.objects, &issued, &around)? else {
             return Err(format!("volume {:?} is of a kind that this node does not support", volume.name));
         };
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).map_err(io)?;
         let owner = Owner {
-            uid: volumes::one_user(&self.pod).filter(|_| root && !tokens.is_empty()),
+            uid: volumes::one_user(&self.pod).filter(|_| root && issued.is_any()),
             gid: security.fs_group.filter(|_| root),
         };
         atomic::write(&dir, &payload, owner, Timestamp::now()).map(drop).map_err(io)
+    }
+
+    /// What was got for this volume.
+    fn issued(&self, volume: &str) -> Issued<'_> {
+        let tokens = self.tokens.iter().filter(|((name, _), _)| name == volume);
+        let trusted = self.certificates.trusted.iter().filter(|((name, _), _)| name == volume);
+        let own = self.certificates.own.iter().filter(|((name, _), _)| name == volume);
+        Issued {
+            tokens: tokens.map(|((_, path), token)| (path.as_str(), token.value.as_str())).collect(),
+            trusted: trusted.map(|((_, at), text)| (*at, text.as_str())).collect(),
+            credentials: own.map(|((_, at), outcome)| (*at, outcome)).collect(),
+        }
     }
 
     pub(super) fn volume_dir(&self, name: &str) -> PathBuf {
@@ -196,7 +200,7 @@ pub(super) fn mount_failed(volume: &str, message: &str) -> String {
     format!("MountVolume.SetUp failed for volume {volume:?} : {message}")
 }
 
-fn jitter() -> SignedDuration {
+pub(super) fn jitter() -> SignedDuration {
     let mut random = [0; 4];
     let _ = getrandom::fill(&mut random);
     let part = i64::from(u32::from_ne_bytes(random)) % volumes::ROTATE_JITTER_MAX.as_millis().max(1) as i64;

@@ -2,6 +2,7 @@
 //! owns all of it; what runs beside (readers of pipes, probes, servers of its sockets) reports to it by messages.
 
 mod adopt;
+mod certificates;
 mod ending;
 mod files;
 mod prepare;
@@ -12,6 +13,7 @@ mod start;
 
 use self::adopt::{Kept, LeftPod};
 pub use self::adopt::{LeftPods, take_over};
+use self::certificates::{Certificates, Certified};
 use self::files::{Token, mount_failed};
 use crate::agent::{ContainerLogs, Shared, lock};
 use crate::decide::{self, Action, Facts, Record, State, time};
@@ -84,6 +86,8 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
         provided: HashMap::new(),
         usage_at: Timestamp::UNIX_EPOCH,
         tokens: BTreeMap::new(),
+        certificates: Certificates::default(),
+        mounted: false,
         unpublished: false,
         told: watch::Sender::new(true),
         kept: Kept::default(),
@@ -122,6 +126,9 @@ struct Worker {
     usage_at: Timestamp,
     /// By volume and path.
     tokens: BTreeMap<(String, String), Token>,
+    certificates: Certificates,
+    /// The volumes are written; from now on what they are made of is followed.
+    mounted: bool,
     dir: PathBuf,
     /// What the next agent is told.
     kept: Kept,
@@ -160,6 +167,7 @@ enum Message {
         name: String,
         data: Option<Data>,
     },
+    Certified(Certified),
     Pulled {
         container: String,
         outcome: Result<Arc<images::Hold>, String>,
@@ -177,6 +185,9 @@ impl Worker {
         self.find_logs();
         if let Some(left) = left {
             self.adopt(left);
+            if let Err(why) = self.publish_ports().await {
+                tracing::warn!(why, pod = self.pod.metadata.name, "a pod's ports of the host are not served any more");
+            }
         }
         let rejection = isolation::rejection(&self.pod).filter(|_| !over);
         if let Some((reason, message)) = &rejection {
@@ -368,6 +379,7 @@ impl Worker {
             Message::Probed { container, attempt, kind, healthy } => {
                 self.note_probe(&container, attempt, kind, healthy)
             }
+            Message::Certified(news) => self.note_certified(news),
             Message::Pulled { container, outcome, took, waited } => self.note_pulled(&container, outcome, took, waited),
             Message::Again => {}
             Message::Object { kind, name, data } => {

@@ -5,6 +5,7 @@ use super::files::mount_failed;
 use super::{Worker, make_private};
 use crate::agent::{API_PORT, lock};
 use crate::decide::time;
+use crate::network::{self, HostPort, Served};
 use crate::pod::{Pod, Volume};
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
@@ -14,7 +15,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,11 @@ impl Worker {
         let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
         if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
             self.kept.address = address;
+            self.address = address;
+            if let Err(message) = self.publish_ports().await {
+                self.address.take().into_iter().for_each(|address| self.shared.give_address_back(address));
+                return Err((NO_SANDBOX, message));
+            }
             self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
             self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
         }
@@ -126,10 +132,12 @@ impl Worker {
             let made = made.map_err(|message| ("FailedMount", mount_failed(&volume, &message)))?;
             self.tokens.insert((volume, token.path), made);
         }
+        self.keep_certificates().await;
         self.provide(&pod).await?;
         for volume in &pod.spec.volumes {
             self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
         }
+        self.mounted = true;
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
     }
 
@@ -178,9 +186,11 @@ impl Worker {
             (Network::Host, None)
         } else {
             let address = self.shared.take_address().ok_or("every address of the pod range is in use")?;
+            self.shared.network.admit(&self.pod, address).await;
             let listen = |protocol, ip, port| Listen { protocol, address: SocketAddr::new(ip, port) };
             let network = Network::Own {
-                addresses: vec![cluster.api_ip, cluster.dns_ip, address.into()],
+                addresses: vec![cluster.api_ip, cluster.dns_ip],
+                address: Some(address),
                 listen: vec![
                     listen(Protocol::Tcp, cluster.api_ip, API_PORT),
                     listen(Protocol::Udp, cluster.dns_ip, DNS_PORT),
@@ -226,6 +236,7 @@ impl Worker {
         let udp = tokio::net::UdpSocket::from_std(udp.into())?;
         let tcp = tokio::net::TcpListener::from_std(tcp.into())?;
         let access = self.shared.config.api.clone();
+        let (shared, address) = (self.shared.clone(), self.address);
         let mut told = self.told.subscribe();
         self.tasks.spawn(async move {
             let seats = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
@@ -234,6 +245,9 @@ impl Worker {
                 while connections.try_join_next().is_some() {}
                 let Ok(seat) = seats.clone().acquire_owned().await else { return };
                 let Ok((stream, _)) = api.accept().await else { continue };
+                if address.is_some_and(|address| !shared.network.lets(address, Served::Api)) {
+                    continue;
+                }
                 // Who asks for its own pod, however soon, is to find it running.
                 if told.wait_for(|told| *told).await.is_err() {
                     return;
@@ -246,8 +260,31 @@ impl Worker {
                 });
             }
         });
-        self.tasks.spawn(dns::serve_udp(self.shared.dns.clone(), udp));
-        self.tasks.spawn(dns::serve_tcp(self.shared.dns.clone(), tcp));
+        let lets = {
+            let (shared, address) = (self.shared.clone(), self.address);
+            move || address.is_none_or(|address| shared.network.lets(address, Served::Dns))
+        };
+        self.tasks.spawn(dns::serve_udp(self.shared.dns.clone(), udp, lets.clone()));
+        self.tasks.spawn(dns::serve_tcp(self.shared.dns.clone(), tcp, lets));
+        Ok(())
+    }
+
+    /// Opens the ports of the host that the pod's containers ask for; they close with the pod.
+    pub(super) async fn publish_ports(&mut self) -> Result<(), String> {
+        let Some(address) = self.address else { return Ok(()) };
+        let pod = self.pod.clone();
+        let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+        let mut opened = Vec::new();
+        for port in all.flat_map(|container| &container.ports).filter(|port| port.host_port != 0) {
+            let switch = self.shared.runtime.network().await?;
+            let ip = port.host_ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let target = SocketAddrV4::new(address, port.container_port);
+            let wanted = HostPort { protocol: port.protocol().to_owned(), ip, port: port.host_port, target };
+            let serving = network::publish(switch, &wanted).await;
+            let serving = serving.map_err(|error| format!("host port {} cannot be opened: {error}", port.host_port))?;
+            opened.push(serving);
+        }
+        opened.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
         Ok(())
     }
 

@@ -63,7 +63,7 @@ impl Worker {
             }
         }
         let namespace = &self.pod.metadata.namespace;
-        let services = self.shared.services.read().await.of_namespace(namespace);
+        let services = self.shared.services.read().of_namespace(namespace);
         let around = self.shared.surroundings(&self.pod, &self.facts.pod_ip);
         let own = env::environment(&self.pod, container, &objects, &services, &around)?;
         let of_image = account.clone().unwrap_or_default();

@@ -54,6 +54,9 @@ impl Bed {
         let config = NodeConfig {
             name: "n1".into(),
             client: Client::with_transport(Arc::new(api.clone())),
+            observer: Client::with_transport(Arc::new(api.clone())),
+            node_ports: false,
+            outside: node::WayOut::default(),
             state_dir: dir.path().join("node"),
             images: images.clone(),
             api: greet,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
+use api::pem;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
@@ -256,7 +257,7 @@ impl PublicKey {
     }
 
     pub fn to_pem(&self) -> String {
-        pem("PUBLIC KEY", &self.der)
+        pem::write("PUBLIC KEY", &self.der)
     }
 }
 
@@ -382,7 +383,7 @@ impl SigningKey {
             Private::Rsa(pair) => pair.as_der().map(|der| der.as_ref().to_vec()),
             Private::Ecdsa(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
         };
-        der.map(|der| pem("PRIVATE KEY", &der)).map_err(|e| format!("the signing key cannot be written: {e}"))
+        der.map(|der| pem::write("PRIVATE KEY", &der)).map_err(|e| format!("the signing key cannot be written: {e}"))
     }
 
     /// The signed token of a set of claims.
@@ -496,18 +497,6 @@ pub fn read_signing_key(path: &Path) -> Result<SigningKey, String> {
 pub fn read_public_keys(path: &Path) -> Result<Vec<PublicKey>, String> {
     let text = std::fs::read(path).map_err(|e| format!("error reading public key file {}: {e}", path.display()))?;
     PublicKey::all_from_pem(&text).map_err(|e| format!("error reading public key file {}: {e}", path.display()))
-}
-
-/// DER as PEM, ending in a newline.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut out = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        out.push_str(&String::from_utf8_lossy(line));
-        out.push('\n');
-    }
-    out.push_str(&format!("-----END {label}-----\n"));
-    out
 }
 
 #[cfg(test)]

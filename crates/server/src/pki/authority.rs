@@ -1,6 +1,7 @@
 //! Certificate authorities and what they issue. After a rotation there are several: the newest signs, the ones before it are
 //! trusted besides, and have vouched for it (a cross certificate), so that who knows only them trusts what it signs.
 
+use api::pem;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use std::net::IpAddr;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::files::{self, read, write};
-use crate::authn::jwt::pem;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 /// The life of an authority.
@@ -131,7 +131,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = made.authority.issuer.key();
         let certificate = params.signed_by(key, &self.issuer).map_err(|e| e.to_string())?;
-        Ok(std::iter::once(certificate.der()).chain(&self.cross).map(|der| pem("CERTIFICATE", der)).collect())
+        Ok(std::iter::once(certificate.der()).chain(&self.cross).map(|der| pem::write("CERTIFICATE", der)).collect())
     }
 
     /// The serving certificate of the folder where it will do, else a new one.
@@ -149,7 +149,7 @@ impl Authority {
             .map_err(|e| format!("a name of the server is not valid: {e}"))?
             .subject_alt_names;
         let (mut chain, key_pem) = self.issue(&params)?;
-        chain.extend(self.cross.iter().map(|der| pem("CERTIFICATE", der)));
+        chain.extend(self.cross.iter().map(|der| pem::write("CERTIFICATE", der)));
         if let Some((certificate, key)) = &paths {
             write(key, &key_pem, 0o600)?;
             write(certificate, &chain, 0o644)?;

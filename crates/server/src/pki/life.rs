@@ -2,13 +2,14 @@
 //! let go. A server that runs follows the folder; one that does not finds it so at its next start. Every state in between,
 //! too, is one that a server can start with. Talks to no server.
 
+use api::pem;
 use std::path::Path;
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authority::{Authority, BACKDATE_SECONDS, Made};
 use super::files::{self, lock, read, read_if_there, write};
-use crate::authn::jwt::{Algorithm, PublicKey, SigningKey, pem};
+use crate::authn::jwt::{Algorithm, PublicKey, SigningKey};
 
 /// A certificate authority of a cluster. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +53,8 @@ pub fn rotate_authority(folder: &Path) -> Result<AuthorityInfo, String> {
     let new = Made::successor(now())?;
     // In this order: a certificate whose key is not there yet is only trusted; a key whose certificate is not there is an error.
     write(&folder.join(files::CROSS), &old.vouch_for(&new)?, 0o644)?;
-    let older = old.trusted().map(|der| pem("CERTIFICATE", der));
-    let bundle: String = std::iter::once(pem("CERTIFICATE", &new.authority.der)).chain(older).collect();
+    let older = old.trusted().map(|der| pem::write("CERTIFICATE", der));
+    let bundle: String = std::iter::once(pem::write("CERTIFICATE", &new.authority.der)).chain(older).collect();
     write(&folder.join(files::AUTHORITIES), &bundle, 0o644)?;
     write(&folder.join(files::AUTHORITY_KEY), &new.key_pem, 0o600)?;
     info(&new.authority.der, true)
@@ -68,7 +69,7 @@ pub fn retire_authorities(folder: &Path) -> Result<Vec<AuthorityInfo>, String> {
     let authority = load(folder)?;
     let gone: Vec<AuthorityInfo> = authority.older.iter().map(|der| info(der, false)).collect::<Result<_, _>>()?;
     if !gone.is_empty() {
-        write(&folder.join(files::AUTHORITIES), &pem("CERTIFICATE", &authority.der), 0o644)?;
+        write(&folder.join(files::AUTHORITIES), &pem::write("CERTIFICATE", &authority.der), 0o644)?;
         let cross = folder.join(files::CROSS);
         std::fs::remove_file(&cross).or_else(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Ok(()),

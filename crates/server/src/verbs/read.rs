@@ -39,16 +39,21 @@ pub fn is_computed(kind: &Kind) -> bool {
     kind.has_verb("get") && !kind.has_verb("create")
 }
 
-/// The parts of the server: the store is the only one that others may ask for by name.
+/// The parts of the server. Control loops and scheduler are in its process, and end with it.
 pub fn computed(cx: &Cx<'_>) -> Vec<Value> {
-    let condition = match cx.state.objects.failure() {
-        None => json!({"type": "Healthy", "status": "True", "message": "ok"}),
+    let healthy = || json!({"type": "Healthy", "status": "True", "message": "ok"});
+    let store = match cx.state.objects.failure() {
+        None => healthy(),
         Some(why) => json!({"type": "Healthy", "status": "False", "message": "", "error": why}),
     };
-    vec![json!({
-        "kind": "ComponentStatus",
-        "apiVersion": "v1",
-        "metadata": {"name": "etcd-0"},
-        "conditions": [condition],
-    })]
+    let parts = [("controller-manager", healthy()), ("etcd-0", store), ("scheduler", healthy())];
+    let object = |(name, condition)| {
+        json!({
+            "kind": "ComponentStatus",
+            "apiVersion": "v1",
+            "metadata": {"name": name},
+            "conditions": [condition],
+        })
+    };
+    parts.map(object).into()
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -10,7 +11,7 @@ use testkit::command::workspace;
 use walkdir::WalkDir;
 
 /// A crate uses only crates of lower floors, in its tests too.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("api", 0),
     ("descriptions", 0),
     ("images", 0),
@@ -22,6 +23,7 @@ const FLOORS: [(&str, u8); 13] = [
     ("server", 2),
     ("controllers", 2),
     ("node", 2),
+    ("pod", 2),
     ("kemudi", 3),
     ("testkit", 4),
 ];
@@ -73,6 +75,21 @@ fn crates_use_only_lower_floors() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Crates that a program is built of for the client library with its default features, which itself is one.
+const CLIENT_CRATES_MAX: usize = 50;
+
+#[test]
+fn the_client_is_built_of_few_crates() {
+    let mut tree = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    tree.args(["tree", "--offline", "--package", "kemudi-client", "--edges", "normal"]);
+    tree.args(["--prefix", "none", "--no-dedupe"]).current_dir(workspace());
+    let said = tree.output().expect("cargo is there");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let crates: BTreeSet<_> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    assert!(crates.len() <= CLIENT_CRATES_MAX, "{} crates: {crates:#?}", crates.len());
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! `cargo xtask bench --client`: the client library beside kube-rs, the same data in the same run; what a first program with each takes to
+//! build. Writes its part of `docs/benchmarks.md`. Knows neither of them: the programs are in `crates/testkit/beside`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{cargo, target, workspace};
+
+const HEADING: &str = "\n## The client library beside kube-rs\n";
+/// What `/proc` counts CPU time in, whatever the kernel ticks in.
+const TICKS_A_SECOND: u64 = 100;
+
+/// Measures, prints, and writes.
+pub fn run() -> ExitCode {
+    match table() {
+        Ok(text) => {
+            println!("{text}");
+            write(&text);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("bench --client: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn table() -> Result<String, String> {
+    let mut measure = beside();
+    measure.args(["run", "--release", "--quiet", "--locked", "--package", "measure", "--target-dir"]);
+    let said = output(measure.arg(target().join("tools/beside")))?;
+    let found: Value = serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))?;
+    let (our_build, their_build) = (Build::cold("ours")?, Build::cold("theirs")?);
+    let mut library = cargo();
+    library.args(["tree", "--locked", "--package", "kemudi-client"]);
+    let library = crates(&mut library)?;
+
+    let mut rows = Vec::new();
+    let mut row = |what: &str, goal: &str, ours: String, theirs: String, ratio: f64| {
+        rows.push(format!("| {what} | {goal} | {ours} | {theirs} | 1/{ratio:.1} |"));
+    };
+    for (name, what, goals) in [
+        ("list", "list of 10,000 pods as `kinds::Pod`", ["1/6", "1/3.5", "1/2.5"]),
+        ("complete", "the same as k8s-openapi's complete `Pod`", [""; 3]),
+        ("compressed", "the same as `kinds::Pod`, compressed by the server (feature `gzip`)", ["", "", "1/2"]),
+    ] {
+        let [ours, theirs] = [&found[name]["ours"], &found[name]["theirs"]];
+        let of = |field: &str| (number(&ours[field]), number(&theirs[field]));
+        let (our, their) = of("peakMiB");
+        row(&format!("{what}: peak heap"), goals[0], format!("{our:.1} MiB"), format!("{their:.1} MiB"), their / our);
+        let (our, their) = of("allocations");
+        row(&format!("{what}: allocations a pod"), goals[1], format!("{our:.1}"), format!("{their:.1}"), their / our);
+        let (our, their) = of("ms");
+        row(&format!("{what}: CPU time"), goals[2], format!("{our:.0} ms"), format!("{their:.0} ms"), their / our);
+    }
+    let (plain, zipped) = (number(&found["wireBytes"]["plain"]), number(&found["wireBytes"]["compressed"]));
+    let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+    row("bytes of that list on the wire, with `gzip`", "1/2", mb(zipped), mb(plain), plain / zipped);
+    let cache = |side: &str| number(&found["cache"][side]["liveMiB"]);
+    let (our, their) = (cache("ours"), cache("theirs"));
+    row("cache of their metadata: live heap", "1/10", format!("{our:.1} MiB"), format!("{their:.1} MiB"), their / our);
+    let connections = |side: &str| number(&found["connections"][side]);
+    let (our, their) = (connections("ours"), connections("theirs"));
+    row("connections of 400 watches", "1", format!("{our}"), format!("{their}"), their / our);
+    let (our, their) = (our_build.crates as f64, their_build.crates as f64);
+    row(
+        "crates of a program that lists pods",
+        "",
+        format!("{our}, {library} of them the library's"),
+        format!("{their}"),
+        their / our,
+    );
+    let built = |build: &Build| {
+        format!("{:.0} s of CPU ({:.0} s on a clock)", build.cpu.as_secs_f64(), build.clock.as_secs_f64())
+    };
+    let ratio = their_build.cpu.as_secs_f64() / our_build.cpu.as_secs_f64();
+    row("its first build for release", "1/3", built(&our_build), built(&their_build), ratio);
+    let (our, their) = (our_build.bytes as f64, their_build.bytes as f64);
+    row("its size, stripped", "", mb(our), mb(their), their / our);
+
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(format!(
+        "{HEADING}
+`cargo xtask bench --client` measured this on {cores} cores: both libraries in one process, the same ten thousand pods of 4.9 KB each as the
+body of an answer in pieces of 16 KB, the same allocator that counts, CPU time of the one thread, the median of seven runs. kube-rs is
+5.0 with k8s-openapi's types, which has neither narrow types, HTTP/2 nor (on watches) compression.
+
+| what | goal | here | kube-rs | ratio |
+| --- | --- | --- | --- | --- |
+{}
+",
+        rows.join("\n")
+    ))
+}
+
+/// What a first program took to build.
+struct Build {
+    crates: usize,
+    cpu: Duration,
+    clock: Duration,
+    bytes: u64,
+}
+
+impl Build {
+    fn cold(package: &str) -> Result<Build, String> {
+        let folder = target().join("tools").join(format!("cold-{package}"));
+        let _ = std::fs::remove_dir_all(&folder);
+        output(beside().args(["fetch", "--locked"]))?;
+        let (begun, before) = (Instant::now(), cpu_of_children());
+        let mut build = beside();
+        build.args(["build", "--release", "--quiet", "--locked", "--package", package, "--target-dir"]).arg(&folder);
+        output(&mut build)?;
+        let (clock, cpu) = (begun.elapsed(), cpu_of_children() - before);
+        let program: PathBuf = folder.join("release").join(package);
+        output(Command::new("strip").arg(&program))?;
+        let bytes = std::fs::metadata(&program).map_err(|e| e.to_string())?.len();
+        let crates = crates(beside().args(["tree", "--locked", "--package", package]))?;
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(Build { crates, cpu, clock, bytes })
+    }
+}
+
+/// How many crates `cargo tree` finds, the package itself among them.
+fn crates(tree: &mut Command) -> Result<usize, String> {
+    let said = output(tree.args(["--edges", "normal", "--prefix", "none", "--no-dedupe"]))?;
+    let named = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    Ok(said.lines().map(named).collect::<BTreeSet<_>>().len())
+}
+
+/// Of this process' children that have ended, and theirs.
+fn cpu_of_children() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, in parentheses, may hold anything.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks: u64 = after.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_A_SECOND)
+}
+
+/// Cargo, in the workspace of the programs.
+fn beside() -> Command {
+    let mut command = cargo();
+    command.current_dir(workspace().join("crates/testkit/beside"));
+    command
+}
+
+fn output(command: &mut Command) -> Result<String, String> {
+    let program = format!("{command:?}");
+    let done = command.stderr(Stdio::inherit()).output().map_err(|e| format!("{program}: {e}"))?;
+    match done.status.success() {
+        true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        false => Err(format!("{program} ended with {}", done.status)),
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NAN)
+}
+
+/// Puts the part in its place: that of its last writing, or the end.
+fn write(text: &str) {
+    let path: &Path = &workspace().join("docs/benchmarks.md");
+    let before = std::fs::read_to_string(path).unwrap_or_default();
+    let (above, below) = match before.split_once(HEADING) {
+        None => (before.as_str(), ""),
+        Some((above, rest)) => (above, rest.find("\n## ").map_or("", |at| &rest[at..])),
+    };
+    if let Err(error) = std::fs::write(path, format!("{}\n{text}{below}", above.trim_end())) {
+        eprintln!("{}: {error}", path.display());
+    }
+}
