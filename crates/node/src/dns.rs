@@ -552,7 +552,7 @@ mod tests {
         check(
             "_https._tcp.headless.shop.svc.cluster.local.",
             T::SRV,
-            "NoError 0 50 8443 db-0.headless.shop.svc.cluster.local. 0 50 8443 10-244-0-6.headless.shop.svc.cluster.local.",
+            "NoError 0 50 8443 10-244-0-6.headless.shop.svc.cluster.local. 0 50 8443 db-0.headless.shop.svc.cluster.local.",
         );
         check("5.0.244.10.in-addr.arpa.", T::PTR, "NoError db-0.headless.shop.svc.cluster.local.");
         check("dns-version.cluster.local.", T::TXT, "NoError 1.1.0");
