@@ -11,7 +11,7 @@ mod small;
 mod test;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -47,6 +47,21 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs these in turn, until one fails; its exit code is passed on.
+fn all_of<const N: usize>(steps: [&mut Command; N]) -> ExitCode {
+    for step in steps {
+        match step.status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => return ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)),
+            Err(error) => {
+                eprintln!("cargo: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// The folder of the workspace.

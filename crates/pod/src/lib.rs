@@ -20,6 +20,7 @@ pub mod table;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -182,6 +183,17 @@ impl Failure {
             Some(status) => format!("Error from server ({}): {prefix}{}", status.reason.as_str(), status.message),
         };
         Failure { message, hint, code: 1 }
+    }
+}
+
+/// Says on stderr what went wrong, if anything did.
+pub fn ending(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            ExitCode::from(failure.code)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pod::doctor::Found;
-use pod::{Failure, Global, Outcome, auth, doctor, get, names, raw, record, whoami, why};
+use pod::{Failure, Global, Outcome, auth, doctor, ending, get, names, raw, record, whoami, why};
 
 /// The Kubernetes API from inside a pod: who you are, what you may do, what there is, and what is wrong.
 #[derive(Parser)]
@@ -53,13 +53,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(cli.command.run(&cli.global)),
         Err(error) => Err(Failure::new(format!("no asynchronous runtime: {error}"))),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprint!("{failure}");
-            ExitCode::from(failure.code)
-        }
-    }
+    ending(outcome)
 }
 
 impl Command {

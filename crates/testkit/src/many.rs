@@ -84,7 +84,7 @@ pub fn run(many: &Many) -> Found {
     let mark = format!("MANY_PODS={}", folder.path().display());
     let mut server = Server::start_in(folder.path(), &["--node", "sandbox"]);
     let node =
-        until(&server, "GET /api/v1/nodes", LEAST_LIMIT, |_, nodes| nodes["items"][0]["metadata"]["name"].is_string());
+        server.until("GET /api/v1/nodes", LEAST_LIMIT, |_, nodes| nodes["items"][0]["metadata"]["name"].is_string());
     let node = node["items"][0]["metadata"]["name"].as_str().expect("a name").to_string();
     // The first pod makes what all of them share.
     life(&server, &node, &mark, "first");
@@ -116,9 +116,8 @@ pub fn run(many: &Many) -> Found {
         create(&server, &node, &mark, &names[0], "exec sleep 100000");
         create(&server, &node, &mark, &names[1], "exit 5");
         if number % 3 > 0 {
-            until(&server, &format!("GET {PODS}/{}", names[0]), LEAST_LIMIT, |_, pod| {
-                pod["status"]["phase"] == "Running"
-            });
+            server
+                .until(&format!("GET {PODS}/{}", names[0]), LEAST_LIMIT, |_, pod| pod["status"]["phase"] == "Running");
         }
         let before = server.json("admin", &format!("GET {PODS}/{}", names[0]));
         create(&server, &node, &mark, &names[2], "exec sleep 100000");
@@ -128,7 +127,7 @@ pub fn run(many: &Many) -> Found {
         server.kill();
         server = Server::start_in(folder.path(), &["--node", "sandbox"]);
         let read = |name: &str, want: &str| {
-            until(&server, &format!("GET {PODS}/{name}"), LEAST_LIMIT, |status, pod| {
+            server.until(&format!("GET {PODS}/{name}"), LEAST_LIMIT, |status, pod| {
                 status == 404 || pod["status"]["phase"] == want
             })
         };
@@ -140,7 +139,7 @@ pub fn run(many: &Many) -> Found {
         }
         read(&names[2], "Running");
         if number % 3 == 2 {
-            until(&server, &format!("GET {PODS}/{}", names[0]), LEAST_LIMIT, |status, _| status == 404);
+            server.until(&format!("GET {PODS}/{}", names[0]), LEAST_LIMIT, |status, _| status == 404);
         } else {
             let after = read(&names[0], "Running");
             let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
@@ -160,10 +159,10 @@ fn life(server: &Server, node: &str, mark: &str, name: &str) -> (Duration, Durat
     let began = Instant::now();
     create(server, node, mark, name, "exit 0");
     let path = format!("{PODS}/{name}");
-    until(server, &format!("GET {path}"), LEAST_LIMIT, |_, pod| pod["status"]["phase"] == "Succeeded");
+    server.until(&format!("GET {path}"), LEAST_LIMIT, |_, pod| pod["status"]["phase"] == "Succeeded");
     let ended = began.elapsed();
     delete(server, &path);
-    until(server, &format!("GET {path}"), LEAST_LIMIT, |status, _| status == 404);
+    server.until(&format!("GET {path}"), LEAST_LIMIT, |status, _| status == 404);
     (ended, began.elapsed())
 }
 
@@ -183,22 +182,9 @@ fn create(server: &Server, node: &str, mark: &str, name: &str, script: &str) {
 }
 
 #[track_caller]
-fn until(server: &Server, ask: &str, limit: Duration, holds: impl Fn(u16, &Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let answer = server.ask("admin", ask);
-        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if holds(answer.head.status, &value) {
-            return value;
-        }
-        assert!(began.elapsed() < limit, "{ask} never was as wanted: {value:#}\n{}", server.trouble());
-    }
-}
-
-#[track_caller]
 fn count(server: &Server, limit: Duration, holds: impl Fn(&[Value]) -> bool) {
     let items = |list: &Value| list["items"].as_array().cloned().unwrap_or_default();
-    until(server, &format!("GET {PODS}"), limit, |status, list| status == 200 && holds(&items(list)));
+    server.until(&format!("GET {PODS}"), limit, |status, list| status == 200 && holds(&items(list)));
 }
 
 fn all(pods: &[Value], phase: &str) -> usize {

@@ -145,6 +145,20 @@ impl Server {
         serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{who}: {ask}: not JSON: {e}"))
     }
 
+    /// Asks again and again until the answer's code and JSON are as wanted, and gives the JSON.
+    #[track_caller]
+    pub fn until(&self, ask: &str, limit: Duration, holds: impl Fn(u16, &Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.ask("admin", ask);
+            let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            if holds(answer.head.status, &value) {
+                return value;
+            }
+            assert!(began.elapsed() < limit, "{ask} never was as wanted: {value:#}\n{}", self.trouble());
+        }
+    }
+
     /// kubectl as the administrator. Its words are split at spaces.
     #[track_caller]
     pub fn kubectl(&self, words: &str) -> Finished {

@@ -30,7 +30,7 @@ mod three_way;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pod::{Failure, Global, Outcome, print, token_of};
+use pod::{Failure, Global, Outcome, ending, print, token_of};
 use pod::{auth, files, get, output, raw, recording, resolve, table, whoami, why};
 
 /// The Kubernetes API as a pod sees it, both sides of it.
@@ -128,13 +128,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(Failure::new(format!("no asynchronous runtime: {error}"))),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprint!("{failure}");
-            ExitCode::from(failure.code)
-        }
-    }
+    ending(outcome)
 }
 
 impl Command {

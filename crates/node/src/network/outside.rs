@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Connections that go out at a time; more wait to be accepted.
@@ -62,21 +62,10 @@ impl Outside {
     /// Carries on what goes out, until it is dropped.
     pub async fn serve(self, switch: Arc<Switch>) {
         let Some((listener, datagrams)) = self.sockets else { return };
-        tokio::join!(Outside::connections(listener), Outside::datagrams(datagrams, switch));
-    }
-
-    async fn connections(listener: TcpListener) {
-        let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut connections = JoinSet::new();
-        loop {
-            while connections.try_join_next().is_some() {}
-            let Ok(seat) = seats.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            connections.spawn(async move {
-                let _seat = seat;
-                carry_out(stream).await;
-            });
-        }
+        tokio::join!(
+            relay::each_connection(listener, CONNECTIONS_MAX, carry_out),
+            Outside::datagrams(datagrams, switch)
+        );
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::filter::{Lead, Net, Rule, Set, Side, State, Verdict};
 use super::rules::{Place, protocol_number};
-use kemudi_client::{ObjectMeta, StringMap, typed};
-use serde::Deserialize;
+use kemudi_client::{LabelSelector, ObjectMeta, StringMap, typed};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -64,39 +64,25 @@ pub struct PolicyPort {
     pub end_port: Option<u16>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Selector {
-    pub match_labels: Option<BTreeMap<String, String>>,
-    pub match_expressions: Option<Vec<Expression>>,
+/// Which labels are meant. One that cannot be read means none.
+#[derive(Clone, Debug)]
+pub struct Selector(Option<LabelSelector>);
+
+impl Default for Selector {
+    fn default() -> Selector {
+        Selector(Some(LabelSelector::default()))
+    }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Expression {
-    pub key: String,
-    pub operator: String,
-    pub values: Option<Vec<String>>,
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Selector, D::Error> {
+        Ok(Selector(LabelSelector::of_object(&Value::deserialize(from)?)))
+    }
 }
 
 impl Selector {
     pub fn matches(&self, labels: &StringMap) -> bool {
-        let equal = self.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value.as_str()));
-        equal && self.match_expressions.iter().flatten().all(|expression| expression.holds(labels))
-    }
-}
-
-impl Expression {
-    fn holds(&self, labels: &StringMap) -> bool {
-        let value = labels.get(&self.key);
-        let named = value.is_some_and(|value| self.values.iter().flatten().any(|known| known == value));
-        match self.operator.as_str() {
-            "In" => named,
-            "NotIn" => !named,
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
+        self.0.as_ref().is_some_and(|selector| selector.matches(|key| labels.get(key)))
     }
 }
 

@@ -11,8 +11,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Connections of one port at a time; more wait to be accepted.
@@ -97,19 +95,14 @@ pub async fn publish(switch: Arc<Switch>, port: &HostPort) -> io::Result<futures
 }
 
 async fn accept(switch: Arc<Switch>, listener: TcpListener, target: SocketAddrV4) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+    let carry_in = |stream| {
         let switch = switch.clone();
-        connections.spawn(async move {
-            let _seat = seat;
+        async move {
             match tokio::time::timeout(CONNECT_MAX, switch.connect(target)).await {
                 Ok(Ok(inner)) => relay::connection(stream, inner).await,
                 _ => relay::reset(&stream),
             }
-        });
-    }
+        }
+    };
+    relay::each_connection(listener, CONNECTIONS_MAX, carry_in).await;
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// What waits in each direction of a connection, in bytes.
@@ -19,6 +19,31 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CLIENTS_MAX: usize = 1024;
 /// Datagrams of one client that wait to be sent on; more are dropped.
 const WAITING_MAX: usize = 64;
+
+/// The pause after a connection could not be taken, for want of descriptors for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves each connection by itself, so many at a time; more wait to be taken. Runs until it is dropped.
+pub async fn each_connection<F>(listener: TcpListener, most: usize, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let seats = Arc::new(Semaphore::new(most));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(seat) = seats.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let serving = serve(stream);
+        connections.spawn(async move {
+            serving.await;
+            drop(seat);
+        });
+    }
+}
 
 /// Carries a connection on until both sides have ended it.
 pub async fn connection(mut one: TcpStream, mut other: TcpStream) {

@@ -19,8 +19,6 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Connections of one pod to the API server at a time; more wait to be accepted.
@@ -237,29 +235,19 @@ impl Worker {
         let tcp = tokio::net::TcpListener::from_std(tcp.into())?;
         let access = self.shared.config.api.clone();
         let (shared, address) = (self.shared.clone(), self.address);
-        let mut told = self.told.subscribe();
-        self.tasks.spawn(async move {
-            let seats = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
-            let mut connections = JoinSet::new();
-            loop {
-                while connections.try_join_next().is_some() {}
-                let Ok(seat) = seats.clone().acquire_owned().await else { return };
-                let Ok((stream, _)) = api.accept().await else { continue };
-                if address.is_some_and(|address| !shared.network.lets(address, Served::Api)) {
-                    continue;
-                }
+        let told = self.told.subscribe();
+        let serve = move |stream: tokio::net::TcpStream| {
+            let lets = address.is_none_or(|address| shared.network.lets(address, Served::Api));
+            let (access, mut told) = (access.clone(), told.clone());
+            async move {
                 // Who asks for its own pod, however soon, is to find it running.
-                if told.wait_for(|told| *told).await.is_err() {
-                    return;
+                if lets && told.wait_for(|told| *told).await.is_ok() {
+                    let _ = stream.set_nodelay(true);
+                    access(stream).await;
                 }
-                let _ = stream.set_nodelay(true);
-                let serving = access(stream);
-                connections.spawn(async move {
-                    serving.await;
-                    drop(seat);
-                });
             }
-        });
+        };
+        self.tasks.spawn(network::each_connection(api, API_CONNECTIONS_MAX, serve));
         let lets = {
             let (shared, address) = (self.shared.clone(), self.address);
             move || address.is_none_or(|address| shared.network.lets(address, Served::Dns))

@@ -30,21 +30,8 @@ fn spec(containers: Value) -> Value {
 }
 
 #[track_caller]
-fn until(server: &Server, ask: &str, holds: impl Fn(u16, &Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let answer = server.ask("admin", ask);
-        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if holds(answer.head.status, &value) {
-            return value;
-        }
-        assert!(began.elapsed() < RUN_LIMIT, "{ask} never was as wanted: {value:#}\n{}", server.trouble());
-    }
-}
-
-#[track_caller]
 fn phase(server: &Server, name: &str, phase: &str) -> Value {
-    until(server, &format!("GET {PODS}/{name}"), |_, pod| pod["status"]["phase"] == phase)
+    server.until(&format!("GET {PODS}/{name}"), RUN_LIMIT, |_, pod| pod["status"]["phase"] == phase)
 }
 
 #[track_caller]
@@ -66,7 +53,8 @@ fn pods_outlive_a_server_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let args = &["--node", "sandbox"];
     let mut server = Server::start_in(folder.path(), args);
-    let nodes = until(&server, "GET /api/v1/nodes", |_, nodes| nodes["items"][0]["metadata"]["name"].is_string());
+    let nodes =
+        server.until("GET /api/v1/nodes", RUN_LIMIT, |_, nodes| nodes["items"][0]["metadata"]["name"].is_string());
     let node = nodes["items"][0]["metadata"]["name"].as_str().unwrap();
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.02; done";
     let end = "until test -e /work/go; do sleep 0.01; done; echo last words; touch /work/done; exit 7";
@@ -82,7 +70,7 @@ fn pods_outlive_a_server_that_is_killed() {
             wait_for_file(&work.join("done"));
         }
         server = Server::start_in(folder.path(), args);
-        let pod = until(&server, &format!("GET {PODS}/web"), |_, pod| {
+        let pod = server.until(&format!("GET {PODS}/web"), RUN_LIMIT, |_, pod| {
             round < 1 || container(pod, "side")["state"]["terminated"].is_object()
         });
         assert_eq!(container(&pod, "main")["containerID"], container(&before, "main")["containerID"]);
@@ -111,7 +99,7 @@ fn pods_outlive_a_server_that_is_killed() {
         }
     }
     server.json("admin", &format!("DELETE {PODS}/web"));
-    until(&server, &format!("GET {PODS}/web"), |status, _| status == 404);
+    server.until(&format!("GET {PODS}/web"), RUN_LIMIT, |status, _| status == 404);
     let pods = folder.path().join("data/node/pods");
     let began = Instant::now();
     loop {
@@ -134,7 +122,7 @@ fn what_was_deleted_without_an_agent_is_gone_with_the_next() {
     phase(&server, "gone", "Running");
     agent.kill();
     server.json("admin", &format!(r#"DELETE {PODS}/gone {{"gracePeriodSeconds":0}}"#));
-    until(&server, &format!("GET {PODS}/gone"), |status, _| status == 404);
+    server.until(&format!("GET {PODS}/gone"), RUN_LIMIT, |status, _| status == 404);
     let agent = Node::start(&server, "edge", folder.path());
     let pods = folder.path().join("node/node/pods");
     let began = Instant::now();
