@@ -139,7 +139,7 @@ const REFUSED: [(&str, &str); 45] = [
     ("pod-of-other", r#"cannot create resource \"pods\""#),
     ("record-other", r#"cannot post path \"/explain/usage\""#),
     // Of the machine and of the other pod: their addresses differ.
-    ("kubelet-", "connect"),
+    ("kubelet-", "connect|reset"),
     ("kubelet-10.244.", "connect"),
     ("over", ""),
 ];
