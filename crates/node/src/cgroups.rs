@@ -272,14 +272,13 @@ impl Group {
         }
     }
 
-    /// Takes a process in, by its number.
-    pub fn add(&self, pid: i32) -> io::Result<()> {
-        self.places.iter().try_for_each(|(_, folder)| fs::write(folder.join("cgroup.procs"), pid.to_string()))
-    }
-
-    /// Files to which a process writes `0` to enter: whoever has them may, wherever it is.
+    /// Files to which a process of one thread writes `0` to enter: whoever has them may, wherever it is.
     pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
-        let open = |(_, folder): &(_, PathBuf)| fs::File::options().write(true).open(folder.join("cgroup.procs"));
+        let open = |(hierarchy, folder): &(Arc<Hierarchy>, PathBuf)| {
+            // The kernel lets a thread move itself at once; for a whole process it waits some 15 ms for all processors.
+            let name = if hierarchy.version == Version::One { "tasks" } else { "cgroup.procs" };
+            fs::File::options().write(true).open(folder.join(name))
+        };
         self.places.iter().map(|place| open(place).map(OwnedFd::from)).collect()
     }
 

@@ -151,9 +151,6 @@ pub fn limits_here() -> Result<(), String> {
     Cgroups::open(&format!("check-{}", std::process::id())).map(drop)
 }
 
-/// The group of a pod's init, within the pod's.
-const INIT_GROUP: &str = "init";
-
 impl Runtime for SandboxRuntime {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>> {
         let spec = PodSpec {
@@ -173,19 +170,17 @@ impl Runtime for SandboxRuntime {
                 Network::Own { address: Some(address), .. } => switch.map(|switch| (switch, *address)),
                 _ => None,
             };
+            // The init stays in the agent's group: to move it would take as long as all the rest, and it takes next to nothing.
             let group = match &self.groups {
                 Ok(groups) => {
                     let group = groups.pod(&plan.uid)?;
-                    let init = group.set(&plan.limits).and_then(|()| group.leaf(INIT_GROUP));
-                    Some((init?, group))
+                    group.set(&plan.limits)?;
+                    Some(group)
                 }
                 Err(_) => None,
             };
             let made = async {
                 let pod = self.sandbox.create_pod(spec).await?;
-                if let Some((init, _)) = &group {
-                    init.add(pod.pid())?;
-                }
                 if plan.oom_score < 0 {
                     // Only root may; to others it is what it would be without.
                     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pod.pid()), plan.oom_score.to_string());
@@ -194,12 +189,11 @@ impl Runtime for SandboxRuntime {
             };
             match made.await {
                 Ok(pod) => {
-                    let group = group.map(|(_, group)| group);
                     let groups = self.groups.as_ref().ok().cloned();
                     Ok(Arc::new(SandboxPod { pod: Arc::new(pod), wire, group, _groups: groups }) as Arc<dyn RunningPod>)
                 }
                 Err(error) => {
-                    if let Some((_, group)) = group {
+                    if let Some(group) = group {
                         group.remove().await;
                     }
                     Err(error)
