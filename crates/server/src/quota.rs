@@ -175,7 +175,9 @@ pub async fn run(state: Arc<State>) {
             () = state.stopping.cancelled() => return,
             () = state.revision_reached(counted + 1) => {}
         }
-        tokio::time::sleep(PAUSE).await;
+        if state.stopping.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+            return;
+        }
         let now = state.objects.revision();
         let well = count_all(&state).await;
         counted = now;

@@ -80,7 +80,9 @@ pub async fn run(state: Arc<State>) {
             () = tokio::time::sleep(RETRY_PAUSE), if !well => {}
             more = changed => if !more { return },
         }
-        tokio::time::sleep(PAUSE).await;
+        if state.stopping.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+            return;
+        }
     }
 }
 
