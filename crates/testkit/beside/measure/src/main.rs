@@ -93,7 +93,7 @@ impl Answer {
         self.pieces.iter().map(Bytes::len).sum()
     }
 
-    fn response(&self) -> Response<impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static> {
+    fn response(&self) -> Response<impl http_body::Body<Data = Bytes, Error = Infallible> + Send + use<>> {
         let pieces = self.pieces.clone();
         let frames = (0..pieces.len()).map(move |at| Ok(Frame::data(pieces[at].clone())));
         let rest = if self.open { stream::pending().left_stream() } else { stream::empty().right_stream() };
