@@ -242,6 +242,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "yaml")]
     #[test]
     fn yaml_goes_both_ways() {
         let value = json!({"b": [1, "x"], "a": {"c": "line\nline\n", "d": true}});
