@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, Parser};
 use kemudi_client::config::{Ca, ConfigCode, Credentials, Impersonate, Names, Pem, Server};
 use kemudi_client::{Client, Config, Error};
 
@@ -184,6 +184,15 @@ impl Failure {
         };
         Failure { message, hint, code: 1 }
     }
+}
+
+/// What the command line says; the exit code where it says nothing to be run, which was told then.
+pub fn parsed<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        let _ = error.print();
+        // kubectl's code for a wrong command line is 1, clap's is 2.
+        ExitCode::from(u8::from(error.use_stderr()))
+    })
 }
 
 /// Says on stderr what went wrong, if anything did.

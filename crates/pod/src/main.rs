@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pod::doctor::Found;
-use pod::{Failure, Global, Outcome, auth, doctor, ending, get, names, raw, record, whoami, why};
+use pod::{Failure, Global, Outcome, auth, doctor, ending, get, names, parsed, raw, record, whoami, why};
 
 /// The Kubernetes API from inside a pod: who you are, what you may do, what there is, and what is wrong.
 #[derive(Parser)]
@@ -40,13 +40,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let mut cli = match Cli::try_parse() {
+    let mut cli = match parsed::<Cli>() {
         Ok(cli) => cli,
-        // kubectl's code for a wrong command line is 1, clap's is 2.
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::from(error.use_stderr()));
-        }
+        Err(code) => return code,
     };
     cli.global.names = Some(names::of_files());
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

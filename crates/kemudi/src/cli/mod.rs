@@ -30,7 +30,7 @@ mod three_way;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pod::{Failure, Global, Outcome, ending, print, token_of};
+use pod::{Failure, Global, Outcome, ending, parsed, print, token_of};
 use pod::{auth, files, get, output, raw, recording, resolve, table, whoami, why};
 
 /// The Kubernetes API as a pod sees it, both sides of it.
@@ -97,13 +97,9 @@ enum Command {
 
 /// Parses the command line and runs it to its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parsed::<Cli>() {
         Ok(cli) => cli,
-        // kubectl's code for a wrong command line is 1, clap's is 2.
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::from(error.use_stderr()));
-        }
+        Err(code) => return code,
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("KEMUDI_LOG"))
