@@ -1,6 +1,7 @@
 //! The cluster's DNS, served inside each pod on the sockets its init has opened: services by name and by address from the
 //! agent's own index, everything else from the host's resolvers. `answer` is pure; the loops around it only carry.
 
+use crate::network;
 use crate::services::{Endpoint, Service, Services, SharedServices};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How long an answer may be kept, in seconds.
@@ -446,26 +446,18 @@ pub async fn serve_udp(dns: Arc<Dns>, socket: UdpSocket, lets: impl Fn() -> bool
 
 /// Serves a pod's TCP socket until it is dropped. Nobody is served while `lets` says so.
 pub async fn serve_tcp(dns: Arc<Dns>, listener: TcpListener, lets: impl Fn() -> bool) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        let Ok((mut stream, _)) = listener.accept().await else { continue };
-        if !lets() {
-            continue;
-        }
-        let dns = dns.clone();
-        connections.spawn(async move {
-            let _seat = seat;
-            while let Ok(Ok(question)) = tokio::time::timeout(IDLE_MAX, read_framed(&mut stream)).await {
+    let serve = |mut stream| {
+        let (dns, lets) = (dns.clone(), lets());
+        async move {
+            while lets && let Ok(Ok(question)) = tokio::time::timeout(IDLE_MAX, read_framed(&mut stream)).await {
                 let Some(reply) = dns.resolve(&question, true).await else { return };
                 if write_framed(&mut stream, &reply).await.is_err() {
                     return;
                 }
             }
-        });
-    }
+        }
+    };
+    network::each_connection(listener, CONNECTIONS_MAX, serve).await;
 }
 
 /// The resolvers that a `resolv.conf` names.

@@ -3,6 +3,7 @@
 //! Nobody is served without.
 
 use crate::agent::{Shared, lock};
+use crate::network;
 use crate::serve::{self, Body, text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -103,10 +104,10 @@ pub async fn run(shared: Arc<Shared>, listener: std::net::TcpListener, config: S
                 () = &mut renew => break,
                 accepted = async {
                     let seat = seats.clone().acquire_owned().await.ok();
-                    (listener.accept().await, seat)
+                    (network::accept(&listener).await, seat)
                 } => accepted,
             };
-            let (Ok((stream, _)), seat) = accepted else { continue };
+            let (stream, seat) = accepted;
             let (server, acceptor) = (server.clone(), acceptor.clone());
             connections.spawn(async move {
                 server.connection(stream, acceptor).await;

@@ -12,7 +12,7 @@ mod rules;
 
 pub use outside::WayOut;
 pub use ports::{HostPort, publish};
-pub use relay::each_connection;
+pub use relay::{accept, each_connection};
 
 use crate::agent::{API_PORT, Shared, lock};
 use crate::pod::Pod;

@@ -33,15 +33,21 @@ where
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let serving = serve(stream);
+        let serving = serve(accept(&listener).await);
         connections.spawn(async move {
             serving.await;
             drop(seat);
         });
+    }
+}
+
+/// The next connection.
+pub async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
     }
 }
 
