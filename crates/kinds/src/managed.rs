@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use api::codec::write_text;
 use serde_json::{Map, Value};
 
 use crate::decode;
 use crate::fieldset::{Element, Filter, Set};
 use crate::schema::{Schema, Shape, TypeId};
-use crate::typed::{self, Comparison, Ref};
+use crate::typed::{self, Comparison, Ref, Without};
 
 /// The most entries of plain updates an object keeps; the oldest of more are merged into one.
 pub const UPDATE_MANAGERS_MAX: usize = 10;
@@ -33,6 +34,8 @@ const STRIPPED: &[&str] = &[
     "metadata.managedFields",
     "metadata.resourceVersion",
 ];
+
+static STRIPPED_SET: LazyLock<Set> = LazyLock::new(|| Set::of(STRIPPED));
 
 /// What a request that writes an object says of itself.
 #[derive(Clone, Copy)]
@@ -136,6 +139,50 @@ pub fn update(schema: &Schema, root: TypeId, old: Option<&Value>, new: &mut Valu
         false => kept,
     };
     set_managed_fields(new, managed);
+}
+
+/// The `managedFields` that [`update`] gives a new object, as JSON, without putting them into the object, which would only
+/// be taken apart again for the store. `None` where that is not all there is to say: the client gave managed fields, or
+/// the object is unusual. Then [`update`] has to be asked.
+pub fn of_new(schema: &Schema, root: TypeId, new: &Value, write: &Write) -> Option<String> {
+    let except = match write.owned {
+        Filter::All => None,
+        Filter::Except(fields) => Some(fields),
+        Filter::Only(_) => return None,
+    };
+    if new.get("metadata")?.get("managedFields").is_some() {
+        return None;
+    }
+    let without = Without { deep: except, shallow: Some(&STRIPPED_SET) };
+    let fields = typed::added(schema, Ref::Type(root), &zero(schema, root, write), new, without)?;
+    if fields == "{}" {
+        return Some("null".to_owned());
+    }
+    let subresource = write.subresource;
+    let mut out = Vec::with_capacity(fields.len() + 256);
+    let mut text = |name: &str, value: &str| {
+        out.extend_from_slice(name.as_bytes());
+        write_text(&mut out, value);
+    };
+    text(r#"[{"manager":"#, non_empty(write.manager));
+    text(r#","operation":"#, "Update");
+    text(r#","apiVersion":"#, write.api_version);
+    text(r#","time":"#, write.now);
+    text(r#","fieldsType":"#, "FieldsV1");
+    out.extend_from_slice(br#","fieldsV1":"#);
+    out.extend_from_slice(fields.as_bytes());
+    if !subresource.is_empty() {
+        out.extend_from_slice(br#","subresource":"#);
+        write_text(&mut out, subresource);
+    }
+    out.extend_from_slice(b"}]");
+    String::from_utf8(out).ok()
+}
+
+/// Puts what [`of_new`] said into the object.
+pub fn put_into(object: &mut Value, json: &str) {
+    // It was written here, so it is JSON.
+    set_managed_fields(object, serde_json::from_str(json).ok());
 }
 
 /// When nothing but the times in `managedFields` would change, an update is none: gives the new object the old times.
@@ -387,8 +434,7 @@ impl Managers {
 
     pub fn strip(&mut self, key: &str) {
         let Some(owned) = self.fields.get_mut(key) else { return };
-        static STRIPPED: LazyLock<Set> = LazyLock::new(|| Set::of(self::STRIPPED));
-        owned.set = std::mem::take(&mut owned.set).difference(&STRIPPED);
+        owned.set = std::mem::take(&mut owned.set).difference(&STRIPPED_SET);
         if owned.set.is_empty() {
             self.fields.remove(key);
         }
@@ -598,8 +644,12 @@ mod tests {
         };
         let schema = crate::tables::schema();
         let root = schema.find("api.core.v1.Pod").expect("a type");
+        let at_once = old.is_none().then(|| of_new(schema, root, &new, &write)).flatten();
         update(schema, root, old, &mut new, &write);
         assert_eq!(print(&new), want);
+        if let Some(text) = at_once {
+            assert_eq!(text, String::from_utf8_lossy(&api::codec::value_to_json(&new["metadata"]["managedFields"])));
+        }
         new
     }
 

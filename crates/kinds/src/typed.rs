@@ -10,6 +10,10 @@ use crate::fieldset::{Children, Element, Set, same_values};
 use crate::schema::{Field, ListType, MapType, Omit, Schema, Shape, Type, TypeId};
 use crate::strategic::{go_print, go_syntax, go_type};
 
+mod added;
+
+pub(crate) use added::{Without, added};
+
 /// What is different between two objects. No field is in more than one of the sets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {

@@ -280,6 +280,21 @@ impl Objects {
         self.put(shape, key, Expect::Absent, object).await
     }
 
+    /// Creates an object whose managed fields are given aside, as JSON. Not for a shape whose keys are sorted.
+    pub async fn create_owned(
+        &self,
+        shape: &Shape,
+        key: &str,
+        mut object: Value,
+        managed_fields: &str,
+    ) -> Result<Written, WriteError> {
+        self.collection(shape).map_err(WriteError::Store)?;
+        order_metadata(&mut object);
+        let (head, tail) = around_version(api::codec::object_with_managed_fields(&object, managed_fields), false);
+        drop(object);
+        self.write(shape, key, Expect::Absent, head, tail).await
+    }
+
     /// Writes a new state over the one of `revision`.
     pub async fn update(
         &self,
@@ -307,11 +322,24 @@ impl Objects {
         // The collection must follow before the write: it is what the writer's next read sees.
         self.collection(shape).map_err(WriteError::Store)?;
         let (head, tail) = encode(object, shape.sorted);
+        let written = self.write(shape, key, expect, head, tail).await?;
+        set_resource_version(object, written.revision);
+        Ok(written)
+    }
+
+    /// Writes the JSON around its resource version.
+    async fn write(
+        &self,
+        shape: &Shape,
+        key: &str,
+        expect: Expect,
+        head: Bytes,
+        tail: Bytes,
+    ) -> Result<Written, WriteError> {
         let change = Change::Put(store::Value::Stamped { head: head.clone(), tail: tail.clone() });
         let write = Write { table: shape.table.clone(), key: key.to_string(), expect, change };
         let revision = self.commit(write).await?;
         let json = store::Value::Stamped { head, tail }.at(revision);
-        set_resource_version(object, revision);
         Ok(Written { revision, json })
     }
 
@@ -639,7 +667,11 @@ fn encode(object: &mut Value, sorted: bool) -> (Bytes, Bytes) {
             object.sort_all_objects();
         }
     }
-    let json = Bytes::from(api::codec::value_to_json(object));
+    around_version(api::codec::value_to_json(object), sorted)
+}
+
+fn around_version(json: Vec<u8>, sorted: bool) -> (Bytes, Bytes) {
+    let json = Bytes::from(json);
     let at = version_starts(&json, sorted).unwrap_or(json.len());
     let end = at + memchr::memchr(b'"', &json[at..]).unwrap_or(0);
     (json.slice(..at), json.slice(end..))

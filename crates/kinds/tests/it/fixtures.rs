@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kinds::schema::TypeId;
-use kinds::{protobuf, tables};
+use kinds::{managed, protobuf, tables};
 use serde_json::Value;
 
 fn root(object: &Value) -> Option<TypeId> {
@@ -37,6 +37,67 @@ fn every_fixture_survives_reading_and_writing() {
         checked += 1;
     }
     assert!(checked >= 90, "{checked} fixtures");
+}
+
+/// The short way and the long way say the same of a new object, whole and with parts of it taken out.
+#[test]
+fn the_fields_of_every_new_fixture_are_said_in_two_ways() {
+    let registry = kinds::builtin();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let (mut checked, mut long) = (0, Vec::new());
+    for kind in registry.kinds() {
+        let group = if kind.group.is_empty() { "core" } else { &*kind.group };
+        let name = format!("{group}.{}.{}", kind.version, kind.kind);
+        let Ok(text) = std::fs::read_to_string(folder.join(format!("{name}.json"))) else { continue };
+        let mut object: Value = serde_json::from_str(&text).unwrap();
+        object["metadata"].as_object_mut().map(|metadata| metadata.shift_remove("managedFields"));
+        let api_version = text_of(&object, "apiVersion").to_owned();
+        let owned = managed::resets(&api_version, &kind.kind, "", kind.has_status(), false);
+        let write = managed::Write {
+            manager: "a<b",
+            api_version: &api_version,
+            kind: &kind.kind,
+            subresource: "",
+            now: "2026-01-01T00:00:01Z",
+            owned: &owned,
+            convert: &managed::one_version,
+        };
+        for part in std::iter::once(None).chain(parts(&object).into_iter().map(Some)) {
+            let mut object = object.clone();
+            if let Some(part) = &part {
+                let (parent, last) = part.rsplit_once('/').unwrap();
+                object.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().shift_remove(last);
+            }
+            let short = managed::of_new(&kind.schema, kind.root, &object, &write);
+            managed::update(&kind.schema, kind.root, None, &mut object, &write);
+            match short {
+                None => long.push(format!("{name} {}", part.unwrap_or_default())),
+                Some(short) => {
+                    let wanted = object["metadata"].get("managedFields").cloned().unwrap_or_default();
+                    assert_eq!(
+                        short,
+                        String::from_utf8(api::codec::value_to_json(&wanted)).unwrap(),
+                        "{name} {part:?}"
+                    );
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked >= 2000, "{checked} objects");
+    assert!(long.len() < checked / 20, "{} went the long way: {}", long.len(), long.join(", "));
+}
+
+/// JSON pointers to all that is in objects of an object, outside of lists.
+fn parts(object: &Value) -> Vec<String> {
+    let fields = object.as_object().into_iter().flatten();
+    let below = fields.filter(|(key, _)| *key != "metadata" && !key.contains(['/', '~']));
+    below
+        .flat_map(|(key, value)| {
+            let deeper = parts(value).into_iter().map(move |part| format!("/{key}{part}"));
+            std::iter::once(format!("/{key}")).chain(deeper)
+        })
+        .collect()
 }
 
 #[test]

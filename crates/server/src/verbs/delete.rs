@@ -100,7 +100,7 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
                 }
             }
             Gone::Later(object) if object == old => return Ok(Gone::Later(object)),
-            Gone::Later(object) => write(cx, at, &entry, object).await.map(|s| Gone::Later(s.object)),
+            Gone::Later(object) => write(cx, at, &entry, object).await.map(|s| Gone::Later(s.into_object())),
         };
         match written {
             Ok(gone) => return Ok(gone),

@@ -53,7 +53,7 @@ pub async fn answer(
         let scale = Scale::new(cx, at, sub, &registry, &options);
         let change = |old: &Value| scale.put(old, wanted.clone(), false);
         let stored = change_object(cx, at, part, &patch::owned(&options), warnings, false, change).await?;
-        return shown(&stored.object);
+        return shown(&stored.into_object());
     }
     let options = WriteOptions {
         field_manager: cx.ask.query.get("fieldManager").unwrap_or_default().into(),
@@ -69,7 +69,7 @@ pub async fn answer(
         root: sub.root,
     };
     let (_, stored) = patch::patch_subject(cx, at, Subject { part, wanted, view: &view }, body, warnings).await?;
-    shown(&stored.object)
+    shown(&stored.into_object())
 }
 
 /// The scale of an object, for one request that writes it.

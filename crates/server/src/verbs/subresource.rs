@@ -264,7 +264,7 @@ async fn mark_evicted(cx: &Cx<'_>, at: &At<'_>) -> Result<Value, Status> {
     };
     let part = Part::Other("eviction");
     let stored = change_object(cx, at, part, &WriteOptions::default(), &mut Vec::new(), false, change).await?;
-    Ok(stored.object)
+    Ok(stored.into_object())
 }
 
 /// What a budget has to do with an eviction.

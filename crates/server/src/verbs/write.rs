@@ -60,18 +60,27 @@ async fn review(cx: &Cx<'_>, at: &At<'_>, mut object: Value, options: &WriteOpti
     Ok(Answer::created(transform::object(cx, at.kind, answered, cx.accept)?))
 }
 
-/// An object on its way: as a value, and as bytes where it was stored.
-pub struct Stored {
-    pub object: Value,
-    pub json: Option<bytes::Bytes>,
+/// An object on its way out: as bytes where it is shown as it was stored, or as a value, or both.
+pub enum Stored {
+    Json(bytes::Bytes),
+    Object(Value),
+    Both(Value, bytes::Bytes),
 }
 
 impl Stored {
     /// What was stored, as the kind has it.
     pub fn of(kind: &Kind, kept: Value, written: Written) -> Stored {
         match kind.shows_stored(written.revision) {
-            true => Stored { object: kept, json: Some(written.json) },
-            false => Stored { object: kind.from_kept(kept), json: None },
+            true => Stored::Both(kept, written.json),
+            false => Stored::Object(kind.from_kept(kept)),
+        }
+    }
+
+    pub fn into_object(self) -> Value {
+        match self {
+            Stored::Object(object) | Stored::Both(object, _) => object,
+            // It was encoded here, so it always decodes.
+            Stored::Json(json) => serde_json::from_slice(&json).unwrap_or_default(),
         }
     }
 }
@@ -95,7 +104,7 @@ pub async fn create_object(
         made = make(cx, at, object.clone(), options, warnings);
     }
     cx.hearing.check_closed()?;
-    let Made { mut object, generated, held: _held } = made?;
+    let Made { mut object, owners, generated, held: _held } = made?;
     let collection = cx.state.collection(at.kind)?;
     let name = meta::name(&object).to_string();
     let _charged = quota::charge(cx, at, &object, None, options.dry_run).await?;
@@ -123,11 +132,24 @@ pub async fn create_object(
             return Err(exists());
         }
         strip_version(&mut object);
-        return Ok(Stored { object, json: None });
+        owners.put_into(&mut object);
+        return Ok(Stored::Object(object));
     }
-    let mut kept = at.kind.to_kept(object);
-    match cx.state.objects.create(&cx.state.shape(at.kind), &key, &mut kept).await {
-        Ok(written) => Ok(Stored::of(at.kind, kept, written)),
+    let shape = cx.state.shape(at.kind);
+    let created = match owners {
+        Owners::Aside(owners) if at.kind.kept().is_none() && !at.kind.is_custom() => {
+            let created = cx.state.objects.create_owned(&shape, &key, object, &owners).await;
+            created.map(|written| Stored::Json(written.json))
+        }
+        owners => {
+            owners.put_into(&mut object);
+            let mut kept = at.kind.to_kept(object);
+            let created = cx.state.objects.create(&shape, &key, &mut kept).await;
+            created.map(|written| Stored::of(at.kind, kept, written))
+        }
+    };
+    match created {
+        Ok(created) => Ok(created),
         Err(WriteError::Exists) => Err(exists()),
         Err(other) => Err(store_failure(other)),
     }
@@ -136,9 +158,26 @@ pub async fn create_object(
 /// A new object before it is counted and stored.
 struct Made {
     object: Value,
+    owners: Owners,
     /// Its name is the server's.
     generated: bool,
     held: Held,
+}
+
+/// Who owns which fields of a new object.
+enum Owners {
+    /// The object says so.
+    Said,
+    /// Its managed fields as JSON, which nothing on the way to the store looks at.
+    Aside(String),
+}
+
+impl Owners {
+    fn put_into(&self, object: &mut Value) {
+        if let Owners::Aside(json) = self {
+            managed::put_into(object, json);
+        }
+    }
 }
 
 /// Defaults, owners of fields, admission, what the kind keeps, validation.
@@ -156,7 +195,7 @@ fn make(
     at.kind.default(&mut object);
     at.kind.stamp(&mut object, &timestamp(cx.now));
     clear_metadata(&mut object);
-    own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
+    let owners = own_new_fields(cx, Typed::of(at.kind), &mut object, options);
     fill_metadata(cx, &mut object);
     let name = meta::name(&object).to_string();
     let told = Mutex::default();
@@ -175,7 +214,7 @@ fn make(
     escalation(&request, &object)?;
     admission::validate(&request, Some(&object))?;
     warnings.append(&mut told.into_inner().unwrap_or_default());
-    Ok(Made { object, generated, held })
+    Ok(Made { object, owners, generated, held })
 }
 
 /// PUT of an object.
@@ -278,20 +317,22 @@ pub async fn change_object(
         tidy(at.kind, &mut new)?;
         managed::keep_times_of_no_op(&old, &mut new);
         if new == old {
-            let json = at.kind.shows_stored(entry.revision).then(|| entry.json.bytes());
-            return Ok(Stored { object: old, json });
+            return Ok(match at.kind.shows_stored(entry.revision) {
+                true => Stored::Both(old, entry.json.bytes()),
+                false => Stored::Object(old),
+            });
         }
         let _charged = match part {
             Part::Object | Part::Other("resize") => quota::charge(cx, at, &new, Some(&old), options.dry_run).await?,
             _ => None,
         };
         if options.dry_run {
-            return Ok(Stored { object: new, json: None });
+            return Ok(Stored::Object(new));
         }
         // The last finalizer of an object on its way out is gone: so is the object.
         if meta::is_deleting(&new) && may_go(at.kind, &new) {
             match cx.state.objects.delete(&cx.state.shape(at.kind), &key, entry.revision).await {
-                Ok(_) => return Ok(Stored { object: new, json: None }),
+                Ok(_) => return Ok(Stored::Object(new)),
                 Err(WriteError::Store(why)) => return Err(store_failure(WriteError::Store(why))),
                 Err(_) => continue,
             }
@@ -517,6 +558,21 @@ pub fn own_fields(
     new: &mut Value,
     options: &WriteOptions,
 ) {
+    with_write(cx, typed, subresource, options, |write| managed::update(typed.schema, typed.root, old, new, write));
+}
+
+/// The same of a new object, whose owners are said aside where they can be.
+fn own_new_fields(cx: &Cx<'_>, typed: Typed<'_>, new: &mut Value, options: &WriteOptions) -> Owners {
+    let mut owners = Owners::Said;
+    with_write(cx, typed, "", options, |write| match managed::of_new(typed.schema, typed.root, new, write) {
+        Some(json) => owners = Owners::Aside(json),
+        None => managed::update(typed.schema, typed.root, None, new, write),
+    });
+    owners
+}
+
+/// What the request says of itself to whoever writes down its fields.
+fn with_write(cx: &Cx<'_>, typed: Typed<'_>, subresource: &str, options: &WriteOptions, own: impl FnOnce(&Write<'_>)) {
     // Apply has already said who owns what.
     if options.field_manager.starts_with(APPLIED) {
         return;
@@ -534,7 +590,7 @@ pub fn own_fields(
         owned: &managed::resets(&api_version, typed.kind, subresource, typed.has_status, typed.is_custom),
         convert: &|object, version| kind?.in_version(&registry, object, version),
     };
-    managed::update(typed.schema, typed.root, old, new, &write);
+    own(&write);
 }
 
 /// In front of the manager of a write whose managed fields are already right.
@@ -681,9 +737,11 @@ pub fn check_preconditions(at: &At<'_>, object: &Value, conditions: &Preconditio
 /// The answer of a write.
 pub fn written(cx: &Cx<'_>, kind: &Kind, code: u16, stored: Stored) -> Result<Answer, Status> {
     match (cx.accept, stored) {
-        (Accept { transform: None, .. }, Stored { json: Some(json), .. }) => Ok(Answer::Encoded { code, json }),
-        (accept, Stored { object, .. }) => {
-            Ok(Answer::Value { code, value: transform::object(cx, kind, object, accept)? })
+        (Accept { transform: None, .. }, Stored::Json(json) | Stored::Both(_, json)) => {
+            Ok(Answer::Encoded { code, json })
+        }
+        (accept, stored) => {
+            Ok(Answer::Value { code, value: transform::object(cx, kind, stored.into_object(), accept)? })
         }
     }
 }
