@@ -82,6 +82,13 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
 
 /// A text as JSON, with its quotes.
 pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// A text as JSON has it between quotes.
+pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
     /// Bytes that may have to be escaped.
     const SPECIAL: [bool; 256] = {
         let mut special = [false; 256];
@@ -99,7 +106,6 @@ pub fn write_text(out: &mut Vec<u8>, text: &str) {
         }
         special
     };
-    out.push(b'"');
     match text.bytes().any(|byte| SPECIAL[usize::from(byte)]) {
         false => out.extend_from_slice(text.as_bytes()),
         true => {
@@ -126,7 +132,6 @@ pub fn write_text(out: &mut Vec<u8>, text: &str) {
             }
         }
     }
-    out.push(b'"');
 }
 
 /// JSON with two spaces a level, as `?pretty` shows it.

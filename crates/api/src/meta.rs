@@ -4,9 +4,33 @@ use serde_json::{Map, Value};
 
 use crate::Object;
 
+/// Fields through which it is quicker to look one by one than to hash a name.
+const LOOKED_THROUGH_MAX: usize = 16;
+
+/// The value of a key. What is asked of every object that is written asks here: most objects are small.
+pub fn field<'a>(map: &'a Object, key: &str) -> Option<&'a Value> {
+    match map.len() <= LOOKED_THROUGH_MAX {
+        true => map.iter().find(|(name, _)| *name == key).map(|(_, value)| value),
+        false => map.get(key),
+    }
+}
+
+/// The same to write to.
+pub fn field_mut<'a>(map: &'a mut Object, key: &str) -> Option<&'a mut Value> {
+    match map.len() <= LOOKED_THROUGH_MAX {
+        true => map.iter_mut().find(|(name, _)| *name == key).map(|(_, value)| value),
+        false => map.get_mut(key),
+    }
+}
+
+/// The value of a key; none where the object is none.
+pub fn get<'a>(object: &'a Value, key: &str) -> Option<&'a Value> {
+    object.as_object().and_then(|map| field(map, key))
+}
+
 /// `metadata.X` of an object as text, `""` where it is absent or no text.
 pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+    get(object, "metadata").and_then(|m| get(m, field)).and_then(Value::as_str).unwrap_or_default()
 }
 
 pub fn name(object: &Value) -> &str {
@@ -32,17 +56,17 @@ pub fn is_deleting(object: &Value) -> bool {
 
 /// A label, annotation: `entry(object, "labels", "app")`.
 pub fn entry<'a>(object: &'a Value, map: &str, key: &str) -> Option<&'a str> {
-    object.get("metadata")?.get(map)?.get(key)?.as_str()
+    get(get(get(object, "metadata")?, map)?, key)?.as_str()
 }
 
 /// The labels of an object.
 pub fn labels(object: &Value) -> impl Iterator<Item = (&str, &str)> {
-    let labels = object.get("metadata").and_then(|m| m.get("labels")).and_then(Value::as_object);
+    let labels = get(object, "metadata").and_then(|m| get(m, "labels")).and_then(Value::as_object);
     labels.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
 }
 
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
-    let list = object.get("metadata").and_then(|m| m.get("finalizers")).and_then(Value::as_array);
+    let list = get(object, "metadata").and_then(|m| get(m, "finalizers")).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str)
 }
 
@@ -63,7 +87,7 @@ pub fn metadata_mut(object: &mut Value) -> &mut Object {
 
 /// The value at a path of field names: `at(pod, &["spec", "nodeName"])`.
 pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(object, |value, field| value.get(field))
+    path.iter().try_fold(object, |value, field| get(value, field))
 }
 
 /// As [`at`], as text, `""` where there is none.

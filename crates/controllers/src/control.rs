@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::act::{self, Action};
 use crate::feed::News;
-use crate::mirror::{Key, Lean, Mirror};
+use crate::lean::Lean;
+use crate::mirror::{Key, Mirror};
 
 /// Keys that one controller works on at a time, unless it says otherwise.
 const TASKS_MAX: usize = 64;

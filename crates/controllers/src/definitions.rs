@@ -12,6 +12,7 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::empty_namespace::{delete_all, wait_for_deletions};
 use crate::kinds::{DEFINITIONS, Metadata};
+use crate::lean::Lent;
 use crate::mirror::{Key, Mirror};
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -66,13 +67,13 @@ impl Controller for Definitions {
 }
 
 /// What a controller reads of a definition, which is little of it.
-pub fn without_schemas(definition: &Value) -> Option<Value> {
+pub fn without_schemas(definition: &Value) -> Option<Lent<'_>> {
     let mut definition = definition.clone();
     let versions = definition.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
     for version in versions.into_iter().flatten().filter_map(Value::as_object_mut) {
         version.shift_remove("schema");
     }
-    Some(definition)
+    Some(Lent::Made(definition))
 }
 
 /// The names that definitions of the group have been given.

@@ -14,7 +14,8 @@ use crate::act::{self, Action};
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{BUDGETS, DEPLOYMENTS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS};
-use crate::mirror::{self, Key, Mirror};
+use crate::lean::Lent;
+use crate::mirror::{Key, Mirror};
 use crate::resources::Resources;
 
 const COMPONENT: &str = "controllermanager";
@@ -408,14 +409,20 @@ fn go_selector(selector: &Value) -> String {
     )
 }
 
-fn lean_pod(pod: &Value) -> Option<Value> {
-    let metadata =
-        mirror::metadata(pod, &["name", "namespace", "uid", "labels", "ownerReferences", "deletionTimestamp"]);
-    let ready = json!([{"type": "Ready", "status": if is_ready(pod) { "True" } else { "False" }}]);
-    Some(json!({"metadata": metadata, "status": {"conditions": ready}}))
+pub fn lean_pod(pod: &Value) -> Option<Lent<'_>> {
+    const METADATA: [&str; 6] = ["name", "namespace", "uid", "labels", "ownerReferences", "deletionTimestamp"];
+    let status = Lent::Text(if is_ready(pod) { "True" } else { "False" });
+    let ready = Lent::object([("type", Lent::Text("Ready")), ("status", status)]);
+    Some(Lent::object([
+        ("metadata", Lent::metadata(pod, &METADATA)),
+        ("status", Lent::object([("conditions", Lent::List(vec![ready]))])),
+    ]))
 }
 
-fn lean_workload(workload: &Value) -> Option<Value> {
-    let metadata = mirror::metadata(workload, &["name", "namespace", "uid", "ownerReferences"]);
-    Some(json!({"metadata": metadata, "spec": {"replicas": workload["spec"]["replicas"]}}))
+fn lean_workload(workload: &Value) -> Option<Lent<'_>> {
+    let replicas = Lent::Part(&workload["spec"]["replicas"]);
+    Some(Lent::object([
+        ("metadata", Lent::metadata(workload, &["name", "namespace", "uid", "ownerReferences"])),
+        ("spec", Lent::object([("replicas", replicas)])),
+    ]))
 }

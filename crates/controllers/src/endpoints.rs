@@ -9,7 +9,8 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::endpoint_slices::{self, Group, MANAGED_BY, SERVICE_NAME, Wanted};
 use crate::kinds::{ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, SERVICES};
-use crate::mirror::{self, Key, Mirror};
+use crate::lean::Lent;
+use crate::mirror::{Key, Mirror};
 
 /// Addresses in one Endpoints object; what is more is only in the slices.
 const ADDRESSES_MAX: usize = 1000;
@@ -42,7 +43,11 @@ impl Controller for Endpoints {
             Source::labels(ENDPOINT_SLICES, &format!("{MANAGED_BY}={CONTROLLER}")),
             Source::all(NODES).lean(|node| {
                 let zone = meta::entry(node, "labels", ZONE).unwrap_or_default();
-                Some(json!({"metadata": {"name": meta::name(node), "labels": {ZONE: zone}}}))
+                let labels = Lent::object([(ZONE, Lent::Text(zone))]);
+                Some(Lent::object([(
+                    "metadata",
+                    Lent::object([("name", Lent::Text(meta::name(node))), ("labels", labels)]),
+                )]))
             }),
         ]
     }
@@ -380,20 +385,35 @@ fn endpoint(service: &Value, pod: &Value, addresses: Vec<&str>, node: Option<&Va
 }
 
 /// What endpoints tell of a pod; of one without an address nothing but its name.
-fn lean_pod(pod: &Value) -> Option<Value> {
+fn lean_pod(pod: &Value) -> Option<Lent<'_>> {
     if !can_be_reached(pod) {
         return None;
     }
-    let mut spec = mirror::part(&pod["spec"], &["nodeName", "hostname", "subdomain"]);
-    for list in ["containers", "initContainers"] {
+    let containers = |list: &str| {
         let with_ports = meta::items_at(pod, &["spec", list]).iter().filter(|c| !c["ports"].is_null());
-        spec[list] = with_ports.map(|container| mirror::part(container, &["restartPolicy", "ports"])).collect();
-    }
+        Lent::List(with_ports.map(|container| Lent::fields(container, &["restartPolicy", "ports"])).collect())
+    };
+    let of_spec = |field: &str| Lent::Part(&pod["spec"][field]);
     let ready = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "Ready");
-    let status = json!({
-        "conditions": ready.map(|c| json!({"type": c["type"], "status": c["status"]})).collect::<Vec<_>>(),
-        "podIPs": addresses(pod).into_iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
-    });
-    let metadata = mirror::metadata(pod, &["name", "namespace", "uid", "labels", "deletionTimestamp"]);
-    Some(json!({"metadata": metadata, "spec": spec, "status": status}))
+    let ips = addresses(pod).into_iter().map(|ip| Lent::object([("ip", Lent::Text(ip))]));
+    Some(Lent::object([
+        ("metadata", Lent::metadata(pod, &["name", "namespace", "uid", "labels", "deletionTimestamp"])),
+        (
+            "spec",
+            Lent::object([
+                ("nodeName", of_spec("nodeName")),
+                ("hostname", of_spec("hostname")),
+                ("subdomain", of_spec("subdomain")),
+                ("containers", containers("containers")),
+                ("initContainers", containers("initContainers")),
+            ]),
+        ),
+        (
+            "status",
+            Lent::object([
+                ("conditions", Lent::List(ready.map(|c| Lent::fields(c, &["type", "status"])).collect())),
+                ("podIPs", Lent::List(ips.collect())),
+            ]),
+        ),
+    ]))
 }

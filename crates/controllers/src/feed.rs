@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::control::Source;
+use crate::kinds::PODS;
 
 /// Events that may wait for one controller.
 const EVENTS_WAITING_MAX: usize = 256;
@@ -58,7 +59,14 @@ impl Feeds {
 
 impl Feed {
     async fn run(self, client: Client) {
-        let mut watcher = Api::<Read>::of(client, &self.resource, "").watcher(&self.options);
+        match self.resource == PODS {
+            true => self.run_as::<true>(client).await,
+            false => self.run_as::<false>(client).await,
+        }
+    }
+
+    async fn run_as<const POD: bool>(self, client: Client) {
+        let mut watcher = Api::<Read<POD>>::of(client, &self.resource, "").watcher(&self.options);
         loop {
             let event = match watcher.next().await {
                 Ok(event) => shared(event),
@@ -76,7 +84,7 @@ impl Feed {
     }
 }
 
-fn shared(event: Event<Read>) -> Event<Arc<Dynamic>> {
+fn shared<const POD: bool>(event: Event<Read<POD>>) -> Event<Arc<Dynamic>> {
     match event {
         Event::Init => Event::Init,
         Event::InitApplied(Read(object)) => Event::InitApplied(Arc::new(object)),
@@ -86,31 +94,67 @@ fn shared(event: Event<Read>) -> Event<Arc<Dynamic>> {
     }
 }
 
-/// An object without what no controller reads, which is most of many.
+/// An object as far as some controller reads it, which is little of many. `POD`: it is a pod, of which there are most.
 #[derive(Debug)]
-struct Read(Dynamic);
+struct Read<const POD: bool>(Dynamic);
 
-/// Fields that are passed over, and what is passed over below others. A list's items are as the list.
-struct Unread(&'static [(&'static str, Option<&'static Unread>)]);
+/// Fields of an object. A list's items are as the list.
+enum Fields {
+    /// All but these; where there is something behind the name, only what that leaves out below it.
+    Without(&'static [(&'static str, Option<&'static Fields>)]),
+    /// Only these; where there is something behind the name, only that of it.
+    Only(&'static [(&'static str, Option<&'static Fields>)]),
+}
 
-const OF_OBJECT: Unread = Unread(&[("metadata", Some(&OF_METADATA)), ("spec", Some(&OF_SPEC))]);
-const OF_METADATA: Unread = Unread(&[("managedFields", None)]);
-const OF_SPEC: Unread = Unread(&[("containers", Some(&OF_CONTAINER)), ("initContainers", Some(&OF_CONTAINER))]);
-const OF_CONTAINER: Unread = Unread(&[
-    ("args", None),
-    ("command", None),
-    ("env", None),
-    ("envFrom", None),
-    ("lifecycle", None),
-    ("livenessProbe", None),
-    ("readinessProbe", None),
-    ("resources", None),
-    ("securityContext", None),
-    ("startupProbe", None),
-    ("volumeMounts", None),
+const OF_OBJECT: Fields = Fields::Without(&[("metadata", Some(&Fields::Without(&[("managedFields", None)])))]);
+const OF_POD: Fields = Fields::Only(&[
+    ("metadata", Some(&OF_POD_METADATA)),
+    ("spec", Some(&OF_POD_SPEC)),
+    ("status", Some(&OF_POD_STATUS)),
 ]);
+const OF_POD_METADATA: Fields = Fields::Only(&[
+    ("name", None),
+    ("namespace", None),
+    ("uid", None),
+    ("resourceVersion", None),
+    ("generation", None),
+    ("deletionTimestamp", None),
+    ("labels", None),
+    ("ownerReferences", None),
+]);
+const OF_POD_SPEC: Fields = Fields::Only(&[
+    ("volumes", None),
+    ("containers", Some(&OF_CONTAINER)),
+    ("initContainers", Some(&OF_CONTAINER)),
+    ("nodeSelector", None),
+    ("nodeName", None),
+    ("hostname", None),
+    ("subdomain", None),
+    ("affinity", None),
+    ("schedulerName", None),
+    ("tolerations", None),
+    ("topologySpreadConstraints", None),
+    ("schedulingGates", None),
+]);
+const OF_CONTAINER: Fields = Fields::Only(&[("ports", None), ("restartPolicy", None)]);
+const OF_POD_STATUS: Fields = Fields::Only(&[("phase", None), ("conditions", None), ("podIP", None), ("podIPs", None)]);
 
-impl Resource for Read {
+impl Fields {
+    /// Whether the field is read, and what of it where that is not all.
+    fn find(&self, name: &str) -> (bool, Option<&'static Fields>) {
+        let (fields, only) = match self {
+            Fields::Without(fields) => (fields, false),
+            Fields::Only(fields) => (fields, true),
+        };
+        match fields.iter().find(|(field, _)| *field == name) {
+            Some((_, Some(below))) => (true, Some(below)),
+            Some((_, None)) => (only, None),
+            None => (!only, None),
+        }
+    }
+}
+
+impl<const POD: bool> Resource for Read<POD> {
     fn name(&self) -> &str {
         self.0.name()
     }
@@ -125,13 +169,14 @@ impl Resource for Read {
     }
 }
 
-impl<'de> Deserialize<'de> for Read {
-    fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Read, D::Error> {
-        (&OF_OBJECT).deserialize(decoder).map(|object| Read(Dynamic(object)))
+impl<'de, const POD: bool> Deserialize<'de> for Read<POD> {
+    fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Read<POD>, D::Error> {
+        let fields = if POD { &OF_POD } else { &OF_OBJECT };
+        fields.deserialize(decoder).map(|object| Read(Dynamic(object)))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &Unread {
+impl<'de> DeserializeSeed<'de> for &Fields {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, decoder: D) -> Result<Value, D::Error> {
@@ -139,7 +184,7 @@ impl<'de> DeserializeSeed<'de> for &Unread {
     }
 }
 
-impl<'de> Visitor<'de> for &Unread {
+impl<'de> Visitor<'de> for &Fields {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,11 +193,11 @@ impl<'de> Visitor<'de> for &Unread {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            match self.0.iter().find(|(field, _)| *field == key) {
-                Some((_, None)) => drop(map.next_value::<IgnoredAny>()?),
-                Some((_, Some(below))) => drop(out.insert(key, map.next_value_seed(*below)?)),
-                None => drop(out.insert(key, map.next_value()?)),
+        while let Some(key) = map.next_key_seed(KeyOf(self))? {
+            match key {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some((key, Some(below))) => drop(out.insert(key, map.next_value_seed(below)?)),
+                Some((key, None)) => drop(out.insert(key, map.next_value()?)),
             }
         }
         Ok(Value::Object(out))
@@ -171,23 +216,95 @@ impl<'de> Visitor<'de> for &Unread {
     }
 }
 
+/// A key, which is copied only where its field is read.
+struct KeyOf<'a>(&'a Fields);
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
+    type Value = Option<(String, Option<&'static Fields>)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, decoder: D) -> Result<Self::Value, D::Error> {
+        decoder.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf<'_> {
+    type Value = Option<(String, Option<&'static Fields>)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        let (read, below) = self.0.find(name);
+        Ok(read.then(|| (name.to_owned(), below)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lean::Lean;
 
     #[track_caller]
-    fn check(text: &str, want: &str) {
-        let read: Read = serde_json::from_str(text).unwrap();
+    fn check<const POD: bool>(text: &str, want: &str) {
+        let read: Read<POD> = serde_json::from_str(text).unwrap();
         assert_eq!(read.0.to_string(), want);
     }
 
     #[test]
     fn what_no_controller_reads_is_passed_over() {
-        check(
-            r#"{"metadata":{"name":"a","managedFields":[{"x":1}],"labels":{"env":"b"}},"spec":{"env":1,"containers":[{"name":"c","env":[],"ports":[1]}]}}"#,
-            r#"{"metadata":{"name":"a","labels":{"env":"b"}},"spec":{"env":1,"containers":[{"name":"c","ports":[1]}]}}"#,
+        let object = r#"{"metadata":{"name":"a","managedFields":[{"x":1}],"labels":{"env":"b"}},"spec":{"env":1,"containers":[{"name":"c","env":[],"ports":[1]}]}}"#;
+        check::<false>(
+            object,
+            r#"{"metadata":{"name":"a","labels":{"env":"b"}},"spec":{"env":1,"containers":[{"name":"c","env":[],"ports":[1]}]}}"#,
         );
-        check(r#"{"metadata":null,"spec":{"containers":null}}"#, r#"{"metadata":null,"spec":{"containers":null}}"#);
+        check::<true>(
+            object,
+            r#"{"metadata":{"name":"a","labels":{"env":"b"}},"spec":{"containers":[{"ports":[1]}]}}"#,
+        );
+        check::<true>(
+            r#"{"metadata":null,"spec":{"containers":null}}"#,
+            r#"{"metadata":null,"spec":{"containers":null}}"#,
+        );
+    }
+
+    /// What a controller holds of a pod is the same whether the pod was read whole or as far as controllers read it.
+    #[test]
+    fn all_that_controllers_hold_of_a_pod_is_read() {
+        let node = |node: &str, phase: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"p","namespace":"n","uid":"u","generation":2,"resourceVersion":"7",
+                "annotations":{{"a":"b"}},"labels":{{"l":"m"}},"ownerReferences":[{{"uid":"o"}}],"managedFields":[{{}}]}},
+                "spec":{{"nodeName":"{node}","schedulerName":"default-scheduler","hostname":"h","subdomain":"s",
+                "affinity":{{"podAffinity":{{}}}},"nodeSelector":{{"k":"v"}},"tolerations":[{{"key":"t"}}],
+                "topologySpreadConstraints":[{{"maxSkew":1}}],"serviceAccountName":"x",
+                "volumes":[{{"name":"v","persistentVolumeClaim":{{"claimName":"c"}}}},{{"name":"e","ephemeral":{{}}}}],
+                "containers":[{{"name":"c","image":"i","ports":[{{"containerPort":1}}],"restartPolicy":"Always"}}],
+                "initContainers":[{{"name":"d","ports":[{{"name":"q"}}]}}]}},
+                "status":{{"phase":"{phase}","podIP":"10.0.0.1","podIPs":[{{"ip":"10.0.0.1"}}],"hostIP":"h",
+                "conditions":[{{"type":"Ready","status":"True"}},{{"type":"PodScheduled","status":"False"}}]}}}}"#
+            );
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let controllers: Vec<Box<dyn crate::control::Controller>> = vec![
+            Box::new(crate::endpoints::Endpoints),
+            Box::new(crate::scheduler::Scheduler),
+            Box::new(crate::storage_protection::ClaimProtection),
+            Box::new(crate::volume_binder::VolumeBinder),
+        ];
+        let mut held = 0;
+        for (at, phase) in [("", "Pending"), ("x", "Running"), ("x", "Failed")] {
+            let whole = node(at, phase);
+            let read: Read<true> = serde_json::from_str(&whole.to_string()).unwrap();
+            let of_pods = controllers.iter().flat_map(|controller| controller.sources());
+            let of_pods = of_pods.filter(|source| source.resource == PODS).filter_map(|source| source.lean);
+            for lean in of_pods.chain([crate::disruption::lean_pod as Lean]) {
+                let text = |pod: &Value| lean(pod).map(|lent| lent.text());
+                assert_eq!(text(&whole), text(&read.0));
+                held += usize::from(lean(&whole).is_some());
+            }
+        }
+        assert_eq!(held, 11);
     }
 
     #[test]

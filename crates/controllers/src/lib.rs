@@ -18,6 +18,7 @@ mod feed;
 mod garbage;
 mod graph;
 mod kinds;
+mod lean;
 mod mirror;
 mod namespace;
 mod node_taints;

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use kemudi_client::{Dynamic, Event, Resource};
 use serde_json::Value;
 
+use crate::lean::Lean;
+
 /// Namespace (empty for cluster-wide objects) and name.
 pub type Key = (String, String);
-
-/// What a reader needs of an object; nothing where the object is none of its business.
-pub type Lean = fn(&Value) -> Option<Value>;
 
 /// Lean objects that are held as values as well, because somebody read them. With one more all become text again.
 const UNPACKED_MAX: usize = 1000;
@@ -107,13 +106,14 @@ impl Mirror {
             let same = held.is_some_and(|held| matches!(held, Held::Whole(old) if old == object));
             return (!same).then_some(object);
         };
-        let Some(value) = lean(&object) else { return self.objects.remove(&key).map(Held::into_object) };
-        let text = value.to_string().into_boxed_str();
+        let Some(text) = lean(&object).map(|lent| lent.text()) else {
+            return self.objects.remove(&key).map(Held::into_object);
+        };
         if matches!(self.objects.get(&key), Some(Held::Lean(old, _)) if *old == text) {
             return None;
         }
         self.objects.insert(key, Held::Lean(text, OnceCell::new()));
-        Some(Arc::new(Dynamic(value)))
+        Some(object)
     }
 
     /// Lets go of what was only read; to be called from time to time.
@@ -138,16 +138,6 @@ impl Held {
     }
 }
 
-/// These fields of an object's metadata.
-pub fn metadata(object: &Value, fields: &[&str]) -> Value {
-    part(&object["metadata"], fields)
-}
-
-/// These fields of a value, as far as they are there.
-pub fn part(value: &Value, fields: &[&str]) -> Value {
-    fields.iter().filter_map(|field| Some((field.to_string(), value.get(field)?.clone()))).collect()
-}
-
 pub fn key_of(object: &Dynamic) -> Key {
     (object.namespace().to_string(), object.name().to_string())
 }
@@ -158,6 +148,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::lean::Lent;
 
     fn named(name: &str, colour: &str) -> Arc<Dynamic> {
         Arc::new(Dynamic(json!({"metadata": {"name": name, "namespace": "a"}, "colour": colour})))
@@ -188,7 +179,9 @@ mod tests {
 
     #[test]
     fn a_lean_mirror_holds_what_matters_to_its_reader() {
-        let lean = |object: &Value| (object["colour"] == "red").then(|| json!({"metadata": object["metadata"]}));
+        fn lean(object: &Value) -> Option<Lent<'_>> {
+            (object["colour"] == "red").then(|| Lent::object([("metadata", Lent::Part(&object["metadata"]))]))
+        }
         let mut mirror = Mirror::new(Some(lean));
         check(&mut mirror, Event::Applied(named("x", "green")), "");
         check(&mut mirror, Event::Applied(named("x", "red")), "x");

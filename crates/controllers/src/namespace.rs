@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use api::meta;
 use kemudi_client::Dynamic;
-use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::empty_namespace::{NAMESPACES_MAX, WAITING_MAX};
 use crate::kinds::NAMESPACES;
-use crate::mirror::{self, Key, Mirror};
+use crate::lean::Lent;
+use crate::mirror::{Key, Mirror};
 use crate::resources::Resources;
 
 /// The finalizer that stands for the content.
@@ -39,8 +39,11 @@ impl Controller for NamespaceDeletion {
 
     fn sources(&self) -> Vec<Source> {
         vec![Source::all(NAMESPACES).lean(|namespace| {
-            let metadata = mirror::metadata(namespace, &["name", "uid", "resourceVersion", "deletionTimestamp"]);
-            Some(json!({"metadata": metadata, "spec": namespace["spec"], "status": namespace["status"]}))
+            Some(Lent::object([
+                ("metadata", Lent::metadata(namespace, &["name", "uid", "resourceVersion", "deletionTimestamp"])),
+                ("spec", Lent::Part(&namespace["spec"])),
+                ("status", Lent::Part(&namespace["status"])),
+            ]))
         })]
     }
 

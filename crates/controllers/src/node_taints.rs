@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::NODES;
-use crate::mirror::{self, Key, Mirror};
+use crate::lean::Lent;
+use crate::mirror::{Key, Mirror};
 
 /// Condition, the status of it that matters, the taint's key.
 const CAUSES: [(&str, &str, &str); 6] = [
@@ -71,7 +72,10 @@ fn taint(key: &str) -> Value {
 }
 
 /// Nodes tell long lists of images and numbers, which nobody here reads.
-pub fn lean(node: &Value) -> Option<Value> {
-    let status = mirror::part(&node["status"], &["conditions"]);
-    Some(json!({"metadata": node["metadata"], "spec": node["spec"], "status": status}))
+pub fn lean(node: &Value) -> Option<Lent<'_>> {
+    Some(Lent::object([
+        ("metadata", Lent::Part(&node["metadata"])),
+        ("spec", Lent::Part(&node["spec"])),
+        ("status", Lent::fields(&node["status"], &["conditions"])),
+    ]))
 }

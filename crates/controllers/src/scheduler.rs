@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::kinds::{LEASES, NODES, PODS};
+use crate::lean::Lent;
 use crate::mirror::{self, Key, Mirror};
 use crate::node_taints;
 
@@ -46,11 +47,10 @@ impl Controller for Scheduler {
             Source::all(PODS).lean(|pod| {
                 let node = meta::text_at(pod, &["spec", "nodeName"]);
                 let counts = !node.is_empty() && !is_over(pod);
-                counts.then(|| json!({"spec": {"nodeName": node}}))
+                counts.then(|| Lent::object([("spec", Lent::object([("nodeName", Lent::Text(node))]))]))
             }),
-            Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}")).lean(|lease| {
-                Some(json!({"metadata": {"name": meta::name(lease), "namespace": meta::namespace(lease)}}))
-            }),
+            Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}"))
+                .lean(|lease| Some(Lent::object([("metadata", Lent::metadata(lease, &["name", "namespace"]))]))),
         ]
     }
 
@@ -103,14 +103,14 @@ fn is_over(pod: &Value) -> bool {
 }
 
 /// What is read of a pod that waits.
-fn lean(pod: &Value) -> Value {
+fn lean(pod: &Value) -> Lent<'_> {
     let spec = ["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"];
     let scheduled = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "PodScheduled");
-    json!({
-        "metadata": mirror::metadata(pod, &["name", "namespace", "uid", "generation"]),
-        "spec": mirror::part(&pod["spec"], &spec),
-        "status": {"conditions": scheduled.collect::<Vec<_>>()},
-    })
+    Lent::object([
+        ("metadata", Lent::metadata(pod, &["name", "namespace", "uid", "generation"])),
+        ("spec", Lent::fields(&pod["spec"], &spec)),
+        ("status", Lent::object([("conditions", Lent::List(scheduled.map(Lent::Part).collect()))])),
+    ])
 }
 
 /// Why a node does not take a pod, in the scheduler's own words.

@@ -11,6 +11,7 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{IP_ADDRESSES, SERVICE_CIDRS};
+use crate::lean::Lent;
 use crate::mirror::{Key, Mirror};
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
@@ -29,7 +30,8 @@ impl Controller for ServiceCidrs {
     fn sources(&self) -> Vec<Source> {
         vec![
             Source::all(SERVICE_CIDRS),
-            Source::all(IP_ADDRESSES).lean(|address| Some(json!({"metadata": {"name": meta::name(address)}}))),
+            Source::all(IP_ADDRESSES)
+                .lean(|address| Some(Lent::object([("metadata", Lent::metadata(address, &["name"]))]))),
         ]
     }
 

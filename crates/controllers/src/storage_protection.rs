@@ -10,7 +10,8 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{ATTRIBUTES_CLASSES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS};
-use crate::mirror::{self, Key, Mirror};
+use crate::lean::Lent;
+use crate::mirror::{Key, Mirror};
 
 const OF_CLAIMS: &str = "kubernetes.io/pvc-protection";
 const OF_VOLUMES: &str = "kubernetes.io/pv-protection";
@@ -120,16 +121,17 @@ impl Controller for AttributesProtection {
 }
 
 /// Of claims and volumes only the classes that they have, had or are to have.
-fn lean_attributes(object: &Value) -> Option<Value> {
+fn lean_attributes(object: &Value) -> Option<Lent<'_>> {
     let paths = [
         "/spec/volumeAttributesClassName",
         "/status/currentVolumeAttributesClassName",
         "/status/modifyVolumeStatus/targetVolumeAttributesClassName",
     ];
-    let classes: Vec<Value> = paths.iter().filter_map(|path| object.pointer(path)).cloned().collect();
-    Some(json!({
-        "metadata": {"name": meta::name(object), "namespace": meta::namespace(object)}, "spec": classes,
-    }))
+    let classes = paths.iter().filter_map(|path| object.pointer(path)).map(Lent::Part);
+    Some(Lent::object([
+        ("metadata", Lent::metadata(object, &["name", "namespace"])),
+        ("spec", Lent::List(classes.collect())),
+    ]))
 }
 
 impl Controller for VolumeProtection {
@@ -176,9 +178,11 @@ fn without(object: &Value, finalizer: &str) -> Option<Value> {
     Some(freed)
 }
 
-fn lean(pod: &Value) -> Option<Value> {
+fn lean(pod: &Value) -> Option<Lent<'_>> {
     claims_of(pod).next()?;
-    let metadata = mirror::metadata(pod, &["name", "namespace"]);
-    let spec = mirror::part(&pod["spec"], &["volumes", "nodeName"]);
-    Some(json!({"metadata": metadata, "spec": spec, "status": mirror::part(&pod["status"], &["phase"])}))
+    Some(Lent::object([
+        ("metadata", Lent::metadata(pod, &["name", "namespace"])),
+        ("spec", Lent::fields(&pod["spec"], &["volumes", "nodeName"])),
+        ("status", Lent::fields(&pod["status"], &["phase"])),
+    ]))
 }

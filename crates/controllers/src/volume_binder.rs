@@ -14,7 +14,8 @@ use crate::act::Action;
 use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
-use crate::mirror::{self, Key, Mirror};
+use crate::lean::Lent;
+use crate::mirror::{Key, Mirror};
 use crate::storage_protection::claims_of;
 
 const COMPONENT: &str = "persistentvolume-controller";
@@ -74,8 +75,12 @@ impl Controller for VolumeBinder {
             Source::all(STORAGE_CLASSES),
             Source::all(PODS).lean(|pod| {
                 let waits = meta::text_at(pod, &["spec", "nodeName"]).is_empty() && claims_of(pod).next().is_some();
-                let metadata = || mirror::metadata(pod, &["name", "namespace"]);
-                waits.then(|| json!({"metadata": metadata(), "spec": mirror::part(&pod["spec"], &["volumes"])}))
+                waits.then(|| {
+                    Lent::object([
+                        ("metadata", Lent::metadata(pod, &["name", "namespace"])),
+                        ("spec", Lent::fields(&pod["spec"], &["volumes"])),
+                    ])
+                })
             }),
         ]
     }

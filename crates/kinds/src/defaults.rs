@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use api::meta;
 use serde_json::Value;
 
 use crate::decode::is_empty;
@@ -62,7 +63,7 @@ fn apply_struct(schema: &Schema, reach: &[bool], id: TypeId, object: &mut Value)
     let Some(map) = object.as_object_mut().filter(|_| reach[id.0 as usize]) else { return };
     for field in &schema.get(id).fields {
         if let Some(default) = default_of(field) {
-            let set = map.get(&*field.name).is_some_and(|value| match field.pointer {
+            let set = meta::field(map, &field.name).is_some_and(|value| match field.pointer {
                 true => !value.is_null(),
                 false => !is_empty(&field.shape, value),
             });
@@ -71,7 +72,7 @@ fn apply_struct(schema: &Schema, reach: &[bool], id: TypeId, object: &mut Value)
             }
         }
         if struct_of(&field.shape).is_some_and(|below| reach[below.0 as usize])
-            && let Some(value) = map.get_mut(&*field.name)
+            && let Some(value) = meta::field_mut(map, &field.name)
         {
             apply_shape(schema, reach, &field.shape, value);
         }

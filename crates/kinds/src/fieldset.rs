@@ -364,12 +364,16 @@ impl Element {
     pub fn print(&self) -> String {
         match self {
             Element::Field(name) => ["f:", name].concat(),
-            Element::Item(value) => format!("v:{}", go_json(value)),
+            Element::Item(value) => {
+                let mut out = "v:".to_owned();
+                go_json(&mut out, value);
+                out
+            }
             Element::Index(at) => format!("i:{at}"),
             Element::Key(fields) => {
-                let fields: Vec<String> =
-                    fields.iter().map(|(n, v)| format!("{}:{}", go_json_text(n), go_json(v))).collect();
-                format!("k:{{{}}}", fields.join(","))
+                let mut out = String::new();
+                print_key(&mut out, fields.iter().map(|(name, value)| (&**name, value)));
+                out
             }
         }
     }
@@ -470,8 +474,21 @@ pub(crate) fn same_values(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Writes the element of an item with these keys, which are in order.
+pub(crate) fn print_key<'v>(out: &mut String, fields: impl Iterator<Item = (&'v str, &'v Value)>) {
+    let mut before = "k:{";
+    for (name, value) in fields {
+        out.push_str(before);
+        go_json_text(out, name);
+        out.push(':');
+        go_json(out, value);
+        before = ",";
+    }
+    out.push('}');
+}
+
 /// The total order of values that sorts sets: numbers, strings, booleans, lists, maps, null.
-fn compare_values(a: &Value, b: &Value) -> Ordering {
+pub(crate) fn compare_values(a: &Value, b: &Value) -> Ordering {
     fn rank(value: &Value) -> u8 {
         match value {
             Value::Number(_) => 0,
@@ -510,19 +527,21 @@ fn compare_numbers(a: &Number, b: &Number) -> Ordering {
 }
 
 /// A value as Go's JSON encoder writes it inside a path element: `<`, `>` and `&` escaped.
-fn go_json(value: &Value) -> String {
+fn go_json(out: &mut String, value: &Value) {
     match value {
-        Value::String(text) => go_json_text(text),
+        Value::String(text) => go_json_text(out, text),
         Value::Number(number) if number.is_f64() => {
             let float = number.as_f64().unwrap_or(0.0);
-            if float.fract() == 0.0 && float.abs() < 1e21 { format!("{float:.0}") } else { number.to_string() }
+            match float.fract() == 0.0 && float.abs() < 1e21 {
+                true => out.push_str(&format!("{float:.0}")),
+                false => out.push_str(&number.to_string()),
+            }
         }
-        other => other.to_string(),
+        other => out.push_str(&other.to_string()),
     }
 }
 
-fn go_json_text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
+fn go_json_text(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {
@@ -538,7 +557,6 @@ fn go_json_text(text: &str) -> String {
         }
     }
     out.push('"');
-    out
 }
 
 #[cfg(test)]

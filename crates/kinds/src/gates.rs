@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use api::meta;
 use serde_json::Value;
 
 use crate::defaults::struct_of;
@@ -71,12 +72,12 @@ pub(crate) fn drop_disabled(kind: &Kind, new: &mut Value, old: Option<&Value>) {
 fn used(id: TypeId, object: &Value, gates: &mut Gates) {
     let Some(map) = object.as_object() else { return };
     for (field, gate) in &MARKS.gated[id.0 as usize] {
-        if map.get(&**field).is_some_and(|value| !value.is_null()) {
+        if meta::field(map, field).is_some_and(|value| !value.is_null()) {
             *gates |= gate;
         }
     }
     for field in &tables::schema().get(id).fields {
-        if let (Some(below), Some(value)) = (below(&field.shape), map.get(&*field.name)) {
+        if let (Some(below), Some(value)) = (below(&field.shape), meta::field(map, &field.name)) {
             each(&field.shape, value, &mut |value| used(below, value, gates));
         }
     }

@@ -154,7 +154,8 @@ pub fn of_new(schema: &Schema, root: TypeId, new: &Value, write: &Write) -> Opti
         return None;
     }
     let without = Without { deep: except, shallow: Some(&STRIPPED_SET) };
-    let fields = typed::added(schema, Ref::Type(root), &zero(schema, root, write), new, without)?;
+    // Its version and kind, which that has not, are nobody's anyway.
+    let fields = typed::added(schema, Ref::Type(root), schema.zero(root), new, without)?;
     if fields == "{}" {
         return Some("null".to_owned());
     }

@@ -1,7 +1,7 @@
 //! What a type is, as data: fields in Go's order, their shapes, when Go leaves them out, how lists merge.
 //! Built-in kinds come from the committed tables, custom resources compile to the same values. Pure: never does I/O.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -14,11 +14,18 @@ pub struct TypeId(pub u32);
 pub struct Schema {
     pub types: Vec<Type>,
     pub(crate) default_reach: crate::defaults::Reach,
+    zeros: OnceLock<Box<[OnceLock<Value>]>>,
 }
 
 impl Schema {
     pub fn new(types: Vec<Type>) -> Schema {
-        Schema { types, default_reach: Default::default() }
+        Schema { types, default_reach: Default::default(), zeros: OnceLock::new() }
+    }
+
+    /// What Go writes for a struct of which nothing is set.
+    pub fn zero(&self, id: TypeId) -> &Value {
+        let zeros = self.zeros.get_or_init(|| self.types.iter().map(|_| OnceLock::new()).collect());
+        zeros[id.0 as usize].get_or_init(|| crate::decode::zero(self, &Shape::Struct(id)))
     }
 
     pub fn get(&self, id: TypeId) -> &Type {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::meta;
 use serde_json::{Map, Value};
 
 use crate::decode;
@@ -552,10 +553,10 @@ type Pair<'v> = (&'v str, Option<&'v Value>, Option<&'v Value>);
 fn zip_maps<'v>(a: Option<&'v Map<String, Value>>, b: Option<&'v Map<String, Value>>) -> Vec<Pair<'v>> {
     let mut out: Vec<Pair> = Vec::with_capacity(a.map_or(0, Map::len).max(b.map_or(0, Map::len)));
     for (key, value) in a.into_iter().flatten() {
-        out.push((key, Some(value), b.and_then(|b| b.get(key))));
+        out.push((key, Some(value), b.and_then(|b| meta::field(b, key))));
     }
     for (key, value) in b.into_iter().flatten() {
-        if a.is_none_or(|a| !a.contains_key(key)) {
+        if a.is_none_or(|a| meta::field(a, key).is_none()) {
             out.push((key, None, Some(value)));
         }
     }

@@ -1,5 +1,6 @@
 //! Reading and writing plain JSON objects as Go reads and writes its structs: what is absent is zero. Knows no kind.
 
+use api::meta;
 use serde_json::{Map, Value};
 
 static NULL: Value = Value::Null;
@@ -51,7 +52,7 @@ impl Read for Value {
         if path.is_empty() {
             return self;
         }
-        path.split('.').try_fold(self, |value, field| value.get(field)).unwrap_or(&NULL)
+        path.split('.').try_fold(self, |value, field| meta::get(value, field)).unwrap_or(&NULL)
     }
 
     fn items(&self) -> &[Value] {
@@ -65,7 +66,7 @@ impl Read for Value {
     }
 
     fn key(&self, key: &str) -> &Value {
-        self.get(key).unwrap_or(&NULL)
+        meta::get(self, key).unwrap_or(&NULL)
     }
 
     fn is_nothing(&self) -> bool {
@@ -100,7 +101,10 @@ pub trait Write {
 
 impl Write for Value {
     fn at_mut(&mut self, path: &str) -> Option<&mut Value> {
-        path.split('.').try_fold(self, |value, field| value.get_mut(field)).filter(|value| !value.is_null())
+        fn below<'a>(value: &'a mut Value, field: &str) -> Option<&'a mut Value> {
+            meta::field_mut(value.as_object_mut()?, field)
+        }
+        path.split('.').try_fold(self, below).filter(|value| !value.is_null())
     }
 
     fn list_mut(&mut self, path: &str) -> &mut [Value] {

@@ -2,11 +2,15 @@
 //! and their printing say together, without a set in between. Every create asks for it. Answers nothing where an object
 //! is unusual, for example not of its type, and never guesses: whoever asked then goes the long way.
 
-use api::codec::write_text;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use api::codec::{write_escaped, write_text};
+use api::meta;
 use serde_json::{Map, Value};
 
 use super::{Atom, Ref, child_near, element_of, list_of, map_of, scalar_error, validate};
-use crate::fieldset::{Element, Set, same_values};
+use crate::fieldset::{Element, Set, compare_values, print_key, same_values};
 use crate::schema::{ListType, Schema};
 
 /// What of the fields is not written.
@@ -99,8 +103,12 @@ impl<'a, 'v> Walk<'a, 'v> {
                 let start = self.begin(own);
                 for at in base..self.fields.len() {
                     let (key, ty, value) = self.fields[at];
-                    let old = before.and_then(|before| before.get(key));
-                    let name = |out: &mut Vec<u8>| write_text(out, &["f:", key].concat());
+                    let old = before.and_then(|before| meta::field(before, key));
+                    let name = |out: &mut Vec<u8>| {
+                        out.extend_from_slice(b"\"f:");
+                        write_escaped(out, key);
+                        out.push(b'"');
+                    };
                     match without.deep.or(without.shallow) {
                         None => self.child(ty, old, value, true, without, name)?,
                         Some(_) => self.child_without(ty, old, value, &Element::field(key), without, name)?,
@@ -126,6 +134,9 @@ impl<'a, 'v> Walk<'a, 'v> {
         own: bool,
         without: Without,
     ) -> Option<Found> {
+        if let (ListType::Map(keys), None, None) = (list, without.deep, without.shallow) {
+            return self.keyed_items(item, keys, items, own);
+        }
         let mut named: Vec<(Element, &Value)> = Vec::with_capacity(items.len());
         for value in items {
             named.push((element_of(self.schema, item, list, value).ok()?, value));
@@ -138,6 +149,32 @@ impl<'a, 'v> Walk<'a, 'v> {
         let start = self.begin(own);
         for (element, value) in &named {
             self.child_without(item, None, value, element, without, |out| write_text(out, &element.print()))?;
+        }
+        Some(self.end(start, own))
+    }
+
+    /// Items with all their keys, for which no element has to be made.
+    fn keyed_items(&mut self, item: Ref<'a>, keys: &[Arc<str>], items: &'v [Value], own: bool) -> Option<Found> {
+        if items.iter().any(|value| keys.iter().any(|key| meta::get(value, key).is_none())) {
+            return None;
+        }
+        let mut names: Vec<&str> = keys.iter().map(|key| &**key).collect();
+        names.sort_unstable();
+        let order = |a: &Value, b: &Value| {
+            let differing = names.iter().map(|name| compare_values(&a[*name], &b[*name]));
+            differing.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        };
+        let mut sorted: Vec<&Value> = items.iter().collect();
+        sorted.sort_by(|a, b| order(a, b));
+        if sorted.windows(2).any(|pair| order(pair[0], pair[1]).is_eq()) {
+            return None;
+        }
+        let start = self.begin(own);
+        let mut element = String::new();
+        for value in sorted {
+            element.clear();
+            print_key(&mut element, names.iter().map(|name| (*name, &value[*name])));
+            self.child(item, None, value, true, Without::default(), |out| write_text(out, &element))?;
         }
         Some(self.end(start, own))
     }
