@@ -27,29 +27,8 @@ pub fn value_to_json(value: &Value) -> Vec<u8> {
     out
 }
 
-/// The same of an object with `metadata`, at whose end `managedFields` stands, which is JSON already; `null` for none.
-pub fn object_with_managed_fields(object: &Value, managed_fields: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024 + 2 * managed_fields.len());
-    let Some(map) = object.as_object() else { return value_to_json(object) };
-    let mut before = b'{';
-    for (key, value) in map {
-        out.push(std::mem::replace(&mut before, b','));
-        write_text(&mut out, key);
-        out.push(b':');
-        let start = out.len();
-        write_value(&mut out, value);
-        if key == "metadata" && managed_fields != "null" && out.last() == Some(&b'}') {
-            out.pop();
-            out.extend_from_slice(if out.len() == start + 1 { b"\"managedFields\":" } else { b",\"managedFields\":" });
-            out.extend_from_slice(managed_fields.as_bytes());
-            out.push(b'}');
-        }
-    }
-    out.extend_from_slice(if map.is_empty() { b"{}" } else { b"}" });
-    out
-}
-
-fn write_value(out: &mut Vec<u8>, value: &Value) {
+/// A value as JSON.
+pub fn write_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),

@@ -498,6 +498,15 @@ impl Kind {
         Ok(read)
     }
 
+    /// The JSON of a new object of a built-in kind as it is to be stored: tidied, with some resource version, and with managed
+    /// fields that are JSON already, `null` for none. Nothing where it has to be tidied first.
+    pub fn new_to_json(&self, object: &Value, managed_fields: &str) -> Option<Vec<u8>> {
+        if self.is_custom() {
+            return None;
+        }
+        crate::tidy::to_json(&self.schema, self.root, object, managed_fields).ok()
+    }
+
     /// Fills in what nobody set: the defaults that OpenAPI states, then those that are code upstream.
     pub fn default(&self, object: &mut Value) {
         if let Some(custom) = &self.custom {

@@ -280,18 +280,10 @@ impl Objects {
         self.put(shape, key, Expect::Absent, object).await
     }
 
-    /// Creates an object whose managed fields are given aside, as JSON. Not for a shape whose keys are sorted.
-    pub async fn create_owned(
-        &self,
-        shape: &Shape,
-        key: &str,
-        mut object: Value,
-        managed_fields: &str,
-    ) -> Result<Written, WriteError> {
+    /// Creates an object that is JSON already, with some resource version. Not for a shape whose keys are sorted.
+    pub async fn create_json(&self, shape: &Shape, key: &str, json: Vec<u8>) -> Result<Written, WriteError> {
         self.collection(shape).map_err(WriteError::Store)?;
-        order_metadata(&mut object);
-        let (head, tail) = around_version(api::codec::object_with_managed_fields(&object, managed_fields), false);
-        drop(object);
+        let (head, tail) = around_version(json, false);
         self.write(shape, key, Expect::Absent, head, tail).await
     }
 

@@ -108,7 +108,6 @@ pub async fn create_object(
     let collection = cx.state.collection(at.kind)?;
     let name = meta::name(&object).to_string();
     let _charged = quota::charge(cx, at, &object, None, options.dry_run).await?;
-    tidy(at.kind, &mut object)?;
     let key = objects::key(at.namespace(), &name);
     let exists = || {
         let of = at.group_resource();
@@ -131,17 +130,24 @@ pub async fn create_object(
         if collection.get(&key).is_some() {
             return Err(exists());
         }
+        tidy(at.kind, &mut object)?;
         strip_version(&mut object);
         owners.put_into(&mut object);
         return Ok(Stored::Object(object));
     }
     let shape = cx.state.shape(at.kind);
-    let created = match owners {
-        Owners::Aside(owners) if at.kind.kept().is_none() && !at.kind.is_custom() => {
-            let created = cx.state.objects.create_owned(&shape, &key, object, &owners).await;
+    let at_once = match &owners {
+        Owners::Aside(owners) if at.kind.kept().is_none() => at.kind.new_to_json(&object, owners),
+        _ => None,
+    };
+    let created = match at_once {
+        Some(json) => {
+            drop(object);
+            let created = cx.state.objects.create_json(&shape, &key, json).await;
             created.map(|written| Stored::Json(written.json))
         }
-        owners => {
+        None => {
+            tidy(at.kind, &mut object)?;
             owners.put_into(&mut object);
             let mut kept = at.kind.to_kept(object);
             let created = cx.state.objects.create(&shape, &key, &mut kept).await;
