@@ -91,6 +91,10 @@ pub fn object(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
+    if let (Encoding::Json, Some(decoded)) = (encoding, at_once(wanted, bytes)) {
+        note_strictness(wanted, validation, Vec::new(), decoded.strict, warnings)?;
+        return Ok(with_type(wanted, decoded.object));
+    }
     let unrecognized = |why: String| unrecognized(wanted, &why, bytes);
     let Read { api_version, kind, content, duplicates } = parse(bytes, encoding).map_err(unrecognized)?;
     let checked = match wanted.is_custom() {
@@ -112,6 +116,17 @@ pub fn object(
         managed::mark_reset(&mut object);
     }
     Ok(object)
+}
+
+/// A body that is what was wanted, read once. Nothing where it is anything else, or where there is more to say of it: that
+/// is told in the order in which Go finds out, its kind before all others.
+fn at_once(wanted: Wanted, bytes: &[u8]) -> Option<Decoded> {
+    if wanted.is_custom() || wanted.root != wanted.kind.root || managed::body_asks_reset(bytes) {
+        return None;
+    }
+    let decoded = wanted.kind.decode_as(wanted.root, bytes).ok()?;
+    let text = |field| decoded.object.get(field).and_then(Value::as_str).unwrap_or_default();
+    check_kind(wanted, text("apiVersion"), text("kind")).ok().map(|()| decoded)
 }
 
 /// Duplicate keys of YAML and what the decoder found, as field validation asks.
