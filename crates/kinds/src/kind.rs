@@ -2,6 +2,7 @@
 //! nothing in this file knows the name of any kind. Pure: never does I/O and never reads a clock.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 /// Go's `%q`.
@@ -263,51 +264,51 @@ impl std::fmt::Display for Cause {
 
 impl Cause {
     /// `field: Required value`, with `: detail` when there is one.
-    pub fn required(field: impl Into<String>, detail: &str) -> Cause {
-        Cause::new(CauseReason::Required, field, "Required value", None, detail)
+    pub fn required(field: impl Display, detail: &str) -> Cause {
+        Cause::new(CauseReason::Required, field.to_string(), "Required value", None, detail)
     }
 
     /// `field: Invalid value: VALUE: detail`.
-    pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
-        Cause::new(CauseReason::Invalid, field, "Invalid value", Some(value), detail)
+    pub fn invalid(field: impl Display, value: &Value, detail: &str) -> Cause {
+        Cause::new(CauseReason::Invalid, field.to_string(), "Invalid value", Some(value), detail)
     }
 
     /// `field: Unsupported value: VALUE: supported values: "A", "B"`.
-    pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Cause {
+    pub fn not_supported(field: impl Display, value: &Value, supported: &[&str]) -> Cause {
         let listed: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         let detail = if listed.is_empty() { String::new() } else { format!("supported values: {}", listed.join(", ")) };
-        Cause::new(CauseReason::NotSupported, field, "Unsupported value", Some(value), &detail)
+        Cause::new(CauseReason::NotSupported, field.to_string(), "Unsupported value", Some(value), &detail)
     }
 
     /// `field: Duplicate value: VALUE`.
-    pub fn duplicate(field: impl Into<String>, value: &Value) -> Cause {
-        Cause::new(CauseReason::Duplicate, field, "Duplicate value", Some(value), "")
+    pub fn duplicate(field: impl Display, value: &Value) -> Cause {
+        Cause::new(CauseReason::Duplicate, field.to_string(), "Duplicate value", Some(value), "")
     }
 
     /// `field: Forbidden: detail`.
-    pub fn forbidden(field: impl Into<String>, detail: &str) -> Cause {
-        Cause::new(CauseReason::Forbidden, field, "Forbidden", None, detail)
+    pub fn forbidden(field: impl Display, detail: &str) -> Cause {
+        Cause::new(CauseReason::Forbidden, field.to_string(), "Forbidden", None, detail)
     }
 
     /// `field: Not found: VALUE`.
-    pub fn not_found(field: impl Into<String>, value: &Value) -> Cause {
-        Cause::new(CauseReason::NotFound, field, "Not found", Some(value), "")
+    pub fn not_found(field: impl Display, value: &Value) -> Cause {
+        Cause::new(CauseReason::NotFound, field.to_string(), "Not found", Some(value), "")
     }
 
     /// `field: Too long: may not be more than N bytes`.
-    pub fn too_long(field: impl Into<String>, max_bytes: usize) -> Cause {
+    pub fn too_long(field: impl Display, max_bytes: usize) -> Cause {
         let detail = format!("may not be more than {max_bytes} bytes");
-        Cause::new(CauseReason::TooLong, field, "Too long", None, &detail)
+        Cause::new(CauseReason::TooLong, field.to_string(), "Too long", None, &detail)
     }
 
     /// `field: Too many: ACTUAL: must have at most N items`.
-    pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Cause {
+    pub fn too_many(field: impl Display, actual: usize, max: usize) -> Cause {
         let noun = if max == 1 { "item" } else { "items" };
         let detail = format!("must have at most {max} {noun}");
-        Cause::new(CauseReason::TooMany, field, "Too many", Some(&Value::from(actual)), &detail)
+        Cause::new(CauseReason::TooMany, field.to_string(), "Too many", Some(&Value::from(actual)), &detail)
     }
 
-    fn new(reason: CauseReason, field: impl Into<String>, label: &str, value: Option<&Value>, detail: &str) -> Cause {
+    fn new(reason: CauseReason, field: String, label: &str, value: Option<&Value>, detail: &str) -> Cause {
         let mut message = label.to_owned();
         if let Some(value) = value {
             // Strings are quoted as Go's %q, everything else as JSON.
@@ -321,7 +322,7 @@ impl Cause {
             message.push_str(": ");
             message.push_str(detail);
         }
-        Cause { reason, field: field.into(), message }
+        Cause { reason, field, message }
     }
 }
 

@@ -293,17 +293,16 @@ mod tests {
             let owned = api::codec::value_to_json(&owners);
             let mut at_once = object.clone();
             api::meta::metadata_mut(&mut at_once);
-            let at_once = to_json(&kind.schema, kind.root, &at_once, std::str::from_utf8(&owned).unwrap());
+            let json = to_json(&kind.schema, kind.root, &at_once, std::str::from_utf8(&owned).unwrap());
+            let like = tidy(&kind.schema, kind.root, &mut at_once).is_ok();
             assert_eq!(kind.tidy(object).unwrap().to_string(), read.to_string());
             let metadata = api::meta::metadata_mut(&mut read);
             metadata.insert("resourceVersion".into(), json!("0"));
             metadata.insert("managedFields".into(), owners);
             let read = kind.tidy(read).unwrap();
-            let at_once = at_once.unwrap_or_else(|Unlike| panic!("{read}"));
-            assert_eq!(
-                String::from_utf8(at_once).unwrap(),
-                String::from_utf8(api::codec::value_to_json(&read)).unwrap()
-            );
+            // Both ways stop at the same objects, which are read again.
+            let want = like.then(|| String::from_utf8(api::codec::value_to_json(&read)).unwrap());
+            assert_eq!(json.ok().map(|json| String::from_utf8(json).unwrap()), want);
         };
         check("", "pods", json!({}));
         check(

@@ -2,6 +2,8 @@
 //! metadata never changes. Also the small formats (DNS labels, label keys, ports, percentages) in Kubernetes' own words.
 //! Knows no kind; what a kind demands of its own is in its `Behaviour`.
 
+use std::fmt::Display;
+
 use serde_json::{Value, json};
 
 use crate::builtin::read::Read;
@@ -170,12 +172,12 @@ pub fn name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
 }
 
 /// Label keys and values.
-pub fn labels(labels: &Value, field: &str) -> Vec<Cause> {
+pub fn labels(labels: &Value, field: impl Display) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (key, value) in labels.entries() {
-        push_all(&mut causes, field, key, qualified_name(key));
+        push_all(&mut causes, &field, key, qualified_name(key));
         let value = value.as_str().unwrap_or_default();
-        push_all(&mut causes, field, value, label_value(value));
+        push_all(&mut causes, &field, value, label_value(value));
     }
     causes
 }
@@ -266,14 +268,16 @@ fn standard_finalizers(kind: &Kind, object: &Value) -> Vec<Cause> {
 }
 
 /// One cause per text, all about the same value.
-pub fn push_all(causes: &mut Vec<Cause>, field: &str, value: &str, texts: Vec<String>) {
-    let value = Value::from(value);
-    causes.extend(texts.iter().map(|text| Cause::invalid(field, &value, text)));
+pub fn push_all(causes: &mut Vec<Cause>, field: impl Display, value: &str, texts: Vec<String>) {
+    // Next to always there are none, and then nothing is to be put together.
+    for text in texts {
+        causes.push(Cause::invalid(field.to_string(), &Value::from(value), &text));
+    }
 }
 
 /// `must be greater than or equal to 0`.
-pub fn non_negative(number: i64, field: &str) -> Option<Cause> {
-    (number < 0).then(|| Cause::invalid(field, &Value::from(number), "must be greater than or equal to 0"))
+pub fn non_negative(number: i64, field: impl Display) -> Option<Cause> {
+    (number < 0).then(|| Cause::invalid(field.to_string(), &Value::from(number), "must be greater than or equal to 0"))
 }
 
 /// `field is immutable`, with the new value, when it is not the old one.
@@ -560,7 +564,7 @@ pub fn percent(text: &str) -> Vec<String> {
 }
 
 /// An IPv4 or IPv6 address, and no odd way of writing one.
-pub fn ip(text: &str, field: &str) -> Vec<Cause> {
+pub fn ip(text: &str, field: impl Display) -> Vec<Cause> {
     let detail = match text.parse::<std::net::IpAddr>() {
         Ok(std::net::IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
         Ok(_) => return Vec::new(),

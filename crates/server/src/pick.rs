@@ -5,24 +5,101 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+/// Pointers that can be asked for at once; what comes after them is null.
+pub const POINTERS_MAX: usize = u64::BITS as usize;
+
 /// The values at JSON pointers (`/metadata/labels`), in the order they are asked for; null where there is none.
 /// Pointers lead through objects only, and a `0` step takes the first item of a list.
 pub fn pick(json: &[u8], pointers: &[&str]) -> Vec<Value> {
-    let mut found = vec![Value::Null; pointers.len()];
-    let wanted = pointers.iter().enumerate().map(|(i, p)| (i, p.trim_start_matches('/'))).collect();
+    let mut picked = Picked {
+        rests: pointers.iter().map(|pointer| pointer.trim_start_matches('/')).collect(),
+        found: vec![Value::Null; pointers.len()],
+    };
+    let asked = pointers.len().min(POINTERS_MAX);
+    let wanted = if asked == POINTERS_MAX { u64::MAX } else { (1 << asked) - 1 };
     let mut decoder = serde_json::Deserializer::from_slice(json);
     // A broken document leaves nulls: the caller encoded it, so there is nobody to tell.
-    let _ = Level { wanted, found: &mut found }.deserialize(&mut decoder);
-    found
+    let _ = Level { wanted, picked: &mut picked }.deserialize(&mut decoder);
+    picked.found
 }
 
-/// One object of the document: which pointers still lead through it.
-struct Level<'a> {
-    wanted: Vec<(usize, &'a str)>,
-    found: &'a mut Vec<Value>,
+struct Picked<'a> {
+    /// What is left of each pointer at the place that is read.
+    rests: Vec<&'a str>,
+    found: Vec<Value>,
 }
 
-impl<'de> DeserializeSeed<'de> for Level<'_> {
+/// One object of the document: which pointers still lead through it, a bit for each.
+struct Level<'p, 'a> {
+    wanted: u64,
+    picked: &'p mut Picked<'a>,
+}
+
+/// The pointers of a set.
+fn each(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let first = set.trailing_zeros() as usize;
+        set &= set.wrapping_sub(1);
+        (first < POINTERS_MAX).then_some(first)
+    })
+}
+
+/// The pointers that go on below a step, and those that end there.
+#[derive(Clone, Copy, Default)]
+struct Below {
+    deeper: u64,
+    here: u64,
+}
+
+impl Level<'_, '_> {
+    fn below(&self, step: &str) -> Below {
+        let mut below = Below::default();
+        for i in each(self.wanted) {
+            match self.picked.rests[i].strip_prefix(step).map(str::as_bytes) {
+                Some([]) => below.here |= 1 << i,
+                Some([b'/', ..]) => below.deeper |= 1 << i,
+                _ => {}
+            }
+        }
+        below
+    }
+
+    /// Hands a value to the pointers that end at it and to those that lead through it.
+    fn take(&mut self, step_bytes: usize, below: Below, value: &Value) {
+        for i in each(below.deeper) {
+            let rest = &self.picked.rests[i][step_bytes..];
+            self.picked.found[i] = value.pointer(rest).cloned().unwrap_or_default();
+        }
+        for i in each(below.here) {
+            self.picked.found[i] = value.clone();
+        }
+    }
+}
+
+/// A key: what is wanted below it, and how long it is.
+struct KeyOf<'l, 'p, 'a>(&'l Level<'p, 'a>);
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_, '_, '_> {
+    type Value = (Below, usize);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf<'_, '_, '_> {
+    type Value = (Below, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok((self.0.below(key), key.len()))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Level<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -30,59 +107,34 @@ impl<'de> DeserializeSeed<'de> for Level<'_> {
     }
 }
 
-impl<'a> Level<'a> {
-    /// The pointers that go on below a step, and whether one of them ends there.
-    fn below(&self, step: &str) -> (Vec<(usize, &'a str)>, Vec<usize>) {
-        let mut deeper = Vec::new();
-        let mut here = Vec::new();
-        for (i, pointer) in &self.wanted {
-            match pointer.split_once('/') {
-                Some((first, rest)) if first == step => deeper.push((*i, rest)),
-                None if *pointer == step => here.push(*i),
-                _ => {}
-            }
-        }
-        (deeper, here)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_> {
+impl<'de> Visitor<'de> for Level<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<std::borrow::Cow<str>>()? {
-            let (deeper, here) = self.below(&key);
-            if here.is_empty() && deeper.is_empty() {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((below, length)) = map.next_key_seed(KeyOf(&self))? {
+            if below.here == 0 && below.deeper == 0 {
                 map.next_value::<IgnoredAny>()?;
-            } else if here.is_empty() {
-                map.next_value_seed(Level { wanted: deeper, found: &mut *self.found })?;
+            } else if below.here == 0 {
+                each(below.deeper).for_each(|i| self.picked.rests[i] = &self.picked.rests[i][length + 1..]);
+                map.next_value_seed(Level { wanted: below.deeper, picked: self.picked })?;
+                // They have been where they lead; a key that comes twice is none of ours.
+                self.wanted &= !below.deeper;
             } else {
                 let value: Value = map.next_value()?;
-                for (i, rest) in deeper {
-                    let below = value.pointer(&format!("/{rest}")).cloned().unwrap_or_default();
-                    self.found[i] = below;
-                }
-                for i in here {
-                    self.found[i] = value.clone();
-                }
+                self.take(length, below, &value);
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let (deeper, here) = self.below("0");
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let below = self.below("0");
         let Some(first) = seq.next_element::<Value>()? else { return Ok(()) };
-        for (i, rest) in deeper {
-            self.found[i] = first.pointer(&format!("/{rest}")).cloned().unwrap_or_default();
-        }
-        for i in here {
-            self.found[i] = first.clone();
-        }
+        self.take(1, below, &first);
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }

@@ -151,14 +151,14 @@ fn webhook(out: &mut Causes, hook: &Value, harmless: bool, path: &str) {
     for (at, rule) in hook.list("rules").iter().enumerate() {
         self::rule(out, rule, &format!("{path}.rules[{at}]"));
     }
-    optional_one_of(out, hook.at("failurePolicy"), &format!("{path}.failurePolicy"), FAILURE_POLICIES);
-    optional_one_of(out, hook.at("matchPolicy"), &format!("{path}.matchPolicy"), MATCH_POLICIES);
+    optional_one_of(out, hook.at("failurePolicy"), format_args!("{path}.failurePolicy"), FAILURE_POLICIES);
+    optional_one_of(out, hook.at("matchPolicy"), format_args!("{path}.matchPolicy"), MATCH_POLICIES);
     let effects = if harmless { SIDE_EFFECTS } else { &["None", "NoneOnDryRun", "Some", "Unknown"] };
     if !hook.has("sideEffects") {
         let detail = format!("must specify one of {}", effects.join(", "));
         out.push(Cause::required(format!("{path}.sideEffects"), &detail));
     }
-    optional_one_of(out, hook.at("sideEffects"), &format!("{path}.sideEffects"), effects);
+    optional_one_of(out, hook.at("sideEffects"), format_args!("{path}.sideEffects"), effects);
     if let Some(seconds) = hook.opt_int("timeoutSeconds").filter(|seconds| !(1..=30).contains(seconds)) {
         let detail = "the timeout value must be between 1 and 30 seconds";
         out.push(Cause::invalid(format!("{path}.timeoutSeconds"), &seconds.into(), detail));
@@ -167,7 +167,7 @@ fn webhook(out: &mut Causes, hook: &Value, harmless: bool, path: &str) {
         check::label_selector(out, hook.at(selector), &format!("{path}.{selector}"));
     }
     let policy = hook.at("reinvocationPolicy");
-    optional_one_of(out, policy, &format!("{path}.reinvocationPolicy"), REINVOCATION_POLICIES);
+    optional_one_of(out, policy, format_args!("{path}.reinvocationPolicy"), REINVOCATION_POLICIES);
     client(out, hook.at("clientConfig"), &format!("{path}.clientConfig"));
     conditions(out, hook, &format!("{path}.matchConditions"));
 }
@@ -324,7 +324,7 @@ fn rule(out: &mut Causes, rule: &Value, path: &str) {
             }
         }
     }
-    optional_one_of(out, rule.at("scope"), &format!("{path}.scope"), &["*", "Cluster", "Namespaced"]);
+    optional_one_of(out, rule.at("scope"), format_args!("{path}.scope"), &["*", "Cluster", "Namespaced"]);
 }
 
 fn resources(out: &mut Causes, rule: &Value, path: &str) {
@@ -379,7 +379,7 @@ fn conditions(out: &mut Causes, owner: &Value, path: &str) {
             out.push(Cause::required(format!("{path}.expression"), ""));
         }
         if required(out, condition, &path, "name") {
-            text(out, condition.text("name"), &format!("{path}.name"), validate::qualified_name);
+            text(out, condition.text("name"), format_args!("{path}.name"), validate::qualified_name);
             if conditions[..at].iter().any(|other| other.at("name") == condition.at("name")) {
                 out.push(Cause::duplicate(format!("{path}.name"), condition.at("name")));
             }
@@ -388,7 +388,7 @@ fn conditions(out: &mut Causes, owner: &Value, path: &str) {
 }
 
 fn match_resources(out: &mut Causes, matching: &Value, path: &str) {
-    check::set_one_of(out, matching.at("matchPolicy"), &format!("{path}.matchPolicy"), MATCH_POLICIES);
+    check::set_one_of(out, matching.at("matchPolicy"), format_args!("{path}.matchPolicy"), MATCH_POLICIES);
     for selector in ["namespaceSelector", "objectSelector"] {
         check::label_selector(out, matching.at(selector), &format!("{path}.{selector}"));
     }
@@ -528,7 +528,7 @@ fn validating_policy(object: &Value) -> Vec<Cause> {
     for (at, annotation) in annotations.iter().enumerate() {
         let path = format!("spec.auditAnnotations[{at}]");
         let key = format!("{}/{}", object.text("metadata.name"), annotation.text("key"));
-        text(&mut out, &key, &format!("{path}.key"), validate::qualified_name);
+        text(&mut out, &key, format_args!("{path}.key"), validate::qualified_name);
         let value = annotation.text("valueExpression").trim();
         if value.is_empty() {
             out.push(Cause::required(format!("{path}.valueExpression"), "valueExpression is not specified"));
@@ -557,7 +557,7 @@ fn validation(out: &mut Causes, validation: &Value, path: &str) {
         };
         out.push(Cause::invalid(format!("{path}.{field}"), &given.into(), detail));
     }
-    optional_one_of(out, validation.at("reason"), &format!("{path}.reason"), REASONS);
+    optional_one_of(out, validation.at("reason"), format_args!("{path}.reason"), REASONS);
 }
 
 fn mutating_policy(object: &Value) -> Vec<Cause> {
@@ -579,7 +579,7 @@ fn mutation(out: &mut Causes, mutation: &Value, path: &str) {
         [("ApplyConfiguration", "applyConfiguration", "jsonPatch"), ("JSONPatch", "jsonPatch", "applyConfiguration")];
     let type_ = mutation.text("patchType");
     let Some((_, own, other)) = TYPES.iter().find(|(name, ..)| *name == type_) else {
-        return one_of(out, mutation.at("patchType"), &format!("{path}.patchType"), &TYPES.map(|(name, ..)| name));
+        return one_of(out, mutation.at("patchType"), format_args!("{path}.patchType"), &TYPES.map(|(name, ..)| name));
     };
     if !mutation.has(own) {
         let detail = format!("must be specified when patchType is {type_}");
@@ -650,7 +650,7 @@ fn param_ref(out: &mut Causes, of: &Value, path: &str) {
     const EXCLUSIVE: &str = "name and selector are mutually exclusive";
     let (name, selector) = (of.text("name"), of.at("selector"));
     if !name.is_empty() {
-        validate::push_all(out, &format!("{path}.name"), name, validate::path_segment(name, false));
+        validate::push_all(out, format_args!("{path}.name"), name, validate::path_segment(name, false));
         if !selector.is_null() {
             out.push(Cause::forbidden(format!("{path}.name"), EXCLUSIVE));
         }

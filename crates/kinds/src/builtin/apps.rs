@@ -424,8 +424,8 @@ fn strategy(out: &mut Causes, strategy: &Value) {
         "Recreate" => {}
         "RollingUpdate" => {
             let (unavailable, surge) = (rolling.at("maxUnavailable"), rolling.at("maxSurge"));
-            check::count_or_percent(out, unavailable, &format!("{path}.maxUnavailable"));
-            check::count_or_percent(out, surge, &format!("{path}.maxSurge"));
+            check::count_or_percent(out, unavailable, format_args!("{path}.maxUnavailable"));
+            check::count_or_percent(out, surge, format_args!("{path}.maxSurge"));
             if check::count_of(unavailable) == 0 && check::count_of(surge) == 0 {
                 let detail = "may not be 0 when `maxSurge` is 0";
                 out.push(Cause::invalid(format!("{path}.maxUnavailable"), unavailable, detail));

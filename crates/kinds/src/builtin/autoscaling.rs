@@ -336,7 +336,7 @@ fn source(out: &mut Causes, source: &Value, field: &str, path: &str) {
         match source.text("container") {
             _ if field == "resource" => {}
             "" => out.push(Cause::required(format!("{path}.container"), "must specify a container")),
-            name => check::text(out, name, &format!("{path}.container"), validate::dns1123_label),
+            name => check::text(out, name, format_args!("{path}.container"), validate::dns1123_label),
         }
     } else {
         let name = source.text("metric.name");
@@ -415,7 +415,7 @@ fn scaling_rules(out: &mut Causes, rules: &Value, path: &str) {
         _ => {}
     }
     let policies = &["Disabled", "Max", "Min"];
-    check::optional_one_of(out, rules.at("selectPolicy"), &format!("{path}.selectPolicy"), policies);
+    check::optional_one_of(out, rules.at("selectPolicy"), format_args!("{path}.selectPolicy"), policies);
     if rules.list("policies").is_empty() {
         out.push(Cause::required(format!("{path}.policies"), "must specify at least one Policy"));
     }
@@ -437,7 +437,7 @@ fn scaling_rules(out: &mut Causes, rules: &Value, path: &str) {
         }
     }
     if rules.has("tolerance") {
-        check::non_negative_quantity(out, rules.at("tolerance"), &format!("{path}.tolerance"));
+        check::non_negative_quantity(out, rules.at("tolerance"), format_args!("{path}.tolerance"));
     }
 }
 

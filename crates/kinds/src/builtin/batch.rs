@@ -206,7 +206,7 @@ fn job_spec(out: &mut Causes, spec: &Value, path: &str) {
         }
     }
     let indexed = spec.text("completionMode") == "Indexed";
-    check::optional_one_of(out, spec.at("completionMode"), &format!("{path}.completionMode"), MODES);
+    check::optional_one_of(out, spec.at("completionMode"), format_args!("{path}.completionMode"), MODES);
     if indexed {
         if !spec.has("completions") {
             out.push(Cause::required(format!("{path}.completions"), "when completion mode is Indexed"));
@@ -254,7 +254,12 @@ fn job_spec(out: &mut Causes, spec: &Value, path: &str) {
     }
     let replacement: &[&str] =
         if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    check::optional_one_of(out, spec.at("podReplacementPolicy"), &format!("{path}.podReplacementPolicy"), replacement);
+    check::optional_one_of(
+        out,
+        spec.at("podReplacementPolicy"),
+        format_args!("{path}.podReplacementPolicy"),
+        replacement,
+    );
     let template = format!("{path}.template");
     pod_check::template(out, spec.at("template"), &template);
     let policy = spec.at("template.spec.restartPolicy");
@@ -298,7 +303,7 @@ fn failure_policy(out: &mut Causes, spec: &Value, path: &str) {
         }
         for (at, pattern) in patterns.iter().enumerate() {
             let path = format!("{path}.onPodConditions[{at}]");
-            check::text(out, pattern.text("type"), &format!("{path}.type"), validate::qualified_name);
+            check::text(out, pattern.text("type"), format_args!("{path}.type"), validate::qualified_name);
             one_named(out, pattern.at("status"), format!("{path}.status"), &["False", "True", "Unknown"]);
         }
         match (rule.has("onExitCodes"), rule.list("onPodConditions").is_empty()) {

@@ -138,7 +138,7 @@ fn validate_request(object: &Value) -> Vec<Cause> {
         causes.push(Cause::required("spec.usages", ""));
     }
     for (nth, usage) in usages.iter().enumerate() {
-        check::one_of(&mut causes, usage, &format!("spec.usages[{nth}]"), USAGES);
+        check::one_of(&mut causes, usage, format_args!("spec.usages[{nth}]"), USAGES);
     }
     for (nth, usage) in usages.iter().enumerate().filter(|(nth, usage)| usages[..*nth].contains(usage)) {
         causes.push(Cause::duplicate(format!("spec.usages[{nth}]"), usage));
@@ -308,7 +308,7 @@ fn validate_bundle(object: &Value) -> Vec<Cause> {
     for (field, prefix) in [("generateName", true), ("name", false)] {
         let name = object.at("metadata").text(field);
         if !name.is_empty() {
-            push_all(&mut causes, &format!("metadata.{field}"), name, bundle_name(signer, name, prefix));
+            push_all(&mut causes, format_args!("metadata.{field}"), name, bundle_name(signer, name, prefix));
         }
     }
     if !signer.is_empty() {
@@ -447,7 +447,7 @@ fn validate_pod_request(object: &Value) -> Vec<Cause> {
     let mut causes = validate_signer(spec.text("signerName"), "spec.signerName");
     for of in ["pod", "serviceAccount", "node"] {
         let name = format!("{of}Name");
-        check::text(&mut causes, spec.text(&name), &format!("spec.{name}"), dns1123_subdomain);
+        check::text(&mut causes, spec.text(&name), format_args!("spec.{name}"), dns1123_subdomain);
         let uid = format!("{of}UID");
         if spec.text(&uid).is_empty() {
             causes.push(Cause::invalid(format!("spec.{uid}"), &json!(""), "must not be empty"));

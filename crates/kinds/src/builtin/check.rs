@@ -1,5 +1,7 @@
 //! The small checks that validation is made of, each with Kubernetes' words. Knows no kind.
 
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::read::Read;
@@ -10,7 +12,7 @@ use crate::{Cause, CauseReason};
 pub type Causes = Vec<Cause>;
 
 /// `Required value` when the text is empty.
-pub fn required(out: &mut Causes, object: &Value, path: &str, field: &str) -> bool {
+pub fn required(out: &mut Causes, object: &Value, path: impl Display, field: &str) -> bool {
     let missing = object.text(field).is_empty();
     if missing {
         out.push(Cause::required(format!("{path}.{field}"), ""));
@@ -19,7 +21,7 @@ pub fn required(out: &mut Causes, object: &Value, path: &str, field: &str) -> bo
 }
 
 /// The text is one of these; `Required value` when it is empty.
-pub fn one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
+pub fn one_of(out: &mut Causes, value: &Value, path: impl Display, supported: &[&str]) {
     match value.as_str().unwrap_or_default() {
         "" => out.push(Cause::required(path, "")),
         text if supported.contains(&text) => {}
@@ -28,7 +30,7 @@ pub fn one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
 }
 
 /// The text is there and one of these, for Go's pointers: an empty one is there.
-pub fn set_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
+pub fn set_one_of(out: &mut Causes, value: &Value, path: impl Display, supported: &[&str]) {
     match value {
         Value::Null => out.push(Cause::required(path, "")),
         _ => optional_one_of(out, value, path, supported),
@@ -36,26 +38,26 @@ pub fn set_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str
 }
 
 /// The text is absent or one of these.
-pub fn optional_one_of(out: &mut Causes, value: &Value, path: &str, supported: &[&str]) {
+pub fn optional_one_of(out: &mut Causes, value: &Value, path: impl Display, supported: &[&str]) {
     if value.as_str().is_some_and(|text| !supported.contains(&text)) {
         out.push(Cause::not_supported(path, value, supported));
     }
 }
 
 /// What `check` says of the text.
-pub fn text(out: &mut Causes, value: &str, path: &str, check: fn(&str) -> Vec<String>) {
+pub fn text(out: &mut Causes, value: &str, path: impl Display, check: fn(&str) -> Vec<String>) {
     push_all(out, path, value, check(value));
 }
 
 /// `Invalid value: N: must be between ..`.
-pub fn in_range(out: &mut Causes, number: i64, path: &str, low: i64, high: i64) {
+pub fn in_range(out: &mut Causes, number: i64, path: impl Display, low: i64, high: i64) {
     out.extend(validate::in_range(number, low, high).map(|text| Cause::invalid(path, &Value::from(number), &text)));
 }
 
 /// As [`in_range`] for a field that may be absent.
-pub fn opt_in_range(out: &mut Causes, object: &Value, path: &str, field: &str, low: i64, high: i64) {
+pub fn opt_in_range(out: &mut Causes, object: &Value, path: impl Display, field: &str, low: i64, high: i64) {
     if let Some(number) = object.opt_int(field) {
-        in_range(out, number, &format!("{path}.{field}"), low, high);
+        in_range(out, number, format_args!("{path}.{field}"), low, high);
     }
 }
 
@@ -63,14 +65,14 @@ pub fn opt_in_range(out: &mut Causes, object: &Value, path: &str, field: &str, l
 pub const ID_MAX: i64 = i32::MAX as i64;
 
 /// `must be greater than or equal to 0`, for the fields of an object.
-pub fn non_negative(out: &mut Causes, object: &Value, path: &str, fields: &[&str]) {
+pub fn non_negative(out: &mut Causes, object: &Value, path: impl Display, fields: &[&str]) {
     for field in fields {
-        out.extend(validate::non_negative(object.int(field), &format!("{path}.{field}")));
+        out.extend(validate::non_negative(object.int(field), format_args!("{path}.{field}")));
     }
 }
 
 /// A port by number or name.
-pub fn port(out: &mut Causes, port: &Value, path: &str) {
+pub fn port(out: &mut Causes, port: &Value, path: impl Display) {
     match port {
         Value::String(name) => text(out, name, path, validate::port_name),
         _ => in_range(out, port.as_i64().unwrap_or_default(), path, 1, 65535),
@@ -78,29 +80,29 @@ pub fn port(out: &mut Causes, port: &Value, path: &str) {
 }
 
 /// A path below where it is used.
-pub fn local_path(out: &mut Causes, value: &str, path: &str) {
+pub fn local_path(out: &mut Causes, value: &str, path: impl Display) {
     if value.starts_with('/') {
-        out.push(Cause::invalid(path, &value.into(), "must be a relative path"));
+        out.push(Cause::invalid(&path, &value.into(), "must be a relative path"));
     }
     no_backsteps(out, value, path);
 }
 
 /// As [`local_path`], and not one of the names that volumes keep for themselves.
-pub fn local_free_path(out: &mut Causes, value: &str, path: &str) {
-    local_path(out, value, path);
+pub fn local_free_path(out: &mut Causes, value: &str, path: impl Display) {
+    local_path(out, value, &path);
     if value.starts_with("..") && !value.starts_with("../") {
-        out.push(Cause::invalid(path, &value.into(), "must not start with '..'"));
+        out.push(Cause::invalid(&path, &value.into(), "must not start with '..'"));
     }
 }
 
-pub fn no_backsteps(out: &mut Causes, value: &str, path: &str) {
+pub fn no_backsteps(out: &mut Causes, value: &str, path: impl Display) {
     if value.split('/').any(|part| part == "..") {
         out.push(Cause::invalid(path, &value.into(), "must not contain '..'"));
     }
 }
 
 /// A file mode that may be absent.
-pub fn mode(out: &mut Causes, object: &Value, path: &str, field: &str) {
+pub fn mode(out: &mut Causes, object: &Value, path: impl Display, field: &str) {
     if object.opt_int(field).is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         let detail = "must be a number between 0 and 0777 (octal), both inclusive";
         out.push(Cause::invalid(format!("{path}.{field}"), object.at(field), detail));
@@ -108,11 +110,11 @@ pub fn mode(out: &mut Causes, object: &Value, path: &str, field: &str) {
 }
 
 /// A label selector that may be absent.
-pub fn label_selector(out: &mut Causes, selector: &Value, path: &str) {
+pub fn label_selector(out: &mut Causes, selector: &Value, path: impl Display) {
     if selector.is_null() {
         return;
     }
-    out.extend(validate::labels(selector.at("matchLabels"), &format!("{path}.matchLabels")));
+    out.extend(validate::labels(selector.at("matchLabels"), format_args!("{path}.matchLabels")));
     for (at, expression) in selector.list("matchExpressions").iter().enumerate() {
         let path = format!("{path}.matchExpressions[{at}]");
         let values = expression.list("values");
@@ -130,9 +132,9 @@ pub fn label_selector(out: &mut Causes, selector: &Value, path: &str) {
                 out.push(Cause::invalid(format!("{path}.operator"), &operator.into(), "not a valid selector operator"))
             }
         }
-        text(out, expression.text("key"), &format!("{path}.key"), validate::qualified_name);
+        text(out, expression.text("key"), format_args!("{path}.key"), validate::qualified_name);
         for (at, value) in values.iter().filter_map(Value::as_str).enumerate() {
-            text(out, value, &format!("{path}.values[{at}]"), validate::label_value);
+            text(out, value, format_args!("{path}.values[{at}]"), validate::label_value);
         }
     }
 }
@@ -147,14 +149,14 @@ pub fn zero() -> Quantity {
 }
 
 /// `must be greater than or equal to 0`, for a quantity.
-pub fn non_negative_quantity(out: &mut Causes, value: &Value, path: &str) {
+pub fn non_negative_quantity(out: &mut Causes, value: &Value, path: impl Display) {
     if quantity(value).is_negative() {
         out.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
     }
 }
 
 /// An `IntOrString` that is a count or a percentage.
-pub fn count_or_percent(out: &mut Causes, value: &Value, path: &str) {
+pub fn count_or_percent(out: &mut Causes, value: &Value, path: impl Display) {
     match value {
         Value::String(percent) => {
             text(out, percent, path, validate::percent);
@@ -164,7 +166,7 @@ pub fn count_or_percent(out: &mut Causes, value: &Value, path: &str) {
 }
 
 /// An address that is given must be one.
-pub fn ip(out: &mut Causes, value: &str, path: &str) {
+pub fn ip(out: &mut Causes, value: &str, path: impl Display) {
     out.extend(validate::ip(value, path));
 }
 
@@ -186,7 +188,7 @@ pub fn selects(selector: &Value, labels: &Value) -> bool {
 }
 
 /// `Not found: VALUE: detail`.
-pub fn not_found(path: impl Into<String>, value: &str, detail: &str) -> Cause {
+pub fn not_found(path: impl Display, value: &str, detail: &str) -> Cause {
     let mut cause = Cause::not_found(path, &value.into());
     cause.message.push_str(": ");
     cause.message.push_str(detail);
@@ -194,13 +196,13 @@ pub fn not_found(path: impl Into<String>, value: &str, detail: &str) -> Cause {
 }
 
 /// `Internal error: detail`.
-pub fn internal(path: impl Into<String>, detail: &str) -> Cause {
-    Cause { reason: CauseReason::Internal, field: path.into(), message: format!("Internal error: {detail}") }
+pub fn internal(path: impl Display, detail: &str) -> Cause {
+    Cause { reason: CauseReason::Internal, field: path.to_string(), message: format!("Internal error: {detail}") }
 }
 
 /// `Invalid value: detail`, for a value that is too much to show.
-pub fn invalid_unshown(path: impl Into<String>, detail: &str) -> Cause {
-    Cause { reason: CauseReason::Invalid, field: path.into(), message: format!("Invalid value: {detail}") }
+pub fn invalid_unshown(path: impl Display, detail: &str) -> Cause {
+    Cause { reason: CauseReason::Invalid, field: path.to_string(), message: format!("Invalid value: {detail}") }
 }
 
 /// What `ValidateLabelSelector` says, and that it must select by something.
@@ -285,7 +287,7 @@ pub fn conditions(out: &mut Causes, conditions: &[Value], path: &str) {
         if conditions[..at].iter().any(|other| other.text("type") == type_) {
             out.push(Cause::duplicate(format!("{path}.type"), &type_.into()));
         }
-        text(out, type_, &format!("{path}.type"), validate::qualified_name);
+        text(out, type_, format_args!("{path}.type"), validate::qualified_name);
         if !["False", "True", "Unknown"].contains(&condition.text("status")) {
             let supported = &["False", "True", "Unknown"];
             out.push(Cause::not_supported(format!("{path}.status"), &condition.text("status").into(), supported));

@@ -198,12 +198,12 @@ pub fn taints(out: &mut Causes, taints: &Value, path: &str) {
     let list = taints.items();
     for (at, taint) in list.iter().enumerate() {
         let path = format!("{path}[{at}]");
-        text(out, taint.text("key"), &format!("{path}.key"), validate::qualified_name);
+        text(out, taint.text("key"), format_args!("{path}.key"), validate::qualified_name);
         let wrong = validate::label_value(taint.text("value"));
         if !wrong.is_empty() {
             out.push(Cause::invalid(format!("{path}.value"), taint.at("value"), &wrong.join(";")));
         }
-        check::one_of(out, taint.at("effect"), &format!("{path}.effect"), EFFECTS);
+        check::one_of(out, taint.at("effect"), format_args!("{path}.effect"), EFFECTS);
         let same =
             |other: &Value| (other.text("key"), other.text("effect")) == (taint.text("key"), taint.text("effect"));
         if list[..at].iter().any(same) {

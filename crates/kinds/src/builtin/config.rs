@@ -90,7 +90,7 @@ fn config_map(map: &Value) -> Vec<Cause> {
         bytes += value.as_str().map_or(0, str::len);
     }
     for (key, value) in map.at("binaryData").entries() {
-        check::text(&mut out, key, &format!("binaryData[{key}]"), validate::config_key);
+        check::text(&mut out, key, format_args!("binaryData[{key}]"), validate::config_key);
         bytes += decoded_length(value);
     }
     if bytes > DATA_BYTES_MAX {
@@ -110,7 +110,7 @@ fn secret(secret: &Value) -> Vec<Cause> {
     let data = secret.at("data");
     let mut bytes = 0;
     for (key, value) in data.entries() {
-        check::text(&mut out, key, &format!("data[{key}]"), validate::config_key);
+        check::text(&mut out, key, format_args!("data[{key}]"), validate::config_key);
         bytes += decoded_length(value);
     }
     if bytes > DATA_BYTES_MAX {

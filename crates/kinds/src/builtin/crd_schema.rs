@@ -344,7 +344,7 @@ fn open_api(out: &mut Causes, schema: &Value, path: &str, place: &Place) {
         out.push(Cause::forbidden(format!("{path}.{field}"), detail));
     };
     if !type_.is_empty() {
-        optional_one_of(out, schema.at("type"), &format!("{path}.type"), TYPES);
+        optional_one_of(out, schema.at("type"), format_args!("{path}.type"), TYPES);
     }
     if let Some(reason) = place.no_defaults.as_ref().filter(|_| !schema.at("default").is_null()) {
         forbid(out, "default", &format!("must not be set {reason}"));

@@ -114,7 +114,7 @@ fn device(out: &mut Causes, declared: &mut Causes, device: &Value, path: &str, p
     const FACTS_MAX: usize = 32;
     const TAINTS_MAX: usize = 16;
     const CONSUMPTIONS_MAX: usize = 2;
-    text(out, device.text("name"), &format!("{path}.name"), validate::dns1123_label);
+    text(out, device.text("name"), format_args!("{path}.name"), validate::dns1123_label);
     let (attributes, capacity) = (device.at("attributes").entries(), device.at("capacity").entries());
     let facts = attributes.len() + capacity.len();
     if facts > FACTS_MAX {
@@ -181,7 +181,7 @@ fn counters(out: &mut Causes, of: &Value, path: &str) {
         out.push(Cause::too_many(path, counters.len(), COUNTERS_MAX));
     } else {
         for (name, _) in counters {
-            text(out, name, &format!("{path}[{name}]"), validate::dns1123_label);
+            text(out, name, format_args!("{path}[{name}]"), validate::dns1123_label);
         }
     }
 }
@@ -348,9 +348,9 @@ fn request_policy(out: &mut Causes, policy: &Value, capacity: &Value, path: &str
 }
 
 pub fn taint(out: &mut Causes, declared: &mut Causes, taint: &Value, path: &str) {
-    text(out, taint.text("key"), &format!("{path}.key"), validate::qualified_name);
-    text(out, taint.text("value"), &format!("{path}.value"), validate::label_value);
-    check::one_of(declared, taint.at("effect"), &format!("{path}.effect"), EFFECTS);
+    text(out, taint.text("key"), format_args!("{path}.key"), validate::qualified_name);
+    text(out, taint.text("value"), format_args!("{path}.value"), validate::label_value);
+    check::one_of(declared, taint.at("effect"), format_args!("{path}.effect"), EFFECTS);
 }
 
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
@@ -361,7 +361,7 @@ pub fn tolerations(out: &mut Causes, declared: &mut Causes, tolerations: &[Value
         let path = format!("{path}.tolerations[{at}]");
         let (key, value) = (toleration.text("key"), toleration.text("value"));
         if !key.is_empty() {
-            text(declared, key, &format!("{path}.key"), validate::qualified_name);
+            text(declared, key, format_args!("{path}.key"), validate::qualified_name);
         }
         match toleration.text("operator") {
             "Exists" if !value.is_empty() => {
@@ -369,7 +369,7 @@ pub fn tolerations(out: &mut Causes, declared: &mut Causes, tolerations: &[Value
                 out.push(Cause::invalid(format!("{path}.value"), &value.into(), detail));
             }
             "Exists" => {}
-            "Equal" => text(out, value, &format!("{path}.value"), validate::label_value),
+            "Equal" => text(out, value, format_args!("{path}.value"), validate::label_value),
             "" => out.push(Cause::required(format!("{path}.operator"), "")),
             _ => {
                 let operator = toleration.at("operator");
@@ -377,7 +377,7 @@ pub fn tolerations(out: &mut Causes, declared: &mut Causes, tolerations: &[Value
             }
         }
         if !toleration.text("effect").is_empty() {
-            check::one_of(declared, toleration.at("effect"), &format!("{path}.effect"), EFFECTS);
+            check::one_of(declared, toleration.at("effect"), format_args!("{path}.effect"), EFFECTS);
         }
     }
 }
@@ -394,7 +394,7 @@ fn binding(out: &mut Causes, declared: &mut Causes, of: &Value, path: &str) {
             continue;
         }
         for (at, name) in list.iter().enumerate() {
-            text(out, name.as_str().unwrap_or_default(), &format!("{path}[{at}]"), validate::qualified_name);
+            text(out, name.as_str().unwrap_or_default(), format_args!("{path}[{at}]"), validate::qualified_name);
         }
     }
     for (field, list) in FIELDS.into_iter().zip([wanted, failures]) {
@@ -503,7 +503,7 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
 fn device_status(out: &mut Causes, device: &Value, path: &str) {
     csi_driver_name(out, device.text("driver"), &format!("{path}.driver"));
     pool_name(out, device.text("pool"), &format!("{path}.pool"));
-    text(out, device.text("device"), &format!("{path}.device"), validate::dns1123_label);
+    text(out, device.text("device"), format_args!("{path}.device"), validate::dns1123_label);
 }
 
 pub fn conditions(out: &mut Causes, of: &Value, path: &str) {
@@ -559,7 +559,7 @@ fn allocation(out: &mut Causes, declared: &mut Causes, allocation: &Value, names
     } else {
         for (at, config) in configs.iter().enumerate() {
             let path = format!("{path}.config[{at}]");
-            check::one_of(declared, config.at("source"), &format!("{path}.source"), SOURCES);
+            check::one_of(declared, config.at("source"), format_args!("{path}.source"), SOURCES);
             resource::requests_named(out, declared, config, names, &path);
             resource::opaque(out, config, &path);
         }

@@ -75,12 +75,12 @@ fn endpoints(endpoints: &Value) -> Vec<Cause> {
         for list in ["addresses", "notReadyAddresses"] {
             for (at, address) in subset.list(list).iter().enumerate() {
                 let path = format!("{path}.{list}[{at}]");
-                check::ip(&mut out, address.text("ip"), &format!("{path}.ip"));
+                check::ip(&mut out, address.text("ip"), format_args!("{path}.ip"));
                 if !address.text("hostname").is_empty() {
-                    text(&mut out, address.text("hostname"), &format!("{path}.hostname"), validate::dns1123_label);
+                    text(&mut out, address.text("hostname"), format_args!("{path}.hostname"), validate::dns1123_label);
                 }
                 if let Some(node) = address.at("nodeName").as_str() {
-                    text(&mut out, node, &format!("{path}.nodeName"), validate::dns1123_subdomain);
+                    text(&mut out, node, format_args!("{path}.nodeName"), validate::dns1123_subdomain);
                 }
                 reachable(&mut out, address.text("ip"), &format!("{path}.ip"));
             }
@@ -89,14 +89,14 @@ fn endpoints(endpoints: &Value) -> Vec<Cause> {
         for (at, port) in ports.iter().enumerate() {
             let path = format!("{path}.ports[{at}]");
             if !port.text("name").is_empty() {
-                text(&mut out, port.text("name"), &format!("{path}.name"), validate::dns1123_label);
+                text(&mut out, port.text("name"), format_args!("{path}.name"), validate::dns1123_label);
             } else if ports.len() > 1 {
                 required(&mut out, port, &path, "name");
             }
-            check::in_range(&mut out, port.int("port"), &format!("{path}.port"), 1, 65535);
-            one_of(&mut out, port.at("protocol"), &format!("{path}.protocol"), PROTOCOLS);
+            check::in_range(&mut out, port.int("port"), format_args!("{path}.port"), 1, 65535);
+            one_of(&mut out, port.at("protocol"), format_args!("{path}.protocol"), PROTOCOLS);
             if let Some(protocol) = port.at("appProtocol").as_str() {
-                text(&mut out, protocol, &format!("{path}.appProtocol"), validate::qualified_name);
+                text(&mut out, protocol, format_args!("{path}.appProtocol"), validate::qualified_name);
             }
         }
     }
@@ -195,11 +195,11 @@ fn slice_address(out: &mut Causes, type_: &str, address: &str, list: &str, at: u
 
 fn endpoint_rest(out: &mut Causes, endpoint: &Value, path: &str) {
     if let Some(node) = endpoint.at("nodeName").as_str() {
-        text(out, node, &format!("{path}.nodeName"), validate::dns1123_subdomain);
+        text(out, node, format_args!("{path}.nodeName"), validate::dns1123_subdomain);
     }
     const HINTS_MAX: usize = 8;
     if let Some(host) = endpoint.at("hostname").as_str() {
-        text(out, host, &format!("{path}.hostname"), validate::dns1123_label);
+        text(out, host, format_args!("{path}.hostname"), validate::dns1123_label);
     }
     for (list, check) in
         [("forZones", validate::label_value as fn(&str) -> Vec<String>), ("forNodes", validate::dns1123_subdomain)]
@@ -234,7 +234,7 @@ fn slice_ports(out: &mut Causes, slice: &Value) {
         let path = format!("ports[{at}]");
         let name = port.text("name");
         if !name.is_empty() {
-            text(out, name, &format!("{path}.name"), validate::dns1123_label);
+            text(out, name, format_args!("{path}.name"), validate::dns1123_label);
         }
         if seen.contains(&name) {
             out.push(Cause::duplicate(format!("{path}.name"), &name.into()));
@@ -242,11 +242,11 @@ fn slice_ports(out: &mut Causes, slice: &Value) {
             seen.push(name);
         }
         if let Some(number) = port.opt_int("port") {
-            check::in_range(out, number, &format!("{path}.port"), 1, 65535);
+            check::in_range(out, number, format_args!("{path}.port"), 1, 65535);
         }
-        check::set_one_of(out, port.at("protocol"), &format!("{path}.protocol"), PROTOCOLS);
+        check::set_one_of(out, port.at("protocol"), format_args!("{path}.protocol"), PROTOCOLS);
         if let Some(protocol) = port.at("appProtocol").as_str() {
-            text(out, protocol, &format!("{path}.appProtocol"), validate::qualified_name);
+            text(out, protocol, format_args!("{path}.appProtocol"), validate::qualified_name);
         }
     }
 }

@@ -391,7 +391,7 @@ fn conversion(out: &mut Causes, conversion: &Value) {
     if conversion.is_null() {
         return;
     }
-    check::one_of(out, conversion.at("strategy"), &format!("{PATH}.strategy"), &["None", "Webhook"]);
+    check::one_of(out, conversion.at("strategy"), format_args!("{PATH}.strategy"), &["None", "Webhook"]);
     let (called, versions) = (conversion.at("webhook.clientConfig"), conversion.at("webhook.conversionReviewVersions"));
     let (called_path, versions_path) =
         (format!("{PATH}.webhookClientConfig"), format!("{PATH}.conversionReviewVersions"));

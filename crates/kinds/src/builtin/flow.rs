@@ -159,7 +159,7 @@ fn subject(out: &mut Causes, subject: &Value, path: &str) {
     } else {
         let name = of.text("name");
         if required(out, of, &own_path, "name") && *own == "serviceAccount" && name != "*" {
-            text(out, name, &format!("{own_path}.name"), validate::dns1123_subdomain);
+            text(out, name, format_args!("{own_path}.name"), validate::dns1123_subdomain);
         }
         if *own == "serviceAccount" {
             let (path, namespace) = (format!("{own_path}.namespace"), of.text("namespace"));

@@ -27,10 +27,10 @@ pub static INGRESS: Behaviour = Behaviour {
         for (at, point) in new.list("status.loadBalancer.ingress").iter().enumerate() {
             let path = format!("status.loadBalancer.ingress[{at}]");
             if !point.text("ip").is_empty() {
-                check::ip(&mut out, point.text("ip"), &format!("{path}.ip"));
+                check::ip(&mut out, point.text("ip"), format_args!("{path}.ip"));
             }
             if !point.text("hostname").is_empty() {
-                text(&mut out, point.text("hostname"), &format!("{path}.hostname"), validate::dns1123_subdomain);
+                text(&mut out, point.text("hostname"), format_args!("{path}.hostname"), validate::dns1123_subdomain);
                 not_an_ip(&mut out, point.text("hostname"), &format!("{path}.hostname"));
             }
         }
@@ -136,7 +136,7 @@ fn ingress(ingress: &Value) -> Vec<Cause> {
             host(&mut out, name, &format!("{path}.hosts[{at}]"));
         }
         if !tls.text("secretName").is_empty() {
-            text(&mut out, tls.text("secretName"), &format!("{path}.secretName"), validate::dns1123_subdomain);
+            text(&mut out, tls.text("secretName"), format_args!("{path}.secretName"), validate::dns1123_subdomain);
         }
     }
     if let Some(class) = spec.at("ingressClassName").as_str() {
@@ -187,25 +187,30 @@ fn backend(out: &mut Causes, backend: &Value, path: &str) {
         (false, true) => {
             let path = format!("{path}.resource");
             if let Some(group) = resource.at("apiGroup").as_str() {
-                text(out, group, &format!("{path}.apiGroup"), validate::dns1123_subdomain);
+                text(out, group, format_args!("{path}.apiGroup"), validate::dns1123_subdomain);
             }
             for field in ["kind", "name"] {
                 if required(out, resource, &path, field) {
                     let value = resource.text(field);
-                    validate::push_all(out, &format!("{path}.{field}"), value, validate::path_segment(value, false));
+                    validate::push_all(
+                        out,
+                        format_args!("{path}.{field}"),
+                        value,
+                        validate::path_segment(value, false),
+                    );
                 }
             }
         }
         (true, false) => {
             let name = service.text("name");
             if required(out, service, &format!("{path}.service"), "name") {
-                text(out, name, &format!("{path}.service.name"), validate::dns1123_label);
+                text(out, name, format_args!("{path}.service.name"), validate::dns1123_label);
             }
             let (port, number) = (service.text("port.name"), service.int("port.number"));
             match (port, number) {
                 ("", 0) => out.push(Cause::required(path, "port name or number is required")),
-                ("", number) => check::in_range(out, number, &format!("{path}.service.port.number"), 1, 65535),
-                (port, 0) => text(out, port, &format!("{path}.service.port.name"), validate::port_name),
+                ("", number) => check::in_range(out, number, format_args!("{path}.service.port.number"), 1, 65535),
+                (port, 0) => text(out, port, format_args!("{path}.service.port.name"), validate::port_name),
                 _ => out.push(Cause::invalid(path, &"".into(), "cannot set both port name & port number")),
             }
         }
@@ -232,12 +237,12 @@ fn ingress_class(class: &Value) -> Vec<Cause> {
     }
     let path = "spec.parameters";
     if let Some(group) = parameters.at("apiGroup").as_str() {
-        text(&mut out, group, &format!("{path}.apiGroup"), validate::dns1123_subdomain);
+        text(&mut out, group, format_args!("{path}.apiGroup"), validate::dns1123_subdomain);
     }
     for field in ["kind", "name"] {
         if required(&mut missing, parameters, path, field) {
             let value = parameters.text(field);
-            validate::push_all(&mut out, &format!("{path}.{field}"), value, validate::path_segment(value, false));
+            validate::push_all(&mut out, format_args!("{path}.{field}"), value, validate::path_segment(value, false));
         }
     }
     let namespace = parameters.at("namespace");
@@ -254,7 +259,7 @@ fn ingress_class(class: &Value) -> Vec<Cause> {
         _ => check::optional_one_of(
             &mut out,
             parameters.at("scope"),
-            &format!("{path}.scope"),
+            format_args!("{path}.scope"),
             &["Cluster", "Namespace"],
         ),
     }
@@ -301,13 +306,13 @@ fn network_policy(policy: &Value) -> Vec<Cause> {
         return out;
     }
     for (at, type_) in types.iter().enumerate() {
-        check::optional_one_of(&mut out, type_, &format!("spec.policyTypes[{at}]"), &["Ingress", "Egress"]);
+        check::optional_one_of(&mut out, type_, format_args!("spec.policyTypes[{at}]"), &["Ingress", "Egress"]);
     }
     out
 }
 
 fn policy_port(out: &mut Causes, port: &Value, path: &str) {
-    check::optional_one_of(out, port.at("protocol"), &format!("{path}.protocol"), &["TCP", "UDP", "SCTP"]);
+    check::optional_one_of(out, port.at("protocol"), format_args!("{path}.protocol"), &["TCP", "UDP", "SCTP"]);
     let (number, end) = (port.at("port"), port.opt_int("endPort"));
     let field = format!("{path}.endPort");
     match (number, end) {
@@ -322,7 +327,7 @@ fn policy_port(out: &mut Causes, port: &Value, path: &str) {
     if number.is_null() {
         return;
     }
-    check::port(out, number, &format!("{path}.port"));
+    check::port(out, number, format_args!("{path}.port"));
     if let (Some(number), Some(end)) = (number.as_i64(), end) {
         if end < number {
             out.push(Cause::invalid(&field, &end.into(), "must be greater than or equal to `port`"));
@@ -401,7 +406,7 @@ fn ip_address(address: &Value) -> Vec<Cause> {
         return vec![Cause::required(path, "")];
     }
     if !parent.text("group").is_empty() {
-        text(&mut out, parent.text("group"), &format!("{path}.group"), validate::dns1123_subdomain);
+        text(&mut out, parent.text("group"), format_args!("{path}.group"), validate::dns1123_subdomain);
     }
     let mut missing = Vec::new();
     for (field, needed) in [("resource", true), ("name", true), ("namespace", false)] {
@@ -412,7 +417,7 @@ fn ip_address(address: &Value) -> Vec<Cause> {
             }
             continue;
         }
-        validate::push_all(&mut out, &format!("{path}.{field}"), value, validate::path_segment(value, false));
+        validate::push_all(&mut out, format_args!("{path}.{field}"), value, validate::path_segment(value, false));
     }
     out.extend(missing);
     out

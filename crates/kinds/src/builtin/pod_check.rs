@@ -1,6 +1,8 @@
 //! Validation of a pod's spec: the same for pods and for every template of pods. In upstream's order, so that the causes
 //! come out in the same one.
 
+use std::fmt::{Arguments, Display};
+
 use serde_json::Value;
 
 use super::check::{self, Causes, ID_MAX, in_range, one_of, opt_in_range, optional_one_of, required, text};
@@ -25,7 +27,7 @@ const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralCo
 /// `ValidatePodTemplateSpec`.
 pub fn template(out: &mut Causes, template: &Value, path: &str) {
     let metadata = template.at("metadata");
-    out.extend(validate::labels(metadata.at("labels"), &format!("{path}.labels")));
+    out.extend(validate::labels(metadata.at("labels"), format_args!("{path}.labels")));
     out.extend(validate::annotations(metadata.at("annotations"), &format!("{path}.annotations")));
     annotations::pod(out, template, &format!("{path}.annotations"));
     spec(out, template.at("spec"), &format!("{path}.spec"), Of::Template);
@@ -42,7 +44,7 @@ pub fn spec(out: &mut Causes, spec: &Value, path: &str, of: Of) {
         out.push(Cause::required(format!("{path}.terminationGracePeriodSeconds"), ""));
     }
     let known = pod_volumes(out, spec, path, of);
-    resource_claims(out, spec, &format!("{path}.resourceClaims"));
+    resource_claims(out, spec, format_args!("{path}.resourceClaims"));
     let cx = Cx { spec, volumes: &known };
     containers(out, &cx, &format!("{path}.containers"));
     init_containers(out, &cx, &format!("{path}.initContainers"));
@@ -61,29 +63,29 @@ pub fn spec(out: &mut Causes, spec: &Value, path: &str, of: Of) {
         }
     }
     host_network_ports(out, spec, path, of);
-    one_of(out, spec.at("restartPolicy"), &format!("{path}.restartPolicy"), &["Always", "OnFailure", "Never"]);
+    one_of(out, spec.at("restartPolicy"), format_args!("{path}.restartPolicy"), &["Always", "OnFailure", "Never"]);
     const DNS_POLICIES: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    one_of(out, spec.at("dnsPolicy"), &format!("{path}.dnsPolicy"), DNS_POLICIES);
-    out.extend(validate::labels(spec.at("nodeSelector"), &format!("{path}.nodeSelector")));
-    security_context(out, spec, &format!("{path}.securityContext"));
+    one_of(out, spec.at("dnsPolicy"), format_args!("{path}.dnsPolicy"), DNS_POLICIES);
+    out.extend(validate::labels(spec.at("nodeSelector"), format_args!("{path}.nodeSelector")));
+    security_context(out, spec, format_args!("{path}.securityContext"));
     if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         out.push(Cause::invalid(format!("{path}.shareProcessNamespace"), &true.into(), detail));
     }
-    affinity(out, spec.at("affinity"), &format!("{path}.affinity"));
-    dns_config(out, spec, &format!("{path}.dnsConfig"));
+    affinity(out, spec.at("affinity"), format_args!("{path}.affinity"));
+    dns_config(out, spec, format_args!("{path}.dnsConfig"));
     for (at, gate) in spec.list("readinessGates").iter().enumerate() {
         let path = format!("{path}.readinessGates[{at}].conditionType");
         text(out, gate.text("conditionType"), &path, validate::qualified_name);
     }
-    scheduling_gates(out, spec, &format!("{path}.schedulingGates"));
-    topology_spread(out, spec, &format!("{path}.topologySpreadConstraints"));
+    scheduling_gates(out, spec, format_args!("{path}.schedulingGates"));
+    topology_spread(out, spec, format_args!("{path}.topologySpreadConstraints"));
     windows::host_processes(out, spec, path);
     host_users(out, spec, path);
     hostname_override(out, spec, path);
     let account = spec.text("serviceAccountName");
     if !account.is_empty() {
-        text(out, account, &format!("{path}.serviceAccountName"), validate::dns1123_subdomain);
+        text(out, account, format_args!("{path}.serviceAccountName"), validate::dns1123_subdomain);
     }
     if spec.text("serviceAccount") != account {
         let detail = format!("must be the same as serviceAccountName: {}", crate::kind::go_quote(account));
@@ -94,20 +96,20 @@ pub fn spec(out: &mut Causes, spec: &Value, path: &str, of: Of) {
         ));
     }
     if !spec.text("nodeName").is_empty() {
-        text(out, spec.text("nodeName"), &format!("{path}.nodeName"), validate::dns1123_subdomain);
+        text(out, spec.text("nodeName"), format_args!("{path}.nodeName"), validate::dns1123_subdomain);
     }
     opt_in_range(out, spec, path, "activeDeadlineSeconds", 1, i32::MAX.into());
     for field in ["hostname", "subdomain"] {
         if !spec.text(field).is_empty() {
-            text(out, spec.text(field), &format!("{path}.{field}"), validate::dns1123_label);
+            text(out, spec.text(field), format_args!("{path}.{field}"), validate::dns1123_label);
         }
     }
     tolerations(out, spec.at("tolerations"), &format!("{path}.tolerations"));
     for (at, alias) in spec.list("hostAliases").iter().enumerate() {
         let path = format!("{path}.hostAliases[{at}]");
-        check::ip(out, alias.text("ip"), &format!("{path}.ip"));
+        check::ip(out, alias.text("ip"), format_args!("{path}.ip"));
         for (at, name) in alias.list("hostnames").iter().filter_map(Value::as_str).enumerate() {
-            text(out, name, &format!("{path}.hostnames[{at}]"), validate::dns1123_subdomain);
+            text(out, name, format_args!("{path}.hostnames[{at}]"), validate::dns1123_subdomain);
         }
     }
     if !spec.text("priorityClassName").is_empty() {
@@ -115,7 +117,7 @@ pub fn spec(out: &mut Causes, spec: &Value, path: &str, of: Of) {
         text(out, spec.text("priorityClassName"), &path, validate::dns1123_subdomain);
     }
     if let Some(class) = spec.at("runtimeClassName").as_str() {
-        text(out, class, &format!("{path}.runtimeClassName"), validate::dns1123_subdomain);
+        text(out, class, format_args!("{path}.runtimeClassName"), validate::dns1123_subdomain);
     }
     if spec.has("preemptionPolicy") {
         let path = format!("{path}.preemptionPolicy");
@@ -159,7 +161,7 @@ fn pod_volumes<'a>(out: &mut Causes, spec: &'a Value, path: &str, of: Of) -> Vec
         let mut wrong = Vec::new();
         volumes::source(&mut wrong, volume, &path, pod);
         if required(&mut wrong, volume, &path, "name") {
-            text(&mut wrong, volume.text("name"), &format!("{path}.name"), validate::dns1123_label);
+            text(&mut wrong, volume.text("name"), format_args!("{path}.name"), validate::dns1123_label);
         }
         if known.iter().any(|other| other.text("name") == volume.text("name")) {
             wrong.push(Cause::duplicate(format!("{path}.name"), volume.at("name")));
@@ -180,7 +182,7 @@ fn pod_volumes<'a>(out: &mut Causes, spec: &'a Value, path: &str, of: Of) -> Vec
     known
 }
 
-fn resource_claims(out: &mut Causes, spec: &Value, path: &str) {
+fn resource_claims(out: &mut Causes, spec: &Value, path: Arguments<'_>) {
     let mut names: Vec<&str> = Vec::new();
     for (at, claim) in spec.list("resourceClaims").iter().enumerate() {
         let path = format!("{path}[{at}]");
@@ -190,7 +192,7 @@ fn resource_claims(out: &mut Causes, spec: &Value, path: &str) {
         } else if names.contains(&name) {
             out.push(Cause::duplicate(format!("{path}.name"), &name.into()));
         } else {
-            text(out, name, &format!("{path}.name"), validate::dns1123_label);
+            text(out, name, format_args!("{path}.name"), validate::dns1123_label);
             names.push(name);
         }
         let (direct, template) = (claim.at("resourceClaimName"), claim.at("resourceClaimTemplateName"));
@@ -212,13 +214,13 @@ fn resource_claims(out: &mut Causes, spec: &Value, path: &str) {
         }
         for field in ["resourceClaimName", "resourceClaimTemplateName"] {
             if let Some(name) = claim.at(field).as_str() {
-                text(out, name, &format!("{path}.{field}"), validate::dns1123_subdomain);
+                text(out, name, format_args!("{path}.{field}"), validate::dns1123_subdomain);
             }
         }
     }
 }
 
-fn claim_names(out: &mut Causes, container: &Value, spec: &Value, path: &str) {
+fn claim_names(out: &mut Causes, container: &Value, spec: &Value, path: Arguments<'_>) {
     let mut known: Vec<&str> =
         spec.list("resourceClaims").iter().map(|claim| claim.text("name")).filter(|name| !name.is_empty()).collect();
     known.sort_unstable();
@@ -236,7 +238,7 @@ fn claim_names(out: &mut Causes, container: &Value, spec: &Value, path: &str) {
             out.push(Cause::duplicate(&path, &name.into()));
         } else {
             if !request.is_empty() {
-                text(out, request, &format!("{path}.request"), validate::dns1123_label);
+                text(out, request, format_args!("{path}.request"), validate::dns1123_label);
             }
             let whole = request.is_empty() && seen.iter().any(|o| o.split_once('/').is_some_and(|(n, _)| n == name));
             if seen.contains(&key) || whole {
@@ -364,35 +366,35 @@ pub fn image_is_trimmed(out: &mut Causes, container: &Value, path: &str) {
 
 fn container_common(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
     if required(out, container, path, "name") {
-        text(out, container.text("name"), &format!("{path}.name"), validate::dns1123_label);
+        text(out, container.text("name"), format_args!("{path}.name"), validate::dns1123_label);
     }
     required(out, container, path, "image");
     one_of(
         out,
         container.at("terminationMessagePolicy"),
-        &format!("{path}.terminationMessagePolicy"),
+        format_args!("{path}.terminationMessagePolicy"),
         &["File", "FallbackToLogsOnError"],
     );
-    ports(out, container, &format!("{path}.ports"));
-    environment(out, container, path);
-    mounts(out, cx, container, &format!("{path}.volumeMounts"));
-    devices(out, cx, container, &format!("{path}.volumeDevices"));
-    one_of(out, container.at("imagePullPolicy"), &format!("{path}.imagePullPolicy"), PULL_POLICIES);
+    ports(out, container, format_args!("{path}.ports"));
+    environment(out, container, format_args!("{path}"));
+    mounts(out, cx, container, format_args!("{path}.volumeMounts"));
+    devices(out, cx, container, format_args!("{path}.volumeDevices"));
+    one_of(out, container.at("imagePullPolicy"), format_args!("{path}.imagePullPolicy"), PULL_POLICIES);
     resources::requirements(out, container.at("resources"), &format!("{path}.resources"), false);
-    claim_names(out, container, cx.spec, path);
-    resize_policy(out, cx, container, &format!("{path}.resizePolicy"));
-    container_security(out, cx, container, &format!("{path}.securityContext"));
+    claim_names(out, container, cx.spec, format_args!("{path}"));
+    resize_policy(out, cx, container, format_args!("{path}.resizePolicy"));
+    container_security(out, cx, container, format_args!("{path}.securityContext"));
 }
 
-fn ports(out: &mut Causes, container: &Value, path: &str) {
+fn ports(out: &mut Causes, container: &Value, path: impl Display) {
     let mut names: Vec<&str> = Vec::new();
     for (at, port) in container.list("ports").iter().enumerate() {
-        let path = format!("{path}[{at}]");
+        let path = format_args!("{path}[{at}]");
         let name = port.text("name");
         if !name.is_empty() {
             let wrong = validate::port_name(name);
             if !wrong.is_empty() {
-                push_all(out, &format!("{path}.name"), name, wrong);
+                push_all(out, format_args!("{path}.name"), name, wrong);
             } else if names.contains(&name) {
                 out.push(Cause::duplicate(format!("{path}.name"), &name.into()));
             } else {
@@ -401,12 +403,12 @@ fn ports(out: &mut Causes, container: &Value, path: &str) {
         }
         match port.int("containerPort") {
             0 => out.push(Cause::required(format!("{path}.containerPort"), "")),
-            number => in_range(out, number, &format!("{path}.containerPort"), 1, 65535),
+            number => in_range(out, number, format_args!("{path}.containerPort"), 1, 65535),
         }
         if port.int("hostPort") != 0 {
-            in_range(out, port.int("hostPort"), &format!("{path}.hostPort"), 1, 65535);
+            in_range(out, port.int("hostPort"), format_args!("{path}.hostPort"), 1, 65535);
         }
-        one_of(out, port.at("protocol"), &format!("{path}.protocol"), PROTOCOLS);
+        one_of(out, port.at("protocol"), format_args!("{path}.protocol"), PROTOCOLS);
     }
 }
 
@@ -444,19 +446,21 @@ fn host_network_ports(out: &mut Causes, spec: &Value, path: &str, of: Of) {
     }
 }
 
-fn environment(out: &mut Causes, container: &Value, path: &str) {
+fn environment(out: &mut Causes, container: &Value, path: Arguments<'_>) {
     for (at, variable) in container.list("env").iter().enumerate() {
-        let path = format!("{path}.env[{at}]");
-        if required(out, variable, &path, "name") {
-            text(out, variable.text("name"), &format!("{path}.name"), validate::env_name);
+        let path = format_args!("{path}.env[{at}]");
+        if required(out, variable, path, "name") {
+            text(out, variable.text("name"), format_args!("{path}.name"), validate::env_name);
         }
-        value_from(out, variable, &format!("{path}.valueFrom"));
+        if variable.has("valueFrom") {
+            value_from(out, variable, &format!("{path}.valueFrom"));
+        }
     }
     for (at, source) in container.list("envFrom").iter().enumerate() {
         let list = format!("{path}.envFrom");
         let path = format!("{list}[{at}]");
         if !source.text("prefix").is_empty() {
-            text(out, source.text("prefix"), &format!("{path}.prefix"), validate::env_name);
+            text(out, source.text("prefix"), format_args!("{path}.prefix"), validate::env_name);
         }
         let mut sources = 0;
         for field in ["configMapRef", "secretRef"] {
@@ -466,7 +470,7 @@ fn environment(out: &mut Causes, container: &Value, path: &str) {
                 let name = source.at(field).text("name");
                 if required(out, source.at(field), &path, "name") {
                     let wrong = validate::name(crate::NameRule::Subdomain, name, true);
-                    push_all(out, &format!("{path}.name"), name, wrong);
+                    push_all(out, format_args!("{path}.name"), name, wrong);
                 }
             }
         }
@@ -492,9 +496,6 @@ fn value_from(out: &mut Causes, variable: &Value, path: &str) {
         "status.podIPs",
     ];
     let from = variable.at("valueFrom");
-    if from.is_null() {
-        return;
-    }
     let mut sources = 0;
     if from.has("fieldRef") {
         sources += 1;
@@ -508,9 +509,9 @@ fn value_from(out: &mut Causes, variable: &Value, path: &str) {
         if from.has(field) {
             sources += 1;
             let (reference, path) = (from.at(field), format!("{path}.{field}"));
-            text(out, reference.text("name"), &format!("{path}.name"), validate::dns1123_subdomain);
+            text(out, reference.text("name"), format_args!("{path}.name"), validate::dns1123_subdomain);
             if required(out, reference, &path, "key") {
-                text(out, reference.text("key"), &format!("{path}.key"), validate::config_key);
+                text(out, reference.text("key"), format_args!("{path}.key"), validate::config_key);
             }
         }
     }
@@ -518,13 +519,13 @@ fn value_from(out: &mut Causes, variable: &Value, path: &str) {
         sources += 1;
         let (reference, path) = (from.at("fileKeyRef"), format!("{path}.fileKeyRef"));
         if required(out, reference, &path, "key") {
-            text(out, reference.text("key"), &format!("{path}.key"), validate::env_name);
+            text(out, reference.text("key"), format_args!("{path}.key"), validate::env_name);
         }
         if required(out, reference, &path, "volumeName") {
-            text(out, reference.text("volumeName"), &format!("{path}.volumeName"), validate::dns1123_label);
+            text(out, reference.text("volumeName"), format_args!("{path}.volumeName"), validate::dns1123_label);
         }
         if required(out, reference, &path, "path") {
-            check::no_backsteps(out, reference.text("path"), &format!("{path}.path"));
+            check::no_backsteps(out, reference.text("path"), format_args!("{path}.path"));
         }
     }
     let detail = match sources {
@@ -623,7 +624,7 @@ pub fn resource_field_ref(out: &mut Causes, reference: &Value, path: &str, of_vo
     }
 }
 
-fn mounts(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
+fn mounts(out: &mut Causes, cx: &Cx, container: &Value, path: Arguments<'_>) {
     let mut seen: Vec<&str> = Vec::new();
     let devices = container.list("volumeDevices");
     for (at, mount) in container.list("volumeMounts").iter().enumerate() {
@@ -648,14 +649,14 @@ fn mounts(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
             out.push(Cause::invalid(format!("{path}.mountPath"), &target.into(), detail));
         }
         if !mount.text("subPath").is_empty() {
-            check::local_path(out, mount.text("subPath"), &format!("{list}.subPath"));
+            check::local_path(out, mount.text("subPath"), format_args!("{list}.subPath"));
         }
         if !mount.text("subPathExpr").is_empty() {
             if !mount.text("subPath").is_empty() {
                 let detail = "subPathExpr and subPath are mutually exclusive";
                 out.push(Cause::invalid(format!("{path}.subPathExpr"), mount.at("subPathExpr"), detail));
             }
-            check::local_path(out, mount.text("subPathExpr"), &format!("{list}.subPathExpr"));
+            check::local_path(out, mount.text("subPathExpr"), format_args!("{list}.subPathExpr"));
         }
         let propagation = mount.at("mountPropagation");
         let field = format!("{list}.mountPropagation");
@@ -685,7 +686,7 @@ fn last_of_each<'a>(list: &'a [Value], field: &str) -> Vec<&'a str> {
     (0..list.len()).filter(|at| !later(*at)).map(|at| list[at].text(field)).collect()
 }
 
-fn devices(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
+fn devices(out: &mut Causes, cx: &Cx, container: &Value, path: Arguments<'_>) {
     let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     let mounts = container.list("volumeMounts");
     for (at, device) in container.list("volumeDevices").iter().enumerate() {
@@ -726,7 +727,7 @@ fn devices(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
     }
 }
 
-fn resize_policy(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
+fn resize_policy(out: &mut Causes, cx: &Cx, container: &Value, path: Arguments<'_>) {
     let mut seen: Vec<&str> = Vec::new();
     for (at, policy) in container.list("resizePolicy").iter().enumerate() {
         let resource = policy.text("resourceName");
@@ -829,16 +830,16 @@ fn handler(out: &mut Causes, handler: &Value, grace: Option<i64>, path: &str, ki
         "exec" if action.list("command").is_empty() => out.push(Cause::required(format!("{field}.command"), "")),
         "httpGet" => {
             required(out, action, &field, "path");
-            check::port(out, action.at("port"), &format!("{field}.port"));
+            check::port(out, action.at("port"), format_args!("{field}.port"));
             let scheme = action.text("scheme");
             if !["HTTP", "HTTPS"].contains(&scheme) {
                 out.push(Cause::not_supported(format!("{field}.scheme"), &scheme.into(), &["HTTP", "HTTPS"]));
             }
             for header in action.list("httpHeaders") {
-                text(out, header.text("name"), &format!("{field}.httpHeaders"), validate::http_header);
+                text(out, header.text("name"), format_args!("{field}.httpHeaders"), validate::http_header);
             }
         }
-        "tcpSocket" | "grpc" => check::port(out, action.at("port"), &format!("{field}.port")),
+        "tcpSocket" | "grpc" => check::port(out, action.at("port"), format_args!("{field}.port")),
         "sleep" => {
             let seconds = action.int("seconds");
             if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
@@ -931,7 +932,7 @@ const SIGNALS: &[&str] = &[
     "SIGXFSZ",
 ];
 
-fn container_security(out: &mut Causes, cx: &Cx, container: &Value, path: &str) {
+fn container_security(out: &mut Causes, cx: &Cx, container: &Value, path: Arguments<'_>) {
     let context = container.at("securityContext");
     if context.is_null() {
         return;
@@ -939,7 +940,7 @@ fn container_security(out: &mut Causes, cx: &Cx, container: &Value, path: &str) 
     opt_in_range(out, context, path, "runAsUser", 0, ID_MAX);
     opt_in_range(out, context, path, "runAsGroup", 0, ID_MAX);
     let mount = context.at("procMount");
-    optional_one_of(out, mount, &format!("{path}.procMount"), &["Default", "Unmasked"]);
+    optional_one_of(out, mount, format_args!("{path}.procMount"), &["Default", "Unmasked"]);
     if mount == "Unmasked" && cx.spec.at("hostUsers") != &Value::Bool(false) {
         let detail = "`hostUsers` must be false to use `Unmasked`";
         out.push(Cause::invalid(format!("{path}.procMount"), mount, detail));
@@ -1019,7 +1020,7 @@ fn app_armor(out: &mut Causes, profile: &Value, path: &str) {
     }
 }
 
-fn security_context(out: &mut Causes, spec: &Value, path: &str) {
+fn security_context(out: &mut Causes, spec: &Value, path: Arguments<'_>) {
     let context = spec.at("securityContext");
     if context.is_null() {
         return;
@@ -1028,7 +1029,7 @@ fn security_context(out: &mut Causes, spec: &Value, path: &str) {
         opt_in_range(out, context, path, field, 0, ID_MAX);
     }
     for (at, group) in context.list("supplementalGroups").iter().enumerate() {
-        in_range(out, group.as_i64().unwrap_or_default(), &format!("{path}.supplementalGroups[{at}]"), 0, ID_MAX);
+        in_range(out, group.as_i64().unwrap_or_default(), format_args!("{path}.supplementalGroups[{at}]"), 0, ID_MAX);
     }
     sysctls(out, spec, &format!("{path}.sysctls"));
     let field = format!("{path}.fsGroupChangePolicy");
@@ -1074,7 +1075,7 @@ fn is_sysctl(name: &str) -> bool {
         })
 }
 
-fn affinity(out: &mut Causes, affinity: &Value, path: &str) {
+fn affinity(out: &mut Causes, affinity: &Value, path: Arguments<'_>) {
     const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
     const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
     let node = affinity.at("nodeAffinity");
@@ -1140,10 +1141,10 @@ fn node_selector_term(out: &mut Causes, term: &Value, path: &str, check_values: 
                 out.push(Cause::invalid(format!("{path}.operator"), &operator.into(), detail));
             }
         }
-        text(out, expression.text("key"), &format!("{path}.key"), validate::qualified_name);
+        text(out, expression.text("key"), format_args!("{path}.key"), validate::qualified_name);
         if check_values {
             for (at, value) in values.iter().filter_map(Value::as_str).enumerate() {
-                text(out, value, &format!("{path}.values[{at}]"), validate::label_value);
+                text(out, value, format_args!("{path}.values[{at}]"), validate::label_value);
             }
         }
     }
@@ -1167,7 +1168,7 @@ fn node_selector_term(out: &mut Causes, term: &Value, path: &str, check_values: 
             continue;
         }
         for (at, value) in values.iter().filter_map(Value::as_str).enumerate() {
-            text(out, value, &format!("{path}.values[{at}]"), validate::dns1123_subdomain);
+            text(out, value, format_args!("{path}.values[{at}]"), validate::dns1123_subdomain);
         }
     }
 }
@@ -1176,14 +1177,14 @@ fn pod_affinity_term(out: &mut Causes, term: &Value, path: &str) {
     check::label_selector(out, term.at("labelSelector"), &format!("{path}.labelSelector"));
     check::label_selector(out, term.at("namespaceSelector"), &format!("{path}.namespaceSelector"));
     for name in term.list("namespaces").iter().filter_map(Value::as_str) {
-        text(out, name, &format!("{path}.namespace"), validate::dns1123_label);
+        text(out, name, format_args!("{path}.namespace"), validate::dns1123_label);
     }
     match_label_keys(out, term, path);
     let key = term.text("topologyKey");
     if key.is_empty() {
         out.push(Cause::required(format!("{path}.topologyKey"), "can not be empty"));
     }
-    text(out, key, &format!("{path}.topologyKey"), validate::qualified_name);
+    text(out, key, format_args!("{path}.topologyKey"), validate::qualified_name);
 }
 
 fn match_label_keys(out: &mut Causes, term: &Value, path: &str) {
@@ -1195,7 +1196,7 @@ fn match_label_keys(out: &mut Causes, term: &Value, path: &str) {
             continue;
         }
         for (at, key) in keys.iter().filter_map(Value::as_str).enumerate() {
-            text(out, key, &format!("{path}.{field}[{at}]"), validate::qualified_name);
+            text(out, key, format_args!("{path}.{field}[{at}]"), validate::qualified_name);
         }
     }
     // The keys that are merged into the selector may be there once, as the server itself put them.
@@ -1217,7 +1218,7 @@ fn match_label_keys(out: &mut Causes, term: &Value, path: &str) {
     }
 }
 
-fn dns_config(out: &mut Causes, spec: &Value, path: &str) {
+fn dns_config(out: &mut Causes, spec: &Value, path: Arguments<'_>) {
     const NAMESERVERS_MAX: usize = 3;
     const SEARCHES_MAX: usize = 32;
     const SEARCH_CHARACTERS_MAX: usize = 2048;
@@ -1237,7 +1238,7 @@ fn dns_config(out: &mut Causes, spec: &Value, path: &str) {
         out.push(Cause::invalid(format!("{path}.nameservers"), config.at("nameservers"), &detail));
     }
     for (at, server) in servers.iter().filter_map(Value::as_str).enumerate() {
-        check::ip(out, server, &format!("{path}.nameservers[{at}]"));
+        check::ip(out, server, format_args!("{path}.nameservers[{at}]"));
     }
     let searches: Vec<&str> = config.list("searches").iter().filter_map(Value::as_str).collect();
     let field = format!("{path}.searches");
@@ -1252,7 +1253,7 @@ fn dns_config(out: &mut Causes, spec: &Value, path: &str) {
     }
     for (at, search) in searches.iter().enumerate().filter(|(_, search)| **search != ".") {
         let search = search.strip_suffix('.').unwrap_or(search);
-        text(out, search, &format!("{field}[{at}]"), validate::dns1123_subdomain_with_underscore);
+        text(out, search, format_args!("{field}[{at}]"), validate::dns1123_subdomain_with_underscore);
     }
     for (at, option) in config.list("options").iter().enumerate() {
         if option.text("name").is_empty() {
@@ -1261,7 +1262,7 @@ fn dns_config(out: &mut Causes, spec: &Value, path: &str) {
     }
 }
 
-fn scheduling_gates(out: &mut Causes, spec: &Value, path: &str) {
+fn scheduling_gates(out: &mut Causes, spec: &Value, path: Arguments<'_>) {
     let mut seen: Vec<&str> = Vec::new();
     for (at, gate) in spec.list("schedulingGates").iter().enumerate() {
         let path = format!("{path}[{at}]");
@@ -1274,7 +1275,7 @@ fn scheduling_gates(out: &mut Causes, spec: &Value, path: &str) {
     }
 }
 
-fn topology_spread(out: &mut Causes, spec: &Value, path: &str) {
+fn topology_spread(out: &mut Causes, spec: &Value, path: Arguments<'_>) {
     let list = spec.list("topologySpreadConstraints");
     for (at, constraint) in list.iter().enumerate() {
         let path = format!("{path}[{at}]");
@@ -1306,7 +1307,7 @@ fn topology_spread(out: &mut Causes, spec: &Value, path: &str) {
             }
         }
         for field in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            optional_one_of(out, constraint.at(field), &format!("{path}.{field}"), &["Honor", "Ignore"]);
+            optional_one_of(out, constraint.at(field), format_args!("{path}.{field}"), &["Honor", "Ignore"]);
         }
         match_label_keys(out, constraint, &path);
         check::label_selector(out, constraint.at("labelSelector"), &format!("{path}.labelSelector"));
@@ -1354,7 +1355,7 @@ pub fn tolerations(out: &mut Causes, tolerations: &Value, path: &str) {
         let path = format!("{path}[{at}]");
         let (key, operator, effect) = (toleration.text("key"), toleration.text("operator"), toleration.text("effect"));
         if !key.is_empty() {
-            text(out, key, &format!("{path}.key"), validate::qualified_name);
+            text(out, key, format_args!("{path}.key"), validate::qualified_name);
         } else if operator != "Exists" {
             let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             out.push(Cause::invalid(format!("{path}.operator"), &operator.into(), detail));
@@ -1383,7 +1384,7 @@ pub fn tolerations(out: &mut Causes, tolerations: &Value, path: &str) {
             _ => out.push(Cause::not_supported(field, &operator.into(), &["Equal", "Exists"])),
         }
         if !effect.is_empty() {
-            optional_one_of(out, toleration.at("effect"), &format!("{path}.effect"), EFFECTS);
+            optional_one_of(out, toleration.at("effect"), format_args!("{path}.effect"), EFFECTS);
         }
     }
 }

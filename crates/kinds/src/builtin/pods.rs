@@ -345,7 +345,7 @@ fn validate_status(new: &Value, old: &Value) -> Vec<Cause> {
             let value = condition.at("observedGeneration");
             out.push(Cause::invalid(format!("{path}.observedGeneration"), value, "must be a non-negative integer"));
         }
-        check::text(&mut out, type_, &format!("{path}.Type"), validate::qualified_name);
+        check::text(&mut out, type_, format_args!("{path}.Type"), validate::qualified_name);
     }
     let nominated = new.text("status.nominatedNodeName");
     if !nominated.is_empty() && nominated != old.text("status.nominatedNodeName") {
@@ -436,7 +436,7 @@ fn extended_claim(out: &mut Causes, pod: &Value) {
             }
             Some(_) => {}
         }
-        check::text(out, request, &format!("{PATH}.requestName"), validate::dns1123_label);
+        check::text(out, request, format_args!("{PATH}.requestName"), validate::dns1123_label);
         if mappings[..at].contains(mapping) {
             for field in ["containerName", "resourceName", "requestName"] {
                 out.push(Cause::duplicate(format!("{path}.{field}"), mapping.at(field)));
@@ -461,7 +461,7 @@ fn users(out: &mut Causes, pod: &Value, list: &str) {
             "windows" => out.push(Cause::forbidden(path, "cannot be set for a windows pod")),
             _ => {
                 for field in ["uid", "gid"] {
-                    check::in_range(out, user.int(field), &format!("{path}.{field}"), 0, check::ID_MAX);
+                    check::in_range(out, user.int(field), format_args!("{path}.{field}"), 0, check::ID_MAX);
                 }
                 for (at, group) in user.list("supplementalGroups").iter().enumerate() {
                     let path = format!("{path}.supplementalGroups[{at}]");
@@ -557,7 +557,7 @@ fn addresses(out: &mut Causes, pod: &Value, one: &str, list: &str) {
         out.push(Cause::invalid(format!("{path}[0].ip"), &all[0].into(), &format!("must be equal to `{one}`")));
     }
     for (at, ip) in all.iter().enumerate() {
-        check::ip(out, ip, &format!("{path}[{at}]"));
+        check::ip(out, ip, format_args!("{path}[{at}]"));
     }
     if all.len() > 1 {
         let families: Vec<Option<bool>> =

@@ -79,7 +79,7 @@ fn limit_range(range: &Value) -> Vec<Cause> {
             let detail = "must be a standard limit type or fully qualified";
             out.push(Cause::invalid(format!("{path}.type"), &type_.into(), detail));
         }
-        validate::push_all(&mut out, &format!("{path}.type"), type_, wrong);
+        validate::push_all(&mut out, format_args!("{path}.type"), type_, wrong);
         if seen.contains(&type_) {
             out.push(Cause::duplicate(format!("{path}.type"), &type_.into()));
         }

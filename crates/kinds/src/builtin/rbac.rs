@@ -141,7 +141,7 @@ fn subject_causes(out: &mut Causes, missing: &mut Causes, subject: &Value, names
     match subject.text("kind") {
         "ServiceAccount" => {
             if !name.is_empty() {
-                check::text(out, name, &format!("{path}.name"), validate::dns1123_subdomain);
+                check::text(out, name, format_args!("{path}.name"), validate::dns1123_subdomain);
             }
             if !group.is_empty() {
                 out.push(Cause::not_supported(format!("{path}.apiGroup"), &group.into(), &[""]));

@@ -269,7 +269,7 @@ fn text_name(out: &mut Causes, name: &str, path: &str) {
 fn device_request(out: &mut Causes, declared: &mut Causes, request: &Value, path: &str) {
     if required(out, request, path, "deviceClassName") {
         let class = request.text("deviceClassName");
-        text(out, class, &format!("{path}.deviceClassName"), validate::dns1123_subdomain);
+        text(out, class, format_args!("{path}.deviceClassName"), validate::dns1123_subdomain);
     }
     selectors(out, declared, request.list("selectors"), &format!("{path}.selectors"));
     let path_of = |field: &str| format!("{path}.{field}");

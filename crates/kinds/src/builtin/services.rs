@@ -277,7 +277,7 @@ fn balancer_status(out: &mut Causes, service: &Value) {
         let path = format!("status.loadBalancer.ingress[{at}]");
         let (ip, host, mode) = (point.text("ip"), point.text("hostname"), point.at("ipMode"));
         if !ip.is_empty() {
-            check::ip(out, ip, &format!("{path}.ip"));
+            check::ip(out, ip, format_args!("{path}.ip"));
         }
         let field = format!("{path}.ipMode");
         match (mode.is_null(), ip.is_empty()) {
@@ -315,7 +315,7 @@ fn service_ports(out: &mut Causes, ports: &[Value]) {
         let path = format!("spec.ports[{at}]");
         let name = port.text("name");
         if !name.is_empty() {
-            text(out, name, &format!("{path}.name"), validate::dns1123_label);
+            text(out, name, format_args!("{path}.name"), validate::dns1123_label);
             if names.contains(&name) {
                 out.push(Cause::duplicate(format!("{path}.name"), &name.into()));
             }
@@ -323,11 +323,11 @@ fn service_ports(out: &mut Causes, ports: &[Value]) {
         } else if ports.len() > 1 {
             out.push(Cause::required(format!("{path}.name"), ""));
         }
-        check::in_range(out, port.int("port"), &format!("{path}.port"), 1, 65535);
-        one_of(out, port.at("protocol"), &format!("{path}.protocol"), &["SCTP", "TCP", "UDP"]);
-        check::port(out, port.at("targetPort"), &format!("{path}.targetPort"));
+        check::in_range(out, port.int("port"), format_args!("{path}.port"), 1, 65535);
+        one_of(out, port.at("protocol"), format_args!("{path}.protocol"), &["SCTP", "TCP", "UDP"]);
+        check::port(out, port.at("targetPort"), format_args!("{path}.targetPort"));
         if let Some(protocol) = port.at("appProtocol").as_str() {
-            text(out, protocol, &format!("{path}.appProtocol"), validate::qualified_name);
+            text(out, protocol, format_args!("{path}.appProtocol"), validate::qualified_name);
         }
     }
 }
@@ -392,7 +392,7 @@ fn addresses_of(out: &mut Causes, spec: &Value) {
             }
             continue;
         }
-        let causes = validate::ip(ip, &format!("{PATH}[{at}]"));
+        let causes = validate::ip(ip, format_args!("{PATH}[{at}]"));
         wrong |= !causes.is_empty();
         out.extend(causes);
     }

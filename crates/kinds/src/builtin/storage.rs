@@ -240,7 +240,7 @@ fn topologies(out: &mut Causes, terms: &[Value]) {
                     out.push(Cause::duplicate(format!("{path}.values[{at}]"), value));
                 }
             }
-            text(out, key, &format!("{path}.key"), validate::qualified_name);
+            text(out, key, format_args!("{path}.key"), validate::qualified_name);
             if keys.contains(&key) {
                 out.push(Cause::duplicate(format!("{path}.key"), &key.into()));
             }
@@ -291,7 +291,7 @@ fn attachment(attachment: &Value) -> Vec<Cause> {
         if error.text("message").len() > MESSAGE_MAX {
             out.push(Cause::too_long(format!("status.{field}.message"), MESSAGE_MAX));
         }
-        check::non_negative(&mut out, error, &format!("status.{field}"), &["errorCode"]);
+        check::non_negative(&mut out, error, format_args!("status.{field}"), &["errorCode"]);
     }
     if source.has("persistentVolumeName") {
         let path = "spec.source.persistentVolumeName";
@@ -365,7 +365,7 @@ fn csi_node(node: &Value) -> Vec<Cause> {
             out.push(Cause::invalid(format!("{path}.nodeID"), driver.at("nodeID"), detail));
         }
         if driver.has("allocatable.count") {
-            check::non_negative(&mut out, driver.at("allocatable"), &format!("{path}.allocatable"), &["count"]);
+            check::non_negative(&mut out, driver.at("allocatable"), format_args!("{path}.allocatable"), &["count"]);
         }
         if drivers[..at].iter().any(|other| other.at("name") == driver.at("name")) {
             out.push(Cause::duplicate(format!("{path}.name"), driver.at("name")));

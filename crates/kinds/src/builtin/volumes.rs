@@ -153,7 +153,7 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
             "projected" => projected(out, source, &path),
             "gitRepo" => {
                 required(out, source, &path, "repository");
-                check::local_path(out, source.text("directory"), &format!("{path}.directory"));
+                check::local_path(out, source.text("directory"), format_args!("{path}.directory"));
             }
             "csi" => {
                 csi_driver_name(out, source.text("driver"), &format!("{path}.driver"));
@@ -161,7 +161,7 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
                     let name = source.text("nodePublishSecretRef.name");
                     if required(out, source.at("nodePublishSecretRef"), &format!("{path}.nodePublishSecretRef"), "name")
                     {
-                        text(out, name, &format!("{path}.name"), validate::dns1123_subdomain);
+                        text(out, name, format_args!("{path}.name"), validate::dns1123_subdomain);
                     }
                 }
             }
@@ -178,7 +178,7 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
             "image" => {
                 required(out, source, &path, "reference");
                 let policies = &["Always", "IfNotPresent", "Never"];
-                one_of(out, source.at("pullPolicy"), &format!("{path}.pullPolicy"), policies);
+                one_of(out, source.at("pullPolicy"), format_args!("{path}.pullPolicy"), policies);
             }
             _ => shared(out, name, source, &path, Owner::Pod),
         }
@@ -328,10 +328,15 @@ fn shared(out: &mut Causes, name: &str, source: &Value, path: &str, owner: Owner
         "scaleIO" => need(out, &["gateway", "system", "volumeName"]),
         "storageos" => {
             if required(out, source, path, "volumeName") {
-                text(out, source.text("volumeName"), &format!("{path}.volumeName"), validate::dns1123_label);
+                text(out, source.text("volumeName"), format_args!("{path}.volumeName"), validate::dns1123_label);
             }
             if !source.text("volumeNamespace").is_empty() {
-                text(out, source.text("volumeNamespace"), &format!("{path}.volumeNamespace"), validate::dns1123_label);
+                text(
+                    out,
+                    source.text("volumeNamespace"),
+                    format_args!("{path}.volumeNamespace"),
+                    validate::dns1123_label,
+                );
             }
             secret(out);
         }
@@ -374,7 +379,7 @@ fn fibre_channel(out: &mut Causes, source: &Value, path: &str) {
     if !names.is_empty() {
         match source.opt_int("lun") {
             None => out.push(Cause::required(format!("{path}.lun"), "lun is required if targetWWNs is specified")),
-            Some(lun) => in_range(out, lun, &format!("{path}.lun"), 0, 255),
+            Some(lun) => in_range(out, lun, format_args!("{path}.lun"), 0, 255),
         }
     }
 }
@@ -386,7 +391,7 @@ fn azure_disk(out: &mut Causes, source: &Value, path: &str) {
     let field = format!("{path}.cachingMode");
     optional_one_of(out, source.at("cachingMode"), &field, &["None", "ReadOnly", "ReadWrite"]);
     let kind = source.at("kind");
-    optional_one_of(out, kind, &format!("{path}.kind"), &["Dedicated", "Managed", "Shared"]);
+    optional_one_of(out, kind, format_args!("{path}.kind"), &["Dedicated", "Managed", "Shared"]);
     let Some(kind) = kind.as_str() else { return };
     let (uri, field) = (source.text("diskURI"), format!("{path}.diskURI"));
     let (prefix, form) = if kind == "Managed" { ("/subscriptions/", MANAGED) } else { ("https://", BLOB) };
@@ -399,8 +404,8 @@ fn host_path(out: &mut Causes, source: &Value, path: &str) {
     const TYPES: &[&str] =
         &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     if required(out, source, path, "path") {
-        check::no_backsteps(out, source.text("path"), &format!("{path}.path"));
-        optional_one_of(out, source.at("type"), &format!("{path}.type"), TYPES);
+        check::no_backsteps(out, source.text("path"), format_args!("{path}.path"));
+        optional_one_of(out, source.at("type"), format_args!("{path}.type"), TYPES);
     }
 }
 
@@ -425,7 +430,7 @@ fn iscsi(out: &mut Causes, source: &Value, path: &str, owner: Owner) {
     if required(out, source, path, "iqn") {
         name(out, source.at("iqn"), format!("{path}.iqn"));
     }
-    in_range(out, source.int("lun"), &format!("{path}.lun"), 0, 255);
+    in_range(out, source.int("lun"), format_args!("{path}.lun"), 0, 255);
     let secret = source.at("secretRef");
     if (source.flag("chapAuthDiscovery") || source.flag("chapAuthSession")) && secret.is_null() {
         out.push(Cause::required(format!("{path}.secretRef"), ""));
@@ -469,7 +474,7 @@ fn keys_to_paths(out: &mut Causes, source: &Value, path: &str) {
         let path = format!("{path}.items[{at}]");
         required(out, item, &path, "key");
         required(out, item, &path, "path");
-        check::local_free_path(out, item.text("path"), &format!("{path}.path"));
+        check::local_free_path(out, item.text("path"), format_args!("{path}.path"));
         check::mode(out, item, &path, "mode");
     }
 }
@@ -478,7 +483,7 @@ fn downward_file(out: &mut Causes, item: &Value, path: &str) {
     const FIELDS: &[&str] =
         &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
     required(out, item, path, "path");
-    check::local_free_path(out, item.text("path"), &format!("{path}.path"));
+    check::local_free_path(out, item.text("path"), format_args!("{path}.path"));
     match (item.has("fieldRef"), item.has("resourceFieldRef")) {
         (true, both) => {
             field_ref(out, item.at("fieldRef"), &format!("{path}.fieldRef"), FIELDS);
@@ -545,7 +550,7 @@ fn projected(out: &mut Causes, source: &Value, path: &str) {
             let (bundle, path) = (each.at("clusterTrustBundle"), format!("{each_path}.clusterTrustBundle"));
             trust_bundle(out, bundle, &path);
             required(out, bundle, &path, "path");
-            check::local_free_path(out, bundle.text("path"), &format!("{path}.path"));
+            check::local_free_path(out, bundle.text("path"), format_args!("{path}.path"));
             take(out, bundle.text("path"), bundle.text("path"));
         }
         if each.has("podCertificate") {
@@ -613,7 +618,7 @@ fn token_projection(out: &mut Causes, token: &Value, volume_path: &str, path: &s
     }
     // The path is the volume's in the error, as upstream has it.
     if required(out, token, volume_path, "path") {
-        check::local_free_path(out, token.text("path"), &format!("{volume_path}.path"));
+        check::local_free_path(out, token.text("path"), format_args!("{volume_path}.path"));
     }
 }
 
@@ -641,7 +646,7 @@ fn pod_certificate(out: &mut Causes, of: &Value, path: &str, take: &mut dyn FnMu
         let file = of.text(field);
         if !file.is_empty() {
             paths += 1;
-            check::local_free_path(out, file, &format!("{path}.{field}"));
+            check::local_free_path(out, file, format_args!("{path}.{field}"));
             take(out, file, file);
         }
     }
@@ -666,7 +671,7 @@ pub fn csi_driver_name(out: &mut Causes, name: &str, path: &str) {
 pub fn claim_template(out: &mut Causes, template: &Value, path: &str) {
     let metadata = template.at("metadata");
     out.extend(validate::annotations(metadata.at("annotations"), &format!("{path}.metadata.annotations")));
-    out.extend(validate::labels(metadata.at("labels"), &format!("{path}.metadata.labels")));
+    out.extend(validate::labels(metadata.at("labels"), format_args!("{path}.metadata.labels")));
     for (field, value) in metadata.as_object().into_iter().flatten() {
         if !matches!(field.as_str(), "annotations" | "labels") && !value.is_null() {
             out.push(Cause::forbidden(format!("{path}.metadata.{field}"), "cannot be set"));
@@ -691,9 +696,9 @@ pub fn claim_spec(out: &mut Causes, spec: &Value, path: &str) {
         positive_quantity(out, storage, &field);
     }
     if let Some(class) = spec.at("storageClassName").as_str().filter(|class| !class.is_empty()) {
-        text(out, class, &format!("{path}.storageClassName"), validate::dns1123_subdomain);
+        text(out, class, format_args!("{path}.storageClassName"), validate::dns1123_subdomain);
     }
-    optional_one_of(out, spec.at("volumeMode"), &format!("{path}.volumeMode"), &["Block", "Filesystem"]);
+    optional_one_of(out, spec.at("volumeMode"), format_args!("{path}.volumeMode"), &["Block", "Filesystem"]);
     for name in ["dataSource", "dataSourceRef"] {
         data_source(out, spec.at(name), &format!("{path}.{name}"));
     }
@@ -709,7 +714,7 @@ pub fn claim_spec(out: &mut Causes, spec: &Value, path: &str) {
         out.push(Cause::invalid(path, &json!({}), detail));
     }
     if let Some(class) = spec.at("volumeAttributesClassName").as_str().filter(|class| !class.is_empty()) {
-        text(out, class, &format!("{path}.volumeAttributesClassName"), validate::dns1123_subdomain);
+        text(out, class, format_args!("{path}.volumeAttributesClassName"), validate::dns1123_subdomain);
     }
 }
 
@@ -725,10 +730,10 @@ fn data_source(out: &mut Causes, source: &Value, path: &str) {
         out.push(Cause::invalid(path, &source.text("kind").into(), detail));
     }
     if !group.is_empty() {
-        text(out, group, &format!("{path}.apiGroup"), validate::dns1123_subdomain);
+        text(out, group, format_args!("{path}.apiGroup"), validate::dns1123_subdomain);
     }
     if !source.text("namespace").is_empty() {
-        text(out, source.text("namespace"), &format!("{path}.namespace"), validate::dns1123_label);
+        text(out, source.text("namespace"), format_args!("{path}.namespace"), validate::dns1123_label);
     }
 }
 
@@ -849,7 +854,7 @@ fn validate_volume(volume: &Value) -> Vec<Cause> {
         match name {
             "local" => {
                 if required(out, source, &path, "path") {
-                    check::no_backsteps(out, source.text("path"), &format!("{path}.path"));
+                    check::no_backsteps(out, source.text("path"), format_args!("{path}.path"));
                 }
                 if required_nodes.is_null() {
                     out.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
@@ -867,10 +872,15 @@ fn validate_volume(volume: &Value) -> Vec<Cause> {
                     if source.has(secret) {
                         let (secret, path) = (source.at(secret), format!("{path}.{secret}"));
                         if required(out, secret, &path, "name") {
-                            text(out, secret.text("name"), &format!("{path}.name"), validate::dns1123_subdomain);
+                            text(out, secret.text("name"), format_args!("{path}.name"), validate::dns1123_subdomain);
                         }
                         if required(out, secret, &path, "namespace") {
-                            text(out, secret.text("namespace"), &format!("{path}.namespace"), validate::dns1123_label);
+                            text(
+                                out,
+                                secret.text("namespace"),
+                                format_args!("{path}.namespace"),
+                                validate::dns1123_label,
+                            );
                         }
                     }
                 }

@@ -16,7 +16,7 @@ const USER_CHARACTERS_MAX: usize = 104;
 pub fn options(out: &mut Causes, options: &Value, path: &str) {
     let name = options.at("gmsaCredentialSpecName");
     if let Some(name) = name.as_str() {
-        check::text(out, name, &format!("{path}.gmsaCredentialSpecName"), validate::dns1123_subdomain);
+        check::text(out, name, format_args!("{path}.gmsaCredentialSpecName"), validate::dns1123_subdomain);
     }
     let credentials = options.at("gmsaCredentialSpec");
     let field = format!("{path}.gmsaCredentialSpec");

@@ -50,9 +50,15 @@ fn main() -> ExitCode {
                 println!("{count} watchers: {}", watchers(&server, count));
             }
         }
+        ["--creates"] => {
+            let server = loaded_server();
+            println!("pods, {CLIENTS} clients: {}", pod_creates(&server));
+            println!("ConfigMaps, 1 client: {}", creates(&server, 1));
+            println!("ConfigMaps, {MANY_CLIENTS} clients: {}", creates(&server, MANY_CLIENTS));
+        }
         ["--write"] => write(&measure(true)),
         _ => {
-            eprintln!("usage: bench [--write | --load | --watch]");
+            eprintln!("usage: bench [--write | --load | --creates | --watch]");
             return ExitCode::from(2);
         }
     }
@@ -105,7 +111,7 @@ fn measure_starts(rows: &mut Rows) {
 fn measure_load(rows: &mut Rows) {
     let server = loaded_server();
     let pods = "/api/v1/namespaces/bench/pods";
-    let made = work(&server, CLIENTS, PODS, &as_admin(&format!("POST {pods} {}", pod())));
+    let made = pod_creates(&server);
     rows.add("create 10,000 pods, 16 clients", "10 x", made.to_string(), "800 to 1,000/s, 1.9 to 2.3 ms of CPU");
     rows.add("resident memory with 10,000 pods", "1/8", megabytes(resident(server.pid())), "966 MB");
     let all = reads(&server, &as_admin(&format!("GET {pods}")));
@@ -188,6 +194,10 @@ fn reads(server: &Server, request: &Request) -> Reads {
     let one = |_| load::repeat(&server.endpoint, 1, 1, request).expect("a server that stays").took;
     let times = (0..LISTS).map(one).collect();
     Reads { times, cpu: cpu_time(server.pid()) - before }
+}
+
+fn pod_creates(server: &Server) -> Work {
+    work(server, CLIENTS, PODS, &as_admin(&format!("POST /api/v1/namespaces/bench/pods {}", pod())))
 }
 
 fn creates(server: &Server, clients: usize) -> Work {
