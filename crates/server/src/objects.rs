@@ -402,6 +402,11 @@ impl Collection {
         Ok(collection)
     }
 
+    /// What it knows of its resource.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.present.load_full()
     }

@@ -233,6 +233,14 @@ fn with_type(wanted: Wanted, mut object: Value) -> Value {
         meta::metadata_mut(&mut object);
         return object;
     }
+    // Most clients say what they send, and what was decoded says it first.
+    let says = |at: usize, key: &str, value: &str| {
+        object.as_object().and_then(|map| map.iter().nth(at)).is_some_and(|(k, v)| k == key && v == value)
+    };
+    let said = says(0, "kind", wanted.kind_name) && says(1, "apiVersion", &wanted.api_version());
+    if said && meta::get(&object, "metadata").is_some() {
+        return object;
+    }
     let old = object.as_object_mut().map(std::mem::take).unwrap_or_default();
     let mut root = api::Object::new();
     root.insert("kind".into(), wanted.kind_name.into());
