@@ -99,14 +99,19 @@ impl Mirror {
 
     /// What its reader does not see of an object has not changed for it.
     fn put(&mut self, object: Arc<Dynamic>) -> Option<Arc<Dynamic>> {
+        let lent = self.lean.map(|lean| lean(&object));
+        // Most readers are not concerned by most objects, which are told to all.
+        if matches!(lent, Some(None)) && self.objects.is_empty() {
+            return None;
+        }
         let key = key_of(&object);
         self.unseen.remove(&key);
-        let Some(lean) = self.lean else {
+        let Some(lent) = lent else {
             let held = self.objects.insert(key, Held::Whole(object.clone()));
             let same = held.is_some_and(|held| matches!(held, Held::Whole(old) if old == object));
             return (!same).then_some(object);
         };
-        let Some(text) = lean(&object).map(|lent| lent.text()) else {
+        let Some(text) = lent.map(|lent| lent.text()) else {
             return self.objects.remove(&key).map(Held::into_object);
         };
         if matches!(self.objects.get(&key), Some(Held::Lean(old, _)) if *old == text) {
