@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use api::options::Preconditions;
-use api::{Status, WriteOptions, meta};
+use api::{Reason, Status, WriteOptions, meta};
 use http::header;
 use kinds::managed::{self, Write};
 use kinds::schema::{Schema, TypeId};
@@ -27,8 +27,9 @@ use crate::{quota, reviews, transform};
 pub const TRIES_MAX: usize = 1000;
 /// Characters behind a `generateName`, and the longest stem.
 const GENERATED_CHARACTERS: usize = 5;
-/// Names that are tried where others have them already.
+/// Names that are tried where others have them already: upstream's own limit.
 const GENERATE_TRIES_MAX: usize = 8;
+const NOT_UNIQUE: &str = "the server was not able to generate a unique name for the object";
 const GENERATED_STEM_BYTES_MAX: usize = 63 - GENERATED_CHARACTERS;
 
 /// POST of an object.
@@ -39,6 +40,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     let bytes = body::read(body).await?;
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
+    let warned = warnings.len();
     let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
     at.note(cx, &object);
     // Kinds that are only ever created are questions, not objects: they are answered and not kept.
@@ -48,9 +50,22 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
             _ => review(cx, at, object, &options).await,
         };
     }
-    let object = place(at, object, None)?;
-    let created = create_object(cx, at, object, &options, warnings).await?;
-    written(cx, at.kind, respond::CREATED, created)
+    let mut created = create_object(cx, at, place(at, object, None)?, &options, warnings).await;
+    for _ in 1..GENERATE_TRIES_MAX {
+        // Another write took the name that was generated. What follows from a name is many things: all is made anew.
+        if !created.as_ref().is_err_and(is_not_unique) {
+            break;
+        }
+        warnings.truncate(warned);
+        let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
+        created = create_object(cx, at, place(at, object, None)?, &options, warnings).await;
+    }
+    written(cx, at.kind, respond::CREATED, created?)
+}
+
+/// Whether a create failed for nothing but the name that was generated for it.
+fn is_not_unique(status: &Status) -> bool {
+    status.reason == Reason::AlreadyExists && status.message.ends_with(NOT_UNIQUE)
 }
 
 /// Answers a question about identities or rights.
@@ -119,8 +134,7 @@ pub async fn create_object(
             false => Status::already_exists(of, &name),
             true => {
                 let plain = Status::already_exists(of, &name);
-                let text =
-                    format!("{}, the server was not able to generate a unique name for the object", plain.message);
+                let text = format!("{}, {NOT_UNIQUE}", plain.message);
                 let details = api::Details { retry_after_seconds: 1, ..plain.details.clone().unwrap_or_default() };
                 Status { message: text, details: Some(details), ..plain }
             }
@@ -207,9 +221,7 @@ fn make(
     let told = Mutex::default();
     let request = admission::Request { name: &name, ..admission::Request::new(cx, at, Operation::Create, &told) };
     admission::mutate(&request, &mut object)?;
-    let collection = cx.state.collection(at.kind)?;
-    let taken = |name: &str| collection.get(&objects::key(at.namespace(), name)).is_some();
-    let generated = generate_name(&mut object, taken);
+    let generated = generate_name(&mut object);
     at.kind.prepare_create(&mut object);
     let held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     let causes = kinds::validate::create(at.kind, &object);
@@ -673,7 +685,7 @@ fn strip_version(object: &mut Value) {
 }
 
 /// A name of `generateName` and five letters. Answers whether one was made.
-fn generate_name(object: &mut Value, taken: impl Fn(&str) -> bool) -> bool {
+fn generate_name(object: &mut Value) -> bool {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let stem = meta::text(object, "generateName").to_string();
     if stem.is_empty() {
@@ -685,14 +697,7 @@ fn generate_name(object: &mut Value, taken: impl Fn(&str) -> bool) -> bool {
             cut -= 1;
         }
         let letter = |_| LETTERS[rand::random_range(0..LETTERS.len())] as char;
-        let made = || stem[..cut].chars().chain((0..GENERATED_CHARACTERS).map(letter)).collect::<String>();
-        let mut name = made();
-        for _ in 1..GENERATE_TRIES_MAX {
-            if !taken(&name) {
-                break;
-            }
-            name = made();
-        }
+        let name: String = stem[..cut].chars().chain((0..GENERATED_CHARACTERS).map(letter)).collect();
         meta::metadata_mut(object).insert("name".into(), json!(name));
     }
     true
@@ -785,6 +790,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_a_name_that_was_generated_is_tried_again() {
+        let of = api::status::GroupResource { group: "", resource: "pods" };
+        let plain = Status::already_exists(of, "a-x7x7x");
+        let generated = Status { message: format!("{}, {NOT_UNIQUE}", plain.message), ..plain.clone() };
+        assert!(is_not_unique(&generated));
+        assert!(!is_not_unique(&plain));
+        assert!(!is_not_unique(&Status::bad_request(NOT_UNIQUE)));
+    }
 
     #[test]
     fn times_are_told_in_seconds() {
