@@ -7,15 +7,20 @@ use crate::{cargo, clients, small};
 
 /// Runs `cargo test --workspace` with these further arguments; its exit code is passed on.
 pub fn run(args: &[String]) -> ExitCode {
-    if std::env::var("KEMUDI_SKIP_CLIENTS").is_ok_and(|value| value == "1") {
-        eprintln!("clients: none, as KEMUDI_SKIP_CLIENTS=1 says");
-    } else {
-        clients::install();
-        eprintln!("tests: building kemudi-pod as it is carried into pods");
-        if let Err(why) = small::build() {
-            eprintln!("kemudi-pod: {why}; the test that runs it will fail");
+    std::thread::scope(|scope| {
+        // What compiles does not always have work for every core, nor does what fetches: the tests are built beside the rest. Where
+        // they cannot be, the run says why.
+        scope.spawn(|| cargo().args(["test", "--workspace", "--no-run", "--quiet"]).args(before_tests(args)).status());
+        if std::env::var("KEMUDI_SKIP_CLIENTS").is_ok_and(|value| value == "1") {
+            eprintln!("clients: none, as KEMUDI_SKIP_CLIENTS=1 says");
+        } else {
+            clients::install();
+            eprintln!("tests: building kemudi-pod as it is carried into pods");
+            if let Err(why) = small::build() {
+                eprintln!("kemudi-pod: {why}; the test that runs it will fail");
+            }
         }
-    }
+    });
     eprintln!("tests: cargo test --workspace");
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]).args(args).stdout(Stdio::piped());
@@ -48,6 +53,11 @@ pub fn run(args: &[String]) -> ExitCode {
     }
 }
 
+/// Of arguments to `cargo test` those that are its own, not the tests'.
+fn before_tests(args: &[String]) -> &[String] {
+    args.split(|arg| arg == "--").next().unwrap_or_default()
+}
+
 /// The sum of the runners' own closing lines.
 #[derive(Default)]
 struct Total {
@@ -76,7 +86,19 @@ impl Total {
 
 #[cfg(test)]
 mod tests {
-    use super::Total;
+    use super::{Total, before_tests};
+
+    #[test]
+    fn what_is_behind_the_dashes_is_not_cargos() {
+        let check = |args: &str, want: &str| {
+            let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(before_tests(&args).join(" "), want);
+        };
+        check("", "");
+        check("--release t13", "--release t13");
+        check("t13 -- --nocapture --", "t13");
+        check("-- t13", "");
+    }
 
     #[test]
     fn closing_lines_are_summed() {
