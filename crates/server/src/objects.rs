@@ -88,7 +88,7 @@ pub struct Collection {
     reached: Arc<watch::Sender<Revision>>,
     ending: Arc<AtomicBool>,
     /// What a watch was told last, for the others that are where it was.
-    told: Mutex<Option<Told>>,
+    told: Mutex<Option<Arc<Told>>>,
     /// Called for every change before anybody can see it, on the thread that commits.
     observers: Mutex<Vec<Observer>>,
 }
@@ -470,14 +470,14 @@ impl Collection {
     }
 
     /// What was told last, where that is what comes after a revision.
-    pub fn told(&self, after: Revision, namespace: &str) -> Option<Told> {
+    pub fn told(&self, after: Revision, namespace: &str) -> Option<Arc<Told>> {
         lock(&self.told).as_ref().filter(|told| told.after == after && *told.namespace == *namespace).cloned()
     }
 
     /// Remembers it for the next who is told the same.
     pub fn tell(&self, told: Told) {
         if told.bytes.len() <= TOLD_BYTES_MAX {
-            *lock(&self.told) = Some(told);
+            *lock(&self.told) = Some(Arc::new(told));
         }
     }
 

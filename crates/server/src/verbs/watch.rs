@@ -149,15 +149,21 @@ impl Watcher {
             if self.over || self.ends <= Instant::now() {
                 return None;
             }
-            self.changed.borrow_and_update();
-            if self.shares
+            // History is looked at only where it has more: whoever was told something comes back at once, to wait.
+            let has_more = *self.changed.borrow_and_update() > self.cursor;
+            if has_more
+                && self.shares
                 && let Some(told) = self.collection.told(self.cursor, &self.namespace)
             {
                 self.cursor = told.until;
                 self.sent.fetch_add(told.events, Ordering::Relaxed);
-                return Some(told.bytes);
+                return Some(told.bytes.clone());
             }
-            match self.collection.changes_after(self.cursor, CHANGES_AT_ONCE) {
+            let changes = match has_more {
+                true => self.collection.changes_after(self.cursor, CHANGES_AT_ONCE),
+                false => Ok(Vec::new()),
+            };
+            match changes {
                 Err(gone) => {
                     self.over = true;
                     let mut out = Vec::new();
