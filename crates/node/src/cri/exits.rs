@@ -145,3 +145,27 @@ fn exited(envelope: Envelope) -> Option<String> {
     let exit = TaskExit::decode(value.as_slice()).ok()?;
     (exit.id == exit.container_id).then_some(exit.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_apart() {
+        let check = |topic: &str, id: &str, want: Option<&str>| {
+            let exit = TaskExit { container_id: "a".into(), id: id.into() };
+            let event = Any { type_url: "containerd.events.TaskExit".into(), value: exit.encode_to_vec() };
+            assert_eq!(exited(Envelope { topic: topic.into(), event: Some(event) }).as_deref(), want);
+        };
+        check(EXIT_TOPIC, "a", Some("a"));
+        // A command's, in the same container.
+        check(EXIT_TOPIC, "exec-1", None);
+        check("/tasks/start", "a", None);
+        let event = |kind: ContainerEventType| ContainerEventResponse {
+            container_id: "a".into(),
+            container_event_type: kind as i32,
+        };
+        assert_eq!(stopped(event(ContainerEventType::Stopped)).as_deref(), Some("a"));
+        assert_eq!(stopped(event(ContainerEventType::Started)), None);
+    }
+}

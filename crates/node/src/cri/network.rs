@@ -36,6 +36,8 @@ const CONFIGURATION_BYTES_MAX: u64 = 1 << 20;
 const AGENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Plugins that are served at a time; more wait.
 const PLUGINS_MAX: usize = 64;
+/// The pause after a plugin could not be heard.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The codes of CNI for what is wrong.
 const ERROR_ENVIRONMENT: u32 = 4;
 const ERROR_AGAIN: u32 = 11;
@@ -120,7 +122,7 @@ impl Plugins {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a network plugin was not heard");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
         }
