@@ -13,18 +13,33 @@ const KUBECTL_MODULE: &str = "k8s.io/kubectl v";
 /// Installs the client whose sources lie in the first folder into the second.
 type Install = fn(&Path, &Path) -> Result<(), String>;
 
-/// Installs every client, and nothing else.
-pub fn run() -> ExitCode {
-    if install() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// What is mostly fetched goes beside what is mostly compiled.
+const FETCHED: [(&str, Install); 4] =
+    [("python", python), ("javascript", javascript), ("java", java), ("containerd", containerd)];
+const COMPILED: [(&str, Install); 2] = [("rust", rust), ("go", go)];
+
+/// Installs these clients, or every one, and nothing else.
+pub fn run(names: &[String]) -> ExitCode {
+    if names.is_empty() {
+        return if install() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let mut all_there = true;
+    for name in names {
+        match FETCHED.iter().chain(&COMPILED).find(|(known, _)| known == name) {
+            Some((name, install)) => all_there &= is_there(name, *install),
+            None => {
+                eprintln!("clients: there is no {name}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if all_there { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Installs every client; whether all are there. One that cannot be installed is told, and fails the tests that need it.
 pub fn install() -> bool {
-    // What is mostly fetched goes beside what is mostly compiled.
-    let fetched: &[(&str, Install)] = &[("python", python), ("javascript", javascript), ("java", java)];
-    let compiled: &[(&str, Install)] = &[("rust", rust), ("go", go)];
     std::thread::scope(|scope| {
-        let lanes = [fetched, compiled]
+        let lanes = [&FETCHED[..], &COMPILED[..]]
             .map(|lane| scope.spawn(|| lane.iter().filter(|(name, install)| !is_there(name, *install)).count()));
         lanes.into_iter().map(|lane| lane.join().unwrap_or(1)).sum::<usize>() == 0
     })
@@ -75,6 +90,30 @@ fn javascript(from: &Path, tools: &Path) -> Result<(), String> {
     let mut npm = Command::new("npm");
     npm.args(["ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]);
     done(npm.current_dir(folder))
+}
+
+/// A container runtime out of Debian's packages, unpacked and not installed. Where there is no apt-get nothing is there, and the tests
+/// that need it say so and pass.
+fn containerd(from: &Path, tools: &Path) -> Result<(), String> {
+    if Command::new("apt-get").arg("--version").output().is_err() {
+        eprintln!("clients: containerd is left out: it comes from Debian's packages, and this machine has no apt-get");
+        return Ok(());
+    }
+    let folder = tools.join("containerd");
+    let _ = std::fs::remove_dir_all(&folder);
+    let packages = folder.join("packages");
+    std::fs::create_dir_all(&packages).map_err(|e| e.to_string())?;
+    let wanted = std::fs::read_to_string(from.join("packages.txt")).map_err(|e| e.to_string())?;
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        done(apt.args(["download", "--quiet=2"]).args(wanted.split_whitespace()).current_dir(&packages))
+    };
+    // A machine that has never asked does not know what there is.
+    download().or_else(|_| done(Command::new("apt-get").args(["update", "--quiet=2"])).and_then(|()| download()))?;
+    for package in files(&packages) {
+        done(Command::new("dpkg").arg("-x").arg(package).arg(&folder))?;
+    }
+    std::fs::remove_dir_all(packages).map_err(|e| e.to_string())
 }
 
 fn go(from: &Path, tools: &Path) -> Result<(), String> {

@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
-  clients                 only install what the tests need
+  clients [NAME..]        only install what the tests need, or some of it: python, javascript, java, rust, go, containerd
   small                   build kemudi-pod, static and small, into target/tools/bin
   bench [--write | --load | --creates | --watch | --client]
                           build for release, measure, print a table; --write updates docs/benchmarks.md;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = args.collect();
     match command.as_str() {
         "test" => test::run(&args),
-        "clients" => clients::run(),
+        "clients" => clients::run(&args),
         "small" => small::run(),
         "bench" if args == ["--client"] => beside::run(),
         "bench" => bench::run(&args),

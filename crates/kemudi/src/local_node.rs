@@ -10,9 +10,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::Client;
-pub use node::WayOut;
 use node::serving::ServingConfig;
 use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
+pub use node::{CriOptions, WayOut};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::authz::node::NODES;
 use server::respond::{Body, BodyError};
@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub hidden: Vec<PathBuf>,
     /// Whether pods reach anything outside of the cluster's network.
     pub outside: WayOut,
+    /// The container runtime that runs pods; without one all are in the sandbox.
+    pub cri: Option<CriOptions>,
     /// Pods outlive a process that ends without being told to.
     pub keep: bool,
     /// How a server in another process reaches the node.
@@ -66,7 +68,7 @@ impl LocalNode {
         let api_ip = state.options.pki.service_address;
         // What the network is made of is the cluster's, not the node's: it is seen as a part of this process.
         let observer = crate::cluster::client_of(state, User::new(PROXY, [MASTERS, AUTHENTICATED]));
-        let node = start((client, observer), true, api, state.options.advertise, api_ip, options)?;
+        let node = start((client, observer), true, api, state.options.advertise, api_ip, options).await?;
         let kubelet: Arc<dyn NodeApi> = Arc::new(Kubelet(node.handler()));
         state.nodes.rcu(|nodes| {
             let mut nodes = HashMap::clone(nodes);
@@ -91,12 +93,12 @@ impl LocalNode {
 ///
 /// # Errors
 /// Why this machine cannot run pods, and what to change.
-pub fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
+pub async fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
     let api_ip = ClusterNetwork::default().api_ip;
-    start((client.clone(), client), false, node::relay_to(server), server, api_ip, options)
+    start((client.clone(), client), false, node::relay_to(server), server, api_ip, options).await
 }
 
-fn start(
+async fn start(
     (client, observer): (Client, Client),
     node_ports: bool,
     api: ApiAccess,
@@ -120,7 +122,10 @@ fn start(
         serving: options.serving,
         keep: options.keep,
     };
-    Node::start(config).map_err(|why| why.to_string())
+    match &options.cri {
+        Some(cri) => Node::start_with_engine(config, cri).await,
+        None => Node::start(config).map_err(|why| why.to_string()),
+    }
 }
 
 /// The tenth address of the service range, as everywhere.

@@ -1,4 +1,4 @@
-//! The binary: becomes the pods' spawner when it is started as one, else reads the command line, runs one command, and
+//! The binary: becomes the pods' spawner or a container runtime's network plugin when it is started as one, else reads the command line, runs one command, and
 //! turns its outcome into an exit code. Holds no logic of its own.
 
 mod cli;
@@ -10,5 +10,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     node::spawner_main();
+    if let Some(code) = node::plugin_main() {
+        return code;
+    }
     cli::main()
 }

@@ -1,6 +1,7 @@
 //! The agent: watches the pods of its node and gives each a worker, keeps the node registered, and answers for logs.
 //! What becomes of a pod is the worker's and `decide`'s.
 
+use crate::cri::{CriOptions, CriRuntime};
 use crate::dns::{self, Dns};
 use crate::env::Surroundings;
 use crate::events::{self, Recorder};
@@ -10,7 +11,7 @@ use crate::pod::Pod;
 use crate::registration::{self, NodeFacts};
 use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
-use crate::sandbox::{self, Exit, Mount, Stdio};
+use crate::sandbox::{self, Exit, Listen, Mount, Protocol, Stdio};
 use crate::services::{Port, Service, Services, SharedServices};
 use crate::serving::{self, ServingConfig};
 use crate::worker::{self, LeftPods, Update};
@@ -73,6 +74,20 @@ pub struct ClusterNetwork {
 }
 
 impl ClusterNetwork {
+    /// The network of a pod with an address of its own.
+    pub fn of_pod(&self, address: Ipv4Addr) -> sandbox::Network {
+        let listen = |protocol, ip, port| Listen { protocol, address: SocketAddr::new(ip, port) };
+        sandbox::Network::Own {
+            addresses: vec![self.api_ip, self.dns_ip],
+            address: Some(address),
+            listen: vec![
+                listen(Protocol::Tcp, self.api_ip, API_PORT),
+                listen(Protocol::Udp, self.dns_ip, dns::PORT),
+                listen(Protocol::Tcp, self.dns_ip, dns::PORT),
+            ],
+        }
+    }
+
     /// The node's own address among those of its pods.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.pod_range.to_bits() | 1)
@@ -125,6 +140,20 @@ impl Node {
         Node::start_with(config, runtime)
     }
 
+    /// Starts an agent that runs pods by a container runtime, and in the sandbox those whose RuntimeClass says so.
+    ///
+    /// # Errors
+    /// As [`Node::start`], and what the runtime is missing, in words.
+    pub async fn start_with_engine(config: NodeConfig, options: &CriOptions) -> Result<Node, String> {
+        let staging = config.state_dir.join("staging");
+        make_private(&config.state_dir).and_then(|()| make_private(&staging)).map_err(|error| error.to_string())?;
+        let id = id_of(&config.state_dir);
+        let sandbox = SandboxRuntime::start(staging, &id, config.cluster.gateway()).map_err(|why| why.to_string())?;
+        let (cluster, folder) = (config.cluster.clone(), config.state_dir.clone());
+        let runtime = CriRuntime::start(options, sandbox, &folder, &id, cluster, config.keep).await?;
+        Node::start_with(config, Arc::new(runtime)).map_err(|why| why.to_string())
+    }
+
     /// Starts an agent over another runtime. Must be called on a tokio runtime, which then owns the agent's tasks.
     pub fn start_with(config: NodeConfig, runtime: Arc<dyn Runtime>) -> Result<Node, sandbox::Error> {
         make_private(&config.state_dir)?;
@@ -150,6 +179,7 @@ impl Node {
             version: config.version.clone(),
             allocatable: registration::allocatable(),
             memory_bytes: registration::memory_bytes(),
+            runtime: runtime.version(),
         };
         let (events, tell_events) = events::recorder(config.client.clone(), &config.name);
         if let Some(why) = runtime.unlimited() {

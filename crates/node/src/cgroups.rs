@@ -200,6 +200,17 @@ impl Cgroups {
 }
 
 impl Group {
+    /// What a process of somebody else's is in.
+    pub fn of_process(pid: u32) -> Option<Group> {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let hierarchies = find(&groups, &fs::read_to_string(MOUNTS).ok()?).ok()?;
+        let place = |it: Hierarchy| {
+            let folder = it.own.clone();
+            (Arc::new(it), folder)
+        };
+        Some(Group { places: hierarchies.into_iter().map(place).collect() })
+    }
+
     /// Makes a group within this one.
     pub fn child(&self, name: &str) -> io::Result<Group> {
         let child = self.at(name);

@@ -29,8 +29,14 @@ pub struct Wanted {
 
 /// The agent's ends of the streams of a container that is being started.
 pub enum Ends {
+    /// An engine has them.
+    Elsewhere,
     Terminal(sandbox::Console),
-    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
 }
 
 /// The streams to start a container with, and the other ends of them.
@@ -50,6 +56,12 @@ pub fn prepare(wanted: Wanted) -> io::Result<(Stdio, Ends)> {
     };
     let stdio = Stdio { stdin: stdin_read, stdout: stdout_write.into(), stderr: stderr_write.into() };
     Ok((stdio, Ends::Pipes { stdin, stdout: stdout.into(), stderr: stderr.into() }))
+}
+
+/// For a container whose streams an engine has.
+pub fn elsewhere() -> io::Result<(Stdio, Ends)> {
+    let null = || fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    Ok((Stdio { stdin: null()?, stdout: null()?, stderr: null()? }, Ends::Elsewhere))
 }
 
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -91,7 +103,7 @@ impl Ends {
     /// there only once the container has been started.
     pub fn kept(&self, wanted: Wanted) -> io::Result<Vec<OwnedFd>> {
         match self {
-            Ends::Terminal(_) => Ok(Vec::new()),
+            Ends::Terminal(_) | Ends::Elsewhere => Ok(Vec::new()),
             Ends::Pipes { stdin, stdout, stderr } => {
                 let stdin = stdin.as_ref().filter(|_| !wanted.stdin_once);
                 [Some(stdout), Some(stderr), stdin].into_iter().flatten().map(OwnedFd::try_clone).collect()
@@ -110,6 +122,7 @@ impl Ends {
     /// The streams of the container, which has been started.
     pub fn open(self, wanted: Wanted) -> io::Result<(Arc<Console>, Outputs)> {
         let (stdin, outputs): (Option<Writer>, Vec<(StreamKind, Reader)>) = match self {
+            Ends::Elsewhere => (None, Vec::new()),
             Ends::Terminal(console) => return Ok(Ends::with_terminal(console.terminal()?, wanted)),
             Ends::Pipes { stdin, stdout, stderr } => {
                 let stdin = stdin.map(pipe::Sender::from_owned_fd).transpose()?;

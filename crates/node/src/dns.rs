@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
+/// Where it is asked, over UDP and TCP.
+pub const PORT: u16 = 53;
 /// How long an answer may be kept, in seconds.
 const TTL_SECONDS: u32 = 30;
 /// The largest message taken over UDP, in bytes.

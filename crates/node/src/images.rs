@@ -4,7 +4,8 @@
 use crate::decide::HOST_IMAGE;
 use crate::env::Data;
 use crate::pod::Container;
-use base64::Engine;
+use crate::runtime::{Engine, EngineImage, SANDBOX_HANDLER};
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use images::{Auth, Hold, Reference, Store};
 use serde_json::Value;
@@ -17,6 +18,19 @@ pub enum Files {
     Host,
     /// An image's. It stays in the store as long as this.
     Image(Arc<Hold>),
+    /// An image's that an engine has.
+    Engine(EngineImage),
+}
+
+impl Files {
+    /// What they hold, in bytes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Files::Host => 0,
+            Files::Image(held) => held.image.bytes,
+            Files::Engine(image) => image.bytes,
+        }
+    }
 }
 
 /// What is to be done for a container's image.
@@ -34,21 +48,46 @@ pub fn choose(container: &Container, store: &Store) -> Choice {
     if name == HOST_IMAGE {
         return Choice::Use(Files::Host);
     }
-    let found = match images::reference(name) {
-        Ok(reference) => store.hold(name).map(|hold| (reference, hold)),
-        Err(why) => {
-            let message = format!("Failed to apply default image tag {name:?}: {why}");
-            return Choice::Refuse("InvalidImageName", message);
-        }
+    let reference = match images::reference(name) {
+        Ok(reference) => reference,
+        Err(why) => return invalid(name, why),
     };
+    let found = store.hold(name).map(|hold| hold.map(|hold| Files::Image(Arc::new(hold))));
+    by_policy(container, reference, found.map_err(|why| why.to_string()))
+}
+
+/// The same with what an engine has.
+pub async fn choose_of(container: &Container, engine: &dyn Engine) -> Choice {
+    let name = container.image.as_str();
+    if name == HOST_IMAGE {
+        let message = format!(
+            "The image {name:?} is this machine itself, which pods of the sandbox alone have: give the pod a RuntimeClass \
+             with the handler {SANDBOX_HANDLER:?}"
+        );
+        return Choice::Refuse("ErrImageNeverPull", message);
+    }
+    let reference = match images::reference(name) {
+        Ok(reference) => reference,
+        Err(why) => return invalid(name, why),
+    };
+    let found = engine.image(&reference.whole()).await;
+    by_policy(container, reference, found.map(|image| image.map(Files::Engine)))
+}
+
+fn invalid(name: &str, why: impl std::fmt::Display) -> Choice {
+    Choice::Refuse("InvalidImageName", format!("Failed to apply default image tag {name:?}: {why}"))
+}
+
+fn by_policy(container: &Container, reference: Reference, found: Result<Option<Files>, String>) -> Choice {
+    let name = container.image.as_str();
     match (found, container.image_pull_policy.as_str()) {
         (Err(why), _) => Choice::Refuse("ImageInspectError", format!("Failed to inspect image {name:?}: {why}")),
-        (Ok((_, Some(hold))), "IfNotPresent" | "Never" | "") => Choice::Use(Files::Image(Arc::new(hold))),
-        (Ok((_, None)), "Never") => {
+        (Ok(Some(files)), "IfNotPresent" | "Never" | "") => Choice::Use(files),
+        (Ok(None), "Never") => {
             let message = format!("Container image {name:?} is not present with pull policy of Never");
             Choice::Refuse("ErrImageNeverPull", message)
         }
-        (Ok((reference, _)), _) => Choice::Pull(reference),
+        (Ok(_), _) => Choice::Pull(reference),
     }
 }
 
@@ -70,6 +109,24 @@ pub async fn pull(store: &Store, reference: &Reference, secrets: &[Data]) -> Res
         }
     }
     Err(failed(last.map(|why| why.to_string()).unwrap_or_default()))
+}
+
+/// Has an engine pull an image. An error is the message of an event.
+pub async fn pull_by(engine: &dyn Engine, reference: &Reference, secrets: &[Data]) -> Result<EngineImage, String> {
+    let whole = reference.whole();
+    let mut last = None;
+    for auth in secrets.iter().filter_map(|secret| credentials(secret, reference)).chain([Auth::Nobody]) {
+        match engine.pull(&whole, &auth).await {
+            Ok(()) => {
+                let found = engine.image(&whole).await?;
+                return found.ok_or_else(|| format!("image {whole:?} was removed as soon as it was pulled"));
+            }
+            Err(why @ images::Error::Denied(_)) if last.is_none() => last = Some(why),
+            Err(images::Error::Denied(_)) => {}
+            Err(why) => return Err(why.to_string()),
+        }
+    }
+    Err(last.map(|why| why.to_string()).unwrap_or_default())
 }
 
 /// A time as Go prints it, without what is below a millisecond: `532ms`, `1.2s`, `1m2.05s`.

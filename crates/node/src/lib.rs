@@ -8,6 +8,7 @@ mod worker;
 mod atomic;
 mod cgroups;
 mod console;
+mod cri;
 mod decide;
 mod dns;
 mod env;
@@ -35,6 +36,7 @@ mod usage;
 mod volumes;
 
 pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
+pub use cri::{CriOptions, plugin_main};
 pub use network::WayOut;
 pub use runtime::limits_here;
 pub use sandbox::spawner_main;

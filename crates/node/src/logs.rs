@@ -1,25 +1,34 @@
-//! Containers' logs: written line by line in the CRI format (`<time> stdout F <line>`), and read back as the API server
-//! asks for them. A log is a few files of limited size, of which the oldest goes when there would be one more.
+//! Containers' logs: written line by line in the CRI format (`<time> stdout F <line>`), by the agent or by a container engine, and
+//! read back as the API server asks for them. A log is a few files of limited size, of which the oldest goes when there would be one more.
 
 use crate::console::Console;
+use crate::sandbox::sys;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
+use rustix::fs::inotify;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::sync::watch;
 
 /// When a log's file is this large, in bytes, the next one begins.
 pub const LOG_BYTES_MAX: u64 = 10 << 20;
 /// Files of one log, the newest with them; the oldest goes when there would be more.
 pub const LOG_FILES_MAX: u64 = 5;
+/// How often the file of a log that an engine writes is looked at, as the kubelet does: its writer knows of no limit.
+pub const LOG_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A longer line, in bytes, is written in parts.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 const READ_BYTES: usize = 64 << 10;
+/// What is read of the kernel's notices at a time; what they say is not looked at.
+const NOTICES_BYTES: usize = 4096;
 
 /// One attempt's log.
 pub struct Log {
@@ -27,6 +36,8 @@ pub struct Log {
     bytes_max: u64,
     writer: Mutex<Writer>,
     progress: watch::Sender<Progress>,
+    /// Somebody else writes it: that there is more is told by the file alone.
+    of_engine: bool,
 }
 
 struct Writer {
@@ -89,12 +100,45 @@ impl Log {
         let file = File::options().append(true).create(true).mode(0o600).open(&path)?;
         let writer = Mutex::new(Writer { bytes: file.metadata()?.len(), file, turn });
         let progress = watch::channel(Progress { turn, ..Progress::default() }).0;
-        Ok(Arc::new(Log { path, bytes_max: LOG_BYTES_MAX, writer, progress }))
+        Ok(Arc::new(Log { path, bytes_max: LOG_BYTES_MAX, writer, progress, of_engine: false }))
+    }
+
+    /// A log that a container engine writes.
+    pub fn of_engine(path: PathBuf) -> io::Result<Arc<Log>> {
+        let mut log = Log::reopen(path)?;
+        if let Some(log) = Arc::get_mut(&mut log) {
+            log.of_engine = true;
+        }
+        Ok(log)
+    }
+
+    /// Puts the file of an engine's log aside if it is full. True if the engine is to begin another; [`Log::turned`] says that it has.
+    pub fn put_aside(&self) -> io::Result<bool> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::fs::metadata(&self.path)?.len() < self.bytes_max {
+            return Ok(false);
+        }
+        std::fs::rename(&self.path, self.older(writer.turn))?;
+        if let Some(oldest) = (writer.turn + 1).checked_sub(LOG_FILES_MAX) {
+            let _ = std::fs::remove_file(self.older(oldest));
+        }
+        Ok(true)
+    }
+
+    /// Nothing more comes into the file that was put aside.
+    pub fn turned(&self) -> io::Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = writer.turn + 1;
+        let file = File::options().append(true).create(true).mode(0o600).open(&self.path)?;
+        *writer = Writer { file, bytes: 0, turn };
+        self.progress.send_modify(|progress| progress.turn = turn);
+        Ok(())
     }
 
     fn create_limited(path: PathBuf, bytes_max: u64) -> io::Result<Arc<Log>> {
         let writer = Mutex::new(Writer { file: create(&path)?, bytes: 0, turn: 0 });
-        Ok(Arc::new(Log { path, bytes_max, writer, progress: watch::channel(Progress::default()).0 }))
+        let progress = watch::channel(Progress::default()).0;
+        Ok(Arc::new(Log { path, bytes_max, writer, progress, of_engine: false }))
     }
 
     /// Copies one of a container's streams into the log until it ends.
@@ -228,12 +272,13 @@ impl Log {
     /// The log as the options want it.
     pub fn read(self: Arc<Log>, options: LogOptions) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
         let progress = self.progress.subscribe();
+        let changes = (self.of_engine && options.follow).then(|| Changes::of(&self.path)).transpose()?;
         let (turn, file) = match options.tail_lines {
             Some(lines) => self.open_tail(lines)?,
             None => self.open(0)?,
         };
         let left = options.limit_bytes.unwrap_or(u64::MAX);
-        let reader = Reader { log: self, options, file, progress, turn, pending: Vec::new(), left };
+        let reader = Reader { log: self, options, file, progress, changes, turn, pending: Vec::new(), left };
         Ok(stream::try_unfold(
             reader,
             |mut reader| async move { Ok(reader.next().await?.map(|bytes| (bytes, reader))) },
@@ -246,6 +291,8 @@ struct Reader {
     options: LogOptions,
     file: File,
     progress: watch::Receiver<Progress>,
+    /// Of the folder of a log that somebody else writes.
+    changes: Option<Changes>,
     /// The turn of the file that is read.
     turn: u64,
     /// The start of a line that has not ended.
@@ -267,8 +314,19 @@ impl Reader {
                 }
             } else if now.turn > self.turn {
                 (self.turn, self.file) = self.log.open(self.turn + 1)?;
-            } else if now.closed || !self.options.follow || self.progress.changed().await.is_err() {
+            } else if now.closed || !self.options.follow {
                 return Ok(None);
+            } else {
+                let changed = match &mut self.changes {
+                    None => self.progress.changed().await.is_ok(),
+                    Some(changes) => tokio::select! {
+                        changed = self.progress.changed() => changed.is_ok(),
+                        changed = changes.next() => changed.is_ok(),
+                    },
+                };
+                if !changed {
+                    return Ok(None);
+                }
             }
         }
         Ok(None)
@@ -299,6 +357,25 @@ impl Reader {
         out.truncate(self.left.min(out.len() as u64) as usize);
         self.left -= out.len() as u64;
         out.into()
+    }
+}
+
+/// The kernel's word that a file was written to, from when this is made.
+struct Changes(AsyncFd<OwnedFd>);
+
+impl Changes {
+    fn of(path: &Path) -> io::Result<Changes> {
+        let notify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        // The folder's, so that a file that takes this one's place counts too.
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        inotify::add_watch(&notify, folder, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE)?;
+        Ok(Changes(sys::watch(notify)?))
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        let mut notices = [0; NOTICES_BYTES];
+        let read = |fd: &OwnedFd| rustix::io::read(fd, &mut notices).map_err(io::Error::from);
+        self.0.async_io(Interest::READABLE, read).await.map(drop)
     }
 }
 

@@ -23,6 +23,7 @@ pub struct PodSpec {
     pub hostname: String,
     pub subdomain: String,
     pub service_account_name: String,
+    pub runtime_class_name: String,
     #[serde(deserialize_with = "or_default")]
     pub init_containers: Vec<Container>,
     #[serde(deserialize_with = "or_default")]

@@ -100,6 +100,9 @@ pub async fn run(target: &Target, probe: &Probe) -> Result<(), String> {
 
 /// Runs a command in the container; how it ended and what it printed.
 pub async fn command(target: &Target, argv: &[String], limit: Duration) -> Result<(Exit, String), String> {
+    if let Some(engine) = target.process.engine() {
+        return engine.run(argv, limit).await;
+    }
     let spec = ProcessSpec { argv: argv.to_vec(), terminal: Terminal::None, ..target.spec.clone() };
     let io = |error: std::io::Error| error.to_string();
     let (reader, writer) = std::io::pipe().map_err(io)?;

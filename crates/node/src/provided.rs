@@ -90,7 +90,9 @@ async fn image(shared: &Shared, image: &ImageVolume, secrets: &[Data]) -> Result
     let store = &shared.config.images;
     match image_choice::choose(&stand_in, store) {
         Choice::Use(Files::Image(hold)) => Ok(hold),
-        Choice::Use(Files::Host) => Err("the image \"host\" cannot be a volume; use hostPath".into()),
+        Choice::Use(Files::Host | Files::Engine(_)) => {
+            Err("the image \"host\" cannot be a volume; use hostPath".into())
+        }
         Choice::Pull(reference) => {
             let failed = |why: String| format!("Failed to pull image {:?}: {why}", image.reference);
             let _turn = shared.pulls.acquire().await.map_err(|why| failed(why.to_string()))?;

@@ -17,6 +17,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Pods that a node says it takes.
 const PODS_MAX: u32 = 110;
 
+/// What a node with nothing but the sandbox tells as its runtime.
+const OWN_RUNTIME: &str = concat!("kemudi://", env!("CARGO_PKG_VERSION"));
+
 const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false);
 const LEASES: ApiResource = ApiResource::new("coordination.k8s.io", "v1", "Lease", "leases", true);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -34,6 +37,8 @@ pub struct NodeFacts {
     pub version: String,
     pub allocatable: BTreeMap<String, String>,
     pub memory_bytes: u64,
+    /// The container runtime that it has, and its version.
+    pub runtime: Option<String>,
 }
 
 /// What this machine has, in Kubernetes' quantities.
@@ -161,7 +166,7 @@ fn status(facts: &NodeFacts, known: &Value, now: Timestamp) -> Value {
             "bootID": read("/proc/sys/kernel/random/boot_id"),
             "kernelVersion": uname.release().to_string_lossy(),
             "osImage": os,
-            "containerRuntimeVersion": concat!("kemudi://", env!("CARGO_PKG_VERSION")),
+            "containerRuntimeVersion": facts.runtime.as_deref().unwrap_or(OWN_RUNTIME),
             "kubeletVersion": facts.version,
             "kubeProxyVersion": "",
             "operatingSystem": "linux",

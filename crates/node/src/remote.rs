@@ -121,11 +121,14 @@ pub fn command(shared: &Shared, head: &Parts, path: [&str; 4]) -> Result<Respons
         })?;
     } else {
         // Whether there is a terminal was decided when the container started.
-        let tty = running.console.as_ref().is_some_and(|console| console.terminal().is_some());
+        let tty = match running.target.process.engine() {
+            Some(_) => running.target.container.tty,
+            None => running.console.as_ref().is_some_and(|console| console.terminal().is_some()),
+        };
         let options = Options { tty, stderr: options.stderr && !tty, ..options };
         shared.sessions.start(async move {
             let Ok(io) = connection.connection().await else { return };
-            remote_command::serve(io, agreed, options, |streams| attach(running, streams)).await;
+            remote_command::serve(io, agreed, options, |streams| attach(running, options, streams)).await;
         })?;
     }
     Ok(response)
@@ -211,6 +214,9 @@ async fn exec(running: Running, argv: Vec<String>, options: Options, streams: St
     let failed = |why: String| Outcome::Failed(format!("error executing command in container: {why}"));
     if argv.is_empty() {
         return failed("no command specified; name one with command=".into());
+    }
+    if let Some(engine) = running.target.process.engine() {
+        return engine.exec(argv, options, streams).await;
     }
     let mut spec = ProcessSpec { argv: argv.clone(), terminal: Terminal::None, ..running.target.spec.clone() };
     if options.tty {
@@ -358,7 +364,10 @@ async fn copy_out(from: Option<Box<dyn AsyncRead + Send + Unpin>>, to: Option<Ou
 }
 
 /// Joins in on a container's own streams, until it ends.
-async fn attach(running: Running, streams: Streams) -> Outcome {
+async fn attach(running: Running, options: Options, streams: Streams) -> Outcome {
+    if let Some(engine) = running.target.process.engine() {
+        return engine.attach(options, streams).await;
+    }
     let failed = |why: &str| Outcome::Failed(format!("error attaching to container: {why}"));
     let Some(console) = running.console else {
         return failed("its streams are those of the terminal that it was started from");

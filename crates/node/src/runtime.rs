@@ -1,7 +1,10 @@
-//! What the agent needs of whatever runs pods: the sandbox today, other runtimes behind the same trait. Carries requests;
-//! takes no decision.
+//! What the agent needs of whatever runs pods: the sandbox, or a runtime behind the Container Runtime Interface, behind the same
+//! trait. Carries requests; takes no decision.
 
 use crate::cgroups::{Cgroups, Group};
+use crate::images::Files;
+use crate::logs::Log;
+use crate::pod::{Container, Pod};
 use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio, Switch};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -11,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use streams::remote_command::{Options, Outcome, Streams};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -33,6 +37,70 @@ pub trait Runtime: Send + Sync + 'static {
     fn sweep(&self, uids: Vec<String>) -> BoxFuture<'_, ()>;
     /// Takes away what pods that have ended may have left; no pod comes afterwards.
     fn clear(&self) -> BoxFuture<'_, ()>;
+
+    /// Who has the images and writes the logs of pods with this handler of a RuntimeClass, which is empty where they have none;
+    /// nobody where the agent does.
+    ///
+    /// # Errors
+    /// There is no such handler here.
+    fn engine(&self, handler: &str) -> Result<Option<Arc<dyn Engine>>, String> {
+        match handler {
+            "" | SANDBOX_HANDLER => Ok(None),
+            other => Err(no_handler(other)),
+        }
+    }
+
+    /// What it calls itself: `containerd://1.7.24`; nothing where it is a part of the agent.
+    fn version(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The handler of a RuntimeClass whose pods run in the sandbox, whatever else the node has.
+pub const SANDBOX_HANDLER: &str = "sandbox";
+
+/// As the kubelet tells what a container runtime says of it.
+pub fn no_handler(name: &str) -> String {
+    format!(
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for {name:?} is \
+         configured"
+    )
+}
+
+/// A container engine: what has images and containers of its own.
+pub trait Engine: Send + Sync + 'static {
+    /// An image that it has, by its whole name.
+    fn image(&self, name: &str) -> BoxFuture<'_, Result<Option<EngineImage>, String>>;
+    /// Has it get an image. An error is a refusal of whoever asks, if it is [`images::Error::Denied`].
+    fn pull(&self, name: &str, auth: &images::Auth) -> BoxFuture<'_, Result<(), images::Error>>;
+}
+
+/// An image of an engine.
+#[derive(Clone, Debug)]
+pub struct EngineImage {
+    /// As a status shows it: by content under its registry's name, or its id.
+    pub shown: String,
+    /// What the engine calls it.
+    pub id: String,
+    pub bytes: u64,
+    pub config: images::Config,
+}
+
+/// A container of an engine: what else can be had of it.
+pub trait EngineProcess: Send + Sync {
+    /// What users of the engine know it by: `containerd://ID`.
+    fn name(&self) -> String;
+    /// The log that the engine writes: from now on it is kept in files of limited size, as long as the container runs.
+    fn keep_log(&self, log: Arc<Log>);
+    /// Runs a command to its end: how that was, and what it printed.
+    ///
+    /// # Errors
+    /// Why it could not be run, or did not end in time.
+    fn run(&self, argv: &[String], limit: std::time::Duration) -> BoxFuture<'_, Result<(Exit, String), String>>;
+    /// Runs a command with a client's streams, until it ends or the client has gone.
+    fn exec(&self, argv: Vec<String>, options: Options, streams: Streams) -> BoxFuture<'_, Outcome>;
+    /// Joins in on the container's own streams.
+    fn attach(&self, options: Options, streams: Streams) -> BoxFuture<'_, Outcome>;
 }
 
 /// What a pod's containers share.
@@ -51,11 +119,18 @@ pub struct PodPlan {
     pub sysctls: Vec<(String, String)>,
     /// As in [`PodSpec`].
     pub keep: Option<PathBuf>,
+    /// The whole of what was asked for, and the agent's folder for it.
+    pub pod: Arc<Pod>,
+    pub folder: PathBuf,
+    /// The handler of its RuntimeClass; empty without one.
+    pub handler: String,
 }
 
 /// A pod that an agent before this one has left, and its containers.
 pub struct Adopted {
     pub pod: Arc<dyn RunningPod>,
+    /// Whose it is, if not the agent's own.
+    pub engine: Option<Arc<dyn Engine>>,
     pub left: Vec<LeftContainer>,
 }
 
@@ -78,6 +153,13 @@ pub struct ContainerPlan {
     pub beside: Option<Arc<dyn RunningProcess>>,
     /// What the next agent is to have of it, where the pod is kept.
     pub kept: Vec<OwnedFd>,
+    /// The whole of what was asked for, and which attempt it is.
+    pub pod: Arc<Pod>,
+    pub container: Container,
+    pub attempt: u32,
+    pub files: Files,
+    /// Where an engine writes its log.
+    pub log: PathBuf,
 }
 
 /// A pod with its network up. Everything in it ends when this is dropped.
@@ -87,7 +169,7 @@ pub trait RunningPod: Send + Sync + 'static {
     /// Starts a container; resolves when its program runs.
     fn start(&self, plan: ContainerPlan, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>>;
     /// Holds all of it to other limits.
-    fn set_limits(&self, limits: &Limits) -> io::Result<()>;
+    fn set_limits(&self, limits: &Limits) -> BoxFuture<'_, io::Result<()>>;
     /// What all of it uses; nothing where nobody counts.
     fn usage(&self) -> Option<Usage>;
     /// Connects to an address of the pod.
@@ -111,11 +193,15 @@ pub trait RunningProcess: Send + Sync + 'static {
     /// Whether the kernel has ended a process of the container because it had no memory left.
     fn out_of_memory(&self) -> bool;
     /// Holds the container to other limits.
-    fn set_limits(&self, limits: &Limits) -> io::Result<()>;
+    fn set_limits(&self, limits: &Limits) -> BoxFuture<'_, io::Result<()>>;
     /// What the container uses; nothing where nobody counts.
     fn usage(&self) -> Option<Usage>;
     /// Takes away what counted it, once it has ended and everything was asked.
     fn clear(&self) -> BoxFuture<'_, ()>;
+    /// What an engine does for it; nothing where the agent has its streams.
+    fn engine(&self) -> Option<&dyn EngineProcess> {
+        None
+    }
 }
 
 /// Pods in namespaces of this machine.
@@ -224,7 +310,7 @@ impl Runtime for SandboxRuntime {
                 kept: left.kept,
             });
             let left = left.collect();
-            Ok(Adopted { pod: Arc::new(SandboxPod { pod, wire, group, _groups: groups }), left })
+            Ok(Adopted { engine: None, pod: Arc::new(SandboxPod { pod, wire, group, _groups: groups }), left })
         }
         .boxed()
     }
@@ -310,8 +396,9 @@ impl RunningPod for SandboxPod {
         .boxed()
     }
 
-    fn set_limits(&self, limits: &Limits) -> io::Result<()> {
-        self.group.as_ref().map_or(Ok(()), |group| group.set(limits))
+    fn set_limits(&self, limits: &Limits) -> BoxFuture<'_, io::Result<()>> {
+        let set = self.group.as_ref().map_or(Ok(()), |group| group.set(limits));
+        async { set }.boxed()
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -382,8 +469,9 @@ impl RunningProcess for SandboxProcess {
         self.group.as_ref().is_some_and(|group| group.oom_kills() > 0)
     }
 
-    fn set_limits(&self, limits: &Limits) -> io::Result<()> {
-        self.group.as_ref().map_or(Ok(()), |group| group.set(limits))
+    fn set_limits(&self, limits: &Limits) -> BoxFuture<'_, io::Result<()>> {
+        let set = self.group.as_ref().map_or(Ok(()), |group| group.set(limits));
+        async { set }.boxed()
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -442,8 +530,8 @@ impl RunningPod for FakePod {
         async { Ok(Arc::new(process) as Arc<dyn RunningProcess>) }.boxed()
     }
 
-    fn set_limits(&self, _limits: &Limits) -> io::Result<()> {
-        Ok(())
+    fn set_limits(&self, _limits: &Limits) -> BoxFuture<'_, io::Result<()>> {
+        async { Ok(()) }.boxed()
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -514,8 +602,8 @@ impl RunningProcess for FakeProcess {
         false
     }
 
-    fn set_limits(&self, _limits: &Limits) -> io::Result<()> {
-        Ok(())
+    fn set_limits(&self, _limits: &Limits) -> BoxFuture<'_, io::Result<()>> {
+        async { Ok(()) }.boxed()
     }
 
     fn usage(&self) -> Option<Usage> {

@@ -5,6 +5,7 @@ pub mod server;
 
 pub mod clients;
 pub mod command;
+pub mod containerd;
 pub mod faults;
 pub mod golden;
 mod h2;

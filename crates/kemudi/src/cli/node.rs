@@ -32,6 +32,11 @@ pub struct Node {
     /// Port at which the server reaches this node, 0 for any that is free
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub port: u16,
+    /// What runs pods: sandbox or cri
+    #[arg(long = "node", value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "cri"])]
+    pub kind: String,
+    #[command(flatten)]
+    pub cri: super::up::Cri,
     #[command(flatten)]
     pub outside: super::up::Outside,
 }
@@ -56,10 +61,12 @@ impl Node {
             images: super::image::store_in(&data),
             hidden: hidden(keys),
             outside: self.outside.way(),
+            cri: self.cri.options(&self.kind),
             keep: true,
             serving: Some(serving),
         };
         let node = local_node::remote(client, address, options)
+            .await
             .map_err(|why| Failure::new(why).hint("where the port is taken: kemudi node --port 0"))?;
         let line = format!("kemudi is the node {name} of {}\n", config.server.authority());
         let _ = std::io::stdout().write_all(line.as_bytes());

@@ -153,7 +153,7 @@ impl Place {
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
         let serving = ServingConfig { port: 0, client_ca: client_ca(&client, &config).await };
         let options = NodeOptions { serving: Some(serving), ..node_options(&node_name, state.path(), files)? };
-        let node = local_node::remote(client.clone(), address, options).map_err(Failure::new)?;
+        let node = local_node::remote(client.clone(), address, options).await.map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }
 
@@ -209,6 +209,7 @@ fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOpt
         images,
         hidden: hidden(files),
         outside: WayOut::default(),
+        cri: None,
         keep: false,
         serving: None,
     })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kemudi::local_node::{NodeOptions, WayOut};
+use kemudi::local_node::{CriOptions, NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,9 +29,11 @@ pub struct Up {
     /// Address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,
-    /// What runs pods: sandbox or none
-    #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "none"])]
+    /// What runs pods: sandbox, cri (containerd or another container runtime, as root) or none
+    #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "cri", "none"])]
     pub node: String,
+    #[command(flatten)]
+    pub cri: Cri,
     #[command(flatten)]
     pub outside: Outside,
     /// File of static tokens: token,user,uid,"group1,group2"
@@ -104,6 +106,31 @@ pub struct Audit {
     pub audit_log_mode: String,
 }
 
+/// Which container runtime.
+#[derive(Args, Debug)]
+pub struct Cri {
+    /// Socket of the container runtime of --node cri
+    #[arg(long, value_name = "URL", default_value = "unix:///run/containerd/containerd.sock")]
+    container_runtime_endpoint: String,
+    /// Where that runtime looks for network plugins [default: asked of it]
+    #[arg(long, value_name = "DIR")]
+    cni_bin_dir: Option<PathBuf>,
+    /// Where it looks for the configuration of its network [default: asked of it]
+    #[arg(long, value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
+}
+
+impl Cri {
+    /// Of a node of this kind.
+    pub fn options(&self, kind: &str) -> Option<CriOptions> {
+        (kind == "cri").then(|| CriOptions {
+            endpoint: self.container_runtime_endpoint.clone(),
+            cni_bin_dir: self.cni_bin_dir.clone(),
+            cni_conf_dir: self.cni_conf_dir.clone(),
+        })
+    }
+}
+
 /// What pods may reach.
 #[derive(Args, Debug)]
 pub struct Outside {
@@ -140,13 +167,14 @@ impl Up {
         let text = cluster.admin_kubeconfig().map_err(Failure::new)?;
         // Before the node is there: a file that comes later could not be hidden from pods.
         write_private(&kubeconfig, &text)?;
-        if self.node == "sandbox" {
+        if self.node != "none" {
             let node = NodeOptions {
                 name: super::run::host_name(),
                 state_dir: data.join("node"),
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
                 outside: self.outside.way(),
+                cri: self.cri.options(&self.node),
                 // What is in memory is gone with the server, and so are pods of it.
                 keep: !self.store.as_deref().is_some_and(|store| store.starts_with("memory:")),
                 serving: None,

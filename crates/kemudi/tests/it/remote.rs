@@ -31,6 +31,7 @@ impl Bed {
             images,
             hidden: vec![],
             outside: Default::default(),
+            cri: None,
             keep: false,
             serving: None,
         };

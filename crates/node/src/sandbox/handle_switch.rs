@@ -43,7 +43,7 @@ impl Switch {
     }
 
     /// Lays a wire to a pod's network.
-    pub(super) async fn attach(&self, address: Ipv4Addr, network: OwnedFd) -> Result<(), Error> {
+    pub(crate) async fn attach(&self, address: Ipv4Addr, network: OwnedFd) -> Result<(), Error> {
         self.ask(&ToSwitch::Attach { address }, &[network.as_fd()]).await.map(drop)
     }
 

@@ -13,14 +13,14 @@ mod container;
 mod handle;
 mod handle_switch;
 mod init;
-mod net;
+pub(crate) mod net;
 pub mod netlink;
-mod rootfs;
+pub(crate) mod rootfs;
 mod seccomp;
 mod spawner;
 mod switch;
-mod sys;
-mod wire;
+pub(crate) mod sys;
+pub(crate) mod wire;
 
 pub use capabilities::Capabilities;
 pub use check::{Forbidden, check};

@@ -424,7 +424,7 @@ fn stage_image(layers: &[PathBuf], mount: &Mount, staging: &Path) -> Result<Path
 
 /// Finds a volume's part without ever leaving the volume, whatever links a container has put there; makes directories
 /// that are missing.
-fn open_beneath(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_beneath(volume: &Path, sub_path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut here = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty())?;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;

@@ -2,7 +2,7 @@
 //! have the environment of containers in them, secrets too, and are the agent's user's alone.
 
 use super::{RunningContainer, Worker};
-use crate::console::{self, Wanted};
+use crate::console::{self, Ends, Wanted};
 use crate::decide::{HOST_IMAGE_ID, State};
 use crate::images::{self as image_choice, Choice, Files};
 use crate::logs::Log;
@@ -74,6 +74,14 @@ impl Worker {
         self.keep()
     }
 
+    /// The same of what its engine calls it.
+    pub(super) fn rename_kept(&mut self, name: &str, id: String) -> std::io::Result<()> {
+        if let Some(entry) = self.kept.containers.get_mut(name) {
+            entry.id = id;
+        }
+        self.keep()
+    }
+
     /// Writes down what the next agent has to know, where there may be one.
     pub(super) fn keep(&self) -> std::io::Result<()> {
         if self.shared.config.keep { self.kept.write(&self.dir) } else { Ok(()) }
@@ -89,6 +97,7 @@ impl Worker {
     pub(super) fn adopt(&mut self, left: LeftPod) {
         let LeftPod { adopted, kept } = left;
         self.kept = kept;
+        self.engine = adopted.engine;
         if let Err(error) = self.enter(adopted.pod, self.kept.address) {
             tracing::warn!(%error, pod = self.pod.metadata.name, "a pod's addresses are not served any more");
         }
@@ -113,7 +122,10 @@ impl Worker {
         let Some(sandbox) = self.sandbox.clone() else { return };
         let path = self.dir.join("logs").join(format!("{}_{}.log", container.name, entry.attempt));
         let kept = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();
-        let capture = Log::reopen(path).and_then(|log| Ok((log, console::reopen(kept, entry.wanted)?)));
+        let capture = match self.engine {
+            Some(_) => Log::of_engine(path).and_then(|log| Ok((log, Ends::Elsewhere.open(entry.wanted)?))),
+            None => Log::reopen(path).and_then(|log| Ok((log, console::reopen(kept, entry.wanted)?))),
+        };
         let capture = match capture {
             Ok((log, (console, outputs))) => Some((log, console, outputs)),
             Err(error) => {
@@ -122,6 +134,9 @@ impl Worker {
             }
         };
         let log = capture.as_ref().map(|(log, ..)| log.clone());
+        if let (Some(engine), Some(log)) = (left.process.engine(), &log) {
+            engine.keep_log(log.clone());
+        }
         let console = capture.as_ref().map(|(_, console, _)| console.clone());
         let current = log.clone();
         self.note_log(&container.name, |logs| logs.current = current);

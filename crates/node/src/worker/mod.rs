@@ -24,7 +24,7 @@ use crate::pod::{Pod, PodStatus, Terminated};
 use crate::probe::{ProbeKind, Target};
 use crate::provided::Provided;
 use crate::remote::Reachable;
-use crate::runtime::{RunningPod, RunningProcess};
+use crate::runtime::{Engine, RunningPod, RunningProcess};
 use crate::sandbox::Exit;
 use crate::{isolation, usage, volumes};
 use jiff::{SignedDuration, Timestamp};
@@ -78,6 +78,8 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
         sender,
         messages,
         sandbox: None,
+        engine: None,
+        handler: String::new(),
         address: None,
         tasks: JoinSet::new(),
         running: HashMap::new(),
@@ -112,12 +114,16 @@ struct Worker {
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     sandbox: Option<Arc<dyn RunningPod>>,
+    /// Who has its images and writes its logs, if not the agent.
+    engine: Option<Arc<dyn Engine>>,
+    /// The handler of its RuntimeClass.
+    handler: String,
     address: Option<Ipv4Addr>,
     /// Everything that runs for the pod beside the worker; ends with it.
     tasks: JoinSet<()>,
     running: HashMap<String, RunningContainer>,
     /// Images that were pulled for containers that have not been started since.
-    pulled: HashMap<String, Arc<images::Hold>>,
+    pulled: HashMap<String, Files>,
     /// What volumes are made of.
     objects: Objects,
     /// Claims and images that are volumes, by the volume's name.
@@ -170,7 +176,7 @@ enum Message {
     Certified(Certified),
     Pulled {
         container: String,
-        outcome: Result<Arc<images::Hold>, String>,
+        outcome: Result<Files, String>,
         took: Duration,
         waited: Duration,
     },
@@ -285,7 +291,7 @@ impl Worker {
             if self.evict_for_usage(now).await {
                 return;
             }
-            self.resize();
+            self.resize().await;
             let plan = decide::decide(&self.pod, &self.records, now);
             let mut over = false;
             let mut again = false;

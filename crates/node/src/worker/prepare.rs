@@ -3,19 +3,20 @@
 use super::adopt::control_of;
 use super::files::mount_failed;
 use super::{Worker, make_private};
-use crate::agent::{API_PORT, lock};
+use crate::agent::lock;
 use crate::decide::time;
 use crate::network::{self, HostPort, Served};
 use crate::pod::{Pod, Volume};
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
-use crate::sandbox::{Listen, MemoryVolume, Network, Protocol};
+use crate::sandbox::{MemoryVolume, Network};
 use crate::{dns, files, isolation, provided, resources, volumes};
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use kemudi_client::{Api, ApiResource, Dynamic};
 use std::collections::HashMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ const PREPARE_AGAIN_MIN: Duration = Duration::from_millis(500);
 const PREPARE_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// How long a pod waits for the first word about the cluster's services.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(2);
-const DNS_PORT: u16 = 53;
+const RUNTIME_CLASSES: ApiResource = ApiResource::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", false);
 /// The event of a pod that cannot have its namespaces.
 const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 
@@ -84,6 +85,9 @@ impl Worker {
     pub(super) async fn try_prepare(&mut self) -> Result<(), (&'static str, String)> {
         make_private(&self.dir.join("volumes")).map_err(|error| ("FailedMount", error.to_string()))?;
         make_private(&self.dir.join("logs")).map_err(|error| ("FailedMount", error.to_string()))?;
+        if self.sandbox.is_none() {
+            self.choose_engine().await.map_err(|message| (NO_SANDBOX, message))?;
+        }
         let pod = self.pod.clone();
         let mut wanted: Vec<_> = pod.spec.volumes.iter().flat_map(volumes::references).collect();
         wanted.sort();
@@ -139,6 +143,20 @@ impl Worker {
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
     }
 
+    /// Finds what the pod's RuntimeClass says.
+    async fn choose_engine(&mut self) -> Result<(), String> {
+        let class = self.pod.spec.runtime_class_name.as_str();
+        if !class.is_empty() {
+            let classes = Api::<Dynamic>::all_of(self.shared.config.client.clone(), &RUNTIME_CLASSES);
+            let failed = |why: String| format!("Failed to create pod sandbox: {why}");
+            let found = classes.get_opt(class).await.map_err(|error| failed(error.to_string()))?;
+            let found = found.ok_or_else(|| failed(format!("runtimeclass.node.k8s.io {class:?} not found")))?;
+            self.handler = api::meta::text_at(&found, &["handler"]).to_owned();
+        }
+        self.engine = self.shared.runtime.engine(&self.handler)?;
+        Ok(())
+    }
+
     /// Goes on with a sandbox that is there: its address, what is served in it, who may connect.
     pub(super) fn enter(&mut self, sandbox: Arc<dyn RunningPod>, address: Option<Ipv4Addr>) -> std::io::Result<()> {
         self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
@@ -175,7 +193,7 @@ impl Worker {
     }
 
     pub(super) async fn create_sandbox(&self) -> Result<(Arc<dyn RunningPod>, Option<Ipv4Addr>), String> {
-        if let Some(why) = isolation::not_shared(&self.pod) {
+        if let (None, Some(why)) = (&self.engine, isolation::not_shared(&self.pod)) {
             return Err(why);
         }
         let spec = &self.pod.spec;
@@ -185,17 +203,7 @@ impl Worker {
         } else {
             let address = self.shared.take_address().ok_or("every address of the pod range is in use")?;
             self.shared.network.admit(&self.pod, address).await;
-            let listen = |protocol, ip, port| Listen { protocol, address: SocketAddr::new(ip, port) };
-            let network = Network::Own {
-                addresses: vec![cluster.api_ip, cluster.dns_ip],
-                address: Some(address),
-                listen: vec![
-                    listen(Protocol::Tcp, cluster.api_ip, API_PORT),
-                    listen(Protocol::Udp, cluster.dns_ip, DNS_PORT),
-                    listen(Protocol::Tcp, cluster.dns_ip, DNS_PORT),
-                ],
-            };
-            (network, Some(address))
+            (cluster.of_pod(address), Some(address))
         };
         let memory = |volume: &Volume| {
             let source = volume.empty_dir.as_ref().filter(|source| source.medium == "Memory")?;
@@ -214,6 +222,9 @@ impl Worker {
             memory_volumes: spec.volumes.iter().filter_map(memory).collect(),
             sysctls: isolation::sysctls(&self.pod),
             keep: self.shared.config.keep.then(|| control_of(&self.dir)),
+            pod: self.pod.clone(),
+            folder: self.dir.clone(),
+            handler: self.handler.clone(),
         };
         match self.shared.runtime.create_pod(plan).await {
             Ok(sandbox) => Ok((sandbox, address)),

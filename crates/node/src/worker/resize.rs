@@ -12,7 +12,7 @@ const RESIZE_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 impl Worker {
     /// Grants and gives what the pod asks for now, as far as it can be had.
-    pub(super) fn resize(&mut self) {
+    pub(super) async fn resize(&mut self) {
         let pod = self.pod.clone();
         let asked: BTreeMap<&str, _> =
             pod.spec.all_containers().map(|container| (container.name.as_str(), &container.resources)).collect();
@@ -51,12 +51,12 @@ impl Worker {
             Some(Resize::InProgress { .. }) => {}
         }
         if self.facts.resize.is_some() {
-            self.give();
+            self.give().await;
         }
     }
 
     /// Holds the pod and its containers to what is granted.
-    fn give(&mut self) {
+    async fn give(&mut self) {
         let pod = self.pod.clone();
         let Some(sandbox) = self.sandbox.clone() else { return };
         let granted = self.records.iter().map(|it| (it.name.clone(), it.allocated.clone())).collect();
@@ -64,7 +64,7 @@ impl Worker {
         let held = self.records.iter().map(|it| (it.name.clone(), it.applied.clone().unwrap_or(it.allocated.clone())));
         let before = resources::of_pod(&pod, &held.collect());
         // While some containers are held to more and some to less, the pod is to the larger.
-        let mut outcome = sandbox.set_limits(&larger(&before, &limits));
+        let mut outcome = sandbox.set_limits(&larger(&before, &limits)).await;
         let mut restarts = Vec::new();
         for container in pod.spec.all_containers() {
             let Some(record) = self.records.iter_mut().find(|record| record.name == container.name) else { continue };
@@ -78,7 +78,7 @@ impl Worker {
                 continue;
             }
             let Some(running) = self.running.get(&container.name) else { continue };
-            match running.process.set_limits(&resources::of_container(&record.allocated)) {
+            match running.process.set_limits(&resources::of_container(&record.allocated)).await {
                 Ok(()) => record.applied = Some(record.allocated.clone()),
                 Err(error) => outcome = Err(error),
             }
@@ -90,7 +90,9 @@ impl Worker {
             }
             self.stop(name, self.grace());
         }
-        let outcome = outcome.and_then(|()| sandbox.set_limits(&limits));
+        if outcome.is_ok() {
+            outcome = sandbox.set_limits(&limits).await;
+        }
         match outcome {
             Ok(()) if restarts.is_empty() => {
                 let text = format!("Pod resize completed: {}", resources::summary(&pod, None));

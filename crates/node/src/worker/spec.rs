@@ -5,7 +5,7 @@ use crate::env::{self, Objects};
 use crate::images::Files;
 use crate::pod::{Container, VolumeMount};
 use crate::provided::Provided;
-use crate::sandbox::{DEFAULT_PATH, Mount, ProcessSpec, Root, Source, Terminal, User};
+use crate::sandbox::{DEFAULT_PATH, Isolation, Mount, ProcessSpec, Root, Source, Terminal, User};
 use crate::{files, isolation, resources};
 use futures_util::future::join_all;
 use std::fs;
@@ -26,6 +26,7 @@ impl Worker {
         let config = match files {
             Files::Host => images::Config::default(),
             Files::Image(held) => held.image.config.clone(),
+            Files::Engine(image) => image.config.clone(),
         };
         let names_user =
             config.user.split(':').next().is_some_and(|user| !user.is_empty() && user.parse::<u32>().is_err());
@@ -46,7 +47,8 @@ impl Worker {
             }
         }
         let account = match files {
-            Files::Host => None,
+            // An engine finds out itself whom the image means.
+            Files::Host | Files::Engine(_) => None,
             Files::Image(held) => {
                 let wanted = uid.map_or_else(|| config.user.clone(), |uid| uid.to_string());
                 Some(self.shared.config.images.account(&held.image, &wanted).map_err(|why| why.to_string())?)
@@ -102,7 +104,9 @@ impl Worker {
             Some(account) => account.home,
             None => home_of(uid.unwrap_or(0)),
         };
-        set("HOME", home, true);
+        if !matches!(files, Files::Engine(_)) {
+            set("HOME", home, true);
+        }
         for (name, value) in own {
             set(&name, value, false);
         }
@@ -129,7 +133,11 @@ impl Worker {
             user,
             terminal: Terminal::None,
             no_new_privileges: security.allow_privilege_escalation == Some(false),
-            isolation: isolation::isolation(&self.pod, container)?,
+            isolation: match files {
+                // What it cannot give it says itself.
+                Files::Engine(_) => Isolation::default(),
+                _ => isolation::isolation(&self.pod, container)?,
+            },
             oom_score: Some(resources::oom_score(&self.pod, container, self.shared.facts.memory_bytes)),
             env: all,
         })

@@ -45,7 +45,7 @@ impl Worker {
         let before = self.records[index].clone();
         let again = matches!(before.state, State::Ended(_)) || before.last.is_some();
         let attempt = if again { before.restarts + 1 } else { 0 };
-        let Some(files) = self.files_of(container, index) else { return true };
+        let Some(files) = self.files_of(container, index).await else { return true };
         self.records[index].image_id = match &files {
             Files::Host => HOST_IMAGE_ID.into(),
             Files::Image(held) => {
@@ -53,6 +53,7 @@ impl Worker {
                 let pulled = named.as_ref().and_then(|name| held.image.digest_in(name));
                 pulled.unwrap_or(&held.image.id).to_owned()
             }
+            Files::Engine(image) => image.shown.clone(),
         };
         let id = new_id();
         let result = self.launch(container, attempt, files, &id).await;
@@ -89,7 +90,7 @@ impl Worker {
             Ok(running) => {
                 record.restarts = attempt;
                 record.crashes = before.crashes + u32::from(again);
-                record.id = id;
+                record.id = running.process.engine().map_or(id, |engine| engine.name());
                 record.state = State::Running { since: now };
                 record.applied = Some(record.allocated.clone());
                 record.restart = false;
@@ -111,12 +112,16 @@ impl Worker {
     }
 
     /// The files for a container that is about to be started; nothing where it has to wait for its image, or cannot have it.
-    pub(super) fn files_of(&mut self, container: &Container, index: usize) -> Option<Files> {
+    pub(super) async fn files_of(&mut self, container: &Container, index: usize) -> Option<Files> {
         let (pod, name) = (self.pod.clone(), container.name.as_str());
-        if let Some(held) = self.pulled.remove(name) {
-            return Some(Files::Image(held));
+        if let Some(files) = self.pulled.remove(name) {
+            return Some(files);
         }
-        match image_choice::choose(container, &self.shared.config.images) {
+        let choice = match &self.engine {
+            Some(engine) => image_choice::choose_of(container, &**engine).await,
+            None => image_choice::choose(container, &self.shared.config.images),
+        };
+        match choice {
             Choice::Use(files) => {
                 let message = format!("Container image {:?} already present on machine", container.image);
                 self.shared.events.normal(&pod, Some(name), "Pulled", &message);
@@ -151,13 +156,16 @@ impl Worker {
     /// Pulls beside the worker, and tells it.
     pub(super) fn pull(&mut self, container: &str, reference: images::Reference) {
         let (shared, sender, container) = (self.shared.clone(), self.sender.clone(), container.to_owned());
-        let secrets = self.pull_secrets();
+        let (secrets, engine) = (self.pull_secrets(), self.engine.clone());
         self.tasks.spawn(async move {
             let began = std::time::Instant::now();
             let secrets = secrets.await;
             let Ok(_turn) = shared.pulls.acquire().await else { return };
             let pulling = std::time::Instant::now();
-            let outcome = image_choice::pull(&shared.config.images, &reference, &secrets).await;
+            let outcome = match engine {
+                Some(engine) => image_choice::pull_by(&*engine, &reference, &secrets).await.map(Files::Engine),
+                None => image_choice::pull(&shared.config.images, &reference, &secrets).await.map(Files::Image),
+            };
             let (took, waited) = (pulling.elapsed(), began.elapsed());
             let _ = sender.send(Message::Pulled { container, outcome, took, waited }).await;
         });
@@ -166,7 +174,7 @@ impl Worker {
     pub(super) fn note_pulled(
         &mut self,
         container: &str,
-        outcome: Result<Arc<images::Hold>, String>,
+        outcome: Result<Files, String>,
         took: Duration,
         waited: Duration,
     ) {
@@ -176,16 +184,16 @@ impl Worker {
         let image = image.map(|container| container.image.as_str()).unwrap_or_default();
         self.records[index].pulling = false;
         match outcome {
-            Ok(held) => {
+            Ok(files) => {
                 self.records[index].pulls_failed = 0;
                 let message = format!(
                     "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
                     image_choice::milliseconds(took),
                     image_choice::milliseconds(waited),
-                    held.image.bytes
+                    files.bytes()
                 );
                 self.shared.events.normal(&pod, Some(container), "Pulled", &message);
-                self.pulled.insert(container.to_owned(), held);
+                self.pulled.insert(container.to_owned(), files);
             }
             Err(why) => {
                 self.records[index].pulls_failed += 1;
@@ -244,7 +252,10 @@ impl Worker {
         hidden.push(self.shared.config.state_dir.clone());
         let local = attachment.is_some();
         let root = self.root(container, attempt, &files).map_err(io)?;
-        let proc_unmasked = isolation::proc_unmasked(container, rustix::process::geteuid().is_root());
+        let proc_unmasked = match self.engine {
+            Some(_) => Ok(container.security_context.proc_mount == "Unmasked"),
+            None => isolation::proc_unmasked(container, rustix::process::geteuid().is_root()),
+        };
         let spec = ContainerSpec {
             process: process.clone(),
             root,
@@ -267,11 +278,15 @@ impl Worker {
                 Some(target.process.clone())
             }
         };
-        let (stdio, capture) = match attachment {
-            Some(attachment) => (attachment.stdio, None),
-            None => {
-                let path = self.dir.join("logs").join(format!("{}_{attempt}.log", container.name));
-                let log = Log::create(path).map_err(io)?;
+        let path = self.dir.join("logs").join(format!("{}_{attempt}.log", container.name));
+        let (stdio, capture) = match (attachment, &self.engine) {
+            (Some(attachment), _) => (attachment.stdio, None),
+            (None, Some(_)) => {
+                let (stdio, ends) = console::elsewhere().map_err(io)?;
+                (stdio, Some((Log::of_engine(path.clone()).map_err(io)?, ends)))
+            }
+            (None, None) => {
+                let log = Log::create(path.clone()).map_err(io)?;
                 let (stdio, ends) = console::prepare(wanted).map_err(io)?;
                 (stdio, Some((log, ends)))
             }
@@ -291,7 +306,18 @@ impl Worker {
             let entry = KeptContainer { attempt, id, image_id, since_ms, spec, wanted };
             self.keep_container(&container.name, entry).map_err(io)?;
         }
-        let plan = ContainerPlan { kept, name: format!("{}_{attempt}", container.name), spec, limits, beside };
+        let plan = ContainerPlan {
+            name: format!("{}_{attempt}", container.name),
+            spec,
+            limits,
+            beside,
+            kept,
+            pod: self.pod.clone(),
+            container: container.clone(),
+            attempt,
+            files: files.clone(),
+            log: path,
+        };
         let started = sandbox.start(plan, stdio).await;
         let started = match started {
             Ok(started) => started,
@@ -306,12 +332,19 @@ impl Worker {
                 return Err(Problem::Start(text));
             }
         };
+        if let Some(engine) = started.engine() {
+            // Now it has a name, which is what the status tells.
+            self.rename_kept(&container.name, engine.name()).map_err(io)?;
+        }
         let capture = capture.map(|(log, ends)| ends.open(wanted).map(|(console, outputs)| (log, console, outputs)));
         let capture = capture.transpose().map_err(io)?;
         if let (true, Some(terminal)) = (keep, capture.as_ref().and_then(|(_, console, _)| console.terminal())) {
             started.keep(terminal.another().map_err(io)?).await;
         }
         let log = capture.as_ref().map(|(log, ..)| log.clone());
+        if let (Some(engine), Some(log)) = (started.engine(), &log) {
+            engine.keep_log(log.clone());
+        }
         let console = capture.as_ref().map(|(_, console, _)| console.clone());
         let current = log.clone();
         self.note_log(&container.name, |logs| {

@@ -12,6 +12,7 @@ mod bad_input;
 mod certificates;
 mod clients;
 mod crash;
+mod cri;
 mod doctor;
 mod ending;
 mod faults;
