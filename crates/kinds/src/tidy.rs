@@ -205,13 +205,12 @@ impl<'v> Writer<'_, 'v, '_> {
                     self.write(&field.shape, value)?;
                     self.out.truncate(start);
                 }
-                None => match absent(schema, field) {
-                    Some(value) => {
+                None => {
+                    if let Some(value) = absent(schema, field) {
                         self.name(&mut before, &field.name);
                         write_value(self.out, &value);
                     }
-                    None => {}
-                },
+                }
             }
         }
         self.slots.truncate(base);

@@ -46,7 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a server with its controllers and a node on this machine
-    Up(up::Up),
+    Up(Box<up::Up>),
     /// Run pods on this machine for a server elsewhere
     Node(node::Node),
     /// Run a command in a pod with exactly the rights you give it

@@ -164,7 +164,7 @@ fn webhook(out: &mut Causes, hook: &Value, harmless: bool, path: &str) {
         out.push(Cause::invalid(format!("{path}.timeoutSeconds"), &seconds.into(), detail));
     }
     for selector in ["namespaceSelector", "objectSelector"] {
-        check::label_selector(out, hook.at(selector), &format!("{path}.{selector}"));
+        check::label_selector(out, hook.at(selector), format_args!("{path}.{selector}"));
     }
     let policy = hook.at("reinvocationPolicy");
     optional_one_of(out, policy, format_args!("{path}.reinvocationPolicy"), REINVOCATION_POLICIES);
@@ -390,7 +390,7 @@ fn conditions(out: &mut Causes, owner: &Value, path: &str) {
 fn match_resources(out: &mut Causes, matching: &Value, path: &str) {
     check::set_one_of(out, matching.at("matchPolicy"), format_args!("{path}.matchPolicy"), MATCH_POLICIES);
     for selector in ["namespaceSelector", "objectSelector"] {
-        check::label_selector(out, matching.at(selector), &format!("{path}.{selector}"));
+        check::label_selector(out, matching.at(selector), format_args!("{path}.{selector}"));
     }
     for list in ["resourceRules", "excludeResourceRules"] {
         for (at, rule) in matching.list(list).iter().enumerate() {
@@ -655,7 +655,7 @@ fn param_ref(out: &mut Causes, of: &Value, path: &str) {
             out.push(Cause::forbidden(format!("{path}.name"), EXCLUSIVE));
         }
     }
-    check::label_selector(out, selector, &format!("{path}.selector"));
+    check::label_selector(out, selector, format_args!("{path}.selector"));
     match (name.is_empty(), selector.is_null()) {
         (false, false) => out.push(Cause::forbidden(format!("{path}.selector"), EXCLUSIVE)),
         (true, true) => out.push(Cause::required(path, "one of name or selector must be specified")),

@@ -423,7 +423,7 @@ fn lists_and_maps(out: &mut Causes, schema: &Value, path: &str) {
         false
     };
     of_type(out, map, "object", "map");
-    optional_one_of(out, map, &at("map-type"), &["atomic", "granular"]);
+    optional_one_of(out, map, at("map-type"), &["atomic", "granular"]);
     if of_type(out, list, "array", "list") && list == "set" {
         let item = items.text("type");
         let (field, right) = match item {
@@ -437,7 +437,7 @@ fn lists_and_maps(out: &mut Causes, schema: &Value, path: &str) {
             out.push(Cause::invalid(path, items.key("x-kubernetes-list-type"), detail));
         }
     }
-    optional_one_of(out, list, &at("list-type"), &["atomic", "set", "map"]);
+    optional_one_of(out, list, at("list-type"), &["atomic", "set", "map"]);
     let keys = schema.key("x-kubernetes-list-map-keys");
     if !keys.is_nothing() {
         let detail = "must be map if x-kubernetes-list-map-keys is non-empty";
@@ -541,7 +541,7 @@ fn rules(out: &mut Causes, schema: &Value, path: &str) {
             let detail = "messageExpression must be non-empty if specified";
             out.push(Cause::required(path_of("messageExpression"), detail));
         }
-        optional_one_of(out, rule.at("reason"), &path_of("reason"), REASONS);
+        optional_one_of(out, rule.at("reason"), path_of("reason"), REASONS);
         let given = rule.text("fieldPath");
         let mut invalid = |detail: &str| out.push(Cause::invalid(path_of("fieldPath"), &given.into(), detail));
         if !given.is_empty() && given.trim().is_empty() {

@@ -203,7 +203,7 @@ fn backend(out: &mut Causes, backend: &Value, path: &str) {
         }
         (true, false) => {
             let name = service.text("name");
-            if required(out, service, &format!("{path}.service"), "name") {
+            if required(out, service, format_args!("{path}.service"), "name") {
                 text(out, name, format_args!("{path}.service.name"), validate::dns1123_label);
             }
             let (port, number) = (service.text("port.name"), service.int("port.number"));
@@ -339,7 +339,7 @@ fn policy_port(out: &mut Causes, port: &Value, path: &str) {
 fn policy_peer(out: &mut Causes, peer: &Value, path: &str) {
     let selects = ["podSelector", "namespaceSelector"].map(|field| peer.has(field));
     for field in ["podSelector", "namespaceSelector"] {
-        check::label_selector(out, peer.at(field), &format!("{path}.{field}"));
+        check::label_selector(out, peer.at(field), format_args!("{path}.{field}"));
     }
     let block = peer.at("ipBlock");
     if !block.is_null() {

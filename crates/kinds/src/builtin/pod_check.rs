@@ -1174,8 +1174,8 @@ fn node_selector_term(out: &mut Causes, term: &Value, path: &str, check_values: 
 }
 
 fn pod_affinity_term(out: &mut Causes, term: &Value, path: &str) {
-    check::label_selector(out, term.at("labelSelector"), &format!("{path}.labelSelector"));
-    check::label_selector(out, term.at("namespaceSelector"), &format!("{path}.namespaceSelector"));
+    check::label_selector(out, term.at("labelSelector"), format_args!("{path}.labelSelector"));
+    check::label_selector(out, term.at("namespaceSelector"), format_args!("{path}.namespaceSelector"));
     for name in term.list("namespaces").iter().filter_map(Value::as_str) {
         text(out, name, format_args!("{path}.namespace"), validate::dns1123_label);
     }
@@ -1310,7 +1310,7 @@ fn topology_spread(out: &mut Causes, spec: &Value, path: Arguments<'_>) {
             optional_one_of(out, constraint.at(field), format_args!("{path}.{field}"), &["Honor", "Ignore"]);
         }
         match_label_keys(out, constraint, &path);
-        check::label_selector(out, constraint.at("labelSelector"), &format!("{path}.labelSelector"));
+        check::label_selector(out, constraint.at("labelSelector"), format_args!("{path}.labelSelector"));
     }
 }
 

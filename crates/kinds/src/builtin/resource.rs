@@ -284,7 +284,7 @@ fn device_request(out: &mut Causes, declared: &mut Causes, request: &Value, path
         _ => {}
     }
     let modes = &["All", "ExactCount"];
-    optional_one_of(declared, request.at("allocationMode"), &path_of("allocationMode"), modes);
+    optional_one_of(declared, request.at("allocationMode"), path_of("allocationMode"), modes);
     devices::tolerations(out, declared, request.list("tolerations"), path);
 }
 

@@ -159,8 +159,12 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
                 csi_driver_name(out, source.text("driver"), &format!("{path}.driver"));
                 if source.has("nodePublishSecretRef") {
                     let name = source.text("nodePublishSecretRef.name");
-                    if required(out, source.at("nodePublishSecretRef"), &format!("{path}.nodePublishSecretRef"), "name")
-                    {
+                    if required(
+                        out,
+                        source.at("nodePublishSecretRef"),
+                        format_args!("{path}.nodePublishSecretRef"),
+                        "name",
+                    ) {
                         text(out, name, format_args!("{path}.name"), validate::dns1123_subdomain);
                     }
                 }
@@ -686,7 +690,7 @@ pub fn claim_spec(out: &mut Causes, spec: &Value, path: &str) {
     if spec.list("accessModes").is_empty() {
         out.push(Cause::required(&field, "at least 1 access mode is required"));
     }
-    check::label_selector(out, spec.at("selector"), &format!("{path}.selector"));
+    check::label_selector(out, spec.at("selector"), format_args!("{path}.selector"));
     access_modes(out, spec, &field);
     let storage = spec.at("resources.requests.storage");
     let field = format!("{path}.resources[storage]");
