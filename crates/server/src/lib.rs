@@ -149,6 +149,8 @@ impl Server {
 
     /// Serves a listener until the server stops.
     pub fn listen(&self, listener: TcpListener) {
+        // Not before: processors that share a core would make it slow to get here.
+        self.state.pki.keys.load().signing.begin();
         self.front.listen(listener);
     }
 
