@@ -33,7 +33,7 @@ impl Controller for Aggregation {
         let Some(role) = seen[0].get("", name).filter(|role| role["aggregationRule"].is_object()) else {
             return Vec::new();
         };
-        let rules = rules(role, &seen[0]);
+        let rules = rules(role, &seen[0], &mut Vec::new());
         let there = role["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
         if rules == there {
             return Vec::new();
@@ -48,21 +48,28 @@ impl Controller for Aggregation {
     }
 }
 
-/// The rules of all matching roles, by their names, each rule once.
-fn rules(role: &Value, all: &Mirror) -> Vec<Value> {
+/// The rules of all matching roles, by their names, each rule once. Those of a role that is aggregated itself are the ones it is
+/// to have, so that nobody waits for its turn. `within` are the roles that ask, by their names.
+fn rules<'a>(role: &'a Value, all: &'a Mirror, within: &mut Vec<&'a str>) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::new();
+    within.push(meta::name(role));
     for selector in meta::items_at(role, &["aggregationRule", "clusterRoleSelectors"]) {
         let Some(selector) = LabelSelector::of_object(selector) else { continue };
-        for other in all.iter().filter(|other| meta::name(other) != meta::name(role)) {
-            if !selector.matches(|key| meta::entry(other, "labels", key)) {
+        for other in all.iter() {
+            if within.contains(&meta::name(other)) || !selector.matches(|key| meta::entry(other, "labels", key)) {
                 continue;
             }
-            for rule in other["rules"].as_array().into_iter().flatten() {
-                if !out.contains(rule) {
-                    out.push(rule.clone());
+            let its = match other["aggregationRule"].is_object() {
+                true => rules(other, all, within),
+                false => meta::items_at(other, &["rules"]).to_vec(),
+            };
+            for rule in its {
+                if !out.contains(&rule) {
+                    out.push(rule);
                 }
             }
         }
     }
+    within.pop();
     out
 }

@@ -157,6 +157,21 @@ fn aggregated_roles_follow_their_selectors() {
             r#"apply clusterroles {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"all"}}"#,
         ],
     );
+    let gathered = |name: &str, label: &str, of: &str| {
+        let rule = json!({"clusterRoleSelectors": [{"matchLabels": {"agg": of}}]});
+        named("", name, json!({"metadata": {"labels": {"agg": label}}, "aggregationRule": rule}))
+    };
+    let text = |name: &str| {
+        let rules = json!([rule("pods")]);
+        format!(
+            r#"apply clusterroles {{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{{"name":"{name}"}},"rules":{rules}}}"#
+        )
+    };
+    // All of a chain at once, and no end of a circle.
+    for last in ["none", "low"] {
+        let chain = [role("leaf", "low", &["pods"]), gathered("middle", "mid", "low"), gathered("top", last, "mid")];
+        check(&aggregation::Aggregation, &[&chain], &[&text("middle"), &text("top")]);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use kemudi_client::kinds::ServiceAccount;
 use kemudi_client::transport::{Body, Transport, Upgraded};
 use kemudi_client::{Api, Client, Error, Event, ListOptions};
+use node::Ground;
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::{Options, Server, State};
 use streams::upgrade::OnUpgrade;
@@ -44,6 +45,16 @@ impl Cluster {
     /// A cluster of its own in memory, without network: reached through [`Cluster::admin`] and [`Cluster::client_as`].
     pub async fn start() -> Result<Cluster, String> {
         Cluster::with(Options::default()).await
+    }
+
+    /// A server as the options say, with its controllers, while the network of its node to come is opened.
+    ///
+    /// # Errors
+    /// As [`Cluster::with`].
+    pub async fn beside(ground: &Ground, options: Options) -> Result<Cluster, String> {
+        // What other processes do is asked for first.
+        let ((), cluster) = tokio::join!(ground.open_network(), Cluster::with(options));
+        cluster
     }
 
     /// A server as the options say, with its controllers.
@@ -81,7 +92,15 @@ impl Cluster {
     /// # Errors
     /// Why this machine cannot: which setting forbids it, and how to change it.
     pub async fn start_node(&mut self, options: NodeOptions) -> Result<(), String> {
-        self.node = Some(LocalNode::start(&self.server, options).await?);
+        self.start_node_on(None, options).await
+    }
+
+    /// The same on what [`crate::local_node::prepare`] gave for its folder, if anything.
+    ///
+    /// # Errors
+    /// As [`Cluster::start_node`].
+    pub async fn start_node_on(&mut self, ground: Option<Ground>, options: NodeOptions) -> Result<(), String> {
+        self.node = Some(LocalNode::start(&self.server, ground, options).await?);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use kemudi_client::Client;
 use node::serving::ServingConfig;
-use node::{ApiAccess, ClusterNetwork, Node, NodeConfig};
+use node::{ApiAccess, ClusterNetwork, Ground, Node, NodeConfig};
 pub use node::{CriOptions, WayOut};
 use server::authn::{AUTHENTICATED, MASTERS, User};
 use server::authz::node::NODES;
@@ -50,11 +50,11 @@ pub struct LocalNode {
 }
 
 impl LocalNode {
-    /// Starts the agent and connects it, without sockets in between.
+    /// Starts the agent and connects it, without sockets in between, on what [`prepare`] gave for its folder, if anything.
     ///
     /// # Errors
     /// Why this machine cannot run pods, and what to change.
-    pub async fn start(server: &Server, options: NodeOptions) -> Result<LocalNode, String> {
+    pub async fn start(server: &Server, ground: Option<Ground>, options: NodeOptions) -> Result<LocalNode, String> {
         let state = server.state();
         // The agent has the rights of any node: the Node authorizer and NodeRestriction look at what it does.
         let user = User::new(format!("system:node:{}", options.name), [NODES, AUTHENTICATED]);
@@ -68,7 +68,7 @@ impl LocalNode {
         let api_ip = state.options.pki.service_address;
         // What the network is made of is the cluster's, not the node's: it is seen as a part of this process.
         let observer = crate::cluster::client_of(state, User::new(PROXY, [MASTERS, AUTHENTICATED]));
-        let node = start((client, observer), true, api, state.options.advertise, api_ip, options).await?;
+        let node = start(ground, (client, observer), true, api, state.options.advertise, api_ip, options).await?;
         let kubelet: Arc<dyn NodeApi> = Arc::new(Kubelet(node.handler()));
         state.nodes.rcu(|nodes| {
             let mut nodes = HashMap::clone(nodes);
@@ -89,16 +89,26 @@ impl LocalNode {
     }
 }
 
+/// Starts what a node makes pods with, in the folder that is to be the node's. It needs no server, and takes a while: time in
+/// which the server can start. The folder must be nobody else's.
+///
+/// # Errors
+/// Why this machine cannot run pods, and what to change.
+pub fn prepare(state_dir: &Path) -> Result<Ground, String> {
+    Ground::prepare(state_dir, &ClusterNetwork::default()).map_err(|why| why.to_string())
+}
+
 /// A node that serves a server elsewhere, with the rights of the client. Pods reach the server through a relay.
 ///
 /// # Errors
 /// Why this machine cannot run pods, and what to change.
 pub async fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
     let api_ip = ClusterNetwork::default().api_ip;
-    start((client.clone(), client), false, node::relay_to(server), server, api_ip, options).await
+    start(None, (client.clone(), client), false, node::relay_to(server), server, api_ip, options).await
 }
 
 async fn start(
+    ground: Option<Ground>,
     (client, observer): (Client, Client),
     node_ports: bool,
     api: ApiAccess,
@@ -122,9 +132,10 @@ async fn start(
         serving: options.serving,
         keep: options.keep,
     };
-    match &options.cri {
-        Some(cri) => Node::start_with_engine(config, cri).await,
-        None => Node::start(config).map_err(|why| why.to_string()),
+    match (&options.cri, ground) {
+        (Some(cri), _) => Node::start_with_engine(config, cri).await,
+        (None, Some(ground)) => Node::start_on(ground, config).map_err(|why| why.to_string()),
+        (None, None) => Node::start(config).map_err(|why| why.to_string()),
     }
 }
 

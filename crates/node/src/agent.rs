@@ -125,19 +125,45 @@ pub struct Node {
     main: JoinHandle<()>,
 }
 
+/// What an agent makes pods with: the spawner, and the process that holds the node's network. Neither needs a server, so that
+/// both start while it does.
+pub struct Ground(Arc<SandboxRuntime>);
+
+impl Ground {
+    /// Starts the spawner for an agent in this folder, which must be nobody else's. See [`NodeConfig::state_dir`].
+    ///
+    /// # Errors
+    /// If the spawner cannot be started or the folder not be made. Whether the host lets this user have pods is found out with
+    /// the first: see [`sandbox::check`].
+    pub fn prepare(state_dir: &Path, cluster: &ClusterNetwork) -> Result<Ground, sandbox::Error> {
+        let staging = state_dir.join("staging");
+        make_private(state_dir)?;
+        make_private(&staging)?;
+        Ok(Ground(Arc::new(SandboxRuntime::start(staging, &id_of(state_dir), cluster.gateway())?)))
+    }
+
+    /// Opens the node's network. Where there is none, the agent says why when it comes to use it.
+    pub async fn open_network(&self) {
+        let _ = self.0.network().await;
+    }
+}
+
 impl Node {
     /// Starts an agent that runs pods in the sandbox.
     ///
     /// # Errors
-    /// If the spawner cannot be started or the state directory not be made. Whether the host lets this user have pods is
-    /// found out with the first: see [`sandbox::check`].
+    /// As [`Ground::prepare`].
     pub fn start(config: NodeConfig) -> Result<Node, sandbox::Error> {
-        let staging = config.state_dir.join("staging");
-        make_private(&config.state_dir)?;
-        make_private(&staging)?;
-        let gateway = config.cluster.gateway();
-        let runtime = Arc::new(SandboxRuntime::start(staging, &id_of(&config.state_dir), gateway)?);
-        Node::start_with(config, runtime)
+        let ground = Ground::prepare(&config.state_dir, &config.cluster)?;
+        Node::start_on(ground, config)
+    }
+
+    /// The same on what was prepared for the same folder and network.
+    ///
+    /// # Errors
+    /// If the folder cannot be used, or nothing listened on.
+    pub fn start_on(ground: Ground, config: NodeConfig) -> Result<Node, sandbox::Error> {
+        Node::start_with(config, ground.0)
     }
 
     /// Starts an agent that runs pods by a container runtime, and in the sandbox those whose RuntimeClass says so.

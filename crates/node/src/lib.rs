@@ -35,7 +35,7 @@ mod summary;
 mod usage;
 mod volumes;
 
-pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Node, NodeConfig, private_paths, relay_to};
+pub use agent::{API_PORT, ApiAccess, Attachment, ClusterNetwork, Ground, Node, NodeConfig, private_paths, relay_to};
 pub use cri::{CriOptions, plugin_main};
 pub use network::WayOut;
 pub use runtime::limits_here;

@@ -2,6 +2,7 @@
 //! classes. Made as the API server itself, through the same code as any write. What is there already is kept, except
 //! addresses that changed and bootstrap roles that lack something.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::{Ask, Query, Reason, Status, Target, Verb, WriteOptions, meta};
@@ -11,6 +12,7 @@ use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
 use kinds::Kind;
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
 
 use crate::accept::Accept;
 use crate::authn::{AUTHENTICATED, MASTERS, User};
@@ -34,10 +36,11 @@ pub async fn ensure(state: &Arc<State>) -> Result<(), Status> {
     let data: Map<String, Value> =
         serde_json::from_str(include_str!("bootstrap_objects.json")).map_err(Status::internal)?;
     let mut rest = Vec::new();
-    for (resource, objects) in &data {
-        let (group, plural) = resource.split_once('/').unwrap_or(("", resource));
-        let objects = objects.as_array().into_iter().flatten().cloned();
-        let wanted: Vec<Wanted> = objects.map(|object| Wanted { group, plural, object }).collect();
+    for (resource, objects) in data {
+        let (group, plural) = resource.split_once('/').unwrap_or(("", &resource));
+        let Value::Array(objects) = objects else { continue };
+        let of = |object| Wanted { group: group.to_owned().into(), plural: plural.to_owned().into(), object };
+        let wanted: Vec<Wanted> = objects.into_iter().map(of).collect();
         match plural {
             // Everything else may live in one of them.
             "namespaces" => ensure_all(state, wanted).await?,
@@ -45,30 +48,44 @@ pub async fn ensure(state: &Arc<State>) -> Result<(), Status> {
         }
     }
     for made in bootstrap::objects() {
-        rest.push(Wanted { group: rbac::GROUP, plural: made.resource, object: made.object });
+        rest.push(Wanted { group: rbac::GROUP.into(), plural: made.resource.into(), object: made.object });
     }
     rest.extend(own_service(state)?);
     rest.extend(own_versions(state));
     ensure_all(state, rest).await
 }
 
-struct Wanted<'a> {
-    group: &'a str,
-    plural: &'a str,
+struct Wanted {
+    group: Cow<'static, str>,
+    plural: Cow<'static, str>,
     object: Value,
 }
 
+/// Tasks among which the objects are shared out. Most of their work is a processor's, and a server that starts has little else to do.
+const TASKS: usize = 2;
+
 /// All at once: the store writes them as one group.
-async fn ensure_all(state: &Arc<State>, wanted: Vec<Wanted<'_>>) -> Result<(), Status> {
-    let mut running: FuturesUnordered<_> = wanted.into_iter().map(|wanted| ensure_one(state, wanted)).collect();
-    while let Some(done) = running.next().await {
-        done?;
+async fn ensure_all(state: &Arc<State>, mut wanted: Vec<Wanted>) -> Result<(), Status> {
+    let share = wanted.len().div_ceil(TASKS).max(1);
+    let mut tasks = JoinSet::new();
+    while !wanted.is_empty() {
+        let (state, part) = (state.clone(), wanted.split_off(wanted.len().saturating_sub(share)));
+        tasks.spawn(async move {
+            let mut running: FuturesUnordered<_> = part.into_iter().map(|wanted| ensure_one(&state, wanted)).collect();
+            while let Some(done) = running.next().await {
+                done?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(Status::internal)??;
     }
     Ok(())
 }
 
-async fn ensure_one(state: &Arc<State>, wanted: Wanted<'_>) -> Result<(), Status> {
-    let Some(kind) = state.registry.load().preferred(wanted.group, wanted.plural).cloned() else { return Ok(()) };
+async fn ensure_one(state: &Arc<State>, wanted: Wanted) -> Result<(), Status> {
+    let Some(kind) = state.registry.load().preferred(&wanted.group, &wanted.plural).cloned() else { return Ok(()) };
     let Wanted { object, .. } = wanted;
     let present = state.get(&kind.group, &kind.plural, meta::namespace(&object), meta::name(&object));
     match present {
@@ -113,7 +130,7 @@ fn reconciled(kind: &Kind, present: &Value, wanted: &Value) -> Option<Value> {
 }
 
 /// An APIService for each group and version that this server has itself.
-fn own_versions(state: &State) -> Vec<Wanted<'static>> {
+fn own_versions(state: &State) -> Vec<Wanted> {
     let registry = state.registry.load();
     let served = registry
         .groups()
@@ -134,7 +151,7 @@ fn own_versions(state: &State) -> Vec<Wanted<'static>> {
         let labels = json!({"kube-aggregator.kubernetes.io/automanaged": "onstart"});
         json!({"metadata": {"name": format!("{version}.{group}"), "labels": labels}, "spec": spec})
     };
-    served.map(|one| Wanted { group: API_SERVICES, plural: "apiservices", object: object(one) }).collect()
+    served.map(|one| Wanted { group: API_SERVICES.into(), plural: "apiservices".into(), object: object(one) }).collect()
 }
 
 const API_SERVICES: &str = "apiregistration.k8s.io";
@@ -182,7 +199,7 @@ fn priority(group: &str, version: &str) -> (u32, u32) {
 }
 
 /// `kubernetes` in namespace `default`: the Service that every pod knows, and where it leads.
-fn own_service(state: &State) -> Result<Vec<Wanted<'static>>, Status> {
+fn own_service(state: &State) -> Result<Vec<Wanted>, Status> {
     let options = &state.options;
     let service_address = options.pki.service_address.to_string();
     let (address, port) = (options.advertise.ip().to_string(), options.advertise.port());
@@ -191,8 +208,8 @@ fn own_service(state: &State) -> Result<Vec<Wanted<'static>>, Status> {
     let family = if options.pki.service_address.is_ipv4() { "IPv4" } else { "IPv6" };
     Ok(vec![
         Wanted {
-            group: "",
-            plural: "services",
+            group: "".into(),
+            plural: "services".into(),
             object: json!({
                 "metadata": metadata(json!({"component": "apiserver", "provider": "kubernetes"})),
                 "spec": {
@@ -208,8 +225,8 @@ fn own_service(state: &State) -> Result<Vec<Wanted<'static>>, Status> {
             }),
         },
         Wanted {
-            group: "",
-            plural: "endpoints",
+            group: "".into(),
+            plural: "endpoints".into(),
             object: json!({
                 "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
                 "subsets": [{
@@ -219,8 +236,8 @@ fn own_service(state: &State) -> Result<Vec<Wanted<'static>>, Status> {
             }),
         },
         Wanted {
-            group: "discovery.k8s.io",
-            plural: "endpointslices",
+            group: "discovery.k8s.io".into(),
+            plural: "endpointslices".into(),
             object: json!({
                 "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
                 "addressType": address_type,
@@ -229,8 +246,8 @@ fn own_service(state: &State) -> Result<Vec<Wanted<'static>>, Status> {
             }),
         },
         Wanted {
-            group: "networking.k8s.io",
-            plural: "servicecidrs",
+            group: "networking.k8s.io".into(),
+            plural: "servicecidrs".into(),
             object: json!({
                 "metadata": {
                     "name": "kubernetes",

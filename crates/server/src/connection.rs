@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::{User, front_proxy, x509};
-use crate::gather::gather;
+use crate::gather::{Holds, gather};
 use crate::patient::{Limits, Patient};
 use crate::respond::BodyError;
 use crate::serve::serve;
@@ -153,15 +153,18 @@ impl Front {
         // The connection ends with an answer to a request whose body was not read.
         let lingers = Arc::new(AtomicBool::new(false));
         let linger = lingers.clone();
+        let holds = Holds::default();
+        let held = holds.clone();
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let (state, peer, linger, limits) = (state.clone(), peer.clone(), linger.clone(), upgraded.clone());
+            let holds = held.clone();
             async move {
                 let (version, expects) = (request.version(), unread::expects(request.headers()));
                 let (head, body) = upgradable(request, limits).into_parts();
                 let (body, left) = unread::watched(body.map_err(BodyError::from).boxed_unsync());
                 let response = serve(&state, &peer, http::Request::from_parts(head, body)).await;
                 let Some(left) = left else { return Ok::<_, std::convert::Infallible>(response) };
-                let (response, ends) = left.settle(version, expects, response).await;
+                let (response, ends) = left.settle(version, expects, &holds, response).await;
                 linger.fetch_or(ends, Ordering::Relaxed);
                 Ok(response)
             }
@@ -180,7 +183,7 @@ impl Front {
             .initial_connection_window_size(HTTP2_WINDOW_BYTES * 16)
             .max_frame_size(HTTP2_WINDOW_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX);
-        let (stream, mut turns) = gather(Patient::new(stream, limits));
+        let (stream, mut turns) = gather(Patient::new(stream, limits), holds);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {

@@ -1,14 +1,19 @@
 //! Gathers what a connection writes and sends it when the tasks that are ready to run have run, so that the events of a
-//! hundred watches are a few large writes and not a hundred small ones. Outside of turns (a connection that was upgraded) it passes
-//! everything on at once. Knows no protocol.
+//! hundred watches are a few large writes and not a hundred small ones. Who is about to write several things that belong together
+//! holds all of it back until they are there. Outside of turns (a connection that was upgraded) it passes everything on at once.
+//! Knows no protocol.
 
 use std::future::poll_fn;
 use std::io::{Error, IoSlice, Result};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// Bytes that wait; more are sent at once.
 const GATHERED_BYTES_MAX: usize = 128 * 1024;
@@ -17,11 +22,54 @@ const LARGE_WRITE_BYTES: usize = 64 * 1024;
 /// Room that is kept between turns.
 const ROOM_BYTES_KEPT: usize = 16 * 1024;
 
+/// The longest that anything is held back.
+const HELD_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Who holds back what a connection writes. Its copies are one.
+#[derive(Clone, Default)]
+pub struct Holds(Arc<HoldsInner>);
+
+#[derive(Default)]
+struct HoldsInner {
+    count: AtomicUsize,
+    turns: AtomicWaker,
+}
+
+/// Nothing is sent before it is dropped, or too much waits, or for too long.
+pub struct Hold(Holds);
+
+impl Holds {
+    pub fn hold(&self) -> Hold {
+        self.0.count.fetch_add(1, Ordering::SeqCst);
+        Hold(self.clone())
+    }
+
+    /// Waits until nobody holds anything back, or the limit, which is set with the first look.
+    fn poll_free(&self, limit: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+        let is_free = || self.0.count.load(Ordering::SeqCst) == 0;
+        if !is_free() {
+            self.0.turns.register(cx.waker());
+            if !is_free() {
+                return limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD_TIME_MAX))).as_mut().poll(cx);
+            }
+        }
+        *limit = None;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.0.turns.wake();
+    }
+}
+
 /// A stream whose writes are gathered.
 pub struct Gathered<S>(Arc<Mutex<Inner<S>>>);
 
 /// The other handle on the same stream: it says when turns begin and end.
-pub struct Turns<S>(Arc<Mutex<Inner<S>>>);
+pub struct Turns<S>(Arc<Mutex<Inner<S>>>, Holds);
 
 struct Inner<S> {
     stream: S,
@@ -33,9 +81,9 @@ struct Inner<S> {
     put_off: bool,
 }
 
-pub fn gather<S>(stream: S) -> (Gathered<S>, Turns<S>) {
+pub fn gather<S>(stream: S, holds: Holds) -> (Gathered<S>, Turns<S>) {
     let inner = Arc::new(Mutex::new(Inner { stream, waiting: Vec::new(), sent: 0, in_turn: false, put_off: false }));
-    (Gathered(inner.clone()), Turns(inner))
+    (Gathered(inner.clone()), Turns(inner, holds))
 }
 
 impl<S: AsyncWrite + Unpin> Turns<S> {
@@ -45,6 +93,7 @@ impl<S: AsyncWrite + Unpin> Turns<S> {
         mut task: impl FnMut(&mut Context<'_>) -> Poll<std::result::Result<T, E>>,
     ) -> std::result::Result<T, E> {
         let mut done = None;
+        let mut limit = None;
         poll_fn(|cx| {
             if done.is_none() {
                 lock(&self.0).in_turn = true;
@@ -57,6 +106,9 @@ impl<S: AsyncWrite + Unpin> Turns<S> {
             // Whoever is ready to write has its turn first; the scheduler puts who wakes itself behind them.
             if done.is_none() && !inner.waiting.is_empty() && !std::mem::replace(&mut inner.put_off, true) {
                 cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if done.is_none() && !inner.waiting.is_empty() && self.1.poll_free(&mut limit, cx).is_pending() {
                 return Poll::Pending;
             }
             inner.put_off = false;
@@ -181,7 +233,7 @@ mod tests {
     #[track_caller]
     fn check(sizes: &[usize], want: &[usize]) {
         let seen = Seen::default();
-        let (mut gathered, turns) = gather(seen.clone());
+        let (mut gathered, turns) = gather(seen.clone(), Holds::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut task = Box::pin(async {
@@ -196,6 +248,36 @@ mod tests {
             gathered.write_all(&[0; 7]).await.unwrap();
         });
         assert_eq!(*lock(&seen.0), [want, &[7]].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_back_goes_with_what_follows() {
+        // Until it is let go, and until it has been held for too long.
+        for (let_go, want) in [(true, vec![30]), (false, vec![10, 20])] {
+            let (seen, holds) = (Seen::default(), Holds::default());
+            let (mut gathered, turns) = gather(seen.clone(), holds.clone());
+            let hold = holds.hold();
+            let (tell, told) = tokio::sync::oneshot::channel::<()>();
+            let mut task = Box::pin(async {
+                gathered.write_all(&[0; 10]).await?;
+                gathered.flush().await?;
+                let _ = told.await;
+                gathered.write_all(&[0; 20]).await
+            });
+            let mut hold = Some(hold);
+            let holder = async {
+                match let_go {
+                    true => tokio::time::sleep(HELD_TIME_MAX / 2).await,
+                    false => tokio::time::sleep(HELD_TIME_MAX * 2).await,
+                }
+                assert_eq!(lock(&seen.0).is_empty(), let_go);
+                let _ = tell.send(());
+                hold.take();
+            };
+            let (ended, ()) = tokio::join!(turns.run(|cx| task.as_mut().poll(cx)), holder);
+            ended.unwrap();
+            assert_eq!(*lock(&seen.0), want);
+        }
     }
 
     #[test]

@@ -80,8 +80,8 @@ impl Server {
     /// A text that says what is wrong with the options, the store or the keys.
     pub async fn start(options: Options) -> Result<Server, String> {
         let clock = std::time::Instant::now();
-        let registry = kinds::builtin();
-        tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
+        // Reading the tables of kinds takes as long as making keys, and needs none.
+        let registry = tokio::task::spawn_blocking(kinds::builtin);
         let audit = audit::Audit::open(&options.audit)?;
         let authorizers = authz::configuration::load(&options.authz)?;
         let objects = Objects::new(store::open(&options.store).map_err(|why| why.to_string())?, options.history);
@@ -92,6 +92,8 @@ impl Server {
             None => Pki::in_memory(&pki_options)?,
         };
         tracing::debug!(us = clock.elapsed().as_micros(), "keys");
+        let registry = registry.await.map_err(|why| format!("the tables of kinds cannot be read: {why}"))?;
+        tracing::debug!(us = clock.elapsed().as_micros(), "kinds");
         let mut tokens = match &options.token_auth_file {
             Some(path) => TokenFile::open(path)?,
             None => TokenFile::default(),
@@ -149,6 +151,8 @@ impl Server {
 
     /// Serves a listener until the server stops.
     pub fn listen(&self, listener: TcpListener) {
+        // Not before: processors that share a core would make it slow to get here.
+        self.state.pki.keys.load().signing.begin();
         self.front.listen(listener);
     }
 

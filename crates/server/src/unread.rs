@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Sleep;
 
+use crate::gather::{Hold, Holds};
 use crate::respond::{Body, BodyError};
 use crate::serve::RequestBody;
 
@@ -26,6 +27,9 @@ pub const KEPT_TIME_MAX: Duration = Duration::from_millis(500);
 /// client that is still sending.
 pub const FORGOTTEN_BYTES_MAX: usize = 16 << 20;
 pub const FORGOTTEN_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Answers up to this size, in bytes, go out in one piece with their heads. It fits into every client's first window.
+const WHOLE_BYTES_MAX: u64 = 16 << 10;
 
 /// Where a body leaves what is left of it.
 type Slot = Arc<Mutex<Option<Rest>>>;
@@ -46,18 +50,26 @@ pub struct Left(Slot);
 impl Left {
     /// The answer, sent so that the client sees it whatever it is still sending. `true` where the connection is to end with
     /// it and [`forget`] comes after.
-    pub async fn settle(self, version: Version, expects: bool, response: Response<Body>) -> (Response<Body>, bool) {
+    pub async fn settle(
+        self,
+        version: Version,
+        expects: bool,
+        holds: &Holds,
+        response: Response<Body>,
+    ) -> (Response<Body>, bool) {
         let rest = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Rest { mut body, begun }) = rest else { return (response, false) };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return (response, false);
         }
         if version == Version::HTTP_2 {
-            // The answer goes out at once; only its end waits.
-            return (
-                response.map(|answer| Closing { answer: Some(answer), body, read: 0, over: None }.boxed_unsync()),
-                false,
-            );
+            // The answer goes out at once; only its end waits. Its head does not go alone: curl gives up its body when it sees one that
+            // refuses it, and ends the stream short of the length that it told. Such a request is malformed, so that the stream is
+            // reset, and what of the answer is not on its way by then is lost.
+            let hold =
+                response.body().size_hint().exact().filter(|bytes| *bytes <= WHOLE_BYTES_MAX).map(|_| holds.hold());
+            let closing = |answer| Closing { answer: Some(answer), hold, body, read: 0, over: None };
+            return (response.map(|answer| closing(answer).boxed_unsync()), false);
         }
         // Reading would tell a client that waits for permission to send.
         let waits = expects && !begun;
@@ -151,6 +163,8 @@ impl Drop for Watched {
 /// stream takes with it what was not read.
 struct Closing {
     answer: Option<Body>,
+    /// Until all of the answer has been handed on.
+    hold: Option<Hold>,
     body: RequestBody,
     read: usize,
     over: Option<Pin<Box<Sleep>>>,
@@ -166,7 +180,10 @@ impl http_body::Body for Closing {
             match ready!(Pin::new(answer).poll_frame(cx)) {
                 Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Some(Err(why)) => return Poll::Ready(Some(Err(why))),
-                None => this.answer = None,
+                None => {
+                    this.answer = None;
+                    this.hold = None;
+                }
             }
         }
         let over = this.over.get_or_insert_with(|| Box::pin(tokio::time::sleep(FORGOTTEN_TIME_MAX)));

@@ -140,8 +140,9 @@ impl Place {
         options.pki.token_algorithm = server::authn::jwt::Algorithm::Es256;
         let node_name = host_name();
         let node = node_options(&node_name, state.path(), vec![])?;
-        let mut cluster = Cluster::with(options).await.map_err(Failure::new)?;
-        cluster.start_node(node).await.map_err(Failure::new)?;
+        let ground = local_node::prepare(&node.state_dir).map_err(Failure::new)?;
+        let mut cluster = Cluster::beside(&ground, options).await.map_err(Failure::new)?;
+        cluster.start_node_on(Some(ground), node).await.map_err(Failure::new)?;
         Ok(Place { cluster: Some(cluster), remote: None, node_name, _state: state })
     }
 

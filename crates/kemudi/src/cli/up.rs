@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kemudi::local_node::{CriOptions, NodeOptions, WayOut};
+use kemudi::local_node::{self, CriOptions, NodeOptions, WayOut};
 use kemudi::{Cluster, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -159,7 +159,21 @@ impl Up {
         })?;
         let address = listener.local_addr().map_err(|why| Failure::new(format!("cannot listen: {why}")))?;
         tracing::debug!(us = began.elapsed().as_micros(), "listener");
-        let mut cluster = Cluster::with(self.options(&data, address)?).await.map_err(Failure::new)?;
+        let options = self.options(&data, address)?;
+        // What is in memory is gone with the server, and so are pods of it.
+        let keep = !self.store.as_deref().is_some_and(|store| store.starts_with("memory:"));
+        let node_folder = data.join("node");
+        let no_node = |why| Failure::new(why).hint("to serve without running pods: kemudi up --node none");
+        // The lock of a store on a disk tells whether the folder is somebody else's, before anything of a node's is touched.
+        let ground = match self.node == "sandbox" && !keep {
+            true => Some(local_node::prepare(&node_folder).map_err(no_node)?),
+            false => None,
+        };
+        let cluster = match &ground {
+            Some(ground) => Cluster::beside(ground, options).await,
+            None => Cluster::with(options).await,
+        };
+        let mut cluster = cluster.map_err(Failure::new)?;
         tracing::debug!(us = began.elapsed().as_micros(), "cluster");
         cluster.listen(listener);
         let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.join("admin.kubeconfig"));
@@ -170,19 +184,15 @@ impl Up {
         if self.node != "none" {
             let node = NodeOptions {
                 name: super::run::host_name(),
-                state_dir: data.join("node"),
+                state_dir: node_folder,
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
                 outside: self.outside.way(),
                 cri: self.cri.options(&self.node),
-                // What is in memory is gone with the server, and so are pods of it.
-                keep: !self.store.as_deref().is_some_and(|store| store.starts_with("memory:")),
+                keep,
                 serving: None,
             };
-            cluster
-                .start_node(node)
-                .await
-                .map_err(|why| Failure::new(why).hint("to serve without running pods: kemudi up --node none"))?;
+            cluster.start_node_on(ground, node).await.map_err(no_node)?;
         }
         let line = format!(
             "kemudi is up at {} (kubeconfig {}) after {} ms\n",

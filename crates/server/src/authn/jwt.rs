@@ -2,7 +2,7 @@
 //! kind of signature and no other, whatever a token's header says; there are none but with public keys.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 
 use api::pem;
@@ -418,42 +418,66 @@ impl SigningKey {
     }
 }
 
-/// A signing key that may still be in the making: a thread makes it, the first use waits for it, the owner joins it.
+/// A signing key that may still have to be made: a thread makes it once it is told to, or asked for the key; who asks waits for it,
+/// the owner joins it.
 pub struct LazyKey {
     made: OnceLock<Result<Arc<SigningKey>, String>>,
-    maker: Mutex<Option<JoinHandle<Result<SigningKey, String>>>>,
+    maker: Mutex<Maker>,
+}
+
+type Make = Box<dyn FnOnce() -> Result<SigningKey, String> + Send>;
+
+enum Maker {
+    /// To be told to begin.
+    Waits(Make),
+    Works(JoinHandle<Result<SigningKey, String>>),
+    /// There is no thread, and why.
+    Failed(String),
+    /// What it made is known.
+    Gone,
 }
 
 impl LazyKey {
     pub fn ready(key: SigningKey) -> LazyKey {
-        LazyKey { made: Ok(Arc::new(key)).into(), maker: Mutex::new(None) }
+        LazyKey { made: Ok(Arc::new(key)).into(), maker: Mutex::new(Maker::Gone) }
     }
 
-    /// Runs `make` on a thread of its own.
-    pub fn spawn(make: impl FnOnce() -> Result<SigningKey, String> + Send + 'static) -> LazyKey {
-        match std::thread::Builder::new().name("signing-key".into()).spawn(make) {
-            Ok(maker) => LazyKey { made: OnceLock::new(), maker: Mutex::new(Some(maker)) },
-            Err(error) => {
-                LazyKey { made: Err(format!("no thread for the signing key: {error}")).into(), maker: Mutex::new(None) }
-            }
-        }
+    /// Runs `make` on a thread of its own, later: see [`LazyKey::begin`].
+    pub fn later(make: impl FnOnce() -> Result<SigningKey, String> + Send + 'static) -> LazyKey {
+        LazyKey { made: OnceLock::new(), maker: Mutex::new(Maker::Waits(Box::new(make))) }
+    }
+
+    /// Has the key made, where nobody has yet. Does not wait.
+    pub fn begin(&self) {
+        let mut maker = self.maker();
+        *maker = match std::mem::replace(&mut *maker, Maker::Gone) {
+            Maker::Waits(make) => match std::thread::Builder::new().name("signing-key".into()).spawn(make) {
+                Ok(works) => Maker::Works(works),
+                Err(error) => Maker::Failed(format!("no thread for the signing key: {error}")),
+            },
+            begun => begun,
+        };
+    }
+
+    fn maker(&self) -> MutexGuard<'_, Maker> {
+        self.maker.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The key; waits up to about 100 ms when it is asked for right after the start.
     pub fn get(&self) -> Result<&Arc<SigningKey>, String> {
-        self.made.get_or_init(|| self.join()).as_ref().map_err(Clone::clone)
-    }
-
-    /// The key is there: [`LazyKey::get`] will not wait.
-    pub fn is_ready(&self) -> bool {
-        self.made.get().is_some()
+        let made = self.made.get_or_init(|| {
+            self.begin();
+            self.join()
+        });
+        made.as_ref().map_err(Clone::clone)
     }
 
     fn join(&self) -> Result<Arc<SigningKey>, String> {
-        let maker = self.maker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        match maker.map(JoinHandle::join) {
-            Some(Ok(key)) => key.map(Arc::new),
-            _ => Err("the signing key was not made".into()),
+        let not_made = || Err("the signing key was not made".into());
+        match std::mem::replace(&mut *self.maker(), Maker::Gone) {
+            Maker::Works(works) => works.join().map_or_else(|_| not_made(), |key| key.map(Arc::new)),
+            Maker::Failed(why) => Err(why),
+            Maker::Waits(_) | Maker::Gone => not_made(),
         }
     }
 }
@@ -559,8 +583,8 @@ mod tests {
 
     #[test]
     fn a_key_in_the_making_is_waited_for() {
-        let key = LazyKey::spawn(|| SigningKey::generate(Algorithm::Es256));
+        let key = LazyKey::later(|| SigningKey::generate(Algorithm::Es256));
         assert!(key.get().unwrap().sign(&json!({})).is_ok());
-        assert!(LazyKey::spawn(|| Err("disk full".into())).get().is_err_and(|e| e == "disk full"));
+        assert!(LazyKey::later(|| Err("disk full".into())).get().is_err_and(|e| e == "disk full"));
     }
 }

@@ -44,7 +44,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// The first address of the service range: what `kubernetes.default.svc` resolves to.
     pub service_address: IpAddr,
-    /// Of the token signing key, where one is made. RSA takes about 100 ms on a thread of its own.
+    /// Of the token signing key, where one is made. RSA takes about 100 ms on a thread of its own, once somebody can come who
+    /// wants a token.
     pub token_algorithm: Algorithm,
     /// `--tls-cert-file` and `--tls-private-key-file`.
     pub serving_files: Option<(PathBuf, PathBuf)>,
@@ -249,7 +250,7 @@ fn token_key(folder: Option<&Path>, options: &Options) -> Result<LazyKey, String
     if let Some(path) = path.as_ref().filter(|path| path.exists()) {
         // Checking an RSA key takes milliseconds: not while clients wait for the first answer.
         let path = path.clone();
-        return Ok(LazyKey::spawn(move || jwt::read_signing_key(&path)));
+        return Ok(LazyKey::later(move || jwt::read_signing_key(&path)));
     }
     let algorithm = options.token_algorithm;
     let public = in_folder(folder, files::TOKEN_KEYS);
@@ -263,7 +264,7 @@ fn token_key(folder: Option<&Path>, options: &Options) -> Result<LazyKey, String
         Ok(key)
     };
     match algorithm {
-        Algorithm::Rs256 => Ok(LazyKey::spawn(make)),
+        Algorithm::Rs256 => Ok(LazyKey::later(make)),
         _ => Ok(LazyKey::ready(make()?)),
     }
 }
