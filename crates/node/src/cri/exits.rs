@@ -118,7 +118,8 @@ impl Exits {
         }
     }
 
-    async fn settle(&self, id: String, own: bool) {
+    /// A container has ended; waits until the runtime knows how, and tells it. `own` is whether the runtime may not know of it yet.
+    pub async fn settle(&self, id: String, own: bool) {
         if own {
             // containerd's own word comes before its CRI has written it down. To stop what has ended is to wait for that.
             match self.client.stop_container(&id, 0).await {

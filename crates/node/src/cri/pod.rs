@@ -167,6 +167,8 @@ impl RunningPod for CriPod {
                     return Err(refused(error));
                 }
             };
+            // Before it is started: one that ends at once is told of before that is known here.
+            let _ended = self.runtime.exits.follow(&id);
             let started = async {
                 client.start_container(&id).await?;
                 CriProcess::follow(self.runtime.clone(), &id, &self.folder, &plan.name).await

@@ -6,10 +6,11 @@ use crate::agent::lock;
 use crate::cgroups::Group;
 use crate::logs::{LOG_LOOK_EVERY, Log};
 use crate::runtime::{EngineProcess, Limits, RunningProcess, Usage};
-use crate::sandbox::{Error, Exit, ProcessSpec, Stdio};
+use crate::sandbox::{Error, Exit, ProcessSpec, Stdio, sys};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use rustix::process::{Pid, PidfdFlags};
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,8 @@ use tokio::task::JoinSet;
 
 const OUT_OF_MEMORY: &str = "OOMKilled";
 const SIGKILL: i32 = 9;
+/// How long a runtime may take to write down that a container has ended.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// What is passed on of what a probe's command prints, in bytes.
 const OUTPUT_BYTES_MAX: usize = 10 << 10;
 /// How long a container that was asked to end may take before the runtime kills it on its own: longer than the agent waits, which kills
@@ -54,12 +57,43 @@ impl CriProcess {
         // It may have ended before anybody listened.
         runtime.exits.look(id).await?;
         let over = ended.borrow().is_some();
-        let group = match over {
+        let pid = match over {
             true => None,
-            false => runtime.client.container_pid(id).await?.and_then(Group::of_process),
+            false => runtime.client.container_pid(id).await?.filter(|pid| is_of(*pid, id)),
         };
+        let group = pid.and_then(Group::of_process);
         let (id, folder, name) = (id.to_owned(), folder.to_owned(), name.to_owned());
-        Ok(Arc::new(CriProcess { runtime, id, folder, name, ended, group, tasks: Mutex::default() }))
+        let process = CriProcess { runtime, id, folder, name, ended, group, tasks: Mutex::default() };
+        match pid {
+            Some(pid) => process.watch(pid),
+            None if over => {}
+            None => process.look_again(),
+        }
+        Ok(Arc::new(process))
+    }
+
+    /// Looks once more: what ended a moment ago may not be written down by the runtime yet.
+    fn look_again(&self) {
+        let (runtime, id) = (self.runtime.clone(), self.id.clone());
+        self.spawn(async move {
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            let _ = runtime.exits.look(&id).await;
+        });
+    }
+
+    /// Has the kernel tell the end of the container's process: what ended while nobody listened to the runtime is seen, too.
+    fn watch(&self, pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let opened = pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
+        let process = opened.and_then(Result::ok).and_then(|opened| sys::watch(opened).ok());
+        let (runtime, id) = (self.runtime.clone(), self.id.clone());
+        self.spawn(async move {
+            // One that is gone already cannot be watched any more.
+            if let Some(process) = process {
+                let _ = process.readable().await;
+            }
+            runtime.exits.settle(id, true).await;
+        });
     }
 
     /// When it ended, if it has.
@@ -72,6 +106,12 @@ impl CriProcess {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
+}
+
+/// Whether a process is a container's, as the group that it is in says: its number may be another's where the runtime lives in
+/// namespaces of its own.
+fn is_of(pid: u32, id: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id))
 }
 
 impl RunningProcess for CriProcess {
