@@ -4,6 +4,7 @@
 use crate::dns::{self, Dns};
 use crate::env::Surroundings;
 use crate::events::{self, Recorder};
+use crate::followed::Followed;
 use crate::logs::Log;
 use crate::network::{self, NodeNetwork, WayOut};
 use crate::pod::Pod;
@@ -172,6 +173,7 @@ impl Node {
             facts,
             events,
             pulls: Semaphore::new(1),
+            followed: Followed::default(),
         });
         let main = tokio::spawn({
             let shared = shared.clone();
@@ -246,6 +248,8 @@ pub struct Shared {
     pub events: Recorder,
     /// One image is pulled at a time: whoever waits for the same one finds it there.
     pub pulls: Semaphore,
+    /// What the volumes of pods are made of.
+    pub followed: Followed,
     /// The host's `/etc/resolv.conf`.
     pub host_resolv: String,
     pub logs: Mutex<LogIndex>,
@@ -479,7 +483,19 @@ pub fn private_paths(home: &std::path::Path) -> Vec<PathBuf> {
         ".git-credentials",
         ".npmrc",
     ];
-    let of_machine = ["/etc/kubernetes", "/var/lib/kubelet", "/etc/rancher"].map(PathBuf::from);
+    const OF_MACHINE: [&str; 8] = [
+        "/etc/kubernetes",
+        "/var/lib/kubelet",
+        "/etc/rancher",
+        "/etc/shadow",
+        "/etc/shadow-",
+        "/etc/gshadow",
+        "/etc/gshadow-",
+        "/etc/security/opasswd",
+    ];
+    let keys = std::fs::read_dir("/etc/ssh").into_iter().flatten().flatten().map(|entry| entry.path());
+    let keys = keys.filter(|path| path.to_string_lossy().ends_with("_key"));
+    let of_machine = OF_MACHINE.iter().map(PathBuf::from).chain(keys);
     IN_HOME.iter().map(|name| home.join(name)).chain(of_machine).collect()
 }
 

@@ -63,7 +63,7 @@ pub struct Target {
     pub process: Arc<dyn RunningProcess>,
     pub container: Container,
     /// The environment and user of the container, for commands.
-    pub spec: ProcessSpec,
+    pub spec: Arc<ProcessSpec>,
     pub pod_ip: Option<IpAddr>,
     /// The pod has the host's network: it is reached as any address is.
     pub host_network: bool,
@@ -100,7 +100,7 @@ pub async fn run(target: &Target, probe: &Probe) -> Result<(), String> {
 
 /// Runs a command in the container; how it ended and what it printed.
 pub async fn command(target: &Target, argv: &[String], limit: Duration) -> Result<(Exit, String), String> {
-    let spec = ProcessSpec { argv: argv.to_vec(), terminal: Terminal::None, ..target.spec.clone() };
+    let spec = ProcessSpec { argv: argv.to_vec(), terminal: Terminal::None, ..(*target.spec).clone() };
     let io = |error: std::io::Error| error.to_string();
     let (reader, writer) = std::io::pipe().map_err(io)?;
     let stderr: OwnedFd = writer.try_clone().map_err(io)?.into();

@@ -6,6 +6,7 @@ pub mod server;
 pub mod clients;
 pub mod command;
 pub mod faults;
+pub mod follow;
 pub mod golden;
 mod h2;
 pub mod image;
@@ -14,6 +15,7 @@ pub mod load;
 pub mod many;
 pub mod node;
 pub mod pod;
+pub mod speed;
 pub mod transcripts;
 pub mod wire;
 

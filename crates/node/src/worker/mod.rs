@@ -17,7 +17,8 @@ use self::certificates::{Certificates, Certified};
 use self::files::{Token, mount_failed};
 use crate::agent::{ContainerLogs, Shared, lock};
 use crate::decide::{self, Action, Facts, Record, State, time};
-use crate::env::{Data, ObjectKind, Objects};
+use crate::env::{ObjectKind, Objects};
+use crate::followed::Known;
 use crate::images::Files;
 use crate::logs::Log;
 use crate::pod::{Pod, PodStatus, Terminated};
@@ -83,6 +84,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
         running: HashMap::new(),
         pulled: HashMap::new(),
         objects: Objects::new(),
+        revisions: BTreeMap::new(),
         provided: HashMap::new(),
         usage_at: Timestamp::UNIX_EPOCH,
         tokens: BTreeMap::new(),
@@ -120,6 +122,8 @@ struct Worker {
     pulled: HashMap<String, Arc<images::Hold>>,
     /// What volumes are made of.
     objects: Objects,
+    /// As of when that is.
+    revisions: BTreeMap<(ObjectKind, String), u64>,
     /// Claims and images that are volumes, by the volume's name.
     provided: HashMap<String, Provided>,
     /// When the use of volumes is looked at next.
@@ -137,7 +141,7 @@ struct Worker {
 struct RunningContainer {
     attempt: u32,
     process: Arc<dyn RunningProcess>,
-    target: Target,
+    target: Arc<Target>,
     log: Option<Arc<Log>>,
     message: PathBuf,
     /// Its probes; they end with it.
@@ -165,7 +169,7 @@ enum Message {
     Object {
         kind: ObjectKind,
         name: String,
-        data: Option<Data>,
+        known: Known,
     },
     Certified(Certified),
     Pulled {
@@ -382,14 +386,10 @@ impl Worker {
             Message::Certified(news) => self.note_certified(news),
             Message::Pulled { container, outcome, took, waited } => self.note_pulled(&container, outcome, took, waited),
             Message::Again => {}
-            Message::Object { kind, name, data } => {
+            Message::Object { kind, name, known } => {
                 let key = (kind, name);
-                if self.objects.get(&key) == data.as_ref() {
+                if !self.note_object(&key, known) {
                     return;
-                }
-                match data {
-                    Some(data) => drop(self.objects.insert(key.clone(), data)),
-                    None => drop(self.objects.remove(&key)),
                 }
                 for volume in
                     self.pod.clone().spec.volumes.iter().filter(|volume| volumes::references(volume).contains(&key))
@@ -401,6 +401,24 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Notes what is known of an object; false if it is nothing new.
+    fn note_object(&mut self, key: &(ObjectKind, String), known: Known) -> bool {
+        // What was asked for may be newer than what is followed.
+        let revision = self.revisions.entry(key.clone()).or_default();
+        if known.revision < *revision {
+            return false;
+        }
+        *revision = known.revision;
+        if self.objects.get(key) == known.data.as_ref() {
+            return false;
+        }
+        match known.data {
+            Some(data) => drop(self.objects.insert(key.clone(), data)),
+            None => drop(self.objects.remove(key)),
+        }
+        true
     }
 
     fn note_exit(&mut self, container: &str, attempt: u32, exit: Exit, now: Timestamp) {

@@ -120,10 +120,10 @@ impl Worker {
             self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
             self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
         }
-        for ((kind, name), data) in wanted.into_iter().zip(objects) {
-            match data.map_err(|message| ("FailedMount", message))? {
-                Some(data) => drop(self.objects.insert((kind, name), data)),
-                None => drop(self.objects.remove(&(kind, name))),
+        for (key, known) in wanted.into_iter().zip(objects) {
+            match known.map_err(|message| ("FailedMount", message))? {
+                Some(known) => drop(self.note_object(&key, known)),
+                None => drop(self.objects.remove(&key)),
             }
         }
         for ((volume, token), made) in wanted_tokens.into_iter().zip(tokens) {

@@ -1,11 +1,11 @@
 //! Starting a container: its image, its program, its streams, and the wait for its end.
 
 use super::adopt::KeptContainer;
-use super::files::data_of;
 use super::{Message, RunningContainer, Worker};
 use crate::console::{self, Console, Outputs, Wanted};
 use crate::decide::{HOST_IMAGE_ID, State, time};
 use crate::env::{Data, ObjectKind};
+use crate::followed::data_of;
 use crate::images as image_choice;
 use crate::images::{Choice, Files};
 use crate::logs::Log;
@@ -245,8 +245,9 @@ impl Worker {
         let local = attachment.is_some();
         let root = self.root(container, attempt, &files).map_err(io)?;
         let proc_unmasked = isolation::proc_unmasked(container, rustix::process::geteuid().is_root());
+        let described = Arc::new(process.clone());
         let spec = ContainerSpec {
-            process: process.clone(),
+            process,
             root,
             mounts,
             hidden,
@@ -286,7 +287,7 @@ impl Worker {
         if capture.is_some() {
             // Before it is started: what runs is written down.
             let image_id = self.records.iter().find(|it| it.name == container.name).map(|it| it.image_id.clone());
-            let (spec, since_ms) = (process.clone(), Timestamp::now().as_millisecond());
+            let (spec, since_ms) = (described.clone(), Timestamp::now().as_millisecond());
             let (id, image_id) = (id.to_owned(), image_id.unwrap_or_default());
             let entry = KeptContainer { attempt, id, image_id, since_ms, spec, wanted };
             self.keep_container(&container.name, entry).map_err(io)?;
@@ -319,14 +320,14 @@ impl Worker {
             logs.current = current;
         });
         self.watch_exit(container.name.clone(), attempt, started.clone(), capture, tell, None);
-        let target = Target {
+        let target = Arc::new(Target {
             pod: sandbox,
             process: started.clone(),
             container: container.clone(),
-            spec: process,
+            spec: described,
             pod_ip: self.facts.pod_ip.parse().ok(),
             host_network: self.pod.spec.host_network,
-        };
+        });
         let running = Running { target: target.clone(), console, since: Timestamp::now() };
         self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
         Ok(RunningContainer {
