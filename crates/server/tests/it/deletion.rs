@@ -31,6 +31,8 @@ async fn who_deletes_without_grace_succeeds_though_a_node_is_faster() {
     const PODS: &str = "/api/v1/namespaces/default/pods";
     const COUNT: usize = 300;
     let asked = Arc::new(Asked::start(Options::default()).await);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    asked.ask("POST /api/v1/namespaces/default/serviceaccounts", Some(&account)).await;
     let watch = asked.send("node", &[MASTERS], &format!("GET {PODS}?watch=1"), None).await;
     let node = tokio::spawn({
         let (asked, mut events) = (asked.clone(), watch.into_body());
