@@ -157,7 +157,7 @@ impl Worker {
             let secrets = secrets.await;
             let Ok(_turn) = shared.pulls.acquire().await else { return };
             let pulling = std::time::Instant::now();
-            let outcome = image_choice::pull(&shared.config.images, &reference, &secrets).await;
+            let outcome = image_choice::pull(&shared, &reference, &secrets).await;
             let (took, waited) = (pulling.elapsed(), began.elapsed());
             let _ = sender.send(Message::Pulled { container, outcome, took, waited }).await;
         });
