@@ -174,6 +174,7 @@ impl Node {
             events,
             pulls: Semaphore::new(1),
             followed: Followed::default(),
+            rates: crate::summary::Rates::default(),
         });
         let main = tokio::spawn({
             let shared = shared.clone();
@@ -250,6 +251,8 @@ pub struct Shared {
     pub pulls: Semaphore,
     /// What the volumes of pods are made of.
     pub followed: Followed,
+    /// What was used when somebody asked last.
+    pub rates: crate::summary::Rates,
     /// The host's `/etc/resolv.conf`.
     pub host_resolv: String,
     pub logs: Mutex<LogIndex>,
@@ -469,7 +472,7 @@ fn make_private(path: &std::path::Path) -> std::io::Result<()> {
 
 /// Where credentials lie in a user's home directory and on the machine: what pods should not see of it, beside what the
 /// caller knows of.
-pub fn private_paths(home: &std::path::Path) -> Vec<PathBuf> {
+pub fn private_paths(home: Option<&Path>) -> Vec<PathBuf> {
     const IN_HOME: [&str; 11] = [
         ".kube",
         ".ssh",
@@ -496,7 +499,8 @@ pub fn private_paths(home: &std::path::Path) -> Vec<PathBuf> {
     let keys = std::fs::read_dir("/etc/ssh").into_iter().flatten().flatten().map(|entry| entry.path());
     let keys = keys.filter(|path| path.to_string_lossy().ends_with("_key"));
     let of_machine = OF_MACHINE.iter().map(PathBuf::from).chain(keys);
-    IN_HOME.iter().map(|name| home.join(name)).chain(of_machine).collect()
+    let of_user = home.into_iter().flat_map(|home| IN_HOME.iter().map(|name| home.join(name)));
+    of_user.chain(of_machine).collect()
 }
 
 /// Carries each connection on to a server at another address.

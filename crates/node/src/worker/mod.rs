@@ -189,7 +189,7 @@ impl Worker {
         self.find_logs();
         if let Some(left) = left {
             self.adopt(left);
-            if let Err(why) = self.publish_ports().await {
+            if let Err(why) = Box::pin(self.publish_ports()).await {
                 tracing::warn!(why, pod = self.pod.metadata.name, "a pod's ports of the host are not served any more");
             }
         }
@@ -198,13 +198,14 @@ impl Worker {
             self.shared.events.warning(&self.pod, None, reason, message);
             self.facts.ended = Some(((*reason).into(), format!("Pod was rejected: {message}")));
         }
-        if rejection.is_none() && !over && !self.leaving() && self.prepare().await {
+        // What a pod does only now and then has its room then only: there are many pods, and most of them wait.
+        if rejection.is_none() && !over && !self.leaving() && Box::pin(self.prepare()).await {
             self.live().await;
         }
         if self.leaving() && !over {
-            self.terminate().await;
+            Box::pin(self.terminate()).await;
         }
-        self.tear_down().await;
+        Box::pin(self.tear_down()).await;
         if !over {
             self.publish().await;
         }
@@ -218,7 +219,7 @@ impl Worker {
                 () = sleep_until(Timestamp::now() + again) => self.publish().await,
             }
         }
-        self.delete().await;
+        Box::pin(self.delete()).await;
         lock(&self.shared.logs).remove(&self.key());
         let _ = images::remove_tree(&self.dir);
     }
@@ -283,10 +284,10 @@ impl Worker {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.facts.ended = Some(("DeadlineExceeded".into(), message.into()));
                 self.shared.events.normal(&self.pod, None, "DeadlineExceeded", message);
-                self.terminate().await;
+                Box::pin(self.terminate()).await;
                 return;
             }
-            if self.evict_for_usage(now).await {
+            if usage::is_limited(&self.pod) && Box::pin(self.evict_for_usage(now)).await {
                 return;
             }
             self.resize();
@@ -298,7 +299,7 @@ impl Worker {
             }
             for action in plan.actions {
                 match action {
-                    Action::Start { container } => again |= !self.start(&container).await,
+                    Action::Start { container } => again |= !Box::pin(self.start(&container)).await,
                     Action::StopSidecars => self.stop_all(self.grace()),
                     Action::Finish => over = true,
                 }
@@ -318,13 +319,13 @@ impl Worker {
             if !self.wait(wake).await {
                 return;
             }
-            self.replace_tokens(Timestamp::now()).await;
+            Box::pin(self.replace_tokens(Timestamp::now())).await;
         }
     }
 
     /// Ends the pod if one of its volumes holds more than it may.
     async fn evict_for_usage(&mut self, now: Timestamp) -> bool {
-        if now < self.usage_at || !usage::is_limited(&self.pod) {
+        if now < self.usage_at {
             return false;
         }
         self.usage_at = now + USAGE_PERIOD;
@@ -483,7 +484,8 @@ impl Worker {
                 list.push(json!({"$patch": "delete", "type": gone}));
             }
         }
-        match self.api.patch_status(&self.pod.metadata.name, &Patch::Strategic(&patch)).await {
+        let patch = Patch::Strategic(&patch);
+        match Box::pin(self.api.patch_status(&self.pod.metadata.name, &patch)).await {
             Ok(_) => {
                 self.published = status;
                 self.unpublished = false;
