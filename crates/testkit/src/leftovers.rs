@@ -18,7 +18,7 @@ pub struct Leftovers {
     pub namespaces: usize,
     /// Network devices in them.
     pub devices: usize,
-    /// Mounts that this program sees.
+    /// Mounts in the folder, or of it, that this program sees.
     pub mounts: usize,
     /// Control groups of the agent.
     pub groups: usize,
@@ -67,7 +67,8 @@ impl Leftovers {
         }
         found.namespaces = namespaces.len();
         found.devices = devices.values().sum();
-        found.mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        found.mounts = mounts.lines().filter(|line| line.contains(&*folder.to_string_lossy())).count();
         found.groups = groups(Path::new("/sys/fs/cgroup"), pods);
         found.files = files(pods);
         found

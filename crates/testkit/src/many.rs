@@ -152,7 +152,7 @@ fn kill<'a>(mut site: Site<'a>, number: usize, found: &mut Found) -> Site<'a> {
     site.create(&runs, "exec sleep 100000");
     site.create(&ends, "exit 5");
     let deleted = number % 3 == 2;
-    if number % 3 > 0 {
+    if !number.is_multiple_of(3) {
         site.until(LEAST_LIMIT, |pods| pods.get(&runs).is_some_and(|pod| phase(pod) == "Running"));
     }
     pause(number);
