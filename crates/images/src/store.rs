@@ -80,12 +80,12 @@ struct RootFs {
 #[derive(Debug)]
 pub struct Hold {
     pub image: Image,
-    _lock: File,
+    lock: File,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let _ = self._lock.set_modified(SystemTime::now());
+        let _ = self.lock.set_modified(SystemTime::now());
     }
 }
 
@@ -171,7 +171,7 @@ impl Store {
         let _ = lock.set_modified(SystemTime::now());
         lock.lock_shared().map_err(Error::io(format!("cannot lock {}", path.display())))?;
         // Removed between the two looks, or written anew: then under the same id, with what matters unchanged.
-        Ok(path.exists().then_some(Hold { image, _lock: lock }))
+        Ok(path.exists().then_some(Hold { image, lock }))
     }
 
     /// Takes a name from an image, and the image away when it has no other and nobody uses it. An id takes all names. Answers
