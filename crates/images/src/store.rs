@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -79,7 +80,13 @@ struct RootFs {
 #[derive(Debug)]
 pub struct Hold {
     pub image: Image,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let _ = self.lock.set_modified(SystemTime::now());
+    }
 }
 
 /// A description that is to become an image.
@@ -160,9 +167,11 @@ impl Store {
         let Some(image) = self.find(name)? else { return Ok(None) };
         let path = self.file(&image.id);
         let Ok(lock) = File::open(&path) else { return Ok(None) };
+        // When it was used last is when its file was touched last.
+        let _ = lock.set_modified(SystemTime::now());
         lock.lock_shared().map_err(Error::io(format!("cannot lock {}", path.display())))?;
         // Removed between the two looks, or written anew: then under the same id, with what matters unchanged.
-        Ok(path.exists().then_some(Hold { image, _lock: lock }))
+        Ok(path.exists().then_some(Hold { image, lock }))
     }
 
     /// Takes a name from an image, and the image away when it has no other and nobody uses it. An id takes all names. Answers
@@ -200,6 +209,42 @@ impl Store {
             }
         }
         Ok(gone)
+    }
+
+    /// Takes images away that nobody uses, those that were not used for the longest time first, until so many bytes of their files
+    /// are gone. What was used within `idle` stays. Answers how many bytes are gone; layers that others have too count with them.
+    ///
+    /// # Errors
+    /// An image is being added, or the folder cannot be changed.
+    pub fn free(&self, bytes: u64, idle: Duration) -> Result<u64, Error> {
+        let used = |image: &Image| fs::metadata(self.file(&image.id)).and_then(|found| found.modified()).ok();
+        let mut images: Vec<(SystemTime, Image)> =
+            self.list()?.into_iter().filter_map(|image| Some((used(&image)?, image))).collect();
+        images.sort_by_key(|(used, _)| *used);
+        let mut freed = 0;
+        for (used, image) in images {
+            if freed >= bytes || used.elapsed().unwrap_or_default() < idle {
+                break;
+            }
+            match self.remove(&image.id) {
+                Ok(_) => freed += image.bytes,
+                // By a container, or somebody was faster.
+                Err(Error::InUse(_) | Error::NotFound(_)) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The bytes of the file system that images are on, and those of them that are free.
+    ///
+    /// # Errors
+    /// The folder is not there, or cannot be asked about.
+    pub fn room(&self) -> Result<(u64, u64), Error> {
+        let found = rustix::fs::statvfs(&self.folder);
+        let found =
+            found.map_err(|why| Error::io(format!("cannot ask about {}", self.folder.display()))(why.into()))?;
+        Ok((found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
     }
 
     /// The folders of an image's layers, the lowest first.

@@ -207,3 +207,30 @@ fn what_is_not_what_it_says_is_refused() {
     let why = bed.store.load(folder.path(), None).unwrap_err().to_string();
     assert!(why.contains(" is another one: sha256:"), "{why}");
 }
+
+#[test]
+fn what_is_unused_the_longest_goes_first() {
+    let bed = Bed::new();
+    let store = &bed.store;
+    for (name, text) in [("first", "aaaa"), ("second", "bbbb"), ("third", "cccc"), ("fourth", "dddd")] {
+        let file = format!("file {text}");
+        bed.load(&saved(&[&format!("{name}:1")], &[layer(&[&file])], json!({"created": name}))).unwrap();
+    }
+    let names = || -> Vec<String> {
+        let images = store.list().unwrap();
+        images.iter().map(|image| image.names[0].replace("docker.io/library/", "")).collect()
+    };
+    // Used after all others were made, and one of them all the time.
+    let held = store.hold("second:1").unwrap().unwrap();
+    drop(store.hold("first:1").unwrap().unwrap());
+    assert_eq!(store.free(1, std::time::Duration::from_secs(60)).unwrap(), 0);
+    assert_eq!(names(), ["first:1", "fourth:1", "second:1", "third:1"]);
+    assert_eq!(store.free(1, std::time::Duration::ZERO).unwrap(), 4);
+    assert_eq!(names(), ["first:1", "fourth:1", "second:1"]);
+    assert_eq!(store.free(100, std::time::Duration::ZERO).unwrap(), 8);
+    assert_eq!(names(), ["second:1"]);
+    drop(held);
+    assert_eq!(store.free(100, std::time::Duration::ZERO).unwrap(), 4);
+    let (bytes, free) = store.room().unwrap();
+    assert!(free < bytes && bytes > 1 << 20, "{free} of {bytes}");
+}

@@ -5,6 +5,7 @@ use crate::cri::{CriOptions, CriRuntime};
 use crate::dns::{self, Dns};
 use crate::env::Surroundings;
 use crate::events::{self, Recorder};
+use crate::followed::Followed;
 use crate::logs::Log;
 use crate::network::{self, NodeNetwork, WayOut};
 use crate::pod::Pod;
@@ -228,6 +229,8 @@ impl Node {
             facts,
             events,
             pulls: Semaphore::new(1),
+            followed: Followed::default(),
+            rates: crate::summary::Rates::default(),
         });
         let main = tokio::spawn({
             let shared = shared.clone();
@@ -302,6 +305,10 @@ pub struct Shared {
     pub events: Recorder,
     /// One image is pulled at a time: whoever waits for the same one finds it there.
     pub pulls: Semaphore,
+    /// What the volumes of pods are made of.
+    pub followed: Followed,
+    /// What was used when somebody asked last.
+    pub rates: crate::summary::Rates,
     /// The host's `/etc/resolv.conf`.
     pub host_resolv: String,
     pub logs: Mutex<LogIndex>,
@@ -521,7 +528,7 @@ fn make_private(path: &std::path::Path) -> std::io::Result<()> {
 
 /// Where credentials lie in a user's home directory and on the machine: what pods should not see of it, beside what the
 /// caller knows of.
-pub fn private_paths(home: &std::path::Path) -> Vec<PathBuf> {
+pub fn private_paths(home: Option<&Path>) -> Vec<PathBuf> {
     const IN_HOME: [&str; 11] = [
         ".kube",
         ".ssh",
@@ -535,8 +542,21 @@ pub fn private_paths(home: &std::path::Path) -> Vec<PathBuf> {
         ".git-credentials",
         ".npmrc",
     ];
-    let of_machine = ["/etc/kubernetes", "/var/lib/kubelet", "/etc/rancher"].map(PathBuf::from);
-    IN_HOME.iter().map(|name| home.join(name)).chain(of_machine).collect()
+    const OF_MACHINE: [&str; 8] = [
+        "/etc/kubernetes",
+        "/var/lib/kubelet",
+        "/etc/rancher",
+        "/etc/shadow",
+        "/etc/shadow-",
+        "/etc/gshadow",
+        "/etc/gshadow-",
+        "/etc/security/opasswd",
+    ];
+    let keys = std::fs::read_dir("/etc/ssh").into_iter().flatten().flatten().map(|entry| entry.path());
+    let keys = keys.filter(|path| path.to_string_lossy().ends_with("_key"));
+    let of_machine = OF_MACHINE.iter().map(PathBuf::from).chain(keys);
+    let of_user = home.into_iter().flat_map(|home| IN_HOME.iter().map(|name| home.join(name)));
+    of_user.chain(of_machine).collect()
 }
 
 /// Carries each connection on to a server at another address.

@@ -6,10 +6,13 @@ use crate::services::{Endpoint, Service, Services, SharedServices};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
@@ -419,15 +422,13 @@ async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> std::io::Result
 pub async fn serve_udp(dns: Arc<Dns>, socket: UdpSocket, lets: impl Fn() -> bool) {
     let socket = Arc::new(socket);
     let mut forwards = JoinSet::new();
-    let mut question = vec![0; MESSAGE_BYTES_MAX];
     loop {
         while forwards.try_join_next().is_some() {}
-        let Ok((count, from)) = socket.recv_from(&mut question).await else { continue };
+        let Ok((question, from)) = receive(&socket).await else { continue };
         if !lets() {
             continue;
         }
-        let question = &question[..count];
-        let found = answer(question, &dns.services.read(), &dns.domain, room(question, false));
+        let found = answer(&question, &dns.services.read(), &dns.domain, room(&question, false));
         match found {
             Answer::Nothing => {}
             Answer::Reply(reply) => drop(socket.send_to(&reply, from).await),
@@ -435,7 +436,7 @@ pub async fn serve_udp(dns: Arc<Dns>, socket: UdpSocket, lets: impl Fn() -> bool
                 if forwards.len() >= FORWARDS_MAX {
                     forwards.join_next().await;
                 }
-                let (dns, socket, question) = (dns.clone(), socket.clone(), question.to_vec());
+                let (dns, socket) = (dns.clone(), socket.clone());
                 forwards.spawn(async move {
                     if let Some(reply) = dns.resolve(&question, false).await {
                         let _ = socket.send_to(&reply, from).await;
@@ -444,6 +445,17 @@ pub async fn serve_udp(dns: Arc<Dns>, socket: UdpSocket, lets: impl Fn() -> bool
             }
         }
     }
+}
+
+/// The next message of a socket, and whose it is. While none comes there is no room for one: each pod has such a socket.
+async fn receive(socket: &UdpSocket) -> std::io::Result<(Vec<u8>, SocketAddr)> {
+    poll_fn(|cx| {
+        let mut room = [MaybeUninit::uninit(); MESSAGE_BYTES_MAX];
+        let mut message = ReadBuf::uninit(&mut room);
+        let from = ready!(socket.poll_recv_from(cx, &mut message))?;
+        Poll::Ready(Ok((message.filled().to_vec(), from)))
+    })
+    .await
 }
 
 /// Serves a pod's TCP socket until it is dropped. Nobody is served while `lets` says so.

@@ -6,13 +6,14 @@ use kemudi_client::StringMap;
 use kinds::quantity::Quantity;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Secrets and ConfigMaps by kind and name, as far as they are known. A missing entry is an object that does not exist.
-pub type Objects = BTreeMap<(ObjectKind, String), Data>;
+pub type Objects = BTreeMap<(ObjectKind, String), Arc<Data>>;
 /// What an object holds, decoded.
 pub type Data = BTreeMap<String, Vec<u8>>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     ConfigMap,
     Secret,
@@ -76,7 +77,7 @@ pub fn environment(
                 None if reference.optional => {}
                 None => return Err(format!("{} {:?} not found", kind.word(), reference.name)),
                 Some(data) => {
-                    for (key, value) in data {
+                    for (key, value) in data.iter() {
                         env.set(format!("{}{key}", from.prefix), String::from_utf8_lossy(value).into_owned());
                     }
                 }
@@ -285,8 +286,9 @@ mod tests {
 
     fn check(container: serde_json::Value, expected: &str) {
         let container: Container = serde_json::from_value(container).unwrap();
-        let data = |pairs: &[(&str, &str)]| -> Data {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
+        let data = |pairs: &[(&str, &str)]| -> Arc<Data> {
+            let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
+            Arc::new(pairs.collect())
         };
         let objects = Objects::from([
             ((ObjectKind::ConfigMap, "settings".into()), data(&[("color", "blue"), ("size", "XL")])),

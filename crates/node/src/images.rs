@@ -1,6 +1,7 @@
 //! Where a container's files come from: the machine itself, or an image of the store, which may have to be pulled first. Decides
 //! and pulls; starts nothing.
 
+use crate::agent::Shared;
 use crate::decide::HOST_IMAGE;
 use crate::env::Data;
 use crate::pod::Container;
@@ -10,6 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use images::{Auth, Hold, Reference, Store};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// From when on images go that nobody uses, by how much of the disk is taken, and down to what; the kubelet's.
+const FULL_PERCENT: u64 = 85;
+const AIM_PERCENT: u64 = 80;
+/// What was used just now may be about to be used again.
+const IDLE_MIN: Duration = Duration::from_secs(120);
 
 /// A container's files.
 #[derive(Clone, Debug)]
@@ -91,8 +99,19 @@ fn by_policy(container: &Container, reference: Reference, found: Result<Option<F
     }
 }
 
-/// Pulls an image and keeps it. An error is the message of an event.
-pub async fn pull(store: &Store, reference: &Reference, secrets: &[Data]) -> Result<Arc<Hold>, String> {
+/// Pulls an image and keeps it, and makes room for the next one. An error is the message of an event.
+pub async fn pull(shared: &Shared, reference: &Reference, secrets: &[Data]) -> Result<Arc<Hold>, String> {
+    let store = &shared.config.images;
+    let pulled = fetch(store, reference, secrets).await;
+    // That one came is when there is less room than before.
+    let looked_at = store.clone();
+    if let Ok(Err((reason, message))) = tokio::task::spawn_blocking(move || make_room(&looked_at)).await {
+        shared.events.node_warning(reason, &message);
+    }
+    pulled
+}
+
+async fn fetch(store: &Store, reference: &Reference, secrets: &[Data]) -> Result<Arc<Hold>, String> {
     let whole = reference.whole();
     let failed = |why: String| format!("failed to pull and unpack image {whole:?}: {why}");
     let mut last = None;
@@ -127,6 +146,33 @@ pub async fn pull_by(engine: &dyn Engine, reference: &Reference, secrets: &[Data
         }
     }
     Err(last.map(|why| why.to_string()).unwrap_or_default())
+}
+
+/// Takes images away that nobody uses where little of the disk is free. An error is the reason and the message of an event.
+pub fn make_room(store: &Store) -> Result<(), (&'static str, String)> {
+    let failed = |why: images::Error| ("ImageGCFailed", format!("failed to garbage collect images: {why}"));
+    let (bytes, free) = store.room().map_err(failed)?;
+    let excess = excess(bytes, free);
+    if excess == 0 {
+        return Ok(());
+    }
+    match store.free(excess, IDLE_MIN).map_err(failed)? {
+        freed if freed >= excess => Ok(()),
+        freed => {
+            let used = (bytes - free) as f64 * 100.0 / bytes as f64;
+            let message = format!(
+                "Insufficient free disk space on the node's image filesystem ({used:.1}% of {bytes} bytes used). Failed to free \
+                 sufficient space by deleting unused images. Freed {freed} bytes, but wanted {excess}"
+            );
+            Err(("FreeDiskSpaceFailed", message))
+        }
+    }
+}
+
+/// How many bytes of a disk are to be freed: none as long as it is not fuller than it may be.
+fn excess(bytes: u64, free: u64) -> u64 {
+    let percent = |part: u64| bytes / 100 * part;
+    if free > percent(100 - FULL_PERCENT) { 0 } else { percent(100 - AIM_PERCENT).saturating_sub(free) }
 }
 
 /// A time as Go prints it, without what is below a millisecond: `532ms`, `1.2s`, `1m2.05s`.
@@ -164,6 +210,16 @@ fn is_for(key: &str, registry: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_made_where_a_disk_is_nearly_full() {
+        let check = |free, expected| assert_eq!(excess(1000, free), expected, "{free}");
+        check(500, 0);
+        check(151, 0);
+        check(150, 50);
+        check(0, 200);
+        assert_eq!(excess(0, 0), 0);
+    }
 
     #[test]
     fn times_are_gos() {

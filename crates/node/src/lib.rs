@@ -14,6 +14,7 @@ mod dns;
 mod env;
 mod events;
 mod files;
+mod followed;
 mod grpc_probe;
 mod images;
 mod isolation;

@@ -8,14 +8,18 @@ use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use rustix::fs::inotify;
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, Interest};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::sync::watch;
 
 /// When a log's file is this large, in bytes, the next one begins.
@@ -148,15 +152,14 @@ impl Log {
         mut pipe: impl AsyncRead + Unpin,
         console: &Console,
     ) -> io::Result<()> {
-        let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
-        let mut chunk = vec![0; READ_BYTES];
+        let mut pending = Vec::new();
         loop {
-            let count = pipe.read(&mut chunk).await?;
-            if count == 0 {
+            let piece = read_piece(&mut pipe).await?;
+            if piece.is_empty() {
                 break;
             }
-            self.take(kind, &mut pending, &chunk[..count])?;
-            console.tell(kind, &chunk[..count]).await;
+            self.take(kind, &mut pending, &piece)?;
+            console.tell(kind, &piece).await;
         }
         if !pending.is_empty() {
             self.append(&[(pending.as_slice(), false)], kind)?;
@@ -183,8 +186,8 @@ impl Log {
         if !lines.is_empty() {
             self.append(&lines, kind)?;
         }
-        let keep = rest.len();
-        pending.drain(..pending.len() - keep);
+        // Most containers are silent most of the time: none of them has room for what it may print.
+        *pending = rest.to_vec();
         Ok(())
     }
 
@@ -394,6 +397,17 @@ impl Line<'_> {
         let (time, stream, flag) = (word()?, word()?, word()?);
         Some(Line { time, stream, whole: flag == "F", text: parts.next()? })
     }
+}
+
+/// What can be read now, once there is something; nothing at the end. A stream that is waited for holds no buffer.
+async fn read_piece(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    poll_fn(|cx| {
+        let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+        let mut piece = ReadBuf::uninit(&mut chunk);
+        ready!(Pin::new(&mut *from).poll_read(cx, &mut piece))?;
+        Poll::Ready(Ok(piece.filled().to_vec()))
+    })
+    .await
 }
 
 /// Where the last so many lines start, and how many more there would have to be in the file before.

@@ -63,7 +63,7 @@ pub struct Target {
     pub process: Arc<dyn RunningProcess>,
     pub container: Container,
     /// The environment and user of the container, for commands.
-    pub spec: ProcessSpec,
+    pub spec: Arc<ProcessSpec>,
     pub pod_ip: Option<IpAddr>,
     /// The pod has the host's network: it is reached as any address is.
     pub host_network: bool,
@@ -103,7 +103,7 @@ pub async fn command(target: &Target, argv: &[String], limit: Duration) -> Resul
     if let Some(engine) = target.process.engine() {
         return engine.run(argv, limit).await;
     }
-    let spec = ProcessSpec { argv: argv.to_vec(), terminal: Terminal::None, ..target.spec.clone() };
+    let spec = ProcessSpec { argv: argv.to_vec(), terminal: Terminal::None, ..(*target.spec).clone() };
     let io = |error: std::io::Error| error.to_string();
     let (reader, writer) = std::io::pipe().map_err(io)?;
     let stderr: OwnedFd = writer.try_clone().map_err(io)?.into();

@@ -25,13 +25,22 @@ pub enum Provided {
     Image(Arc<Hold>),
 }
 
+/// Why there is no such volume yet.
+#[derive(Debug)]
+pub enum Missing {
+    /// The words of an event about the pod.
+    Claim(String),
+    /// The reason for which the containers wait that have the image, and the words of why.
+    Image(&'static str, String),
+}
+
 /// Finds what a claim or an image stands for; nothing for other volumes. Pulls the image if need be, with these Secrets.
 ///
 /// # Errors
-/// The words of the event.
-pub async fn find(shared: &Shared, pod: &Pod, volume: &Volume, secrets: &[Data]) -> Result<Option<Provided>, String> {
+/// What is missing.
+pub async fn find(shared: &Shared, pod: &Pod, volume: &Volume, secrets: &[Data]) -> Result<Option<Provided>, Missing> {
     if let Some(claim) = &volume.persistent_volume_claim {
-        return claimed(&shared.config.client, pod, claim).await.map(Some);
+        return claimed(&shared.config.client, pod, claim).await.map(Some).map_err(Missing::Claim);
     }
     match &volume.image {
         Some(image) => self::image(shared, image, secrets).await.map(|hold| Some(Provided::Image(hold))),
@@ -81,7 +90,7 @@ fn place(volume: &Value) -> Result<PathBuf, String> {
     }
 }
 
-async fn image(shared: &Shared, image: &ImageVolume, secrets: &[Data]) -> Result<Arc<Hold>, String> {
+async fn image(shared: &Shared, image: &ImageVolume, secrets: &[Data]) -> Result<Arc<Hold>, Missing> {
     let stand_in = Container {
         image: image.reference.clone(),
         image_pull_policy: image.pull_policy.clone(),
@@ -91,14 +100,14 @@ async fn image(shared: &Shared, image: &ImageVolume, secrets: &[Data]) -> Result
     match image_choice::choose(&stand_in, store) {
         Choice::Use(Files::Image(hold)) => Ok(hold),
         Choice::Use(Files::Host | Files::Engine(_)) => {
-            Err("the image \"host\" cannot be a volume; use hostPath".into())
+            Err(Missing::Image("ErrImagePull", "the image \"host\" cannot be a volume; use hostPath".into()))
         }
         Choice::Pull(reference) => {
-            let failed = |why: String| format!("Failed to pull image {:?}: {why}", image.reference);
+            let failed = |why: String| Missing::Image("ErrImagePull", why);
             let _turn = shared.pulls.acquire().await.map_err(|why| failed(why.to_string()))?;
-            image_choice::pull(store, &reference, secrets).await.map_err(failed)
+            image_choice::pull(shared, &reference, secrets).await.map_err(failed)
         }
-        Choice::Refuse(_, message) => Err(message),
+        Choice::Refuse(reason, message) => Err(Missing::Image(reason, message)),
     }
 }
 

@@ -56,7 +56,7 @@ pub struct Reachable {
 /// A container that runs.
 #[derive(Clone)]
 pub struct Running {
-    pub target: Target,
+    pub target: Arc<Target>,
     /// None where its streams are those of whoever started it.
     pub console: Option<Arc<Console>>,
     pub since: Timestamp,
@@ -218,7 +218,7 @@ async fn exec(running: Running, argv: Vec<String>, options: Options, streams: St
     if let Some(engine) = running.target.process.engine() {
         return engine.exec(argv, options, streams).await;
     }
-    let mut spec = ProcessSpec { argv: argv.clone(), terminal: Terminal::None, ..running.target.spec.clone() };
+    let mut spec = ProcessSpec { argv: argv.clone(), terminal: Terminal::None, ..(*running.target.spec).clone() };
     if options.tty {
         spec.terminal = Terminal::Own;
         set_term(&mut spec.env);

@@ -247,6 +247,7 @@ impl Runtime for SandboxRuntime {
             network: plan.network,
             memory_volumes: plan.memory_volumes,
             sysctls: plan.sysctls,
+            processes_max: plan.limits.pids.filter(|_| self.groups.is_err()),
             keep: plan.keep,
         };
         async move {

@@ -1,16 +1,58 @@
-//! What the node and its pods use, as those who ask a kubelet read it: the summary, and the metrics of resources. Reads counters;
-//! keeps none.
+//! What the node and its pods use, as those who ask a kubelet read it: the summary, and the metrics of resources. Reads counters, and
+//! keeps what they were when somebody asked last.
 
 use crate::agent::{Shared, lock};
 use crate::decide::time;
 use crate::remote::Reachable;
 use crate::runtime::Usage;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Mutex;
 
 /// Ticks of the kernel's clock in a second, as all of its architectures that run this have it.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// Over less time than this no rate is told: the kernel counts in steps.
+const RATE_OVER_MIN: SignedDuration = SignedDuration::from_secs(1);
+
+/// What was counted when somebody asked last: what is used a second is told of the time since, or since the start of what is asked
+/// about. Nothing is counted while nobody asks.
+#[derive(Default)]
+pub struct Rates(Mutex<HashMap<String, Sample>>);
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Timestamp,
+    cpu_nanos: u64,
+    rate: Option<u64>,
+}
+
+/// The rates of one answer. What is not in it is forgotten with it.
+struct Asked {
+    now: Timestamp,
+    before: HashMap<String, Sample>,
+    after: HashMap<String, Sample>,
+}
+
+impl Asked {
+    /// The nanoseconds of processors used in a second.
+    fn rate(&mut self, key: String, since: Timestamp, cpu_nanos: u64) -> Option<u64> {
+        let last = self.before.get(&key).copied().unwrap_or(Sample { at: since, cpu_nanos: 0, rate: None });
+        let passed = self.now.duration_since(last.at);
+        let sample = match passed >= RATE_OVER_MIN {
+            true => {
+                let used = u128::from(cpu_nanos.saturating_sub(last.cpu_nanos)) * 1_000_000_000;
+                let rate = u64::try_from(used / passed.as_nanos().unsigned_abs().max(1)).ok();
+                Sample { at: self.now, cpu_nanos, rate }
+            }
+            false => last,
+        };
+        self.after.insert(key, sample);
+        sample.rate
+    }
+}
 
 /// A pod or container, and what it uses.
 struct Used {
@@ -21,7 +63,8 @@ struct Used {
 
 /// `/stats/summary`.
 pub fn summary(shared: &Shared) -> String {
-    let now = time(Timestamp::now());
+    let mut rates = lock(&shared.rates.0);
+    let mut asked = Asked { now: Timestamp::now(), before: std::mem::take(&mut *rates), after: HashMap::new() };
     let pods: Vec<Value> = pods(shared)
         .into_iter()
         .map(|((namespace, name), uid, since, whole, containers)| {
@@ -30,26 +73,37 @@ pub fn summary(shared: &Shared) -> String {
                 "startTime": time(since),
                 "containers": containers.iter().map(|it| {
                     let mut container = json!({"name": it.name, "startTime": time(it.since)});
-                    fill(&mut container, &it.usage, &now);
+                    let key = format!("{uid}/{}/{}", it.name, it.since);
+                    fill(&mut container, &it.usage, &mut asked, key, it.since);
                     container
                 }).collect::<Vec<_>>(),
             });
             if let Some(whole) = whole {
-                fill(&mut pod, &whole, &now);
+                fill(&mut pod, &whole, &mut asked, uid, since);
                 pod["process_stats"] = json!({"process_count": whole.processes});
             }
             pod
         })
         .collect();
     let mut node = json!({"nodeName": shared.config.name});
-    fill(&mut node, &machine(), &now);
+    let up = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let up: f64 = up.split_whitespace().next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
+    let began = asked.now - SignedDuration::from_millis((up * 1e3) as i64);
+    fill(&mut node, &machine(), &mut asked, String::new(), began);
+    *rates = asked.after;
+    drop(rates);
     let available = meminfo("MemAvailable");
     node["memory"]["availableBytes"] = available.into();
     json!({"node": node, "pods": pods}).to_string()
 }
 
-fn fill(into: &mut Value, usage: &Usage, now: &str) {
-    into["cpu"] = json!({"time": now, "usageCoreNanoSeconds": usage.cpu_nanos});
+fn fill(into: &mut Value, usage: &Usage, asked: &mut Asked, key: String, since: Timestamp) {
+    let now = time(asked.now);
+    into["cpu"] = json!({"time": now});
+    if let Some(rate) = asked.rate(key, since, usage.cpu_nanos) {
+        into["cpu"]["usageNanoCores"] = rate.into();
+    }
+    into["cpu"]["usageCoreNanoSeconds"] = usage.cpu_nanos.into();
     into["memory"] = json!({
         "time": now, "usageBytes": usage.memory_bytes, "workingSetBytes": usage.working_set_bytes,
         "rssBytes": usage.rss_bytes, "pageFaults": usage.page_faults, "majorPageFaults": usage.major_page_faults,
@@ -158,4 +212,27 @@ fn meminfo(name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_of_the_time_since_somebody_asked() {
+        let began = Timestamp::UNIX_EPOCH;
+        let mut kept = HashMap::new();
+        let mut check = |second: f64, cpu_nanos: u64, expected: Option<u64>| {
+            let now = began + SignedDuration::from_millis((second * 1e3) as i64);
+            let mut asked = Asked { now, before: std::mem::take(&mut kept), after: HashMap::new() };
+            assert_eq!(asked.rate("a".into(), began, cpu_nanos), expected, "{second}");
+            kept = asked.after;
+        };
+        check(0.5, 7, None);
+        check(2.0, 1_000_000_000, Some(500_000_000));
+        // Too soon for another.
+        check(2.5, 1_400_000_000, Some(500_000_000));
+        check(4.0, 1_400_000_000, Some(200_000_000));
+        check(14.0, 1_400_000_000, Some(0));
+    }
 }

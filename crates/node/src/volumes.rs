@@ -271,13 +271,14 @@ pub fn rotate_at(issued: Timestamp, expires: Timestamp, jitter: SignedDuration) 
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::sync::Arc;
 
     fn check(spec: serde_json::Value, volume: serde_json::Value, expected: &str) {
         let pod: Pod =
             serde_json::from_value(json!({"metadata": {"namespace": "shop", "labels": {"a": "b"}}, "spec": spec}))
                 .unwrap();
         let volume: Volume = serde_json::from_value(volume).unwrap();
-        let data = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]);
+        let data = |key: &str, value: &str| Arc::new(BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]));
         let objects = Objects::from([
             ((ObjectKind::ConfigMap, "kube-root-ca.crt".into()), data("ca.crt", "PEM\n")),
             ((ObjectKind::Secret, "keys".into()), data("password", "1234")),

@@ -55,6 +55,16 @@ pub async fn ensure(state: &Arc<State>) -> Result<(), Status> {
     ensure_all(state, rest).await
 }
 
+/// Lets a user have what an API server needs of nodes, and nothing else. Upstream whoever sets a cluster up makes such a binding, so
+/// that a server without nodes elsewhere has none.
+pub async fn ensure_rights_on_nodes(state: &Arc<State>, user: &str) -> Result<(), Status> {
+    const NAME: &str = "kemudi:kubelet-api-admin";
+    let role = json!({"apiGroup": rbac::GROUP, "kind": "ClusterRole", "name": "system:kubelet-api-admin"});
+    let subject = json!({"apiGroup": rbac::GROUP, "kind": "User", "name": user});
+    let object = json!({"metadata": {"name": NAME}, "roleRef": role, "subjects": [subject]});
+    ensure_one(state, Wanted { group: rbac::GROUP.into(), plural: "clusterrolebindings".into(), object }).await
+}
+
 struct Wanted {
     group: Cow<'static, str>,
     plural: Cow<'static, str>,

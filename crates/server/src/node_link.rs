@@ -25,11 +25,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::authn::MASTERS;
+use crate::bootstrap_objects::ensure_rights_on_nodes;
 use crate::respond::{Body, BodyError};
 use crate::state::{NodeApi, State};
 
-/// Who the server is to nodes.
+/// Who the server is to nodes. They ask whether it may, as they do of anybody: whoever writes a node's status and is connected to in
+/// its stead has nothing of a certificate that is good for more.
 const NAME: &str = "kube-apiserver-kubelet-client";
 /// How long it may take to reach a node, with its handshake.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -55,6 +56,7 @@ impl NodeLink {
     }
 
     async fn connect(&self) -> io::Result<Io> {
+        ensure_rights_on_nodes(&self.state, NAME).await.map_err(|status| io::Error::other(status.message))?;
         let tls = self.tls().map_err(io::Error::other)?;
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
         let connecting = async {
@@ -68,7 +70,7 @@ impl NodeLink {
 
     /// A certificate is made for each connection: it is cheaper than to keep one in step with the authority.
     fn tls(&self) -> Result<ClientConfig, String> {
-        let (certificate, key) = self.state.pki.issue_client(NAME, Some(MASTERS))?;
+        let (certificate, key) = self.state.pki.issue_client(NAME, None)?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.state.pki.ca_pem().as_bytes()) {
             roots.add(certificate.map_err(|why| why.to_string())?).map_err(|why| why.to_string())?;

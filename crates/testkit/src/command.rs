@@ -133,6 +133,23 @@ pub fn kemudi() -> &'static Path {
     })
 }
 
+/// The ordinary user that runs servers and nodes when the tests are root.
+const ORDINARY: u32 = 12345;
+
+/// An ordinary user who may run pods here, for tests that are root; nobody, and why, otherwise.
+pub fn ordinary_user() -> Option<u32> {
+    if !rustix::process::geteuid().is_root() {
+        // All tests are just that.
+        return None;
+    }
+    let allowed = Command::new("unshare").args(["--user", "true"]).uid(ORDINARY).gid(ORDINARY).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("this machine lets no ordinary user have user namespaces");
+        return None;
+    }
+    Some(ORDINARY)
+}
+
 /// `target/debug` or `target/release`: where this very program lies, or the folder above where it is a test.
 pub fn profile() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows itself");

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod command;
 pub mod containerd;
 pub mod faults;
+pub mod follow;
 pub mod golden;
 mod h2;
 pub mod image;
@@ -15,6 +16,7 @@ pub mod load;
 pub mod many;
 pub mod node;
 pub mod pod;
+pub mod speed;
 pub mod transcripts;
 pub mod wire;
 

@@ -20,8 +20,14 @@ impl Node {
     /// Starts a node of a server under a name. What it wrote to stderr is in the folder.
     #[track_caller]
     pub fn start(server: &Server, name: &str, folder: &Path) -> Node {
+        Node::start_of(server, name, folder, kemudi())
+    }
+
+    /// The same of a certain binary.
+    #[track_caller]
+    pub fn start_of(server: &Server, name: &str, folder: &Path, binary: &Path) -> Node {
         let errors = std::fs::File::options().append(true).create(true).open(folder.join("node.stderr"));
-        let mut command = Command::new(kemudi());
+        let mut command = Command::new(binary);
         command.arg("node").arg("--kubeconfig").arg(&server.kubeconfig).args(["--name", name, "--port", "0", "--data"]);
         command.arg(folder.join("node")).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = spawn(command.stderr(errors.expect("a folder of our own")));

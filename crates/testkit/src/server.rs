@@ -86,7 +86,8 @@ impl Server {
             Some(user) => {
                 let copy = folder.join("kemudi");
                 // By another process: while we had it open for writing, a test beside this one could fork, and nobody execute it.
-                let copied = Command::new("cp").arg(kemudi()).arg(&copy).status().expect("cp is everywhere");
+                // A server before this one may have left pods, which go on with its copy.
+                let copied = Command::new("cp").arg("-n").arg(kemudi()).arg(&copy).status().expect("cp is everywhere");
                 assert!(copied.success(), "no copy of kemudi in {}", folder.display());
                 for path in [folder, &copy] {
                     std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a folder of our own");

@@ -193,6 +193,12 @@ impl Connection {
         Body { stream: &mut self.stream, framing }
     }
 
+    /// What comes after the head of an answer that made the connection another protocol's.
+    pub fn upgraded(&mut self) -> &mut impl Read {
+        self.open = false;
+        &mut self.stream
+    }
+
     /// Whether another request may follow.
     pub fn is_open(&self) -> bool {
         self.open

@@ -474,15 +474,15 @@ fn attachment() -> Result<Attachment, Failure> {
     })
 }
 
-/// What of this machine a program in a pod must not find: the keys to clusters, where they are usually kept, and `more` of
+/// What of this machine a program in a pod must not find: keys and passwords, where they are usually kept, and `more` of
 /// them. What is not there does not count.
 pub fn hidden(more: Vec<PathBuf>) -> Vec<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = set("HOME").map(PathBuf::from).filter(|home| home != Path::new("/"));
     let state = set("XDG_STATE_HOME").map(PathBuf::from).or_else(|| home.clone().map(|home| home.join(".local/state")));
-    let usual = [home.map(|home| home.join(".kube")), state.map(|state| state.join("kemudi"))];
+    let usual = node::private_paths(home.as_deref()).into_iter().chain(state.map(|state| state.join("kemudi")));
     let named = set("KUBECONFIG").map(|files| std::env::split_paths(&files).collect::<Vec<_>>()).unwrap_or_default();
-    let all = usual.into_iter().flatten().chain(named).chain([state_folders()]).chain(more);
+    let all = usual.chain(named).chain([state_folders()]).chain(more);
     all.filter_map(|path| path.canonicalize().ok()).collect()
 }
 

@@ -26,6 +26,7 @@ pub async fn check(staging: &Path) -> Result<(), Error> {
         network,
         memory_volumes: Vec::new(),
         sysctls: Vec::new(),
+        processes_max: None,
         keep: None,
     };
     let pod = sandbox.create_pod(pod).await?;

@@ -79,8 +79,27 @@ fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedF
         std::fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value)
             .map_err(|error| Failure::new(format!("set sysctl {name}={value}"), &error))?;
     }
+    if let Some(most) = spec.processes_max.filter(|_| limits_are_of_namespaces()) {
+        limit_processes(most).map_err(|error| Failure::new("limit the pod's processes", &error.into()))?;
+    }
     let signals = sys::child_signals().map_err(|error| Failure::new("watch for ended processes", &error))?;
     Ok((listeners, signals))
+}
+
+/// Holds the user, in this namespace of users, to so many processes for good.
+fn limit_processes(most: u64) -> rustix::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nproc).maximum.map_or(most, |now| now.min(most));
+    setrlimit(Resource::Nproc, Rlimit { current: Some(most), maximum: Some(most) })
+}
+
+/// Whether the kernel counts a user's processes by the namespace that they are in. Before, it counted all that the user has.
+fn limits_are_of_namespaces() -> bool {
+    const SINCE: (u32, u32) = (5, 14);
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).filter_map(|word| word.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version| version >= SINCE)
 }
 
 /// Gives the agent the network of a pod that is to have a wire.

@@ -58,6 +58,9 @@ pub struct PodSpec {
     /// Settings of the kernel for the pod's namespaces, by their dotted names. They must be ones that a namespace has of
     /// its own: the machine's are not protected against its administrator.
     pub sysctls: Vec<(String, String)>,
+    /// The most processes and threads that the pod may have, where no control group holds it to that. To root, and to kernels before
+    /// 5.14, it means nothing.
+    pub processes_max: Option<u64>,
     /// Where the pod's init listens for an agent that comes after this one: a path in a folder of the pod's own. With it the
     /// pod outlives an agent that ends without a word, until what is at the path is taken away. Without, it ends with the agent.
     pub keep: Option<PathBuf>,

@@ -35,7 +35,7 @@ pub(super) struct KeptContainer {
     pub id: String,
     pub image_id: String,
     pub since_ms: i64,
-    pub spec: ProcessSpec,
+    pub spec: Arc<ProcessSpec>,
     pub wanted: Wanted,
 }
 
@@ -152,14 +152,14 @@ impl Worker {
         record.ready =
             record.started && (container.readiness_probe.is_none() || known.as_ref().is_some_and(|it| it.ready));
         let started = record.started;
-        let target = Target {
+        let target = Arc::new(Target {
             pod: sandbox,
             process: left.process.clone(),
             container: container.clone(),
             spec: entry.spec,
             pod_ip: self.facts.pod_ip.parse().ok(),
             host_network: self.pod.spec.host_network,
-        };
+        });
         let running = Running { target: target.clone(), console, since };
         self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
         let running = RunningContainer {

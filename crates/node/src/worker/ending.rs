@@ -25,7 +25,7 @@ const SIGKILL: i32 = 9;
 
 impl Worker {
     /// The hook after the start runs beside; if it fails the container is ended.
-    pub(super) fn after_start(&mut self, container: &Container, target: Target, process: Arc<dyn RunningProcess>) {
+    pub(super) fn after_start(&mut self, container: &Container, target: Arc<Target>, process: Arc<dyn RunningProcess>) {
         let Some(hook) = container.lifecycle.post_start.clone() else { return };
         let (events, pod, grace) = (self.shared.events.clone(), self.pod.clone(), self.grace());
         let name = container.name.clone();
@@ -150,7 +150,7 @@ impl Worker {
 }
 
 /// Ends a container: its hook, SIGTERM, and when the time is over SIGKILL.
-async fn end(process: Arc<dyn RunningProcess>, hook: Option<(Target, Handler)>, grace: Duration) {
+async fn end(process: Arc<dyn RunningProcess>, hook: Option<(Arc<Target>, Handler)>, grace: Duration) {
     let began = tokio::time::Instant::now();
     if let Some((target, hook)) = hook
         && let Err(error) = run_hook(&target, &hook, grace).await

@@ -2,38 +2,32 @@
 
 use super::{Message, Worker, make_private};
 use crate::atomic::{self, Owner};
-use crate::env::{Data, ObjectKind};
+use crate::env::ObjectKind;
+use crate::followed::{Known, objects_of};
 use crate::pod::Volume;
 use crate::volumes::Issued;
 use crate::{decide, provided, volumes};
-use base64::Engine;
 use jiff::{SignedDuration, Timestamp};
-use kemudi_client::{Api, ApiResource, Dynamic, Event as WatchEvent, FieldSelector, ListOptions};
+use kemudi_client::{Api, ApiResource, Dynamic};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 const TOKEN_AGAIN: SignedDuration = SignedDuration::from_secs(10);
-const CONFIG_MAPS: ApiResource = ApiResource::new("", "v1", "ConfigMap", "configmaps", true);
-const SECRETS: ApiResource = ApiResource::new("", "v1", "Secret", "secrets", true);
 const SERVICE_ACCOUNTS: ApiResource = ApiResource::new("", "v1", "ServiceAccount", "serviceaccounts", true);
 
 impl Worker {
-    pub(super) async fn fetch(&self, kind: ObjectKind, name: &str) -> Result<Option<Data>, String> {
+    pub(super) async fn fetch(&self, kind: ObjectKind, name: &str) -> Result<Option<Known>, String> {
         let api = self.objects_api(kind);
         match api.get_opt(name).await {
-            Ok(object) => Ok(object.map(|object| data_of(kind, &object))),
+            Ok(object) => Ok(object.map(|object| Known::of(kind, &object))),
             Err(error) => Err(error.to_string()),
         }
     }
 
     pub(super) fn objects_api(&self, kind: ObjectKind) -> Api<Dynamic> {
-        let resource = match kind {
-            ObjectKind::ConfigMap => &CONFIG_MAPS,
-            ObjectKind::Secret => &SECRETS,
-        };
-        Api::namespaced_of(self.shared.config.client.clone(), &self.pod.metadata.namespace, resource)
+        objects_of(self.shared.config.client.clone(), &self.pod.metadata.namespace, kind)
     }
 
     pub(super) async fn request_token(&self, token: &crate::pod::TokenProjection) -> Result<Token, String> {
@@ -144,26 +138,12 @@ impl Worker {
         wanted.sort();
         wanted.dedup();
         for (kind, name) in wanted {
-            let Ok(fields) = FieldSelector::parse(&format!("metadata.name={name}")) else { continue };
-            let mut watcher = self.objects_api(kind).watcher(&ListOptions { fields, ..ListOptions::default() });
-            let sender = self.sender.clone();
+            let (shared, sender) = (&self.shared, self.sender.clone());
+            let mut follower = shared.followed.follow(&shared.config.client, kind, &self.pod.metadata.namespace, &name);
             self.tasks.spawn(async move {
-                let mut found = false;
                 loop {
-                    let data = match watcher.next().await {
-                        Ok(WatchEvent::Init) => {
-                            found = false;
-                            continue;
-                        }
-                        Ok(WatchEvent::InitApplied(object) | WatchEvent::Applied(object)) => {
-                            found = true;
-                            Some(data_of(kind, &object))
-                        }
-                        Ok(WatchEvent::InitDone) if found => continue,
-                        Ok(WatchEvent::InitDone | WatchEvent::Deleted(_)) => None,
-                        Err(_) => continue,
-                    };
-                    if sender.send(Message::Object { kind, name: name.clone(), data }).await.is_err() {
+                    let known = follower.next().await;
+                    if sender.send(Message::Object { kind, name: name.clone(), known }).await.is_err() {
                         return;
                     }
                 }
@@ -176,24 +156,6 @@ pub(super) struct Token {
     pub(super) value: String,
     /// When it is to be replaced.
     pub(super) replace_at: Timestamp,
-}
-
-/// What a ConfigMap or Secret holds. What is no base64 is left out: the server does not take it.
-pub(super) fn data_of(kind: ObjectKind, object: &Value) -> Data {
-    let mut data = Data::new();
-    let entries = |field: &str| object[field].as_object().into_iter().flatten();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let decode = |value: &Value| base64::engine::general_purpose::STANDARD.decode(text(value)).ok();
-    match kind {
-        ObjectKind::ConfigMap => {
-            data.extend(entries("data").map(|(key, value)| (key.clone(), text(value).into_bytes())));
-            data.extend(entries("binaryData").filter_map(|(key, value)| Some((key.clone(), decode(value)?))));
-        }
-        ObjectKind::Secret => {
-            data.extend(entries("data").filter_map(|(key, value)| Some((key.clone(), decode(value)?))));
-        }
-    }
-    data
 }
 
 pub(super) fn mount_failed(volume: &str, message: &str) -> String {

@@ -17,7 +17,8 @@ use self::certificates::{Certificates, Certified};
 use self::files::{Token, mount_failed};
 use crate::agent::{ContainerLogs, Shared, lock};
 use crate::decide::{self, Action, Facts, Record, State, time};
-use crate::env::{Data, ObjectKind, Objects};
+use crate::env::{ObjectKind, Objects};
+use crate::followed::Known;
 use crate::images::Files;
 use crate::logs::Log;
 use crate::pod::{Pod, PodStatus, Terminated};
@@ -85,6 +86,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
         running: HashMap::new(),
         pulled: HashMap::new(),
         objects: Objects::new(),
+        revisions: BTreeMap::new(),
         provided: HashMap::new(),
         usage_at: Timestamp::UNIX_EPOCH,
         tokens: BTreeMap::new(),
@@ -126,6 +128,8 @@ struct Worker {
     pulled: HashMap<String, Files>,
     /// What volumes are made of.
     objects: Objects,
+    /// As of when that is.
+    revisions: BTreeMap<(ObjectKind, String), u64>,
     /// Claims and images that are volumes, by the volume's name.
     provided: HashMap<String, Provided>,
     /// When the use of volumes is looked at next.
@@ -143,7 +147,7 @@ struct Worker {
 struct RunningContainer {
     attempt: u32,
     process: Arc<dyn RunningProcess>,
-    target: Target,
+    target: Arc<Target>,
     log: Option<Arc<Log>>,
     message: PathBuf,
     /// Its probes; they end with it.
@@ -171,7 +175,7 @@ enum Message {
     Object {
         kind: ObjectKind,
         name: String,
-        data: Option<Data>,
+        known: Known,
     },
     Certified(Certified),
     Pulled {
@@ -191,7 +195,7 @@ impl Worker {
         self.find_logs();
         if let Some(left) = left {
             self.adopt(left);
-            if let Err(why) = self.publish_ports().await {
+            if let Err(why) = Box::pin(self.publish_ports()).await {
                 tracing::warn!(why, pod = self.pod.metadata.name, "a pod's ports of the host are not served any more");
             }
         }
@@ -200,13 +204,14 @@ impl Worker {
             self.shared.events.warning(&self.pod, None, reason, message);
             self.facts.ended = Some(((*reason).into(), format!("Pod was rejected: {message}")));
         }
-        if rejection.is_none() && !over && !self.leaving() && self.prepare().await {
+        // What a pod does only now and then has its room then only: there are many pods, and most of them wait.
+        if rejection.is_none() && !over && !self.leaving() && Box::pin(self.prepare()).await {
             self.live().await;
         }
         if self.leaving() && !over {
-            self.terminate().await;
+            Box::pin(self.terminate()).await;
         }
-        self.tear_down().await;
+        Box::pin(self.tear_down()).await;
         if !over {
             self.publish().await;
         }
@@ -220,7 +225,7 @@ impl Worker {
                 () = sleep_until(Timestamp::now() + again) => self.publish().await,
             }
         }
-        self.delete().await;
+        Box::pin(self.delete()).await;
         lock(&self.shared.logs).remove(&self.key());
         let _ = images::remove_tree(&self.dir);
     }
@@ -285,10 +290,10 @@ impl Worker {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.facts.ended = Some(("DeadlineExceeded".into(), message.into()));
                 self.shared.events.normal(&self.pod, None, "DeadlineExceeded", message);
-                self.terminate().await;
+                Box::pin(self.terminate()).await;
                 return;
             }
-            if self.evict_for_usage(now).await {
+            if usage::is_limited(&self.pod) && Box::pin(self.evict_for_usage(now)).await {
                 return;
             }
             self.resize().await;
@@ -300,7 +305,7 @@ impl Worker {
             }
             for action in plan.actions {
                 match action {
-                    Action::Start { container } => again |= !self.start(&container).await,
+                    Action::Start { container } => again |= !Box::pin(self.start(&container)).await,
                     Action::StopSidecars => self.stop_all(self.grace()),
                     Action::Finish => over = true,
                 }
@@ -320,13 +325,13 @@ impl Worker {
             if !self.wait(wake).await {
                 return;
             }
-            self.replace_tokens(Timestamp::now()).await;
+            Box::pin(self.replace_tokens(Timestamp::now())).await;
         }
     }
 
     /// Ends the pod if one of its volumes holds more than it may.
     async fn evict_for_usage(&mut self, now: Timestamp) -> bool {
-        if now < self.usage_at || !usage::is_limited(&self.pod) {
+        if now < self.usage_at {
             return false;
         }
         self.usage_at = now + USAGE_PERIOD;
@@ -388,14 +393,10 @@ impl Worker {
             Message::Certified(news) => self.note_certified(news),
             Message::Pulled { container, outcome, took, waited } => self.note_pulled(&container, outcome, took, waited),
             Message::Again => {}
-            Message::Object { kind, name, data } => {
+            Message::Object { kind, name, known } => {
                 let key = (kind, name);
-                if self.objects.get(&key) == data.as_ref() {
+                if !self.note_object(&key, known) {
                     return;
-                }
-                match data {
-                    Some(data) => drop(self.objects.insert(key.clone(), data)),
-                    None => drop(self.objects.remove(&key)),
                 }
                 for volume in
                     self.pod.clone().spec.volumes.iter().filter(|volume| volumes::references(volume).contains(&key))
@@ -407,6 +408,24 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Notes what is known of an object; false if it is nothing new.
+    fn note_object(&mut self, key: &(ObjectKind, String), known: Known) -> bool {
+        // What was asked for may be newer than what is followed.
+        let revision = self.revisions.entry(key.clone()).or_default();
+        if known.revision < *revision {
+            return false;
+        }
+        *revision = known.revision;
+        if self.objects.get(key) == known.data.as_ref() {
+            return false;
+        }
+        match known.data {
+            Some(data) => drop(self.objects.insert(key.clone(), data)),
+            None => drop(self.objects.remove(key)),
+        }
+        true
     }
 
     fn note_exit(&mut self, container: &str, attempt: u32, exit: Exit, now: Timestamp) {
@@ -471,7 +490,8 @@ impl Worker {
                 list.push(json!({"$patch": "delete", "type": gone}));
             }
         }
-        match self.api.patch_status(&self.pod.metadata.name, &Patch::Strategic(&patch)).await {
+        let patch = Patch::Strategic(&patch);
+        match Box::pin(self.api.patch_status(&self.pod.metadata.name, &patch)).await {
             Ok(_) => {
                 self.published = status;
                 self.unpublished = false;

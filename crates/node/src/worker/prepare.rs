@@ -4,9 +4,10 @@ use super::adopt::control_of;
 use super::files::mount_failed;
 use super::{Worker, make_private};
 use crate::agent::lock;
-use crate::decide::time;
+use crate::decide::{State, time};
 use crate::network::{self, HostPort, Served};
 use crate::pod::{Pod, Volume};
+use crate::provided::Missing;
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
 use crate::sandbox::{MemoryVolume, Network};
@@ -124,10 +125,10 @@ impl Worker {
             self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
             self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
         }
-        for ((kind, name), data) in wanted.into_iter().zip(objects) {
-            match data.map_err(|message| ("FailedMount", message))? {
-                Some(data) => drop(self.objects.insert((kind, name), data)),
-                None => drop(self.objects.remove(&(kind, name))),
+        for (key, known) in wanted.into_iter().zip(objects) {
+            match known.map_err(|message| ("FailedMount", message))? {
+                Some(known) => drop(self.note_object(&key, known)),
+                None => drop(self.objects.remove(&key)),
             }
         }
         for ((volume, token), made) in wanted_tokens.into_iter().zip(tokens) {
@@ -140,6 +141,10 @@ impl Worker {
             self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
         }
         self.mounted = true;
+        // What was missing is there now.
+        for record in self.records.iter_mut().filter(|record| matches!(record.state, State::Refused { .. })) {
+            record.state = State::New;
+        }
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
     }
 
@@ -186,10 +191,31 @@ impl Worker {
             }
             let secrets = secrets.as_deref().unwrap_or_default();
             let found = provided::find(&self.shared, pod, volume, secrets).await;
-            let found = found.map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
+            let found = match found {
+                Ok(found) => found,
+                Err(Missing::Claim(why)) => return Err(("FailedMount", mount_failed(&volume.name, &why))),
+                Err(Missing::Image(reason, why)) => return Err(self.refuse_image(&volume.name, reason, why)),
+            };
             self.provided.extend(found.map(|found| (volume.name.clone(), found)));
         }
         Ok(())
+    }
+
+    /// Containers wait for an image that is a volume of theirs as they do for their own. Gives the event.
+    fn refuse_image(&mut self, volume: &str, reason: &'static str, why: String) -> (&'static str, String) {
+        let pod = self.pod.clone();
+        let image = pod.spec.volumes.iter().find(|it| it.name == volume).and_then(|it| it.image.as_ref());
+        let image = image.map(|image| image.reference.as_str()).unwrap_or_default();
+        for (index, container) in pod.spec.all_containers().enumerate() {
+            if container.volume_mounts.iter().any(|mount| mount.name == volume) {
+                self.refuse(index, reason, why.clone());
+                self.shared.events.warning(&pod, Some(&container.name), "Failed", &format!("Error: {reason}"));
+            }
+        }
+        match reason {
+            "ErrImagePull" => ("Failed", format!("Failed to pull image {image:?}: {why}")),
+            reason => (reason, why),
+        }
     }
 
     pub(super) async fn create_sandbox(&self) -> Result<(Arc<dyn RunningPod>, Option<Ipv4Addr>), String> {

@@ -65,7 +65,7 @@ struct Probing {
     attempt: u32,
     kind: ProbeKind,
     probe: Probe,
-    target: Target,
+    target: Arc<Target>,
     sender: mpsc::Sender<Message>,
     events: crate::events::Recorder,
     pod: Arc<Pod>,

@@ -60,7 +60,7 @@ impl Worker {
         wanted.dedup();
         let found = join_all(wanted.iter().map(|(kind, name)| self.fetch(*kind, name))).await;
         for (key, data) in wanted.into_iter().zip(found) {
-            if let Some(data) = data? {
+            if let Some(data) = data?.and_then(|known| known.data) {
                 objects.insert(key, data);
             }
         }

@@ -1,11 +1,11 @@
 //! Starting a container: its image, its program, its streams, and the wait for its end.
 
 use super::adopt::KeptContainer;
-use super::files::data_of;
 use super::{Message, RunningContainer, Worker};
 use crate::console::{self, Console, Outputs, Wanted};
 use crate::decide::{HOST_IMAGE_ID, State, time};
 use crate::env::{Data, ObjectKind};
+use crate::followed::data_of;
 use crate::images as image_choice;
 use crate::images::{Choice, Files};
 use crate::logs::Log;
@@ -164,7 +164,7 @@ impl Worker {
             let pulling = std::time::Instant::now();
             let outcome = match engine {
                 Some(engine) => image_choice::pull_by(&*engine, &reference, &secrets).await.map(Files::Engine),
-                None => image_choice::pull(&shared.config.images, &reference, &secrets).await.map(Files::Image),
+                None => image_choice::pull(&shared, &reference, &secrets).await.map(Files::Image),
             };
             let (took, waited) = (pulling.elapsed(), began.elapsed());
             let _ = sender.send(Message::Pulled { container, outcome, took, waited }).await;
@@ -256,8 +256,9 @@ impl Worker {
             Some(_) => Ok(container.security_context.proc_mount == "Unmasked"),
             None => isolation::proc_unmasked(container, rustix::process::geteuid().is_root()),
         };
+        let described = Arc::new(process.clone());
         let spec = ContainerSpec {
-            process: process.clone(),
+            process,
             root,
             mounts,
             hidden,
@@ -301,7 +302,7 @@ impl Worker {
         if capture.is_some() {
             // Before it is started: what runs is written down.
             let image_id = self.records.iter().find(|it| it.name == container.name).map(|it| it.image_id.clone());
-            let (spec, since_ms) = (process.clone(), Timestamp::now().as_millisecond());
+            let (spec, since_ms) = (described.clone(), Timestamp::now().as_millisecond());
             let (id, image_id) = (id.to_owned(), image_id.unwrap_or_default());
             let entry = KeptContainer { attempt, id, image_id, since_ms, spec, wanted };
             self.keep_container(&container.name, entry).map_err(io)?;
@@ -352,14 +353,14 @@ impl Worker {
             logs.current = current;
         });
         self.watch_exit(container.name.clone(), attempt, started.clone(), capture, tell, None);
-        let target = Target {
+        let target = Arc::new(Target {
             pod: sandbox,
             process: started.clone(),
             container: container.clone(),
-            spec: process,
+            spec: described,
             pod_ip: self.facts.pod_ip.parse().ok(),
             host_network: self.pod.spec.host_network,
-        };
+        });
         let running = Running { target: target.clone(), console, since: Timestamp::now() };
         self.note_reachable(|pod| drop(pod.containers.insert(container.name.clone(), running)));
         Ok(RunningContainer {

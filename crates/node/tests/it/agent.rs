@@ -715,10 +715,19 @@ async fn an_image_as_a_volume() {
     let spec = json!({"containers": [with(shell("main", script), mounts)],
         "volumes": [{"name": "it", "image": {"reference": "registry.example.com/other", "pullPolicy": "Never"}}]});
     bed.pod("none", spec);
-    let message = "MountVolume.SetUp failed for volume \"it\" : Container image \"registry.example.com/other\" is not \
-        present with pull policy of Never";
-    let said = |api: &FakeApi| api.list("events").iter().any(|event| event["message"] == message).then_some(());
+    let message = "Container image \"registry.example.com/other\" is not present with pull policy of Never";
+    let said = |api: &FakeApi| {
+        let reason = |event: &Value| event["message"] == message && event["reason"] == "ErrImageNeverPull";
+        api.list("events").iter().any(reason).then_some(())
+    };
     bed.api.until("the image is not there", said).await;
+    let waits = |api: &FakeApi| {
+        let pods = api.list("pods");
+        let pod = pods.iter().find(|pod| pod["metadata"]["name"] == "none")?;
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        (waiting["reason"] == "ErrImageNeverPull" && waiting["message"] == message).then_some(())
+    };
+    bed.api.until("the container waits for it", waits).await;
 }
 
 /// An archive as `docker save` writes it, of an image with one layer.

@@ -66,6 +66,7 @@ impl Bed {
             },
             memory_volumes: vec![MemoryVolume { name: "cache".into(), bytes_max: Some(1 << 20) }],
             sysctls: vec![],
+            processes_max: None,
             keep: None,
         }
     }

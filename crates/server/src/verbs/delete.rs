@@ -88,17 +88,7 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
             Gone::Now(object) if object == old => {
                 remove(cx, &shape, &entry.key, entry.revision).await.map(|()| Gone::Now(object))
             }
-            // A graceful kind is seen to be deleted before it is gone, however short its grace is.
-            Gone::Now(object) => {
-                let mut kept = at.kind.to_kept(object);
-                match cx.state.objects.update(&shape, &entry.key, entry.revision, &mut kept).await {
-                    Ok(marked) => {
-                        let gone = at.kind.from_kept(kept);
-                        remove(cx, &shape, &entry.key, marked.revision).await.map(|()| Gone::Now(gone))
-                    }
-                    Err(why) => Err(why),
-                }
-            }
+            Gone::Now(object) => mark_and_remove(cx, at, &entry, object, options).await.map(Gone::Now),
             Gone::Later(object) if object == old => return Ok(Gone::Later(object)),
             Gone::Later(object) => write(cx, at, &entry, object).await.map(|s| Gone::Later(s.into_object())),
         };
@@ -110,6 +100,34 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
         }
     }
     Err(modified(at))
+}
+
+/// Shows that an object is being deleted, and takes it away: a graceful kind is seen to be deleted before it is gone, however short
+/// its grace is. Who sees that may be faster with the latter, as a node is, or change the object once more: it is deleted
+/// all the same, but where the request is about one version alone.
+async fn mark_and_remove(
+    cx: &Cx<'_>,
+    at: &At<'_>,
+    entry: &Entry,
+    object: Value,
+    options: &DeleteOptions,
+) -> Result<Value, WriteError> {
+    let shape = cx.state.shape(at.kind);
+    let collection = cx.state.objects.collection(&shape).map_err(WriteError::Store)?;
+    let mut kept = at.kind.to_kept(object);
+    let mut revision = cx.state.objects.update(&shape, &entry.key, entry.revision, &mut kept).await?.revision;
+    for _ in 0..TRIES_MAX {
+        match remove(cx, &shape, &entry.key, revision).await {
+            Err(WriteError::Changed) => {}
+            done => return done.map(|()| at.kind.from_kept(kept)),
+        }
+        match collection.get(&entry.key).filter(|there| there.uid == entry.uid) {
+            Some(_) if options.preconditions.resource_version.is_some() => break,
+            Some(there) => revision = there.revision,
+            None => return Ok(at.kind.from_kept(kept)),
+        }
+    }
+    Err(WriteError::Changed)
 }
 
 async fn remove(cx: &Cx<'_>, shape: &objects::Shape, key: &str, revision: Revision) -> Result<(), WriteError> {

@@ -4,13 +4,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use testkit::Server;
 use testkit::command::{RUN_LIMIT, kemudi, run, workspace};
 use testkit::load::{self, FanOut, Report};
+use testkit::many::{self, Many};
 use testkit::server::{ADMIN_TOKEN, request};
+use testkit::speed::{self, STAMP};
 use testkit::wire::Request;
 
 const STARTS: usize = 21;
@@ -25,6 +27,16 @@ const LISTS: usize = 10;
 const FEW_WATCHERS: usize = 1_000;
 const MANY_WATCHERS: usize = 10_000;
 
+/// Of pods: how many are measured of each sort, and how large a server's heap is made.
+const PODS_MEASURED: usize = 200;
+const COMMANDS: usize = 200;
+const BURSTS: usize = 5;
+const BURST_PODS: usize = 100;
+const IMAGE_PODS: usize = 21;
+const HEAP_BYTES: usize = 1 << 30;
+const AT_ONCE: usize = 500;
+const LIVES: usize = 200;
+
 /// Between two looks at what is waited for.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -34,11 +46,8 @@ const IDLE: Duration = Duration::from_secs(2);
 /// What `/proc` counts CPU time in, whatever the kernel ticks in.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// The argument with which this program is the process of a pod: it prints the time it began.
-const STAMP: &str = "--stamp";
-
 fn main() -> ExitCode {
-    let begin = now();
+    let begin = speed::now();
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [STAMP] => println!("{begin}"),
@@ -57,8 +66,10 @@ fn main() -> ExitCode {
             println!("ConfigMaps, {MANY_CLIENTS} clients: {}", creates(&server, MANY_CLIENTS));
         }
         ["--write"] => write(&measure(true)),
+        ["--pods"] => drop(measure_pods()),
+        ["--pods", "--write"] => write_pods(&measure_pods()),
         _ => {
-            eprintln!("usage: bench [--write | --load | --creates | --watch]");
+            eprintln!("usage: bench [--write | --load | --creates | --watch | --pods [--write]]");
             return ExitCode::from(2);
         }
     }
@@ -67,7 +78,7 @@ fn main() -> ExitCode {
 
 /// One line of the table.
 struct Row {
-    what: &'static str,
+    what: String,
     goal: &'static str,
     here: String,
     /// What kube-apiserver with etcd did on a machine of the same kind, for scale.
@@ -79,7 +90,8 @@ struct Row {
 struct Rows(Vec<Row>);
 
 impl Rows {
-    fn add(&mut self, what: &'static str, goal: &'static str, here: String, there: &'static str) {
+    fn add(&mut self, what: impl Into<String>, goal: &'static str, here: String, there: &'static str) {
+        let what = what.into();
         println!("{what:<52} {here:<48} goal {goal:<10} kube-apiserver {there}");
         self.0.push(Row { what, goal, here, there });
     }
@@ -269,24 +281,42 @@ fn run_times() -> Vec<Duration> {
     (0..STARTS).map(one).collect()
 }
 
-/// From just before the create is sent to the first instruction of the pod's own program.
+/// See [`speed::created`].
 fn pod_times() -> Vec<Duration> {
     let server = Server::start(&["--node", "sandbox", "--store", "memory://"]);
-    let own = std::env::current_exe().expect("a program knows itself");
-    let one = |i| {
-        let name = format!("stamp-{i}");
-        let containers = json!([{"name": "c", "image": "host", "command": [own, STAMP]}]);
-        let pod = json!({"metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": containers}});
-        let begin = now();
-        server.json("admin", &format!("POST /api/v1/namespaces/default/pods {pod}"));
-        let path = format!("/api/v1/namespaces/default/pods/{name}");
-        let is_over = || server.json("admin", &format!("GET {path}"))["status"]["phase"] == "Succeeded";
-        wait_until("the pod does not end", is_over);
-        let log = String::from_utf8_lossy(&server.ask("admin", &format!("GET {path}/log")).body).into_owned();
-        let end: u128 = log.trim().parse().unwrap_or_else(|e| panic!("{log:?}: {e}"));
-        Duration::from_nanos(u64::try_from(end.saturating_sub(begin)).expect("less than centuries"))
-    };
-    (0..PODS_STARTED).map(one).collect()
+    speed::created(&server, PODS_STARTED)
+}
+
+/// How fast pods are, and what they cost.
+fn measure_pods() -> Vec<Row> {
+    let mut rows = Rows::default();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start_in(folder.path(), &["--node", "sandbox"]);
+    let created = tails(speed::created(&server, PODS_MEASURED));
+    rows.add("created to its program running", "p50 10 ms, p99 30 ms", created, "");
+    rows.add("first byte of a command in a pod", "5 ms", tails(speed::executed(&server, COMMANDS)), "");
+    let bursts = (0..BURSTS).map(|_| speed::burst(&server, BURST_PODS)).collect();
+    rows.add("100 pods made at once, until all run", "1 s", times(bursts), "");
+    let images = speed::from_image(&server, &folder.path().join("data"), folder.path(), IMAGE_PODS);
+    rows.add("a pod of an image of 50 MB that is there, until it runs", "150 ms", tails(images), "");
+    drop(server);
+    let server = Server::start(&["--node", "sandbox", "--store", "memory://"]);
+    speed::ballast(&server, HEAP_BYTES);
+    let what = format!("created to its program running, server of {}", megabytes(resident(server.pid())));
+    rows.add(what, "p50 10 ms, p99 30 ms", tails(speed::created(&server, PODS_MEASURED)), "");
+    drop(server);
+    let found = many::run(&Many { at_once: AT_ONCE, lives: LIVES, ..Many::default() });
+    rows.add(
+        "500 pods made one after another, until all run",
+        "",
+        format!("{:.1} s", found.all_running.as_secs_f64()),
+        "",
+    );
+    rows.add("memory of server and agent for each of them", "60 KB", format!("{} KiB", found.kib_per_pod), "");
+    rows.add("all 500 gone after a deletion of all", "", format!("{:.1} s", found.all_gone.as_secs_f64()), "");
+    rows.add("a pod of a program that ends at once, until that is seen", "", tails(found.ended), "");
+    rows.add("the same until it is deleted and gone", "", tails(found.gone), "");
+    rows.0
 }
 
 fn idle_memory() -> String {
@@ -353,6 +383,12 @@ fn times(mut times: Vec<Duration>) -> String {
     format!("{:.1} ms (p95 {:.1} ms)", ms(0.5), ms(0.95))
 }
 
+/// With the slowest of a hundred, for what has a goal of its own for that.
+fn tails(mut times: Vec<Duration>) -> String {
+    times.sort();
+    quantiles(&times)
+}
+
 /// Of times in order.
 fn quantiles(times: &[Duration]) -> String {
     let ms = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
@@ -361,11 +397,6 @@ fn quantiles(times: &[Duration]) -> String {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-/// Nanoseconds since 1970: the one clock that a pod shares with its host.
-fn now() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos())
 }
 
 fn write(rows: &[Row]) {
@@ -402,5 +433,29 @@ are 100 on a connection, and see 50 changes, one 50 ms after another.
         text.push_str(&before[at..]);
     }
     std::fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    println!("written to docs/benchmarks.md");
+}
+
+/// A section of its own, which this alone writes; the rest stays.
+fn write_pods(rows: &[Row]) {
+    const BEGIN: &str = "\n## How fast pods are\n";
+    let path: &Path = &workspace().join("docs/benchmarks.md");
+    let before = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let at = before.find(BEGIN).unwrap_or(before.len());
+    let rest =
+        before[at..].get(1..).and_then(|section| section.find("\n## ")).map_or("", |end| &before[at + 1 + end..]);
+    let mut text = format!(
+        "{BEGIN}
+`cargo xtask bench --pods --write` measured this, the measuring program on the same cores: pods of the machine's own files with one
+container, on a disk store unless it says otherwise; a command is executed over a WebSocket on a connection that is there already.
+
+| what | goal | here |
+| --- | --- | --- |
+"
+    );
+    for Row { what, goal, here, .. } in rows {
+        let _ = writeln!(text, "| {what} | {goal} | {here} |");
+    }
+    std::fs::write(path, [&before[..at], &text, rest].concat()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     println!("written to docs/benchmarks.md");
 }

@@ -4,7 +4,7 @@
 use testkit::many::{Many, run};
 
 fn main() {
-    let mut many = Many { at_once: 500, lives: 10_000, kills: 300 };
+    let mut many = Many { at_once: 500, lives: 10_000, kills: 340, ..Many::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let number = words.next().and_then(|number| number.parse().ok());
@@ -12,8 +12,10 @@ fn main() {
             ("--at-once", Some(number)) => many.at_once = number,
             ("--lives", Some(number)) => many.lives = number,
             ("--kills", Some(number)) => many.kills = number,
+            ("--user", Some(number)) => many.user = u32::try_from(number).ok(),
+            ("--apart", Some(number)) => many.apart = number > 0,
             _ => {
-                eprintln!("usage: pods [--at-once N] [--lives N] [--kills N]");
+                eprintln!("usage: pods [--at-once N] [--lives N] [--kills N] [--user UID] [--apart 0|1]");
                 std::process::exit(2);
             }
         }

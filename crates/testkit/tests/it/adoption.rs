@@ -29,6 +29,10 @@ fn spec(containers: Value) -> Value {
     json!({"restartPolicy": "Never", "containers": containers, "volumes": [{"name": "work", "emptyDir": {}}]})
 }
 
+fn left(mark: &str, pods: &Path) -> Leftovers {
+    Leftovers::of("ADOPTED_BY", Path::new(mark), pods)
+}
+
 #[track_caller]
 fn phase(server: &Server, name: &str, phase: &str) -> Value {
     server.until(&format!("GET {PODS}/{name}"), RUN_LIMIT, |_, pod| pod["status"]["phase"] == phase)
@@ -103,7 +107,7 @@ fn pods_outlive_a_server_that_is_killed() {
     let pods = folder.path().join("data/node/pods");
     let began = Instant::now();
     loop {
-        let found = Leftovers::of("ADOPTED_BY=killed", &pods);
+        let found = left("killed", &pods);
         if (found.processes, found.files) == (0, 0) {
             break;
         }
@@ -127,9 +131,9 @@ fn what_was_deleted_without_an_agent_is_gone_with_the_next() {
     let pods = folder.path().join("node/node/pods");
     let began = Instant::now();
     // What is left is the other's: its init is no program, so that one process has the mark.
-    while Leftovers::of("ADOPTED_BY=deleted", &pods).processes != 1 || std::fs::read_dir(&pods).unwrap().count() != 1 {
+    while left("deleted", &pods).processes != 1 || std::fs::read_dir(&pods).unwrap().count() != 1 {
         let trouble = || std::fs::read_to_string(folder.path().join("node.stderr")).unwrap_or_default();
-        assert!(began.elapsed() < RUN_LIMIT, "{}\n{}", Leftovers::of("ADOPTED_BY=deleted", &pods), trouble());
+        assert!(began.elapsed() < RUN_LIMIT, "{}\n{}", left("deleted", &pods), trouble());
     }
     let now = phase(&server, "stays", "Running");
     assert_eq!(container(&now, "main")["containerID"], container(&stays, "main")["containerID"]);
@@ -137,18 +141,35 @@ fn what_was_deleted_without_an_agent_is_gone_with_the_next() {
     agent.kill();
     std::fs::remove_dir_all(folder.path().join("node")).unwrap();
     let began = Instant::now();
-    while Leftovers::of("ADOPTED_BY=deleted", &pods).processes != 0 {
-        assert!(began.elapsed() < RUN_LIMIT, "{}", Leftovers::of("ADOPTED_BY=deleted", &pods));
+    while left("deleted", &pods).processes != 0 {
+        assert!(began.elapsed() < RUN_LIMIT, "{}", left("deleted", &pods));
     }
 }
 
 /// The counted runs of `pods` (see docs/benchmarks.md), small.
 #[test]
 fn many_pods_leave_nothing() {
-    let found = many::run(&Many { at_once: 20, lives: 20, kills: 3 });
+    leave_nothing(&Many { at_once: 20, lives: 20, kills: 3, ..Many::default() });
+}
+
+#[test]
+fn nor_with_an_agent_of_its_own() {
+    if rustix::process::geteuid().is_root() {
+        leave_nothing(&Many { at_once: 5, lives: 5, kills: 4, apart: true, ..Many::default() });
+    }
+}
+
+#[test]
+fn nor_of_an_ordinary_user() {
+    if let Some(user) = testkit::command::ordinary_user() {
+        leave_nothing(&Many { at_once: 10, lives: 10, kills: 3, user: Some(user), ..Many::default() });
+    }
+}
+
+#[track_caller]
+fn leave_nothing(many: &Many) {
+    let found = many::run(many);
     println!("{found}");
-    // Other tests beside this one have mounts and groups too.
-    let left = (found.after.processes, found.after.namespaces, found.after.files);
-    assert_eq!(left, (found.before.processes, found.before.namespaces, found.before.files), "{found}");
+    assert_eq!((found.after_lives, found.after), (found.before, found.before), "{found}");
     assert!(found.untrue.is_empty(), "{found}");
 }

@@ -1,6 +1,7 @@
 //! What somebody would try who wants more than they may: each attempt against a real server, from outside. None may succeed,
 //! and no answer may hold what its asker has no right to see.
 
+mod inside;
 mod pods;
 
 use std::time::Duration;

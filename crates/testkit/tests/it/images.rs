@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Server;
 use testkit::clients;
 use testkit::command::{Finished, RUN_LIMIT, kemudi, run, spawn};
@@ -88,6 +88,28 @@ fn pods_run_from_images_that_were_loaded() {
         message.starts_with("Failed to apply default image tag \"Demo:1\": couldn't parse image name"),
         "{message}"
     );
+    // An image that is a volume is waited for as one's own.
+    let volumes =
+        |reference: &str, policy: &str| json!([{"name": "v", "image": {"reference": reference, "pullPolicy": policy}}]);
+    for (name, reference, policy, reason, said) in [
+        ("part-never", "demo:2", "Never", "ErrImageNeverPull", "is not present with pull policy of Never"),
+        (
+            "part-pull",
+            "127.0.0.1:1/x:1",
+            "Always",
+            "ErrImagePull",
+            "failed to pull and unpack image \"127.0.0.1:1/x:1\"",
+        ),
+    ] {
+        let container = json!({"name": "main", "image": "demo:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+        let spec = json!({"containers": [container], "volumes": volumes(reference, policy)});
+        let body = json!({"metadata": {"name": name}, "spec": spec});
+        server.json("admin", &format!("POST /api/v1/namespaces/default/pods {body}"));
+        let waiting = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        let path = format!("GET /api/v1/namespaces/default/pods/{name}");
+        let pod = server.until(&path, RUN_LIMIT, |_, pod| waiting(pod)["reason"] == reason);
+        assert!(waiting(&pod)["message"].as_str().is_some_and(|text| text.contains(said)), "{pod:#}");
+    }
     let root = r#","securityContext":{"runAsNonRoot":true}"#;
     server.apply(&pod("root", "demo:1", root));
     let message = waits_for(&server, "root", "CreateContainerConfigError");

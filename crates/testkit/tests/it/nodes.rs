@@ -90,6 +90,15 @@ fn a_node_elsewhere_serves_its_pods() {
     if let Some(first) = summary["pods"].as_array().unwrap().first() {
         assert!(first["podRef"]["name"].is_string());
     }
+    // The server is somebody to its nodes who may do what they are asked for, and nothing else.
+    let may = |resource: &str, subresource: &str| {
+        let attributes = json!({"verb": "get", "resource": resource, "subresource": subresource});
+        let spec = json!({"user": "kube-apiserver-kubelet-client", "groups": ["system:authenticated"], "resourceAttributes": attributes});
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        server.json("admin", &format!("POST {path} {review}"))["status"]["allowed"] == true
+    };
+    assert!(may("nodes", "proxy") && !may("secrets", "") && !may("pods", ""));
     // Nobody else is answered at the node's address.
     let port = &object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
     let addresses = object["status"]["addresses"].as_array().unwrap();

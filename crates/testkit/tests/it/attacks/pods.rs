@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::Server;
-use testkit::command::{kemudi, run, spawn, target, wait};
+use testkit::command::{kemudi, ordinary_user, run, spawn, target, wait};
 use testkit::server::request;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The ordinary user that runs a node when the tests are root.
-const ORDINARY: u32 = 12345;
 const CORE: &str = "/api/v1/namespaces/default";
 /// What the other pod runs, told apart from everything else on this machine.
 const OTHER: [&str; 2] = ["sleep", "86117"];
@@ -272,17 +270,9 @@ fn a_pod_does_not_reach_another_pods_token() {
 
 #[test]
 fn nor_on_the_node_of_an_ordinary_user() {
-    use std::os::unix::process::CommandExt;
-    if !rustix::process::geteuid().is_root() {
-        // The other test was just that.
-        return;
+    if let Some(user) = ordinary_user() {
+        check(Some(user));
     }
-    let allowed = Command::new("unshare").args(["--user", "true"]).uid(ORDINARY).gid(ORDINARY).status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        eprintln!("this machine lets no ordinary user have user namespaces");
-        return;
-    }
-    check(Some(ORDINARY));
 }
 
 /// What is hidden from a pod stays so while the server writes it anew.
