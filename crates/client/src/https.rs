@@ -1,8 +1,6 @@
 //! The transport over the network: TLS, HTTP/2 (HTTP/1.1 where the server has no other), tokens, connections that are shared.
 //! Repairs what rotation breaks: a refused token is read again and the request repeated once, a CA likewise.
 
-#[cfg(not(feature = "gzip"))]
-use std::convert::{identity as accepted, identity as decoded};
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -32,8 +30,6 @@ use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::exec::Credential;
 use crate::files::FileChanges;
-#[cfg(feature = "gzip")]
-use crate::gzip::{accepted, decoded};
 use crate::line::{self, Gone, Heard, Line};
 use crate::retry::is_idempotent;
 use crate::tls;
@@ -173,8 +169,7 @@ impl Https {
     }
 
     /// Sends on a connection that is there or a new one.
-    async fn deliver(&self, request: Request<Bytes>) -> Result<Response<Body>> {
-        let mut request = accepted(request);
+    async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
         let patience = match request.extensions().get::<Unhurried>() {
             Some(Unhurried) => FOREVER,
             None => self.config.timeouts.answer,
@@ -193,7 +188,7 @@ impl Https {
             };
             match (timeout(patience, sending).await, &mut spare) {
                 (Err(_), _) => return Err(Error::Timeout { what: "answer", after: patience }),
-                (Ok(Some(Sent::Answer(answer))), _) => return Ok(decoded(answer)),
+                (Ok(Some(Sent::Answer(answer))), _) => return Ok(answer),
                 (Ok(Some(Sent::Lost(why))), _) => return Err(Error::Lost(why)),
                 // The connection was closing; the request never left.
                 (Ok(Some(Sent::Unsent(back))), _) => request = back,

@@ -122,7 +122,8 @@
 //! | `remote` | `Api::exec`, `Api::attach`, `Api::port_forward` |
 //! | `kubeconfig` | kubeconfigs in YAML, for programs outside of pods; one in JSON is read without |
 //! | `exec` | plugins that give credentials, as kubeconfigs of clouds name them |
-//! | `gzip` | answers that the server compresses, for slow ways to it |
+//! | `gzip` | `Client::with_gzip`: answers that the server compresses, for slow ways to it |
+//! | `protobuf` | `Client::with_protobuf`: built-in kinds in fewer bytes, which are read in a fraction of the time |
 //! | `k8s-openapi` | the generated types of that crate are resources |
 
 #![warn(missing_docs)]
@@ -147,6 +148,8 @@ pub mod lease;
 mod line;
 mod list;
 mod observe;
+#[cfg(feature = "protobuf")]
+pub mod protobuf;
 mod proxy;
 #[cfg(feature = "runtime")]
 mod queue;

@@ -25,7 +25,8 @@ pub fn metadata_watch(count: usize) -> Vec<u8> {
 
 fn listed(kind: &str, version: &str, items: impl Iterator<Item = Value>) -> Vec<u8> {
     let items: Vec<String> = items.map(|item| item.to_string()).collect();
-    let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"resourceVersion":"20000"}},"items":["#);
+    let head =
+        format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"resourceVersion":"20000"}},"items":["#);
     format!("{head}{}]}}\n", items.join(",")).into_bytes()
 }
 
@@ -75,4 +76,3 @@ fn pod(number: usize) -> Value {
                 "containerID": "containerd://0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
                 "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, "lastState": {}, "started": true}]}})
 }
-
