@@ -36,11 +36,14 @@ fn table() -> Result<String, String> {
     output(build.arg("--target-dir").arg(target().join("tools/beside")))?;
     let programs = target().join("tools/beside/release");
     let measure = programs.join("measure");
-    let mut encode = cargo();
-    encode.args(["run", "--quiet", "--package", "kemudi-testkit", "--bin", "protobuf"]);
+    // What makes the protobuf, and the operators' server.
+    let mut helpers = cargo();
+    helpers.args(["build", "--quiet", "--package", "kemudi", "--package", "kemudi-testkit"]);
+    output(helpers.args(["--bin", "kemudi", "--bin", "protobuf"]))?;
     let list = output_bytes(&mut Command::new(&measure))?;
     let protobuf = target().join("tools/pods.pb");
-    std::fs::write(&protobuf, piped(&mut encode, &list)?).map_err(|e| format!("{}: {e}", protobuf.display()))?;
+    let encoded = piped(&mut Command::new(target().join("debug/protobuf")), list)?;
+    std::fs::write(&protobuf, encoded).map_err(|e| format!("{}: {e}", protobuf.display()))?;
     let said = output(Command::new(&measure).arg(&protobuf))?;
     let found: Value = serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))?;
     let (our_build, their_build) = (Build::cold("ours")?, Build::cold("theirs")?);
@@ -188,11 +191,11 @@ fn output_bytes(command: &mut Command) -> Result<Vec<u8>, String> {
 }
 
 /// What a program that reads all of its input before it writes makes of this.
-fn piped(command: &mut Command, input: &[u8]) -> Result<Vec<u8>, String> {
+fn piped(command: &mut Command, input: Vec<u8>) -> Result<Vec<u8>, String> {
     let program = format!("{command:?}");
     let wrong = |why: std::io::Error| format!("{program}: {why}");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(wrong)?;
-    child.stdin.take().expect("piped").write_all(input).map_err(wrong)?;
+    child.stdin.take().expect("piped").write_all(&input).map_err(wrong)?;
     let done = child.wait_with_output().map_err(wrong)?;
     match done.status.success() {
         true => Ok(done.stdout),

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::{cargo, target, workspace};
+use crate::{target, workspace};
 
 /// Objects that the operators look after.
 pub const OBJECTS: usize = 1000;
@@ -22,14 +22,8 @@ pub struct Operator {
     pub resident_mb: f64,
 }
 
-/// Ours and theirs; the programs have been built into this folder.
+/// Ours and theirs; the programs have been built into this folder, and the server too.
 pub fn both(programs: &Path) -> Result<[Operator; 2], String> {
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--package", "kemudi", "--bin", "kemudi"]);
-    let built = build.status().map_err(|why| why.to_string())?;
-    if !built.success() {
-        return Err(format!("cargo ended with {built}"));
-    }
     let ours = measured(&programs.join("our-operator"), "crates/client/examples/operator.rs")?;
     Ok([ours, measured(&programs.join("their-operator"), "crates/testkit/beside/operators/src/theirs.rs")?])
 }

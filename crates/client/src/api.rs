@@ -239,6 +239,15 @@ impl<K: Resource> Api<K> {
     }
 
     /// As [`Api::delete`], with options: the grace period, what becomes of what it owns, which object it must be.
+    ///
+    /// ```no_run
+    /// # async fn run(pods: kemudi_client::Api<kemudi_client::kinds::Pod>) -> kemudi_client::Result<()> {
+    /// use kemudi_client::{DeleteOptions, Propagation};
+    ///
+    /// let foreground = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    /// pods.delete_with("web", &foreground).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn delete_with(&self, name: &str, options: &DeleteOptions) -> Result<Deleted<K>> {
         let body = to_json(&options.to_body());
         let bytes = self.bytes(Verb::Delete, self.one(name)?, Query::default(), Some(body.into())).await?;
@@ -325,6 +334,23 @@ impl<K: Resource> Api<K> {
     }
 
     /// `POST`s to a subresource: `token`, `binding`, `eviction`. What goes in and what comes out need not be alike.
+    ///
+    /// ```no_run
+    /// # async fn run(client: kemudi_client::Client) -> kemudi_client::Result<()> {
+    /// use kemudi_client::{Api, Dynamic, kinds::{Pod, ServiceAccount}};
+    /// use serde_json::json;
+    ///
+    /// // A token for somebody else, who need not be this server.
+    /// let accounts = Api::<ServiceAccount>::default_namespaced(client.clone());
+    /// let wish = json!({"spec": {"audiences": ["vault"], "expirationSeconds": 600}});
+    /// let answer: Dynamic = accounts.create_subresource("web", "token", &wish).await?;
+    /// println!("{}", answer["status"]["token"]);
+    ///
+    /// // A pod is to go, unless a disruption budget says no: that is a 429.
+    /// let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web-0"}});
+    /// let _: Dynamic = Api::<Pod>::default_namespaced(client).create_subresource("web-0", "eviction", &eviction).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn create_subresource<T: DeserializeOwned>(
         &self,
         name: &str,

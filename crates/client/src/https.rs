@@ -4,7 +4,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -94,8 +94,8 @@ struct Connections {
 struct Shared {
     sender: http2::SendRequest<Full<Bytes>>,
     streams: Arc<()>,
-    /// How many streams the server allows, as it last said.
-    allowed: Arc<AtomicUsize>,
+    /// How many streams the server allows, as it last said; `None` before it has said anything.
+    allowed: watch::Receiver<Option<usize>>,
     line: Arc<Line>,
 }
 
@@ -211,6 +211,11 @@ impl Https {
             return Ok(lease);
         }
         let _turn = self.connecting.lock().await;
+        if let Some(mut allowed) = self.pool.unsaid() {
+            // The first thing that a server says is how many streams it allows: what does not fit before may fit then.
+            let said = async { allowed.wait_for(Option::is_some).await.is_ok() };
+            let _ = timeout(self.config.timeouts.handshake, said).await;
+        }
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
@@ -420,6 +425,13 @@ impl Pool {
         None
     }
 
+    /// To hear from the server of a connection how many streams it allows, where it has not said so yet.
+    fn unsaid(&self) -> Option<watch::Receiver<Option<usize>>> {
+        let connections = lock(&self.0);
+        let unsaid = connections.shared.iter().find(|shared| shared.allowed.borrow().is_none());
+        unsaid.map(|shared| shared.allowed.clone())
+    }
+
     async fn add(&self, stream: TlsStream<TcpStream>, line: Arc<Line>, timeouts: &Timeouts) -> Result<Lease> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(Heard { stream, line: line.clone() });
@@ -441,12 +453,13 @@ impl Pool {
             .await
             .map_err(lost)?;
         let mut connections = lock(&self.0);
-        let allowed = Arc::new(AtomicUsize::new(STREAMS_FIRST));
-        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone(), line };
+        let (said, allowed) = watch::channel(None);
+        let shared = Shared { sender, streams: Arc::new(()), allowed, line: line.clone() };
         let mut connection = Box::pin(connection);
         connections.drive(std::future::poll_fn(move |cx| {
             let done = connection.as_mut().poll(cx).map(drop);
-            allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            let now = line.has_heard().then(|| connection.current_max_send_streams());
+            said.send_if_modified(|last| std::mem::replace(last, now) != now);
             done
         }));
         let lease = shared.lease();
@@ -479,7 +492,7 @@ impl Connections {
 impl Shared {
     fn has_room(&self) -> bool {
         // Whoever waits for the server's leave to open a stream waits for the watches before it, which never end.
-        let most = self.allowed.load(Ordering::Relaxed).min(STREAMS_PER_CONNECTION_MAX);
+        let most = self.allowed.borrow().unwrap_or(STREAMS_FIRST).min(STREAMS_PER_CONNECTION_MAX);
         Arc::strong_count(&self.streams) - 1 < most
     }
 

@@ -7,8 +7,8 @@ use testkit::Server;
 use testkit::clients;
 use testkit::command::{RUN_LIMIT, kemudi, run};
 
-/// What it may weigh, in bytes. The C library, the code that prints backtraces and the tables for unwinding are a third of it.
-const SIZE_MAX: u64 = 4_000_000;
+/// What it may weigh, in bytes. The C library and the code that prints backtraces are a quarter of it.
+const SIZE_MAX: u64 = 3_450_000;
 
 #[test]
 fn it_is_small_and_needs_nothing() {

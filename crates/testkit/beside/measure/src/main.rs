@@ -2,6 +2,7 @@
 //! that counts, one thread. Prints one line of JSON. Loads loopback addresses only. Without an argument it prints the list of pods; with
 //! one, the path of the same list in protobuf, it measures.
 
+#[path = "../../../../client/tests/memory/pods.rs"]
 mod pods;
 mod watches;
 
@@ -233,8 +234,8 @@ async fn main() {
     .await;
     let kube_cache = cost(async || {
         let (store, writer) = reflector::store::<PartialObjectMeta<Pod>>();
-        let api = kube::Api::<Pod>::all(theirs(&metadata));
-        let mut stream = Box::pin(reflector(writer, watcher::metadata_watcher(api, watcher::Config::default())));
+        let api = kube::Api::<PartialObjectMeta<Pod>>::all(theirs(&metadata));
+        let mut stream = Box::pin(reflector(writer, watcher(api, watcher::Config::default())));
         while store.len() < PODS {
             stream.next().await.expect("it goes on").expect("the next event");
         }
