@@ -115,7 +115,7 @@ fn table() -> Result<String, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(format!(
         "{HEADING}
-`cargo xtask bench --client` measured this on {cores} cores: both libraries in one process, the same ten thousand pods of 4.9 KB each as the
+`cargo xtask bench --client` measured this on {cores} cores: both libraries in one process, the same ten thousand pods of 4.3 KB each as the
 body of an answer in pieces of 16 KB, the same allocator that counts, CPU time of the one thread, the median of seven runs. kube-rs is
 5.0 with k8s-openapi's types, which has neither narrow types, HTTP/2 nor (on watches) compression.
 

@@ -40,7 +40,7 @@ fn metadata(number: usize) -> Value {
     json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"].take()})
 }
 
-/// A pod as a Deployment's look, with two entries of managed fields: 4.9 KB.
+/// A pod as a Deployment's look, with two entries of managed fields: 4.3 KB.
 pub fn pod(number: usize) -> Value {
     let container = |name: &str| {
         json!({"name": name, "image": format!("registry.example/{name}:1.2.3"), "imagePullPolicy": "IfNotPresent",
