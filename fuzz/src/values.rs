@@ -23,7 +23,7 @@ pub fn json(bytes: &[u8]) {
 
 /// A message in its envelope, of the kind that the envelope names.
 pub fn protobuf(bytes: &[u8]) {
-    let Ok(envelope) = protobuf::open(bytes) else { return };
+    let Ok(envelope) = api::protobuf::open(bytes) else { return };
     let registry = kinds::builtin();
     let Some(kind) = kind_of(&registry, &envelope.api_version, &envelope.kind) else { return };
     let Ok(read) = protobuf::decode(&kind.schema, kind.root, envelope.raw) else { return };
@@ -62,7 +62,7 @@ pub fn stays(kind: &Kind, object: &Value) {
     }
     let Some(message) = protobuf::encode(&tidied) else { return };
     let kept = numbered(&kind.schema, kind.root, &tidied);
-    let envelope = protobuf::open(&message).expect("what is written has an envelope");
+    let envelope = api::protobuf::open(&message).expect("what is written has an envelope");
     assert_eq!((says("apiVersion"), says("kind")), (&*envelope.api_version, &*envelope.kind));
     let read = protobuf::decode(&kind.schema, kind.root, envelope.raw).expect("what is written is a message");
     let mut whole = type_of(&tidied);

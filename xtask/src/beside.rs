@@ -2,13 +2,14 @@
 //! build. Writes its part of `docs/benchmarks.md`. Knows neither of them: the programs are in `crates/testkit/beside`.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{cargo, target, workspace};
+use crate::{cargo, operators, target, workspace};
 
 const HEADING: &str = "\n## The client library beside kube-rs\n";
 /// What `/proc` counts CPU time in, whatever the kernel ticks in.
@@ -30,9 +31,20 @@ pub fn run() -> ExitCode {
 }
 
 fn table() -> Result<String, String> {
-    let mut measure = beside();
-    measure.args(["run", "--release", "--quiet", "--locked", "--package", "measure", "--target-dir"]);
-    let said = output(measure.arg(target().join("tools/beside")))?;
+    let mut build = beside();
+    build.args(["build", "--release", "--quiet", "--locked", "--package", "measure", "--package", "operators"]);
+    output(build.arg("--target-dir").arg(target().join("tools/beside")))?;
+    let programs = target().join("tools/beside/release");
+    let measure = programs.join("measure");
+    // What makes the protobuf, and the operators' server.
+    let mut helpers = cargo();
+    helpers.args(["build", "--quiet", "--package", "kemudi", "--package", "kemudi-testkit"]);
+    output(helpers.args(["--bin", "kemudi", "--bin", "protobuf"]))?;
+    let list = output_bytes(&mut Command::new(&measure))?;
+    let protobuf = target().join("tools/pods.pb");
+    let encoded = piped(&mut Command::new(target().join("debug/protobuf")), list)?;
+    std::fs::write(&protobuf, encoded).map_err(|e| format!("{}: {e}", protobuf.display()))?;
+    let said = output(Command::new(&measure).arg(&protobuf))?;
     let found: Value = serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))?;
     let (our_build, their_build) = (Build::cold("ours")?, Build::cold("theirs")?);
     let mut library = cargo();
@@ -46,7 +58,9 @@ fn table() -> Result<String, String> {
     for (name, what, goals) in [
         ("list", "list of 10,000 pods as `kinds::Pod`", ["1/6", "1/3.5", "1/2.5"]),
         ("complete", "the same as k8s-openapi's complete `Pod`", [""; 3]),
-        ("compressed", "the same as `kinds::Pod`, compressed by the server (feature `gzip`)", ["", "", "1/2"]),
+        ("compressed", "the same as `kinds::Pod`, compressed by the server (feature `gzip`)", [""; 3]),
+        ("protobuf", "the same as `kinds::Pod`, in protobuf (feature `protobuf`)", ["", "", "1/2"]),
+        ("compressedProtobuf", "the same in protobuf, compressed", ["", "", "1/2"]),
     ] {
         let [ours, theirs] = [&found[name]["ours"], &found[name]["theirs"]];
         let of = |field: &str| (number(&ours[field]), number(&theirs[field]));
@@ -57,15 +71,31 @@ fn table() -> Result<String, String> {
         let (our, their) = of("ms");
         row(&format!("{what}: CPU time"), goals[2], format!("{our:.0} ms"), format!("{their:.0} ms"), their / our);
     }
-    let (plain, zipped) = (number(&found["wireBytes"]["plain"]), number(&found["wireBytes"]["compressed"]));
     let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
-    row("bytes of that list on the wire, with `gzip`", "1/2", mb(zipped), mb(plain), plain / zipped);
+    for (name, what, goal) in [
+        ("protobuf", "bytes of that list on the wire, in protobuf", ""),
+        ("compressed", "the same in JSON, compressed", ""),
+        ("compressedProtobuf", "the same in protobuf, compressed", "1/2"),
+    ] {
+        let (our, their) = (number(&found["wireBytes"][name]), number(&found["wireBytes"]["list"]));
+        row(what, goal, mb(our), mb(their), their / our);
+    }
     let cache = |side: &str| number(&found["cache"][side]["liveMiB"]);
     let (our, their) = (cache("ours"), cache("theirs"));
     row("cache of their metadata: live heap", "1/10", format!("{our:.1} MiB"), format!("{their:.1} MiB"), their / our);
     let connections = |side: &str| number(&found["connections"][side]);
     let (our, their) = (connections("ours"), connections("theirs"));
     row("connections of 400 watches", "1", format!("{our}"), format!("{their}"), their / our);
+    let [our, their] = operators::both(&programs)?;
+    let ratio = their.lines as f64 / our.lines as f64;
+    row("an operator (the example `operator.rs`): lines", "", our.lines.to_string(), their.lines.to_string(), ratio);
+    row(
+        &format!("its memory with {} objects", operators::OBJECTS),
+        "",
+        format!("{:.1} MB", our.resident_mb),
+        format!("{:.1} MB", their.resident_mb),
+        their.resident_mb / our.resident_mb,
+    );
     let (our, their) = (our_build.crates as f64, their_build.crates as f64);
     row(
         "crates of a program that lists pods",
@@ -85,7 +115,7 @@ fn table() -> Result<String, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(format!(
         "{HEADING}
-`cargo xtask bench --client` measured this on {cores} cores: both libraries in one process, the same ten thousand pods of 4.9 KB each as the
+`cargo xtask bench --client` measured this on {cores} cores: both libraries in one process, the same ten thousand pods of 4.3 KB each as the
 body of an answer in pieces of 16 KB, the same allocator that counts, CPU time of the one thread, the median of seven runs. kube-rs is
 5.0 with k8s-openapi's types, which has neither narrow types, HTTP/2 nor (on watches) compression.
 
@@ -148,10 +178,27 @@ fn beside() -> Command {
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
+    output_bytes(command).map(|said| String::from_utf8_lossy(&said).into_owned())
+}
+
+fn output_bytes(command: &mut Command) -> Result<Vec<u8>, String> {
     let program = format!("{command:?}");
     let done = command.stderr(Stdio::inherit()).output().map_err(|e| format!("{program}: {e}"))?;
     match done.status.success() {
-        true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        true => Ok(done.stdout),
+        false => Err(format!("{program} ended with {}", done.status)),
+    }
+}
+
+/// What a program that reads all of its input before it writes makes of this.
+fn piped(command: &mut Command, input: Vec<u8>) -> Result<Vec<u8>, String> {
+    let program = format!("{command:?}");
+    let wrong = |why: std::io::Error| format!("{program}: {why}");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(wrong)?;
+    child.stdin.take().expect("piped").write_all(&input).map_err(wrong)?;
+    let done = child.wait_with_output().map_err(wrong)?;
+    match done.status.success() {
+        true => Ok(done.stdout),
         false => Err(format!("{program} ended with {}", done.status)),
     }
 }

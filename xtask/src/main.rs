@@ -6,6 +6,7 @@ mod clients;
 mod faults;
 mod fuzz;
 mod kube_rs;
+mod operators;
 mod schema;
 mod small;
 mod test;

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use crate::{cargo, target};
+use crate::{cargo, target, workspace};
 
 /// Builds it and says how large it is.
 pub fn run() -> ExitCode {
@@ -36,6 +36,8 @@ pub fn build() -> Result<u64, String> {
     ]);
     // The addresses that are fixed at the start take a tenth of the room this way.
     command.args(["--", "-C", "link-arg=-Wl,-z,pack-relative-relocs"]);
+    let script = workspace().join("crates/pod/small.ld");
+    command.args(["-C", &format!("link-arg=-Wl,-T,{}", script.display()), "-C", "link-arg=-Wl,--no-eh-frame-hdr"]);
     let status = command.env("RUSTFLAGS", "-C target-feature=+crt-static").status().map_err(|e| e.to_string())?;
     if !status.success() {
         return Err(format!("cargo ended with {status}"));

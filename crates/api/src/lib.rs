@@ -9,6 +9,7 @@ pub mod jsonpath;
 pub mod meta;
 pub mod options;
 pub mod pem;
+pub mod protobuf;
 pub mod refusal;
 pub mod selector;
 pub mod status;

@@ -13,38 +13,50 @@ pub const FIELD_MANAGER_BYTES_MAX: usize = 128;
 /// How a list or a watch is wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListOptions {
+    /// Only what has such labels.
     pub labels: LabelSelector,
+    /// Only what has such fields, of the few that a kind can be selected by.
     pub fields: FieldSelector,
     /// `None`: unset. `Some(0)`: any. Otherwise a revision.
     pub resource_version: Option<u64>,
+    /// What the revision of a list means.
     pub version_match: Option<VersionMatch>,
     /// Most items of one answer; 0 or less means all.
     pub limit: i64,
+    /// The page after the one whose metadata has this token; `""` for the first.
     pub continue_token: String,
+    /// How long the server may take, and how long a watch lasts.
     pub timeout_seconds: Option<i64>,
+    /// A watch also tells up to where nothing of interest has happened.
     pub allow_watch_bookmarks: bool,
+    /// A watch first tells all objects that there are.
     pub send_initial_events: Option<bool>,
 }
 
 /// `resourceVersionMatch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionMatch {
+    /// As it was at that revision.
     Exact,
+    /// As it was then or later.
     NotOlderThan,
 }
 
 /// How one object is wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GetOptions {
+    /// `None`: the newest. Otherwise one that is not older, which may be told from a cache.
     pub resource_version: Option<u64>,
 }
 
 /// How a create, update or patch is wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WriteOptions {
+    /// Only say what would come of it.
     pub dry_run: bool,
-    /// `""` where the client gave none.
+    /// Who owns the fields that are written; `""` where the client gave none.
     pub field_manager: String,
+    /// What becomes of fields that are unknown or there twice.
     pub field_validation: FieldValidation,
     /// Apply only: take fields from other managers.
     pub force: bool,
@@ -56,35 +68,47 @@ pub type ApplyOptions = WriteOptions;
 /// What happens about unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
+    /// They are dropped.
     Ignore,
+    /// They are dropped, and a warning says so.
     #[default]
     Warn,
+    /// The request is refused.
     Strict,
 }
 
 /// How a deletion is wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeleteOptions {
+    /// Only say what would come of it.
     pub dry_run: bool,
+    /// How long it may take to go; 0 for at once.
     pub grace_period_seconds: Option<i64>,
+    /// What becomes of what it owns; `None` for what its kind does.
     pub propagation: Option<Propagation>,
     /// The deprecated way to say orphan or background.
     pub orphan_dependents: Option<bool>,
+    /// Which object it must be, and in which state.
     pub preconditions: Preconditions,
 }
 
 /// `propagationPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
+    /// It stays, without an owner.
     Orphan,
+    /// It goes after its owner.
     Background,
+    /// It goes before its owner.
     Foreground,
 }
 
 /// What must hold of the object that is deleted or updated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Preconditions {
+    /// It is this object, and no later one of the same name.
     pub uid: Option<String>,
+    /// Nobody has changed it since.
     pub resource_version: Option<String>,
 }
 

@@ -14,8 +14,11 @@ use crate::{fields, go};
 pub struct Status {
     /// `Success` or `Failure`.
     pub status: String,
+    /// For people.
     pub message: String,
+    /// For branching.
     pub reason: Reason,
+    /// What it is about, where that is an object.
     pub details: Option<Details>,
     /// The HTTP code, 0 when absent.
     pub code: u16,
@@ -26,20 +29,28 @@ pub struct Status {
 /// What the status is about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Details {
+    /// The object's name.
     pub name: String,
+    /// The resource's group.
     pub group: String,
     /// The resource (`pods`) in most answers, the kind (`Pod`) in validation errors.
     pub kind: String,
+    /// The object's uid.
     pub uid: String,
+    /// All that is wrong, where it is more than one thing.
     pub causes: Vec<Cause>,
+    /// When it may be asked again; 0 where nothing is said of it.
     pub retry_after_seconds: u32,
 }
 
 /// One of several reasons, as validation gives them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cause {
+    /// `FieldValueRequired` and the like.
     pub reason: String,
+    /// For people.
     pub message: String,
+    /// Where in the object: `spec.containers[0].image`.
     pub field: String,
 }
 

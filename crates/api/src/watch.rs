@@ -33,6 +33,11 @@ impl EventType {
 impl EventType {
     const ALL: [EventType; 5] =
         [EventType::Added, EventType::Modified, EventType::Deleted, EventType::Bookmark, EventType::Error];
+
+    /// The one that is written so.
+    pub fn named(name: &str) -> Option<EventType> {
+        EventType::ALL.into_iter().find(|event| event.as_str() == name)
+    }
 }
 
 impl Serialize for EventType {
@@ -57,8 +62,8 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<EventType, E> {
-        let found = EventType::ALL.into_iter().find(|event| event.as_str() == name);
-        found.ok_or_else(|| E::unknown_variant(name, &["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]))
+        EventType::named(name)
+            .ok_or_else(|| E::unknown_variant(name, &["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]))
     }
 }
 

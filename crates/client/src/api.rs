@@ -14,7 +14,7 @@ use serde_core::Serialize;
 use serde_core::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::client::{Client, accepting, collect, request_of};
+use crate::client::{Client, collect, request_of};
 use crate::error::{Error, Result};
 use crate::resource::{ApiResource, Dynamic, ObjectList, Resource, Typed};
 use crate::transport::Unhurried;
@@ -159,7 +159,7 @@ impl<K: Resource> Api<K> {
         if let Some(version) = options.resource_version {
             query.push("resourceVersion", version.to_string());
         }
-        self.read(Verb::Get, self.one(name)?, query, K::accept(false)).await
+        self.client.object(request_of(&Ask::of(Verb::Get, self.one(name)?, query), None)?).await
     }
 
     /// `None` where there is no such object.
@@ -179,7 +179,7 @@ impl<K: Resource> Api<K> {
     /// The objects that the options select, or a page of them.
     pub async fn list_with(&self, options: &ListOptions) -> Result<ObjectList<K>> {
         let ask = Ask::of(Verb::List, self.target(), options.print());
-        self.client.list(accepting(request_of(&ask, None)?, K::accept(true))).await
+        self.client.list(request_of(&ask, None)?).await
     }
 
     /// Makes a new object.
@@ -239,6 +239,15 @@ impl<K: Resource> Api<K> {
     }
 
     /// As [`Api::delete`], with options: the grace period, what becomes of what it owns, which object it must be.
+    ///
+    /// ```no_run
+    /// # async fn run(pods: kemudi_client::Api<kemudi_client::kinds::Pod>) -> kemudi_client::Result<()> {
+    /// use kemudi_client::{DeleteOptions, Propagation};
+    ///
+    /// let foreground = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    /// pods.delete_with("web", &foreground).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn delete_with(&self, name: &str, options: &DeleteOptions) -> Result<Deleted<K>> {
         let body = to_json(&options.to_body());
         let bytes = self.bytes(Verb::Delete, self.one(name)?, Query::default(), Some(body.into())).await?;
@@ -325,14 +334,42 @@ impl<K: Resource> Api<K> {
     }
 
     /// `POST`s to a subresource: `token`, `binding`, `eviction`. What goes in and what comes out need not be alike.
+    ///
+    /// ```no_run
+    /// # async fn run(client: kemudi_client::Client) -> kemudi_client::Result<()> {
+    /// use kemudi_client::{Api, Dynamic, kinds::{Pod, ServiceAccount}};
+    /// use serde_json::json;
+    ///
+    /// // A token for somebody else, who need not be this server.
+    /// let accounts = Api::<ServiceAccount>::default_namespaced(client.clone());
+    /// let wish = json!({"spec": {"audiences": ["vault"], "expirationSeconds": 600}});
+    /// let answer: Dynamic = accounts.create_subresource("web", "token", &wish).await?;
+    /// println!("{}", answer["status"]["token"]);
+    ///
+    /// // A pod is to go, unless a disruption budget says no: that is a 429.
+    /// let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web-0"}});
+    /// let _: Dynamic = Api::<Pod>::default_namespaced(client).create_subresource("web-0", "eviction", &eviction).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn create_subresource<T: DeserializeOwned>(
         &self,
         name: &str,
         subresource: &str,
         object: &impl Serialize,
     ) -> Result<T> {
+        self.create_subresource_with(name, subresource, object, &WriteOptions::default()).await
+    }
+
+    /// As [`Api::create_subresource`], with options.
+    pub async fn create_subresource_with<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        object: &impl Serialize,
+        options: &WriteOptions,
+    ) -> Result<T> {
         let body = to_json(object);
-        self.json(Verb::Create, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
+        self.json(Verb::Create, self.sub(name, subresource)?, options.print(), Some(body.into())).await
     }
 
     /// Writes a subresource.
@@ -342,8 +379,19 @@ impl<K: Resource> Api<K> {
         subresource: &str,
         object: &impl Serialize,
     ) -> Result<T> {
+        self.replace_subresource_with(name, subresource, object, &WriteOptions::default()).await
+    }
+
+    /// As [`Api::replace_subresource`], with options.
+    pub async fn replace_subresource_with<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        object: &impl Serialize,
+        options: &WriteOptions,
+    ) -> Result<T> {
         let body = to_json(object);
-        self.json(Verb::Update, self.sub(name, subresource)?, Query::default(), Some(body.into())).await
+        self.json(Verb::Update, self.sub(name, subresource)?, options.print(), Some(body.into())).await
     }
 
     /// Changes a subresource.
@@ -405,16 +453,6 @@ impl<K: Resource> Api<K> {
         let mut request = request_of(&ask, Some(to_json(body).into()))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
         self.client.json(request).await
-    }
-
-    async fn read<T: DeserializeOwned>(
-        &self,
-        verb: Verb,
-        target: Target,
-        query: Query,
-        form: &'static str,
-    ) -> Result<T> {
-        self.client.json(accepting(request_of(&Ask::of(verb, target, query), None)?, form)).await
     }
 
     async fn json<T: DeserializeOwned>(

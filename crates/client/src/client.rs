@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ::api::{Ask, Status};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_core::de::DeserializeOwned;
 use tracing::Instrument;
@@ -15,10 +15,14 @@ use tracing::field::Empty;
 
 use crate::config::{Config, ConfigCode, ConfigError, Impersonate};
 use crate::error::{Error, Result};
+#[cfg(feature = "gzip")]
+use crate::gzip;
 use crate::https::Https;
 use crate::list;
 use crate::observe::{Bucket, RateLimit, Sent};
-use crate::resource::ObjectList;
+#[cfg(feature = "protobuf")]
+use crate::protobuf;
+use crate::resource::{ObjectList, Resource};
 use crate::retry::{Retries, retry_after};
 use crate::transport::{Body, Transport};
 
@@ -42,6 +46,8 @@ struct Inner {
     retries: Retries,
     limit: Option<Arc<Bucket>>,
     observer: Option<Observer>,
+    #[cfg(feature = "protobuf")]
+    protobuf: bool,
 }
 
 /// Who hears of requests.
@@ -74,6 +80,8 @@ impl Client {
             retries: Retries::default(),
             limit: None,
             observer: None,
+            #[cfg(feature = "protobuf")]
+            protobuf: false,
         }))
     }
 
@@ -133,6 +141,25 @@ impl Client {
         self.edit(|inner| inner.observer = Some(Arc::new(hear)))
     }
 
+    /// The same client that asks for [protobuf](crate::protobuf) where a type can be read from it, when it gets, lists and watches. Where the server
+    /// has none of it, all goes on in JSON.
+    #[cfg(feature = "protobuf")]
+    pub fn with_protobuf(self) -> Client {
+        self.edit(|inner| inner.protobuf = true)
+    }
+
+    /// The same client that lets the server compress its answers (feature `gzip`): a long list is a tenth of its bytes then, for some time on
+    /// both sides.
+    #[cfg(feature = "gzip")]
+    pub fn with_gzip(self) -> Client {
+        self.edit(|inner| {
+            let accepted = gzip::accepted();
+            if !inner.headers.contains(&accepted) {
+                inner.headers.push(accepted);
+            }
+        })
+    }
+
     /// Where namespaced requests go that name no namespace.
     pub fn default_namespace(&self) -> &str {
         &self.0.namespace
@@ -186,6 +213,8 @@ impl Client {
         };
         let started = Instant::now();
         let outcome = self.0.transport.send(request.clone()).await;
+        #[cfg(feature = "gzip")]
+        let outcome = outcome.map(gzip::decoded);
         if let Some(observer) = &self.0.observer {
             let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
             let code = outcome.as_ref().ok().map(Response::status);
@@ -235,20 +264,20 @@ impl Client {
 
     /// The whole answer as bytes. Where it breaks off, the request is repeated as if there had been none.
     pub async fn bytes(&self, request: Request<Bytes>) -> Result<Bytes> {
-        self.whole(request, |body| collect(body, "the answer", ANSWER_BYTES_MAX)).await
+        self.whole(request, |response| collect(response.into_body(), "the answer", ANSWER_BYTES_MAX)).await
     }
 
     /// What `read` makes of the whole answer.
     async fn whole<T, Reading: Future<Output = Result<T>>>(
         &self,
         request: Request<Bytes>,
-        read: impl Fn(Body) -> Reading,
+        read: impl Fn(Response<Body>) -> Reading,
     ) -> Result<T> {
         let mut tries = Tries::new();
         loop {
             let error = match self.call_within(request.clone(), &mut tries).await {
                 Err(error) => error,
-                Ok(response) => match read(response.into_body()).await {
+                Ok(response) => match read(response).await {
                     Ok(whole) => return Ok(whole),
                     Err(error) => error,
                 },
@@ -263,18 +292,46 @@ impl Client {
     /// The whole answer, decoded from JSON.
     pub async fn json<T: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<T> {
         let what = format!("{} {}", request.method(), request.uri().path());
-        let bytes = self.bytes(request).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Decode {
-            request: what,
-            wanted: std::any::type_name::<T>(),
-            why: error.to_string(),
-        })
+        from_json(&self.bytes(request).await?, what)
     }
 
-    /// A list, each of its objects decoded as soon as it has come.
-    pub(crate) async fn list<K: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<ObjectList<K>> {
+    /// An object in the form that its type is asked for.
+    pub(crate) async fn object<K: Resource>(&self, request: Request<Bytes>) -> Result<K> {
         let what = format!("{} {}", request.method(), request.uri().path());
-        self.whole(request, |body| list::read(body, &what)).await
+        let request = self.accepting::<K>(request, false);
+        let read = async |response: Response<Body>| {
+            let (head, body) = response.into_parts();
+            Ok((head.headers, collect(body, "the answer", ANSWER_BYTES_MAX).await?))
+        };
+        let (headers, bytes) = self.whole(request, read).await?;
+        #[cfg(feature = "protobuf")]
+        if let Some(read) = K::from_message()
+            && protobuf::is_protobuf(&headers)
+        {
+            let wrong = |why| Error::Decode { request: what, wanted: std::any::type_name::<K>(), why };
+            return protobuf::unwrapped(&bytes, read).map_err(wrong);
+        }
+        let _: HeaderMap = headers;
+        from_json(&bytes, what)
+    }
+
+    /// A list in the form that its type is asked for, each of its objects decoded as soon as it has come.
+    pub(crate) async fn list<K: Resource>(&self, request: Request<Bytes>) -> Result<ObjectList<K>> {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        self.whole(self.accepting::<K>(request, true), |response| list::read(response, &what)).await
+    }
+
+    /// The same request for an answer in the form that a type is asked for.
+    pub(crate) fn accepting<K: Resource>(&self, mut request: Request<Bytes>, list: bool) -> Request<Bytes> {
+        let json = K::accept(list);
+        let form = HeaderValue::from_static(json);
+        #[cfg(feature = "protobuf")]
+        let form = match K::from_message() {
+            Some(_) if self.0.protobuf => protobuf::accept(json),
+            _ => form,
+        };
+        request.headers_mut().insert(ACCEPT, form);
+        request
     }
 
     /// `GET` of a path (with its query), decoded from JSON.
@@ -336,10 +393,12 @@ pub fn request_of(ask: &Ask, body: Option<Bytes>) -> Result<Request<Bytes>> {
     request(method, &path, body)
 }
 
-/// The same request for an answer of this form.
-pub(crate) fn accepting<B>(mut request: Request<B>, form: &'static str) -> Request<B> {
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(form));
-    request
+fn from_json<T: DeserializeOwned>(bytes: &[u8], request: String) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Decode {
+        request,
+        wanted: std::any::type_name::<T>(),
+        why: error.to_string(),
+    })
 }
 
 /// Reads a body to its end.
@@ -359,11 +418,12 @@ pub(crate) async fn collect(mut body: Body, what: &'static str, limit: usize) ->
 /// The server's no, as its `Status` or as near to one as what it sent.
 pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error {
     let retry_after = retry_after(&response);
-    let text = match collect(response.into_body(), "the error", ERROR_BYTES_MAX).await {
+    let (head, body) = response.into_parts();
+    let text = match collect(body, "the error", ERROR_BYTES_MAX).await {
         Ok(bytes) => bytes,
         Err(error) => return error,
     };
-    if let Ok(mut status) = serde_json::from_slice::<Status>(&text)
+    if let Some(mut status) = status_of(&head.headers, &text)
         && !status.status.is_empty()
     {
         // The line is the truth where the body does not say.
@@ -385,6 +445,16 @@ pub(crate) async fn refusal(code: StatusCode, response: Response<Body>) -> Error
         status.details = Some(::api::Details { retry_after_seconds: wait.as_secs() as u32, ..Default::default() });
     }
     status.into()
+}
+
+/// The `Status` that an answer is, if it is one.
+fn status_of(headers: &HeaderMap, body: &[u8]) -> Option<Status> {
+    #[cfg(feature = "protobuf")]
+    if protobuf::is_protobuf(headers) {
+        return protobuf::status(body).ok();
+    }
+    let _ = headers;
+    serde_json::from_slice(body).ok()
 }
 
 /// The text of `299 - "text"`, its quotes taken off.

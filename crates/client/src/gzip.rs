@@ -7,18 +7,17 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response};
+use http::Response;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::BodyExt;
 
 use crate::error::{Error, Result};
 use crate::transport::Body;
 
-/// The same request, whose answer may be compressed.
-pub fn accepted<B>(mut request: Request<B>) -> Request<B> {
-    request.headers_mut().entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("gzip"));
-    request
+/// What a request says whose answer may be compressed.
+pub fn accepted() -> (HeaderName, HeaderValue) {
+    (ACCEPT_ENCODING, HeaderValue::from_static("gzip"))
 }
 
 /// The same answer as it was before the server compressed it.

@@ -1,12 +1,9 @@
 //! The transport over the network: TLS, HTTP/2 (HTTP/1.1 where the server has no other), tokens, connections that are shared.
 //! Repairs what rotation breaks: a refused token is read again and the request repeated once, a CA likewise.
 
-#[cfg(not(feature = "gzip"))]
-use std::convert::{identity as accepted, identity as decoded};
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +19,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -32,8 +30,6 @@ use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::exec::Credential;
 use crate::files::FileChanges;
-#[cfg(feature = "gzip")]
-use crate::gzip::{accepted, decoded};
 use crate::line::{self, Gone, Heard, Line};
 use crate::retry::is_idempotent;
 use crate::tls;
@@ -98,8 +94,8 @@ struct Connections {
 struct Shared {
     sender: http2::SendRequest<Full<Bytes>>,
     streams: Arc<()>,
-    /// How many streams the server allows, as it last said.
-    allowed: Arc<AtomicUsize>,
+    /// How many streams the server allows, as it last said; `None` before it has said anything.
+    allowed: watch::Receiver<Option<usize>>,
     line: Arc<Line>,
 }
 
@@ -173,8 +169,7 @@ impl Https {
     }
 
     /// Sends on a connection that is there or a new one.
-    async fn deliver(&self, request: Request<Bytes>) -> Result<Response<Body>> {
-        let mut request = accepted(request);
+    async fn deliver(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
         let patience = match request.extensions().get::<Unhurried>() {
             Some(Unhurried) => FOREVER,
             None => self.config.timeouts.answer,
@@ -193,7 +188,7 @@ impl Https {
             };
             match (timeout(patience, sending).await, &mut spare) {
                 (Err(_), _) => return Err(Error::Timeout { what: "answer", after: patience }),
-                (Ok(Some(Sent::Answer(answer))), _) => return Ok(decoded(answer)),
+                (Ok(Some(Sent::Answer(answer))), _) => return Ok(answer),
                 (Ok(Some(Sent::Lost(why))), _) => return Err(Error::Lost(why)),
                 // The connection was closing; the request never left.
                 (Ok(Some(Sent::Unsent(back))), _) => request = back,
@@ -216,6 +211,11 @@ impl Https {
             return Ok(lease);
         }
         let _turn = self.connecting.lock().await;
+        if let Some(mut allowed) = self.pool.unsaid() {
+            // The first thing that a server says is how many streams it allows: what does not fit before may fit then.
+            let said = async { allowed.wait_for(Option::is_some).await.is_ok() };
+            let _ = timeout(self.config.timeouts.handshake, said).await;
+        }
         if let Some(lease) = self.pool.lease() {
             return Ok(lease);
         }
@@ -425,6 +425,13 @@ impl Pool {
         None
     }
 
+    /// To hear from the server of a connection how many streams it allows, where it has not said so yet.
+    fn unsaid(&self) -> Option<watch::Receiver<Option<usize>>> {
+        let connections = lock(&self.0);
+        let unsaid = connections.shared.iter().find(|shared| shared.allowed.borrow().is_none());
+        unsaid.map(|shared| shared.allowed.clone())
+    }
+
     async fn add(&self, stream: TlsStream<TcpStream>, line: Arc<Line>, timeouts: &Timeouts) -> Result<Lease> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(Heard { stream, line: line.clone() });
@@ -446,12 +453,13 @@ impl Pool {
             .await
             .map_err(lost)?;
         let mut connections = lock(&self.0);
-        let allowed = Arc::new(AtomicUsize::new(STREAMS_FIRST));
-        let shared = Shared { sender, streams: Arc::new(()), allowed: allowed.clone(), line };
+        let (said, allowed) = watch::channel(None);
+        let shared = Shared { sender, streams: Arc::new(()), allowed, line: line.clone() };
         let mut connection = Box::pin(connection);
         connections.drive(std::future::poll_fn(move |cx| {
             let done = connection.as_mut().poll(cx).map(drop);
-            allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            let now = line.has_heard().then(|| connection.current_max_send_streams());
+            said.send_if_modified(|last| std::mem::replace(last, now) != now);
             done
         }));
         let lease = shared.lease();
@@ -484,7 +492,7 @@ impl Connections {
 impl Shared {
     fn has_room(&self) -> bool {
         // Whoever waits for the server's leave to open a stream waits for the watches before it, which never end.
-        let most = self.allowed.load(Ordering::Relaxed).min(STREAMS_PER_CONNECTION_MAX);
+        let most = self.allowed.borrow().unwrap_or(STREAMS_FIRST).min(STREAMS_PER_CONNECTION_MAX);
         Arc::strong_count(&self.streams) - 1 < most
     }
 

@@ -1,5 +1,6 @@
 //! A few built-in kinds, only the fields that programs in a pod read most. They decode faster and smaller than complete types.
 //! They cannot be written back, since that would lose the other fields: write with patches, [`Dynamic`](crate::Dynamic) or complete types.
+//! With the feature `protobuf` they can be read so too.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +90,21 @@ fields!(Namespace, read { metadata: "metadata" });
 fields!(ConfigMap, read { metadata: "metadata", data: "data", binary_data: "binaryData" });
 fields!(ServiceAccount, read { metadata: "metadata", automount_service_account_token: "automountServiceAccountToken" });
 
-typed!(Pod, group "", version "v1", plural "pods", namespaced);
-typed!(Namespace, group "", version "v1", plural "namespaces", cluster);
-typed!(ConfigMap, group "", version "v1", plural "configmaps", namespaced);
-typed!(ServiceAccount, group "", version "v1", plural "serviceaccounts", namespaced);
+typed!(Pod, group "", version "v1", plural "pods", namespaced, protobuf);
+typed!(Namespace, group "", version "v1", plural "namespaces", cluster, protobuf);
+typed!(ConfigMap, group "", version "v1", plural "configmaps", namespaced, protobuf);
+typed!(ServiceAccount, group "", version "v1", plural "serviceaccounts", namespaced, protobuf);
+
+#[cfg(feature = "protobuf")]
+mod messages {
+    use super::*;
+    use crate::message;
+
+    message!(Pod { metadata = 1, spec = 2, status = 3 });
+    message!(PodSpec { containers = 2, service_account_name = 8, node_name = 10 });
+    message!(Container { name = 1, image = 2 });
+    message!(PodStatus { phase = 1, message = 3, reason = 4, host_ip = 5, pod_ip = 6 });
+    message!(Namespace { metadata = 1 });
+    message!(ConfigMap { metadata = 1, data = 2, binary_data = 3 as Base64 });
+    message!(ServiceAccount { metadata = 1, automount_service_account_token = 4 });
+}

@@ -47,6 +47,11 @@ impl Line {
         Line { heard: AtomicU64::new(0), gone: watch::Sender::new(false), silence }
     }
 
+    /// Whether anything has come on it yet.
+    pub fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) > 0
+    }
+
     /// Nobody answered on it: nothing new is to be sent there.
     pub fn is_gone(&self) -> bool {
         *self.gone.borrow()

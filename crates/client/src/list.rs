@@ -1,25 +1,41 @@
 //! Reads a list while it comes: each object is decoded as soon as all of its text is there, so that a long list is never held as
-//! text. Never sends anything.
+//! text. Never sends anything. Lists in protobuf are [`protobuf`](crate::protobuf)'s.
 
 use std::any::type_name;
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::Response;
 use http_body_util::BodyExt;
 use serde_core::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Deserializer;
 
 use crate::client::ANSWER_BYTES_MAX;
 use crate::error::{Error, Result};
-use crate::resource::ObjectList;
+use crate::resource::{ObjectList, Resource};
 use crate::transport::Body;
 
 /// Text that is waited for before the next objects are tried, in bytes: an object that is not all there is read again from its
 /// beginning. Waiting for as much as there is keeps that small for large ones.
 const TRY_BYTES_MIN: usize = 64 << 10;
 
-/// The list that is this answer's body. `request` is for messages.
-pub async fn read<K: DeserializeOwned>(mut body: Body, request: &str) -> Result<ObjectList<K>> {
+/// The list that is this answer. `request` is for messages.
+pub async fn read<K: Resource>(answer: Response<Body>, request: &str) -> Result<ObjectList<K>> {
+    #[cfg(feature = "protobuf")]
+    if let Some(read) = K::from_message()
+        && crate::protobuf::is_protobuf(answer.headers())
+    {
+        let mut reader = crate::protobuf::ListReader::new(request, read);
+        pieces(answer, |data| reader.take(data)).await?;
+        return reader.finish();
+    }
     let mut reader = Reader::new(request);
+    pieces(answer, |data| reader.take(data)).await?;
+    reader.finish()
+}
+
+/// Hands the answer on as it comes.
+async fn pieces(answer: Response<Body>, mut take: impl FnMut(&Bytes) -> Result<()>) -> Result<()> {
+    let mut body = answer.into_body();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
@@ -27,9 +43,9 @@ pub async fn read<K: DeserializeOwned>(mut body: Body, request: &str) -> Result<
         if total > ANSWER_BYTES_MAX {
             return Err(Error::TooLarge { what: "the answer", limit: ANSWER_BYTES_MAX });
         }
-        reader.take(&data)?;
+        take(&data)?;
     }
-    reader.finish()
+    Ok(())
 }
 
 struct Reader<'a, K> {

@@ -40,6 +40,13 @@ pub trait Resource: DeserializeOwned + Send + Sync + 'static {
     fn accept(_list: bool) -> &'static str {
         "application/json"
     }
+
+    /// How it is read from a message of protobuf, where it can be. A [`Client::with_protobuf`](crate::Client::with_protobuf) asks for such
+    /// objects so.
+    #[cfg(feature = "protobuf")]
+    fn from_message() -> Option<crate::protobuf::FromMessage<Self>> {
+        None
+    }
 }
 
 /// A [`Resource`] whose type says which resource of the API it is. [`typed!`](crate::typed) writes both for a struct with
@@ -77,15 +84,17 @@ pub trait Typed: Resource {
 /// struct CronTab { metadata: ObjectMeta, spec: serde_json::Value }
 /// typed!(CronTab, group "stable.example.com", version "v1", plural "crontabs", namespaced);
 /// ```
+///
+/// With `protobuf` behind it (feature of that name), it can be read from protobuf too, as `message!` says.
 #[macro_export]
 macro_rules! typed {
-    ($type:ident, group $group:literal, version $version:literal, plural $plural:literal, namespaced) => {
-        $crate::typed!(@ $type, $group, $version, $plural, true);
+    ($type:ident, group $group:literal, version $version:literal, plural $plural:literal, namespaced $(, $protobuf:ident)?) => {
+        $crate::typed!(@ $type, $group, $version, $plural, true $(, $protobuf)?);
     };
-    ($type:ident, group $group:literal, version $version:literal, plural $plural:literal, cluster) => {
-        $crate::typed!(@ $type, $group, $version, $plural, false);
+    ($type:ident, group $group:literal, version $version:literal, plural $plural:literal, cluster $(, $protobuf:ident)?) => {
+        $crate::typed!(@ $type, $group, $version, $plural, false $(, $protobuf)?);
     };
-    (@ $type:ident, $group:literal, $version:literal, $plural:literal, $namespaced:literal) => {
+    (@ $type:ident, $group:literal, $version:literal, $plural:literal, $namespaced:literal $(, $protobuf:ident)?) => {
         impl $crate::Resource for $type {
             fn name(&self) -> &str { &self.metadata.name }
             fn namespace(&self) -> &str { &self.metadata.namespace }
@@ -94,6 +103,7 @@ macro_rules! typed {
             fn object_meta(&self) -> ::std::borrow::Cow<'_, $crate::ObjectMeta> {
                 ::std::borrow::Cow::Borrowed(&self.metadata)
             }
+            $($crate::__from_message!($protobuf);)?
         }
         impl $crate::Typed for $type {
             const GROUP: &'static str = $group;
@@ -103,6 +113,26 @@ macro_rules! typed {
             const NAMESPACED: bool = $namespaced;
         }
     };
+}
+
+/// The part of [`typed!`](crate::typed) that there is with a feature only.
+#[cfg(feature = "protobuf")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __from_message {
+    (protobuf) => {
+        fn from_message() -> ::std::option::Option<$crate::protobuf::FromMessage<Self>> {
+            ::std::option::Option::Some($crate::protobuf::read)
+        }
+    };
+}
+
+/// The part of [`typed!`](crate::typed) that there is with a feature only.
+#[cfg(not(feature = "protobuf"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __from_message {
+    (protobuf) => {};
 }
 
 /// Which resource of the API: all that is needed to make its paths.
@@ -253,6 +283,17 @@ impl<K: Typed> Resource for Metadata<K> {
             true => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
             false => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
         }
+    }
+    crate::__from_message!(protobuf);
+}
+
+#[cfg(feature = "protobuf")]
+impl<K> crate::protobuf::Read for Metadata<K> {
+    fn read(&mut self, wire: crate::protobuf::Wire<'_>, left: u32) -> Result<(), String> {
+        crate::protobuf::fields(wire, left, |number, wire, left| match number {
+            1 => self.metadata.read(wire, left),
+            _ => Ok(()),
+        })
     }
 }
 

@@ -46,7 +46,7 @@ pub fn print(seconds: i64) -> String {
 }
 
 /// A `MicroTime`: `2026-01-31T12:00:00.000000Z`.
-#[cfg(any(test, feature = "runtime"))]
+#[cfg(any(test, feature = "runtime", feature = "protobuf"))]
 pub(crate) fn micros(micros: i64) -> String {
     let (date, clock) = split(micros.div_euclid(1_000_000));
     format!("{date}T{clock}.{:06}Z", micros.rem_euclid(1_000_000))

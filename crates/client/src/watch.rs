@@ -15,14 +15,17 @@ use ::api::{Ask, EventType, ListOptions, Status};
 use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 use futures_core::stream::{BoxStream, Stream};
+use http::Response;
 use http_body::Body as _;
 use serde_core::Deserialize;
 use serde_core::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::client::{Client, accepting, request_of};
+use crate::client::{Client, request_of};
 use crate::error::{Error, Result};
+#[cfg(feature = "protobuf")]
+use crate::protobuf;
 use crate::resource::{ObjectList, Resource};
 use crate::retry::back_off;
 use crate::transport::Body;
@@ -184,12 +187,17 @@ impl<K: Resource> Watch<K> {
     }
 
     fn read(&mut self, line: &[u8]) -> Result<WatchEvent<K>> {
-        let wrong = |error: serde_json::Error| Error::Decode {
+        let line = match self.lines.framing {
+            Framing::Lines(_) => serde_json::from_slice::<Line<K>>(line).map_err(|error| error.to_string()),
+            #[cfg(feature = "protobuf")]
+            Framing::Frames => Line::of_frame(line),
+        };
+        let wrong = |why| Error::Decode {
             request: format!("a watch of {}", self.target.path()),
             wanted: std::any::type_name::<K>(),
-            why: error.to_string(),
+            why,
         };
-        let (told, object) = match serde_json::from_slice::<Line<K>>(line).map_err(wrong)? {
+        let (told, object) = match line.map_err(wrong)? {
             Line::Object(told, object) => (told, object),
             Line::Error(status) => return Err((*status).into()),
             Line::Bookmark(mark) => {
@@ -369,7 +377,6 @@ impl<K: Resource> Watcher<K> {
         let options =
             ListOptions { limit: PAGE_ITEMS, continue_token: continue_token.to_string(), ..self.options.clone() };
         let request = request_of(&Ask::of(Verb::List, self.target.clone(), options.print()), None);
-        let request = request.map(|request| accepting(request, K::accept(true)));
         let client = self.client.clone();
         async move {
             let page: ObjectList<K> = client.list(request?).await?;
@@ -391,8 +398,18 @@ async fn open<K: Resource>(client: &Client, target: &Target, options: &ListOptio
     let mut options = options.clone();
     options.timeout_seconds.get_or_insert(WATCH_SECONDS);
     let request = request_of(&Ask::of(Verb::Watch, target.clone(), options.print()), None)?;
-    let request = accepting(request, K::accept(false));
-    Ok(Lines::of(client.call(request).await?.into_body(), EVENT_BYTES_MAX, TooLong::Fails))
+    let answer = client.call(client.accepting::<K>(request, false)).await?;
+    let framing = framing::<K>(&answer);
+    Ok(Lines::of(answer.into_body(), EVENT_BYTES_MAX, framing))
+}
+
+fn framing<K: Resource>(answer: &Response<Body>) -> Framing {
+    #[cfg(feature = "protobuf")]
+    if K::from_message().is_some() && protobuf::is_protobuf(answer.headers()) {
+        return Framing::Frames;
+    }
+    let _ = answer;
+    Framing::Lines(TooLong::Fails)
 }
 
 /// A line of a watch: its object is what its type says.
@@ -480,6 +497,46 @@ struct BookmarkNotes {
 
 fields!(BookmarkNotes, read { end: "k8s.io/initial-events-end" });
 
+/// The annotation of the bookmark after the objects that were there at the start.
+#[cfg(feature = "protobuf")]
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+#[cfg(feature = "protobuf")]
+mod frames {
+    use protobuf::{FromMessage, Read, Wire};
+
+    use super::*;
+    use crate::message;
+
+    impl<K: Resource> Line<K> {
+        /// What a frame without its length says.
+        pub fn of_frame(frame: &[u8]) -> std::result::Result<Line<K>, String> {
+            let (told, object) = protobuf::event(frame)?;
+            Ok(match told {
+                EventType::Error => Line::Error(Box::new(protobuf::status(object)?)),
+                EventType::Bookmark => Line::Bookmark(protobuf::unwrapped(object, protobuf::read)?),
+                told => {
+                    let read: FromMessage<K> = K::from_message().ok_or("this type is not read from protobuf")?;
+                    Line::Object(told, protobuf::unwrapped(object, read)?)
+                }
+            })
+        }
+    }
+
+    message!(Bookmark { metadata = 1 });
+    message!(BookmarkMeta { resource_version = 6, annotations = 12 });
+
+    impl Read for BookmarkNotes {
+        fn read(&mut self, wire: Wire<'_>, left: u32) -> std::result::Result<(), String> {
+            let (key, value) = protobuf::entry::<String, protobuf::Plain, String>(wire, left)?;
+            if key == INITIAL_EVENTS_END {
+                self.end = Some(value);
+            }
+            Ok(())
+        }
+    }
+}
+
 /// A body's bytes as they come.
 pub(crate) fn chunks(body: Body) -> BoxStream<'static, Result<Bytes>> {
     Box::pin(Chunks(body))
@@ -487,7 +544,7 @@ pub(crate) fn chunks(body: Body) -> BoxStream<'static, Result<Bytes>> {
 
 /// A body's lines as text, without their ends; a line longer than `limit` bytes comes in parts.
 pub fn text_lines(body: Body, limit: usize) -> BoxStream<'static, Result<String>> {
-    Box::pin(TextLines(Lines::of(body, limit, TooLong::Splits)))
+    Box::pin(TextLines(Lines::of(body, limit, Framing::Lines(TooLong::Splits))))
 }
 
 struct Chunks(Body);
@@ -533,10 +590,21 @@ enum TooLong {
     Splits,
 }
 
+/// How one thing is told from the next.
+#[derive(Clone, Copy)]
+enum Framing {
+    /// By the end of its line.
+    Lines(TooLong),
+    /// By its length, which is before it.
+    #[cfg(feature = "protobuf")]
+    Frames,
+}
+
+/// What a body tells, one after the other: lines, or frames without their lengths.
 struct Lines {
     body: Body,
     limit: usize,
-    too_long: TooLong,
+    framing: Framing,
     /// What came last and is not told yet.
     rest: Bytes,
     /// Before it, the beginning of a line.
@@ -545,8 +613,8 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(body: Body, limit: usize, too_long: TooLong) -> Lines {
-        Lines { body, limit, too_long, rest: Bytes::new(), begun: BytesMut::new(), ended: false }
+    fn of(body: Body, limit: usize, framing: Framing) -> Lines {
+        Lines { body, limit, framing, rest: Bytes::new(), begun: BytesMut::new(), ended: false }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes>> {
@@ -559,7 +627,12 @@ impl Lines {
                 return Poll::Ready(Some(line));
             }
             if self.ended {
-                let last = self.begun.split().freeze();
+                let last = match self.framing {
+                    Framing::Lines(_) => self.begun.split().freeze(),
+                    // Half a frame is nothing.
+                    #[cfg(feature = "protobuf")]
+                    Framing::Frames => Bytes::new(),
+                };
                 return Poll::Ready(Some(last).filter(|last| !last.is_empty()).map(Ok));
             }
             match ready!(poll_data(&mut self.body, cx)) {
@@ -575,8 +648,16 @@ impl Lines {
         }
     }
 
-    /// A line of what has come, if it is whole or too long.
+    /// The next of what has come, if it is whole or too long.
     fn take(&mut self) -> Option<Result<Bytes>> {
+        match self.framing {
+            Framing::Lines(too_long) => self.take_line(too_long),
+            #[cfg(feature = "protobuf")]
+            Framing::Frames => self.take_frame(),
+        }
+    }
+
+    fn take_line(&mut self, too_long: TooLong) -> Option<Result<Bytes>> {
         if let Some(end) = memchr::memchr(b'\n', &self.rest) {
             let line = self.rest.split_to(end + 1).slice(..end);
             if self.begun.is_empty() {
@@ -590,14 +671,27 @@ impl Lines {
         if self.begun.len() <= self.limit {
             return None;
         }
-        Some(match self.too_long {
+        Some(match too_long {
             TooLong::Splits => Ok(self.begun.split_to(self.limit).freeze()),
-            TooLong::Fails => {
-                self.ended = true;
-                self.begun.clear();
-                Err(Error::TooLarge { what: "a line of the stream", limit: self.limit })
-            }
+            TooLong::Fails => Err(self.too_large("a line of the stream")),
         })
+    }
+
+    #[cfg(feature = "protobuf")]
+    fn take_frame(&mut self) -> Option<Result<Bytes>> {
+        self.begun.extend_from_slice(&std::mem::take(&mut self.rest));
+        let bytes = protobuf::frame_bytes(&self.begun)?;
+        if bytes > self.limit {
+            return Some(Err(self.too_large("an event of the watch")));
+        }
+        let frame = (self.begun.len() >= bytes).then(|| self.begun.split_to(bytes).freeze());
+        frame.map(|frame| Ok(frame.slice(protobuf::FRAME_HEAD_BYTES..)))
+    }
+
+    fn too_large(&mut self, what: &'static str) -> Error {
+        self.ended = true;
+        self.begun.clear();
+        Error::TooLarge { what, limit: self.limit }
     }
 }
 
@@ -642,7 +736,7 @@ mod tests {
         const LIMIT: usize = 8;
         let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         let body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
-        let mut lines = Lines::of(body, LIMIT, too_long);
+        let mut lines = Lines::of(body, LIMIT, Framing::Lines(too_long));
         let told = async {
             let mut told = Vec::new();
             while let Some(line) = lines.next().await {

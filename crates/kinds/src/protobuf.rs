@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use api::protobuf::{Parts, Wire, enclose, lossy, message_of, put_bytes, put_number, put_varint};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -13,47 +14,6 @@ use crate::decode::DEPTH_MAX;
 use crate::scalar;
 use crate::schema::{Alternative, Field, Schema, Shape, TypeId};
 use crate::tables;
-
-/// What every message of Kubernetes begins with.
-pub const MAGIC: &[u8] = b"k8s\0";
-
-/// What a message says of itself, and the message.
-#[derive(Debug, Default, PartialEq)]
-pub struct Envelope<'a> {
-    pub api_version: String,
-    pub kind: String,
-    pub raw: &'a [u8],
-}
-
-/// Takes a message out of its envelope. The error is Go's.
-pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, String> {
-    if bytes.is_empty() {
-        return Err("empty data".into());
-    }
-    let Some(unknown) = bytes.strip_prefix(MAGIC) else {
-        return Err("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into());
-    };
-    if unknown.is_empty() {
-        return Err("empty body".into());
-    }
-    let mut envelope = Envelope::default();
-    for part in Parts(unknown) {
-        match part? {
-            (1, Wire::Bytes(type_meta)) => {
-                for part in Parts(type_meta) {
-                    match part? {
-                        (1, Wire::Bytes(text)) => envelope.api_version = lossy(text),
-                        (2, Wire::Bytes(text)) => envelope.kind = lossy(text),
-                        _ => {}
-                    }
-                }
-            }
-            (2, Wire::Bytes(raw)) => envelope.raw = raw,
-            _ => {}
-        }
-    }
-    Ok(envelope)
-}
 
 /// A message of a type as a value, to be normalized like any other body. Unknown fields are left out. The error is Go's.
 pub fn decode(schema: &Schema, root: TypeId, raw: &[u8]) -> Result<Value, String> {
@@ -75,27 +35,7 @@ pub fn encode(value: &Value) -> Option<Vec<u8>> {
         }
     }
     let api_version = if api_version.is_empty() { "v1" } else { api_version };
-    let mut type_meta = Vec::with_capacity(64);
-    put_bytes(&mut type_meta, 1, api_version.as_bytes());
-    put_bytes(&mut type_meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 24);
-    out.extend_from_slice(MAGIC);
-    put_bytes(&mut out, 1, &type_meta);
-    put_bytes(&mut out, 2, &raw);
-    put_bytes(&mut out, 3, b"");
-    put_bytes(&mut out, 4, b"");
-    Some(out)
-}
-
-/// One frame of a watch: its length, then the event around an encoded object.
-pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
-    let mut extension = Vec::with_capacity(object.len() + 8);
-    put_bytes(&mut extension, 1, object);
-    let mut message = Vec::with_capacity(extension.len() + 32);
-    put_bytes(&mut message, 1, event.as_bytes());
-    put_bytes(&mut message, 2, &extension);
-    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    [&length.to_be_bytes(), message.as_slice()].concat()
+    Some(enclose(api_version, kind, &raw))
 }
 
 /// Whether objects of this kind have a message.
@@ -293,12 +233,6 @@ impl Writer<'_> {
     }
 }
 
-pub(crate) fn message_of(fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    fill(&mut out);
-    out
-}
-
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -314,102 +248,6 @@ fn time(value: &Value) -> Vec<u8> {
         put_number(inner, 1, when.as_second() as u64);
         put_number(inner, 2, when.subsec_nanosecond() as u64);
     })
-}
-
-pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    put_varint(out, u64::from(number) << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-pub(crate) fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {
-    put_varint(out, u64::from(number) << 3);
-    put_varint(out, value);
-}
-
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A value as it stands on the wire.
-#[derive(Clone, Copy, Debug)]
-enum Wire<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32(u32),
-    Bytes(&'a [u8]),
-}
-
-/// The numbered values of a message, in the order of the bytes.
-struct Parts<'a>(&'a [u8]);
-
-impl<'a> Parts<'a> {
-    fn varint(&mut self) -> Result<u64, String> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first().ok_or("unexpected EOF")?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if *byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err("proto: integer overflow".into())
-    }
-
-    fn take(&mut self, count: u64) -> Result<&'a [u8], String> {
-        let count = usize::try_from(count).map_err(|_| "proto: negative length found during unmarshaling")?;
-        let (taken, rest) = self.0.split_at_checked(count).ok_or("unexpected EOF")?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn part(&mut self) -> Result<(u32, Wire<'a>), String> {
-        let key = self.varint()?;
-        let (number, kind) = ((key >> 3) as u32, key & 7);
-        if kind == 4 {
-            return Err("proto: wiretype end group for non-group".into());
-        }
-        if number == 0 {
-            return Err(format!("proto: illegal tag {number} (wire type {key})"));
-        }
-        let wire = match kind {
-            0 => Wire::Varint(self.varint()?),
-            1 => {
-                let bytes: [u8; 8] = self.take(8)?.try_into().map_err(|_| "unexpected EOF")?;
-                Wire::Fixed64(u64::from_le_bytes(bytes))
-            }
-            2 => {
-                let length = self.varint()?;
-                Wire::Bytes(self.take(length)?)
-            }
-            5 => {
-                let bytes: [u8; 4] = self.take(4)?.try_into().map_err(|_| "unexpected EOF")?;
-                Wire::Fixed32(u32::from_le_bytes(bytes))
-            }
-            other => return Err(format!("proto: illegal wireType {other}")),
-        };
-        Ok((number, wire))
-    }
-}
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = Result<(u32, Wire<'a>), String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let part = self.part();
-        if part.is_err() {
-            self.0 = &[];
-        }
-        Some(part)
-    }
 }
 
 struct Reader<'s> {
@@ -624,20 +462,11 @@ fn message<'a>(wire: Wire<'a>, number: u32) -> Result<&'a [u8], String> {
 }
 
 fn wrong_type(wire: Wire<'_>, name: &str) -> String {
-    let kind = match wire {
-        Wire::Varint(_) => 0,
-        Wire::Fixed64(_) => 1,
-        Wire::Bytes(_) => 2,
-        Wire::Fixed32(_) => 5,
-    };
+    let kind = wire.kind();
     // The text names fields as Go does.
     let mut letters = name.chars();
     let name: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
     format!("proto: wrong wireType = {kind} for field {name}")
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -659,12 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_told_as_go_tells_it() {
-        let check = |bytes: &[u8], want: &str| assert_eq!(open(bytes).map(|_| ()), Err(want.to_string()));
-        check(b"", "empty data");
-        check(b"k8s", "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]");
-        check(b"k8s\0nonsense", "proto: illegal wireType 6");
-        check(b"k8s\0\n\x05", "unexpected EOF");
+    fn a_wrong_message_is_told_as_go_tells_it() {
         let schema = tables::schema();
         let pod = tables::type_of("v1", "Pod").unwrap();
         assert_eq!(decode(schema, pod, b"\x08\x01"), Err("proto: wrong wireType = 0 for field Metadata".into()));

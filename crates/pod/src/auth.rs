@@ -68,7 +68,7 @@ impl CanI {
     async fn ask(&self, client: &Client) -> Outcome {
         let [verb, what, names @ ..] = self.words.as_slice() else {
             return Err(Failure::new("you must specify two arguments: verb resource or verb resource/resourceName.")
-                .hint("kemudi auth can-i list pods"));
+                .hint(format!("{} auth can-i list pods", crate::program())));
         };
         let spec = match what.starts_with('/') {
             true => json!({"nonResourceAttributes": {"verb": verb, "path": what}}),

@@ -101,7 +101,8 @@ impl Report {
 
     /// What hit the limit, and how to wait longer.
     fn too_long(&self, what: &str) -> (String, String) {
-        let longer = format!("; to wait longer: kemudi doctor --timeout {}s", (self.patience.as_secs() + 1) * 5);
+        let longer =
+            format!("; to wait longer: {} doctor --timeout {}s", crate::program(), (self.patience.as_secs() + 1) * 5);
         (format!("{what} in the {:?} that all steps may take", self.patience), longer)
     }
 
@@ -249,9 +250,11 @@ async fn rights(report: &mut Report, client: &Client, claims: Option<&Claims>, n
         Ok(Ok((true, _))) => Good(format!("may list pods in namespace {namespace}")),
         Ok(Ok((false, _))) => Odd(
             format!("may not list pods in namespace {namespace}"),
-            "a new account may do almost nothing; see what it may: kemudi auth can-i --list; give it a Role and a RoleBinding: \
-             kemudi create role, kemudi create rolebinding"
-                .to_string(),
+            format!(
+                "a new account may do almost nothing; see what it may: {} auth can-i --list; give it a Role and a RoleBinding: \
+                 kubectl create role, kubectl create rolebinding",
+                crate::program()
+            ),
         ),
         Ok(Err(error)) => of_error(error),
     };

@@ -79,9 +79,8 @@ impl Get {
     pub async fn run(self, global: &Global) -> Outcome {
         let format = Format::parse(self.output.as_deref())?;
         if self.words.is_empty() {
-            return Err(
-                Failure::new("Required resource not specified.").hint("kemudi get pods, or another type of resource")
-            );
+            return Err(Failure::new("Required resource not specified.")
+                .hint(format!("{} get pods, or another type of resource", crate::program())));
         }
         let client = global.client()?;
         let discovery = Discovery::fetch(&client).await?;

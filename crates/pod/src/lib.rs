@@ -21,11 +21,25 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser};
 use kemudi_client::config::{Ca, ConfigCode, Credentials, Impersonate, Names, Pem, Server};
 use kemudi_client::{Client, Config, Error};
+
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// How this program is called where it tells what to type: `kemudi`, unless it says otherwise at its start.
+pub fn program() -> &'static str {
+    PROGRAM.get().copied().unwrap_or("kemudi")
+}
+
+/// Says how this program is called, once, before anything is told.
+pub fn called(name: &'static str) {
+    // Whoever was first is right.
+    let _ = PROGRAM.set(name);
+}
 
 /// What every command takes.
 #[derive(Args, Clone, Debug, Default)]
@@ -238,7 +252,7 @@ impl fmt::Display for Failure {
 fn hint(error: &Error) -> Option<String> {
     if let Some(refusal) = error.forbidden() {
         if !refusal.path.is_empty() {
-            return Some("see what you may do: kemudi auth can-i --list".to_string());
+            return Some(format!("see what you may do: {} auth can-i --list", program()));
         }
         let (kind, scope) = match refusal.namespace.as_str() {
             "" => ("clusterrole", String::new()),
@@ -253,19 +267,20 @@ fn hint(error: &Error) -> Option<String> {
             },
         };
         let Some(subject) = subject_flag(&refusal.user) else {
-            return Some("see what you may do: kemudi auth can-i --list".to_string());
+            return Some(format!("see what you may do: {} auth can-i --list", program()));
         };
         let role = format!("kemudi create {kind} NAME --verb={} --resource={resource}{scope}", refusal.verb);
         let binding = format!("kemudi create {kind}binding NAME --{kind}=NAME {subject}{scope}");
         return Some(format!("whoever may grant it types: {role} && {binding}"));
     }
     match error {
-        Error::Api(status) if status.code == 401 => Some(
-            "the token or certificate is not (or no longer) valid here; see what it says: kemudi token --claims".into(),
-        ),
-        Error::Connect { .. } | Error::Tls { .. } => Some("check each step of the way: kemudi doctor".into()),
+        Error::Api(status) if status.code == 401 => Some(format!(
+            "the token or certificate is not (or no longer) valid here; see what is wrong with it: {} doctor",
+            program()
+        )),
+        Error::Connect { .. } | Error::Tls { .. } => Some(format!("check each step of the way: {} doctor", program())),
         Error::Request(text) if text.contains("doesn't have a resource type") => {
-            Some("see all of them: kemudi raw /apis (groups) and kemudi raw /api/v1 (core)".into())
+            Some(format!("see all of them: {0} raw /apis (groups) and {0} raw /api/v1 (core)", program()))
         }
         _ => None,
     }

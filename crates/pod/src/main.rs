@@ -40,6 +40,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    pod::called("kemudi-pod");
     let mut cli = match parsed::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

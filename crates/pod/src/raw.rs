@@ -41,8 +41,11 @@ impl Raw {
             (None, None) => Method::GET,
         };
         if !self.path.starts_with('/') {
-            return Err(Failure::new(format!("{:?} is no path: it must start with /", self.path))
-                .hint(format!("kemudi raw /{}", self.path)));
+            return Err(Failure::new(format!("{:?} is no path: it must start with /", self.path)).hint(format!(
+                "{} raw /{}",
+                crate::program(),
+                self.path
+            )));
         }
         let mut request = request(method, &self.path, body)?;
         for header in &self.header {

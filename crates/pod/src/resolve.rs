@@ -57,9 +57,10 @@ pub fn resolve<'a>(discovery: &'a Discovery, word: &str) -> Outcome<&'a Discover
             .collect();
         near.dedup();
         match near.is_empty() {
-            true => {
-                Failure::new(text).hint("see all groups: kemudi raw /apis, the core's resources: kemudi raw /api/v1")
-            }
+            true => Failure::new(text).hint(format!(
+                "see all groups: {0} raw /apis, the core's resources: {0} raw /api/v1",
+                crate::program()
+            )),
             false => Failure::new(text).hint(format!("did you mean {}?", near.join(" or "))),
         }
     })

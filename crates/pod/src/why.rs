@@ -15,24 +15,13 @@ use rights::{Asked, Cause, Explanation, Finding, Refusal, Rule};
 use serde_json::Value;
 
 use crate::output::{self, Format};
-use crate::{Failure, Global, Outcome, print};
+use crate::{Failure, Global, Outcome, print, program};
 
 /// Longest text of a refusal that is read from stdin, in bytes.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Without words the refusal's text is read from stdin. It works with any Kubernetes:
-it reads roles, bindings, accounts and namespaces as far as you may, asks the
-server's own reviews, and names what it could not see.
-
-Examples:
-  kubectl get pods 2>&1 | kemudi why               a 403 as it was told
-  kemudi why 'GET /api/v1/pods' --as ann           a request, as somebody
-  kemudi why get pods/log -n shop --as system:serviceaccount:shop:web
-  kemudi why --last                                what kemudi's server refused last
-  kemudi why list pods --as ann --fix | kubectl apply -f -
-  kemudi why Unauthorized --token \"$TOKEN\"         why a token is not taken")]
+#[command(after_help = examples())]
 pub struct Why {
     /// The text of a 401 or 403, a request line, or VERB TYPE[/SUBRESOURCE] [NAME]; - for stdin
     #[arg(value_name = "REFUSAL")]
@@ -52,6 +41,24 @@ pub struct Why {
     /// Subresource: log, exec, status
     #[arg(long, value_name = "NAME")]
     subresource: Option<String>,
+}
+
+fn examples() -> String {
+    format!(
+        "\
+Without words the refusal's text is read from stdin. It works with any Kubernetes:
+it reads roles, bindings, accounts and namespaces as far as you may, asks the
+server's own reviews, and names what it could not see.
+
+Examples:
+  a 403 as it was told:          kubectl get pods 2>&1 | {0} why
+  a request, as somebody:        {0} why 'GET /api/v1/pods' --as ann
+                                 {0} why get pods/log -n shop --as system:serviceaccount:shop:web
+  what the server refused last:  {0} why --last
+  to apply what is missing:      {0} why list pods --as ann --fix | kubectl apply -f -
+  why a token is not taken:      {0} why Unauthorized --token \"$TOKEN\"",
+        program()
+    )
 }
 
 /// A resource that every cluster has.
@@ -170,7 +177,7 @@ impl Why {
     async fn asked(&self, client: &Client, words: &[String], builtin: fn(&str) -> Option<Builtin>) -> Outcome<Asked> {
         let [verb, what, names @ ..] = words else {
             return Err(Failure::new("a refusal's text, a request line, or a verb and a resource are explained")
-                .hint("kemudi why list pods --as system:serviceaccount:NAMESPACE:NAME"));
+                .hint(format!("{} why list pods --as system:serviceaccount:NAMESPACE:NAME", program())));
         };
         let (word, part) = what.split_once('/').unwrap_or((what, ""));
         let name = names.first().map_or("", String::as_str).to_string();
@@ -227,7 +234,8 @@ fn stdin() -> Outcome<String> {
 }
 
 fn nothing() -> Failure {
-    Failure::new("nothing to explain").hint("kubectl get pods 2>&1 | kemudi why, or kemudi why list pods --as USER")
+    Failure::new("nothing to explain")
+        .hint(format!("kubectl get pods 2>&1 | {0} why, or {0} why list pods --as USER", program()))
 }
 
 /// What a text asks to be explained: a refusal, its Status, a request line, or words.
@@ -257,7 +265,7 @@ fn question(text: &str) -> Outcome<Question> {
     match words.len() {
         2 | 3 => Ok(Question::Words(words)),
         _ => Err(Failure::new("this is neither a refusal, nor a request line, nor a verb and a resource")
-            .hint("quote the refusal's text, or pipe it: kubectl get pods 2>&1 | kemudi why")),
+            .hint(format!("quote the refusal's text, or pipe it: kubectl get pods 2>&1 | {} why", program()))),
     }
 }
 
@@ -291,16 +299,19 @@ async fn last(global: &Global) -> Outcome<Question> {
         path = format!("{path}&{user}");
     }
     let answer: Value = caller(global)?.get(&path).await.map_err(|error| match error.code() {
-        Some(403 | 404) => Failure::from(error).hint(
+        Some(403 | 404) => Failure::from(error).hint(format!(
             "only kemudi's own server remembers refusals, and tells them to who may list all roles and bindings; \
-             elsewhere give the refusal's text: kubectl get pods 2>&1 | kemudi why",
-        ),
+             elsewhere give the refusal's text: kubectl get pods 2>&1 | {} why",
+            program()
+        )),
         _ => error.into(),
     })?;
     let denial = &answer["items"][0];
     let message = denial["message"].as_str().unwrap_or_default();
     if denial.is_null() {
-        return Err(Failure::new("the server has refused nothing yet").hint("kemudi why list pods --as USER"));
+        return Err(
+            Failure::new("the server has refused nothing yet").hint(format!("{} why list pods --as USER", program()))
+        );
     }
     if denial["code"] == 401 {
         return Ok(Question::Unauthorized { reason: message.to_string() });

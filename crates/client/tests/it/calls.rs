@@ -35,6 +35,8 @@ async fn requests_are_made_as_kubernetes_wants_them() {
         "200 one\ntwo\nthree",
         "200 one\ntwo\nthree",
         r#"201 {"status":{"token":"t"}}"#,
+        r#"201 {"kind":"Status","status":"Success"}"#,
+        r#"200 {"spec":{"replicas":2}}"#,
     ]);
     let pods: Api<Pod> = Api::namespaced(client.clone(), "a");
     assert_eq!(pods.get("web").await.unwrap().status.pod_ip, "10.0.0.1");
@@ -60,6 +62,11 @@ async fn requests_are_made_as_kubernetes_wants_them() {
         .await
         .unwrap();
     assert_eq!(token["status"]["token"], "t");
+    let dry = WriteOptions { dry_run: true, field_manager: "me".to_string(), ..WriteOptions::default() };
+    let _: Dynamic = pods.create_subresource_with("web", "eviction", &json!({"kind": "Eviction"}), &dry).await.unwrap();
+    let scale: Dynamic =
+        tabs.replace_subresource_with("c", "scale", &json!({"spec": {"replicas": 2}}), &dry).await.unwrap();
+    assert_eq!(scale["spec"]["replicas"], 2);
     expect_test::expect![[r#"
         GET /api/v1/namespaces/a/pods/web
         PATCH /api/v1/namespaces/a/pods/web?dryRun=All (application/merge-patch+json) {"metadata":{"labels":{"x":null}}}
@@ -70,7 +77,9 @@ async fn requests_are_made_as_kubernetes_wants_them() {
         DELETE /api/v1/namespaces/a/pods {"kind":"DeleteOptions","apiVersion":"v1"}
         GET /api/v1/namespaces/a/pods/web/log?tailLines=3
         GET /api/v1/namespaces/a/pods/web/log?follow=true&tailLines=3
-        POST /api/v1/namespaces/a/serviceaccounts/bot/token {"spec":{}}"#]]
+        POST /api/v1/namespaces/a/serviceaccounts/bot/token {"spec":{}}
+        POST /api/v1/namespaces/a/pods/web/eviction?dryRun=All&fieldManager=me {"kind":"Eviction"}
+        PUT /apis/stable.example.com/v1/namespaces/default/crontabs/c/scale?dryRun=All&fieldManager=me {"spec":{"replicas":2}}"#]]
     .assert_eq(&table.asked());
 }
 

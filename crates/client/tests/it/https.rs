@@ -291,6 +291,15 @@ async fn four_hundred_watches_fit_on_one_connection() {
 }
 
 #[tokio::test]
+async fn what_is_asked_at_once_fits_on_one_connection_too() {
+    let server = Endpoint::start(&Issuer::new(), &["h2"], 1000).await;
+    let pods: Api<Pod> = Api::all(Client::new(server.config()).unwrap());
+    let options = ListOptions::default();
+    let watches = futures_util::future::try_join_all((0..400).map(|_| pods.watch(&options))).await.unwrap();
+    assert_eq!((watches.len(), server.connections()), (400, 1));
+}
+
+#[tokio::test]
 async fn bad_endpoints_are_explained() {
     let server = Endpoint::start(&Issuer::new(), &["h2"], 100).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

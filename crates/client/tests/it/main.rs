@@ -8,6 +8,8 @@ mod faults;
 mod https;
 #[cfg(all(feature = "exec", feature = "kubeconfig"))]
 mod plugins;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 mod proxies;
 mod recordings;
 mod rotation;

@@ -433,6 +433,85 @@ async fn a_store_ends_as_the_server_whatever_happens_on_the_way() {
     cluster.stop().await.unwrap();
 }
 
+/// Carries requests, and writes down in which form each was answered.
+struct Forms {
+    client: Client,
+    told: Mutex<Vec<String>>,
+}
+
+impl Transport for Forms {
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>>> {
+        Box::pin(async move {
+            let response = self.client.send(request).await?;
+            let form = response.headers().get("content-type").and_then(|form| form.to_str().ok()).unwrap_or_default();
+            self.told.lock().unwrap().push(form.trim_start_matches("application/").to_string());
+            Ok(response)
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_in_protobuf_is_what_is_read_in_json() {
+    const TABS: ApiResource = ApiResource::new("example.com", "v1", "Tab", "tabs", true);
+    const DEFINITIONS: ApiResource =
+        ApiResource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
+    let cluster = Cluster::start().await.unwrap();
+    let json = cluster.admin();
+    let forms = Arc::new(Forms { client: json.clone(), told: Mutex::default() });
+    let protobuf = Client::with_transport(forms.clone()).with_protobuf();
+    let told = || std::mem::take(&mut *forms.told.lock().unwrap()).join(" ");
+
+    let map = json!({"metadata": {"name": "one", "labels": {"kept": "yes"}, "annotations": {"a": "b"}},
+        "data": {"text": "é"}, "binaryData": {"bytes": "AAEC/w=="}});
+    maps(&json).create(&Dynamic(map)).await.unwrap();
+    let of = |client: &Client| Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let (wanted, found) = (of(&json).list().await.unwrap(), of(&protobuf).list().await.unwrap());
+    assert_eq!(format!("{found:?}"), format!("{wanted:?}"));
+    assert_eq!(found.len(), 2, "one, and the root CA");
+    let (wanted, found) = (of(&json).get("one").await.unwrap(), of(&protobuf).get("one").await.unwrap());
+    assert_eq!(format!("{found:?}"), format!("{wanted:?}"));
+    assert_eq!(told(), ["vnd.kubernetes.protobuf"; 2].join(" "));
+
+    // Refusals too.
+    let missing = of(&protobuf).get("two").await.unwrap_err();
+    assert!(missing.is_not_found());
+    assert_eq!(missing.to_string(), "configmaps \"two\" not found");
+    assert_eq!(told(), "vnd.kubernetes.protobuf");
+
+    let store = Store::follow(&of(&protobuf), &kept());
+    let names = Store::follow(&Api::<Metadata<ConfigMap>>::namespaced(protobuf.clone(), "default"), &kept());
+    store.ready().await.unwrap();
+    names.ready().await.unwrap();
+    make(&json, "two", json!({"of": "x"})).await;
+    eventually("what is new", || store.len() == 2 && names.len() == 2).await;
+    maps(&json).patch("two", &Patch::Merge(&json!({"data": {"of": "y"}}))).await.unwrap();
+    eventually("the change", || store.find("default", "two").is_some_and(|map| map.data["of"] == "y")).await;
+    maps(&json).delete("two").await.unwrap();
+    eventually("the deletion", || store.len() == 1 && names.len() == 1).await;
+    assert_eq!(names.all()[0].metadata.annotations.get("a"), Some("b"));
+    assert_eq!(told(), ["vnd.kubernetes.protobuf;stream=watch"; 2].join(" "));
+
+    // A type that cannot be read so, and an object that there is in JSON only.
+    assert_eq!(Api::<Dynamic>::namespaced_of(protobuf.clone(), "default", &MAPS).list().await.unwrap().len(), 2);
+    let definition = json!({"metadata": {"name": "tabs.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "tabs", "kind": "Tab"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let definitions = Api::all_of(json.clone(), &DEFINITIONS);
+    definitions.create(&Dynamic(definition)).await.unwrap();
+    let is_served = |definition: Option<&Dynamic>| {
+        let conditions = definition.map(|definition| definition["status"]["conditions"].to_string());
+        conditions.is_some_and(|conditions| conditions.contains(r#""type":"Established""#))
+    };
+    definitions.wait_until("tabs.example.com", is_served).await.unwrap();
+    let tab = Dynamic(json!({"metadata": {"name": "t", "labels": {"l": "m"}}}));
+    Api::namespaced_of(json, "default", &TABS).create(&tab).await.unwrap();
+    let tabs = Api::<Metadata<ConfigMap>>::of(protobuf, &TABS, "default").list().await.unwrap();
+    assert_eq!(tabs[0].metadata.labels.get("l"), Some("m"));
+    assert_eq!(told(), "json json");
+    drop((store, names));
+    cluster.stop().await.unwrap();
+}
+
 /// An account's token that is worth something for as long as a Secret is there.
 async fn token_until_deleted(client: &Client, secret: &str) -> String {
     let secrets = Api::namespaced_of(client.clone(), "default", &ApiResource::new("", "v1", "Secret", "secrets", true));

@@ -1,9 +1,8 @@
 //! OpenAPI documents in gnostic's protobuf, as kubectl and client-go ask for them: what each message holds, and one writer
 //! that reads it. Knows the parts of OpenAPI that documents of a Kubernetes server are made of, and leaves out the others.
 
+use api::protobuf::{message_of, put_bytes, put_number, put_varint};
 use serde_json::Value;
-
-use crate::protobuf::{message_of, put_bytes, put_number, put_varint};
 
 /// The document of OpenAPI v2 as `openapi.v2.Document`.
 pub fn v2(document: &Value) -> Vec<u8> {

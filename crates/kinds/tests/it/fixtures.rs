@@ -146,10 +146,10 @@ fn every_fixture_is_the_same_in_protobuf() {
         let bytes = std::fs::read(&path).unwrap();
         let text = std::fs::read_to_string(path.with_extension("json")).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
-        let envelope = protobuf::open(&bytes).unwrap();
+        let envelope = api::protobuf::open(&bytes).unwrap();
         // A watch event does not say its kind, and is written with the event and the object apart.
         let Some(root) = root(&value) else {
-            let frame = protobuf::watch_frame(text_of(&value, "type"), value["object"].to_string().as_bytes());
+            let frame = api::protobuf::watch_frame(text_of(&value, "type"), value["object"].to_string().as_bytes());
             assert_eq!(&frame[4..], envelope.raw, "{name}");
             checked.push(name);
             continue;

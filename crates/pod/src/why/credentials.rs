@@ -9,8 +9,7 @@ use rights::{Asked, Cause, Explanation, Finding};
 use serde_json::{Value, json};
 
 use super::collect::post;
-use crate::token_of;
-use crate::{Global, Outcome, whoami};
+use crate::{Global, Outcome, program, token_of, whoami};
 
 /// Explains a 401. `reason` is what the server wrote down about it, `""` where only its text is known.
 pub async fn explain(global: &Global, reason: &str) -> Outcome<Explanation> {
@@ -32,7 +31,8 @@ pub async fn explain(global: &Global, reason: &str) -> Outcome<Explanation> {
     }
     let Some(token) = token else {
         let message = format!("{source} has no token, and the server does not take what else it has");
-        let repair = "look at the client certificate: its end, its CA, and whether this is its cluster: kemudi doctor";
+        let look = "look at the client certificate: its end, its CA, and whether this is its cluster";
+        let repair = format!("{look}: {} doctor", program());
         let finding = Finding::new(Cause::CredentialsRefused, message, repair);
         return Ok(Explanation::of(Asked::default(), vec![finding]));
     };
@@ -71,7 +71,7 @@ fn accepted(user: &str, source: &str) -> Finding {
     Finding::new(
         Cause::CredentialsAccepted,
         message,
-        "name the token that was refused: kemudi why Unauthorized --token TOKEN",
+        format!("name the token that was refused: {} why Unauthorized --token TOKEN", program()),
     )
 }
 

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 
 use api::options::FieldValidation;
+use api::protobuf::Envelope;
 use api::{Status, codec, go, meta, yaml};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use kinds::decode::{self, Decoded};
-use kinds::managed;
-use kinds::protobuf::{self, Envelope};
-use kinds::{Kind, Registry};
+use kinds::{Kind, Registry, managed, protobuf};
 use serde_json::Value;
 
 use crate::serve::RequestBody;
@@ -201,7 +200,7 @@ fn parse(bytes: &[u8], encoding: Encoding) -> Result<Read<'_>, String> {
             (Cow::Owned(codec::to_json(&document.value)), document.duplicates)
         }
         Encoding::Protobuf => {
-            let Envelope { api_version, kind, raw } = protobuf::open(bytes)?;
+            let Envelope { api_version, kind, raw } = api::protobuf::open(bytes)?;
             return Ok(Read { api_version, kind, content: Content::Message(raw), duplicates: Vec::new() });
         }
     };

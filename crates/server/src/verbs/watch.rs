@@ -338,7 +338,7 @@ impl Watcher {
             Media::Protobuf => {
                 let object: Value = serde_json::from_slice(json).unwrap_or_default();
                 let object = kinds::protobuf::encode(&object).unwrap_or_default();
-                out.extend_from_slice(&kinds::protobuf::watch_frame(event.as_str(), &object));
+                out.extend_from_slice(&api::protobuf::watch_frame(event.as_str(), &object));
             }
             Media::Yaml => {
                 let object: Value = serde_json::from_slice(json).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Measures the client library beside kube-rs in one process: the same ten thousand pods as the body of an answer, the same allocator
-//! that counts, one thread. Prints one line of JSON. Loads loopback addresses only.
+//! that counts, one thread. Prints one line of JSON. Loads loopback addresses only. Without an argument it prints the list of pods; with
+//! one, the path of the same list in protobuf, it measures.
 
+#[path = "../../../../client/tests/memory/pods.rs"]
 mod pods;
 mod watches;
 
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
+use http::header::HeaderValue;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -28,7 +31,6 @@ const PODS: usize = 10_000;
 const PIECE_BYTES: usize = 16 << 10;
 /// Times that each is measured; the median counts.
 const TIMES: usize = 7;
-const GZIP: &str = "gzip";
 
 struct Counting;
 
@@ -71,6 +73,7 @@ static COUNTING: Counting = Counting;
 #[derive(Clone)]
 struct Answer {
     pieces: Arc<Vec<Bytes>>,
+    media: &'static str,
     zipped: bool,
     /// A watch goes on after it.
     open: bool,
@@ -79,14 +82,18 @@ struct Answer {
 impl Answer {
     fn of(text: &[u8]) -> Answer {
         let pieces = text.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect();
-        Answer { pieces: Arc::new(pieces), zipped: false, open: false }
+        Answer { pieces: Arc::new(pieces), media: "application/json", zipped: false, open: false }
+    }
+
+    fn in_protobuf(self) -> Answer {
+        Answer { media: "application/vnd.kubernetes.protobuf", ..self }
     }
 
     /// The same as a server compresses it, with the level that kube-apiserver has.
-    fn zipped(text: &[u8]) -> Answer {
+    fn zipped(self) -> Answer {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
-        encoder.write_all(text).expect("memory");
-        Answer { zipped: true, ..Answer::of(&encoder.finish().expect("memory")) }
+        self.pieces.iter().for_each(|piece| encoder.write_all(piece).expect("memory"));
+        Answer { zipped: true, media: self.media, ..Answer::of(&encoder.finish().expect("memory")) }
     }
 
     fn len(&self) -> usize {
@@ -98,8 +105,9 @@ impl Answer {
         let frames = (0..pieces.len()).map(move |at| Ok(Frame::data(pieces[at].clone())));
         let rest = if self.open { stream::pending().left_stream() } else { stream::empty().right_stream() };
         let mut response = Response::new(StreamBody::new(stream::iter(frames).chain(rest)));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(self.media));
         if self.zipped {
-            response.headers_mut().insert(http::header::CONTENT_ENCODING, GZIP.parse().expect("a constant"));
+            response.headers_mut().insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
     }
@@ -113,7 +121,8 @@ impl Transport for Answer {
 }
 
 fn ours(answer: &Answer) -> kemudi_client::Client {
-    kemudi_client::Client::with_transport(Arc::new(answer.clone()))
+    // It asks for all that it can read; what it gets is the answer's.
+    kemudi_client::Client::with_transport(Arc::new(answer.clone())).with_gzip().with_protobuf()
 }
 
 fn theirs(answer: &Answer) -> kube::Client {
@@ -178,8 +187,14 @@ fn told(ours: Cost, theirs: Cost) -> Value {
 async fn main() {
     let begun = Instant::now();
     let list = pods::list(PODS);
-    let (plain, zipped) = (Answer::of(&list), Answer::zipped(&list));
+    let Some(path) = std::env::args_os().nth(1) else {
+        std::io::stdout().write_all(&list).expect("somebody reads it");
+        return;
+    };
+    let (plain, protobuf) =
+        (Answer::of(&list), Answer::of(&std::fs::read(path).expect("the list in protobuf")).in_protobuf());
     drop(list);
+    let (zipped, zipped_protobuf) = (plain.clone().zipped(), protobuf.clone().zipped());
     let pods = async |answer: &Answer| {
         let pods = kemudi_client::Api::<kinds::Pod>::all(ours(answer)).list().await.expect("a list");
         assert_eq!(pods.len(), PODS);
@@ -193,6 +208,8 @@ async fn main() {
     })
     .await;
     let compressed = cost(async || pods(&zipped).await).await;
+    let message = cost(async || pods(&protobuf).await).await;
+    let compressed_message = cost(async || pods(&zipped_protobuf).await).await;
     let kube_list = cost(async || {
         let pods = kube::Api::<Pod>::all(theirs(&plain)).list(&Default::default()).await.expect("a list");
         assert_eq!(pods.items.len(), PODS);
@@ -217,8 +234,8 @@ async fn main() {
     .await;
     let kube_cache = cost(async || {
         let (store, writer) = reflector::store::<PartialObjectMeta<Pod>>();
-        let api = kube::Api::<Pod>::all(theirs(&metadata));
-        let mut stream = Box::pin(reflector(writer, watcher::metadata_watcher(api, watcher::Config::default())));
+        let api = kube::Api::<PartialObjectMeta<Pod>>::all(theirs(&metadata));
+        let mut stream = Box::pin(reflector(writer, watcher(api, watcher::Config::default())));
         while store.len() < PODS {
             stream.next().await.expect("it goes on").expect("the next event");
         }
@@ -233,7 +250,14 @@ async fn main() {
             "list": told(narrow, kube_list),
             "complete": told(complete, kube_list),
             "compressed": told(compressed, kube_list),
-            "wireBytes": {"plain": plain.len(), "compressed": zipped.len()},
+            "protobuf": told(message, kube_list),
+            "compressedProtobuf": told(compressed_message, kube_list),
+            "wireBytes": {
+                "list": plain.len(),
+                "compressed": zipped.len(),
+                "protobuf": protobuf.len(),
+                "compressedProtobuf": zipped_protobuf.len(),
+            },
             "cache": told(our_cache, kube_cache),
             "watches": watches::WATCHES,
             "connections": {"ours": our_connections, "theirs": their_connections},
