@@ -36,7 +36,7 @@ pub struct Node {
     #[arg(long = "node", value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "cri"])]
     pub kind: String,
     #[command(flatten)]
-    pub cri: super::up::Cri,
+    pub cri: Box<super::up::Cri>,
     #[command(flatten)]
     pub outside: super::up::Outside,
 }

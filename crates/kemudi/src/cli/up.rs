@@ -33,7 +33,7 @@ pub struct Up {
     #[arg(long, value_name = "KIND", default_value = "sandbox", value_parser = ["sandbox", "cri", "none"])]
     pub node: String,
     #[command(flatten)]
-    pub cri: Cri,
+    pub cri: Box<Cri>,
     #[command(flatten)]
     pub outside: Outside,
     /// File of static tokens: token,user,uid,"group1,group2"
