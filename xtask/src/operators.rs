@@ -25,7 +25,7 @@ pub struct Operator {
 /// Ours and theirs; the programs have been built into this folder, and the server too.
 pub fn both(programs: &Path) -> Result<[Operator; 2], String> {
     let ours = measured(&programs.join("our-operator"), "crates/client/examples/operator.rs")?;
-    Ok([ours, measured(&programs.join("their-operator"), "crates/testkit/beside/operators/src/theirs.rs")?])
+    Ok([ours, measured(&programs.join("their-operator"), "crates/testkit/beside/operators/src/bin/their-operator.rs")?])
 }
 
 fn measured(program: &Path, source: &str) -> Result<Operator, String> {

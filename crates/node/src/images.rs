@@ -114,38 +114,43 @@ pub async fn pull(shared: &Shared, reference: &Reference, secrets: &[Data]) -> R
 async fn fetch(store: &Store, reference: &Reference, secrets: &[Data]) -> Result<Arc<Hold>, String> {
     let whole = reference.whole();
     let failed = |why: String| format!("failed to pull and unpack image {whole:?}: {why}");
-    let mut last = None;
-    // Each credential that is for this registry, then nobody's, as the kubelet goes about it.
-    for auth in secrets.iter().filter_map(|secret| credentials(secret, reference)).chain([Auth::Nobody]) {
-        match store.pull(reference, &auth, |_| {}).await {
-            Ok(_) => {
-                let held = store.hold(&whole).map_err(|why| failed(why.to_string()))?;
-                return held.map(Arc::new).ok_or_else(|| failed("it was removed at once".into()));
-            }
-            Err(why @ images::Error::Denied(_)) if last.is_none() => last = Some(why),
-            Err(images::Error::Denied(_)) => {}
-            Err(why) => return Err(failed(why.to_string())),
-        }
-    }
-    Err(failed(last.map(|why| why.to_string()).unwrap_or_default()))
+    Puller::Store(store).pull(reference, secrets).await.map_err(failed)?;
+    let held = store.hold(&whole).map_err(|why| failed(why.to_string()))?;
+    held.map(Arc::new).ok_or_else(|| failed("it was removed at once".into()))
 }
 
 /// Has an engine pull an image. An error is the message of an event.
 pub async fn pull_by(engine: &dyn Engine, reference: &Reference, secrets: &[Data]) -> Result<EngineImage, String> {
     let whole = reference.whole();
-    let mut last = None;
-    for auth in secrets.iter().filter_map(|secret| credentials(secret, reference)).chain([Auth::Nobody]) {
-        match engine.pull(&whole, &auth).await {
-            Ok(()) => {
-                let found = engine.image(&whole).await?;
-                return found.ok_or_else(|| format!("image {whole:?} was removed as soon as it was pulled"));
+    Puller::Engine(engine).pull(reference, secrets).await?;
+    let found = engine.image(&whole).await?;
+    found.ok_or_else(|| format!("image {whole:?} was removed as soon as it was pulled"))
+}
+
+/// Who pulls an image.
+enum Puller<'a> {
+    Store(&'a Store),
+    Engine(&'a dyn Engine),
+}
+
+impl Puller<'_> {
+    /// Pulls with each credential that is for this registry, then as nobody, as the kubelet goes about it, until one is let in. The
+    /// first refusal is told.
+    async fn pull(&self, reference: &Reference, secrets: &[Data]) -> Result<(), String> {
+        let mut refusal = None;
+        for auth in secrets.iter().filter_map(|secret| credentials(secret, reference)).chain([Auth::Nobody]) {
+            let pulled = match self {
+                Puller::Store(store) => store.pull(reference, &auth, |_| {}).await.map(drop),
+                Puller::Engine(engine) => engine.pull(&reference.whole(), &auth).await,
+            };
+            match pulled {
+                Ok(()) => return Ok(()),
+                Err(why @ images::Error::Denied(_)) => _ = refusal.get_or_insert(why),
+                Err(why) => return Err(why.to_string()),
             }
-            Err(why @ images::Error::Denied(_)) if last.is_none() => last = Some(why),
-            Err(images::Error::Denied(_)) => {}
-            Err(why) => return Err(why.to_string()),
         }
+        Err(refusal.map(|why| why.to_string()).unwrap_or_default())
     }
-    Err(last.map(|why| why.to_string()).unwrap_or_default())
 }
 
 /// Takes images away that nobody uses where little of the disk is free. An error is the reason and the message of an event.

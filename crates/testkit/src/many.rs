@@ -172,7 +172,8 @@ fn kill<'a>(mut site: Site<'a>, number: usize, found: &mut Found) -> Site<'a> {
         let wrong = wrong(site.follow.news(), &before, &alive, [&runs, &ends, &starts], deleted, outlive);
         let Some(why) = wrong else { break };
         if began.elapsed() > LEAST_LIMIT {
-            found.untrue.push(format!("{why}\n{}", site.server.trouble()));
+            let agent = std::fs::read_to_string(site.folder.join("node.stderr")).unwrap_or_default();
+            found.untrue.push(format!("{why}\n{}\nthe agent wrote:\n{agent}", site.server.trouble()));
             break;
         }
         site.follow.wait(LOOK_PAUSE);
@@ -209,7 +210,7 @@ fn wrong(
         }
         let lost = !outlive && said == "Failed" && ended(pod) == Some(137);
         if said != wants && !lost {
-            return Some(format!("{name} is {said:?}, not {wants}"));
+            return Some(format!("{name} is {said:?}, not {wants}: {}", pod["status"]));
         }
         if said == "Failed" && ended(pod) != Some(code) && !lost {
             return Some(format!("{name}: exit code {:?}", ended(pod)));

@@ -123,7 +123,12 @@ impl Switch {
 
     /// Lays a wire to a pod: its end has the pod's address, and everything beyond goes over it.
     fn attach(&self, address: Ipv4Addr, namespace: BorrowedFd<'_>) -> Result<FromSwitch, Failure> {
-        let laid = self.lay_wire(address, namespace);
+        let laid = match self.lay_wire(address, namespace) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                self.take_old_wire(namespace).and_then(|()| self.lay_wire(address, namespace))
+            }
+            laid => laid,
+        };
         let laid = laid.map_err(|error| Failure::new("lay a wire (veth) to the pod", &error));
         let alone = laid.as_ref().err().is_some_and(|failure| failure.errno == libc::EOPNOTSUPP);
         if let (Err(failure), false) = (&laid, alone) {
@@ -135,6 +140,22 @@ impl Switch {
         sys::setns(self.home.as_fd(), sys::NET).map_err(failed)?;
         set_up.map_err(failed)?;
         Ok(laid.map_or_else(FromSwitch::Alone, |()| FromSwitch::Done))
+    }
+
+    /// Takes away the wire of an agent before this one. The kernel does that too, with that agent's network, but not at once.
+    fn take_old_wire(&self, namespace: BorrowedFd<'_>) -> io::Result<()> {
+        sys::setns(namespace, sys::NET)?;
+        let taken = netlink::routing().and_then(|socket| {
+            let mut batch = Batch::new(1);
+            batch.ask(libc::RTM_DELLINK, 0, &link(POD_DEVICE, 0), |_| {});
+            batch.send(&socket)
+        });
+        sys::setns(self.home.as_fd(), sys::NET)?;
+        match taken {
+            // The kernel was faster.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            taken => taken,
+        }
     }
 
     fn lay_wire(&self, address: Ipv4Addr, namespace: BorrowedFd<'_>) -> io::Result<()> {

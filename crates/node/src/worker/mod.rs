@@ -481,15 +481,7 @@ impl Worker {
             return;
         }
         self.tell_pull_back_off(&status);
-        let mut patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
-        for gone in PASSING_CONDITIONS {
-            let has = |status: &PodStatus| status.conditions.iter().any(|known| known.kind == gone);
-            if let (true, false, Some(list)) =
-                (has(&self.published), has(&status), patch["status"]["conditions"].as_array_mut())
-            {
-                list.push(json!({"$patch": "delete", "type": gone}));
-            }
-        }
+        let patch = patch_of(&self.pod.metadata.uid, &self.published, &status);
         let patch = Patch::Strategic(&patch);
         match Box::pin(self.api.patch_status(&self.pod.metadata.name, &patch)).await {
             Ok(_) => {
@@ -569,4 +561,49 @@ async fn sleep_until(at: Timestamp) {
 
 fn make_private(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A strategic patch to a status, which says of lists that are merged what is no longer in them.
+fn patch_of(uid: &str, published: &PodStatus, status: &PodStatus) -> serde_json::Value {
+    let mut patch = json!({"metadata": {"uid": uid}, "status": status});
+    for gone in PASSING_CONDITIONS {
+        let has = |status: &PodStatus| status.conditions.iter().any(|known| known.kind == gone);
+        if let (true, false, Some(list)) = (has(published), has(status), patch["status"]["conditions"].as_array_mut()) {
+            list.push(json!({"$patch": "delete", "type": gone}));
+        }
+    }
+    // A pod that is made again, after its agent was killed for example, has another address.
+    for (field, before, now) in
+        [("podIPs", &published.pod_ips, &status.pod_ips), ("hostIPs", &published.host_ips, &status.host_ips)]
+    {
+        let gone = before.iter().filter(|old| now.iter().all(|new| new.ip != old.ip));
+        if let Some(list) = patch["status"][field].as_array_mut() {
+            list.extend(gone.map(|old| json!({"$patch": "delete", "ip": old.ip})));
+        }
+    }
+    patch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_from_merged_lists_is_said() {
+        let check = |before: serde_json::Value, now: serde_json::Value, want: serde_json::Value| {
+            let [before, now] = [before, now].map(|status| serde_json::from_value::<PodStatus>(status).unwrap());
+            let patch = patch_of("u", &before, &now);
+            for (field, want) in want.as_object().unwrap() {
+                assert_eq!(&patch["status"][field], want);
+            }
+        };
+        let at = |ip: &str| json!({"podIPs": [{"ip": ip}]});
+        check(at("10.0.0.2"), at("10.0.0.2"), json!({"podIPs": [{"ip": "10.0.0.2"}]}));
+        check(
+            at("10.0.0.2"),
+            at("10.0.0.4"),
+            json!({"podIPs": [{"ip": "10.0.0.4"}, {"$patch": "delete", "ip": "10.0.0.2"}]}),
+        );
+        check(json!({}), at("10.0.0.4"), json!({"podIPs": [{"ip": "10.0.0.4"}]}));
+    }
 }
