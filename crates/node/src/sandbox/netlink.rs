@@ -95,6 +95,8 @@ impl Batch {
                     continue;
                 }
                 if error != 0 {
+                    // The kernel has answered the rest by now, which the next batch must not take for its own.
+                    while rustix::net::recv(&socket, &mut answer[..], RecvFlags::DONTWAIT).is_ok() {}
                     return Err(io::Error::from_raw_os_error(-error));
                 }
                 left -= 1;
