@@ -112,10 +112,10 @@ async fn a_fork_bomb_stops_itself() {
         return;
     }
     let bed = Bed::new();
-    // Counts how many it can have; each of them sleeps.
+    // Counts how many it can have; each of them sleeps. Four thousand interpreters take about a gigabyte: memory is not to end them first.
     let bomb = "import os, time\nn = 0\nwhile True:\n  try:\n    pid = os.fork()\n  except OSError:\n    break\n  if pid == 0:\n    time.sleep(1000)\n  n += 1\nprint('contained', n, flush=True)\ntime.sleep(1000)";
     bed.pod("bomb", json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [
-        {"name": "main", "command": ["/usr/bin/env", "python3", "-c", bomb], "resources": {"limits": {"memory": "1Gi"}}}]}));
+        {"name": "main", "command": ["/usr/bin/env", "python3", "-c", bomb], "resources": {"limits": {"memory": "4Gi"}}}]}));
     let pod = bed.phase("bomb", "Running").await;
     let log = logged(&bed, "bomb/main", "contained").await;
     let count: u64 = log.split_whitespace().nth(1).unwrap().parse().unwrap();
