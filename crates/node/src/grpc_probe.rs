@@ -1,19 +1,15 @@
 //! The gRPC kind of probe: one call of `grpc.health.v1.Health/Check` without TLS, as the kubelet makes it. The two messages
 //! have one field each and are written and read here.
 
+use crate::grpc::{PREFIX_BYTES, Tasks, frame};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 /// The largest answer that is read, in bytes; one is 7 of them.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// Before a gRPC message stand whether it is compressed and its length.
-const PREFIX_BYTES: usize = 5;
 /// The one field of both messages: number 1, a text and a number.
 const SERVICE_TAG: u8 = 0x0a;
 const STATUS_TAG: u8 = 0x08;
@@ -34,7 +30,7 @@ pub async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", "kube-probe/1.37")
-        .body(Full::new(Bytes::from(request(service))))
+        .body(Full::new(request(service)))
         .map_err(|error| failed(&error))?;
     let call = async {
         let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
@@ -62,7 +58,7 @@ pub async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<
     }
 }
 
-fn request(service: &str) -> Vec<u8> {
+fn request(service: &str) -> Bytes {
     let mut message = Vec::new();
     if !service.is_empty() {
         message.push(SERVICE_TAG);
@@ -74,10 +70,7 @@ fn request(service: &str) -> Vec<u8> {
         message.push(length as u8);
         message.extend_from_slice(service.as_bytes());
     }
-    let mut framed = vec![0];
-    framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
-    framed.extend_from_slice(&message);
-    framed
+    frame(&message)
 }
 
 fn judge(answer: &[u8]) -> Result<(), String> {
@@ -94,24 +87,14 @@ fn judge(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What the connection runs beside; ends with the probe.
-#[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<JoinSet<()>>>);
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
-    fn execute(&self, future: F) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(future);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn messages() {
-        assert_eq!(request(""), [0, 0, 0, 0, 0]);
-        assert_eq!(request("db"), [0, 0, 0, 0, 4, 10, 2, b'd', b'b']);
+        assert_eq!(request("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(request("db")[..], [0, 0, 0, 0, 4, 10, 2, b'd', b'b']);
         assert_eq!(request(&"x".repeat(200))[4..8], [203, 10, 0xc8, 1]);
         let check = |answer: &[u8], expected: &str| {
             assert_eq!(judge(answer).err().unwrap_or_default(), expected);

@@ -15,6 +15,7 @@ mod env;
 mod events;
 mod files;
 mod followed;
+mod grpc;
 mod grpc_probe;
 mod images;
 mod isolation;

@@ -2,6 +2,7 @@
 //! needed and again when the runtime has restarted. Carries messages; knows no pods.
 
 use super::messages as m;
+use crate::grpc::{PREFIX_BYTES, Tasks, frame};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
@@ -11,20 +12,15 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::task::JoinSet;
 
 /// The largest answer that is read, in bytes: as much as a kubelet takes.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How long an answer may take that nothing else is waited for in: as long as a kubelet waits.
 pub const CALL_TIME_MAX: Duration = Duration::from_secs(120);
-/// Before a gRPC message stand whether it is compressed and its length.
-const PREFIX_BYTES: usize = 5;
 const RUNTIME: &str = "runtime.v1.RuntimeService";
 const IMAGES: &str = "runtime.v1.ImageService";
 const EVENTS: &str = "containerd.services.events.v1.Events";
@@ -120,7 +116,7 @@ impl Client {
             .header("te", "trailers")
             .header("user-agent", concat!("kemudi/", env!("CARGO_PKG_VERSION")))
             .header("containerd-namespace", CONTAINERD_NAMESPACE)
-            .body(Full::new(frame(message)))
+            .body(Full::new(frame(&message.encode_to_vec())))
             .map_err(Error::unavailable)?;
         let answer = sender.send_request(request).await.map_err(Error::unavailable)?;
         let (head, body) = answer.into_parts();
@@ -138,19 +134,7 @@ impl Client {
     }
 
     async fn call<A: Message + Default>(&self, method: &str, message: &impl Message) -> Result<A, Error> {
-        self.call_within(CALL_TIME_MAX, method, message).await
-    }
-
-    async fn call_within<A: Message + Default>(
-        &self,
-        limit: Duration,
-        method: &str,
-        message: &impl Message,
-    ) -> Result<A, Error> {
-        let asked = self.ask(RUNTIME, method, message);
-        tokio::time::timeout(limit, asked)
-            .await
-            .unwrap_or_else(|_| Err(Error { code: DEADLINE_EXCEEDED, message: "context deadline exceeded".into() }))
+        within(CALL_TIME_MAX, self.ask(RUNTIME, method, message)).await
     }
 
     pub async fn version(&self) -> Result<m::VersionResponse, Error> {
@@ -200,7 +184,7 @@ impl Client {
     pub async fn stop_container(&self, id: &str, seconds: u32) -> Result<(), Error> {
         let request = m::StopContainerRequest { container_id: id.into(), timeout: seconds.into() };
         let limit = CALL_TIME_MAX + Duration::from_secs(seconds.into());
-        self.call_within::<m::StopContainerResponse>(limit, "StopContainer", &request).await.map(drop)
+        within(limit, self.ask::<m::StopContainerResponse>(RUNTIME, "StopContainer", &request)).await.map(drop)
     }
 
     pub async fn remove_container(&self, id: &str) -> Result<(), Error> {
@@ -253,9 +237,10 @@ impl Client {
         let seconds = limit.map_or(0, |limit| limit.as_secs().max(1));
         let timeout = i64::try_from(seconds).unwrap_or(i64::MAX);
         let request = m::ExecSyncRequest { container_id: id.into(), cmd: cmd.to_vec(), timeout };
+        let asked = self.ask(RUNTIME, "ExecSync", &request);
         match limit {
-            Some(limit) => self.call_within(limit + CALL_TIME_MAX, "ExecSync", &request).await,
-            None => self.ask(RUNTIME, "ExecSync", &request).await,
+            Some(limit) => within(limit + CALL_TIME_MAX, asked).await,
+            None => asked.await,
         }
     }
 
@@ -272,10 +257,7 @@ impl Client {
     pub async fn image_status(&self, image: &str) -> Result<m::ImageStatusResponse, Error> {
         let image = m::ImageSpec { image: image.into(), ..m::ImageSpec::default() };
         let request = m::ImageStatusRequest { image: Some(image), verbose: true };
-        let asked = self.ask(IMAGES, "ImageStatus", &request);
-        tokio::time::timeout(CALL_TIME_MAX, asked)
-            .await
-            .unwrap_or_else(|_| Err(Error { code: DEADLINE_EXCEEDED, message: "context deadline exceeded".into() }))
+        within(CALL_TIME_MAX, self.ask(IMAGES, "ImageStatus", &request)).await
     }
 
     /// However long it takes: the runtime gives up where nothing comes any more.
@@ -299,6 +281,12 @@ impl Client {
     }
 }
 
+/// An answer that comes in time.
+async fn within<A>(limit: Duration, asked: impl Future<Output = Result<A, Error>>) -> Result<A, Error> {
+    let late = |_| Err(Error { code: DEADLINE_EXCEEDED, message: "context deadline exceeded".into() });
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(late)
+}
+
 /// The process that a verbose status is about: its `info` is JSON.
 pub fn pid_in(info: &HashMap<String, String>) -> Option<u32> {
     let info: serde_json::Value = serde_json::from_str(info.get("info")?).ok()?;
@@ -307,8 +295,7 @@ pub fn pid_in(info: &HashMap<String, String>) -> Option<u32> {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Connections hold on to what they run beside.
-        self.tasks.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.tasks.end();
     }
 }
 
@@ -375,35 +362,9 @@ fn status(headers: &HeaderMap) -> Option<Result<(), Error>> {
     })
 }
 
-fn frame(message: &impl Message) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
-    bytes.extend_from_slice(&[0]);
-    bytes.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
-    bytes.extend_from_slice(&message.encode_to_vec());
-    bytes.freeze()
-}
-
 /// The error's words as Go has them.
 fn plain(error: &std::io::Error) -> String {
     error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-/// What connections run beside; ends with the client.
-#[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<JoinSet<()>>>);
-
-impl Tasks {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        self.spawn(task);
-    }
 }
 
 #[cfg(test)]
