@@ -50,10 +50,11 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
             _ => review(cx, at, object, &options).await,
         };
     }
+    let is_named = !meta::name(&object).is_empty();
     let mut created = create_object(cx, at, place(at, object, None)?, &options, warnings).await;
     for _ in 1..GENERATE_TRIES_MAX {
         // Another write took the name that was generated. What follows from a name is many things: all is made anew.
-        if !created.as_ref().is_err_and(is_not_unique) {
+        if is_named || !created.as_ref().is_err_and(is_not_unique) {
             break;
         }
         warnings.truncate(warned);
