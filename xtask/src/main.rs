@@ -19,7 +19,7 @@ usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
   clients [NAME..]        only install what the tests need, or some of it: python, javascript, java, rust, go, containerd
   small                   build kemudi-pod, static and small, into target/tools/bin
-  bench [--write | --load | --creates | --watch | --client]
+  bench [--write | --load | --creates | --watch | --pods [--write] | --client]
                           build for release, measure, print a table; --write updates docs/benchmarks.md;
                           --client measures the client library beside kube-rs instead, and updates its part
   faults [--write] [FAULT..]

@@ -417,7 +417,7 @@ thread, as `h2load -t 1 -m 1` does, which gave the same server 3 to 17 % more CP
 containers, as a client sends them. A list is read on a new connection, whose handshake is not counted. The watches
 are 100 on a connection, and see 50 changes, one 50 ms after another.
 
-`cargo xtask bench --load` measures the load alone, `--watch` the watches.
+`cargo xtask bench --load` measures the load alone, `--creates` what is created of it, `--watch` the watches.
 
 | what | goal | here | kube-apiserver |
 | --- | --- | --- | --- |

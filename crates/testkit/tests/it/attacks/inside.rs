@@ -63,6 +63,14 @@ impl Prison {
         self.server.until(&format!("GET {PODS}/{name}"), PATIENCE, |_, pod| pod["status"]["phase"] == phase)
     }
 
+    /// Waits until a pod has come to its end, well or not.
+    #[track_caller]
+    fn ended(&self, name: &str) {
+        self.server.until(&format!("GET {PODS}/{name}"), PATIENCE, |_, pod| {
+            matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+        });
+    }
+
     fn log(&self, name: &str, container: &str) -> String {
         let answer = self.server.ask("admin", &format!("GET {PODS}/{name}/log?container={container}"));
         String::from_utf8_lossy(&answer.body).into_owned()
@@ -79,9 +87,7 @@ impl Prison {
         }
         spec["containers"] = json!([container]);
         self.create(name, spec);
-        self.server.until(&format!("GET {PODS}/{name}"), PATIENCE, |_, pod| {
-            matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-        });
+        self.ended(name);
         self.log(name, "main")
     }
 
@@ -229,9 +235,7 @@ for process, file in held.items():
         ];
         let containers = json!([program("main", json!(["python3", "-c", SCRIPT])), program("own", json!(up))]);
         prison.create("attacker", json!({"restartPolicy": "Never", "shareProcessNamespace": true, "containers": containers, "volumes": volumes}));
-        prison.server.until(&format!("GET {PODS}/attacker"), PATIENCE, |_, pod| {
-            matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-        });
+        prison.ended("attacker");
         let log = prison.log("attacker", "main");
         assert!(log.contains("held 1") && log.contains("tried after its end"), "{log}");
         assert!(!log.contains("WRITTEN"), "{log}");
@@ -371,9 +375,7 @@ print("reached", reached, flush=True)
                 json!({"restartPolicy": "Never", "shareProcessNamespace": share, "containers": [container],
                 "volumes": [{"name": "work", "emptyDir": {}}]}),
             );
-            prison.server.until(&format!("GET {PODS}/{name}"), PATIENCE, |_, pod| {
-                matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-            });
+            prison.ended(&name);
             let log = prison.log(&name, "main");
             assert!(log.contains("reached 0") || log.contains("sent -1"), "{log}");
             prison.is_unharmed();
@@ -424,9 +426,7 @@ print("over")
                 json!({"restartPolicy": "Never", "shareProcessNamespace": true, "containers": [container],
                 "volumes": [{"name": "work", "emptyDir": {}}]}),
             );
-            prison.server.until(&format!("GET {PODS}/{name}"), PATIENCE, |_, pod| {
-                matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-            });
+            prison.ended(name);
             let log = prison.log(name, "main");
             assert!(log.contains("over"), "{log}");
             for word in ["TRACED", "READ", "TAKEN"] {
@@ -479,9 +479,7 @@ print("over")
                 json!({"restartPolicy": "Never", "hostNetwork": host, "containers": [container],
                 "volumes": [{"name": "work", "emptyDir": {}}]}),
             );
-            prison.server.until(&format!("GET {PODS}/{name}"), PATIENCE, |_, pod| {
-                matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-            });
+            prison.ended(&name);
             let log = prison.log(&name, "main");
             assert!(log.contains("over") && log.contains("refused"), "{log}");
             assert!(!log.contains("CONNECTED") && !log.contains("FOUND"), "{log}");
@@ -573,9 +571,7 @@ print("over")
         let mut container = python("main", SPOOF, &env);
         container["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}});
         prison.create("attacker", json!({"restartPolicy": "Never", "containers": [container], "volumes": volumes}));
-        prison.server.until(&format!("GET {PODS}/attacker"), PATIENCE, |_, pod| {
-            matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-        });
+        prison.ended("attacker");
         let (log, heard) = (prison.log("attacker", "main"), prison.log("guarded", "main"));
         assert!(log.contains("over"), "{log}");
         assert!(!log.contains("GOT") && !log.contains("CONNECTED"), "{log}");
