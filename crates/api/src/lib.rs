@@ -12,6 +12,7 @@ pub mod pem;
 pub mod protobuf;
 pub mod refusal;
 pub mod selector;
+pub mod skim;
 pub mod status;
 pub mod token;
 pub mod watch;

@@ -41,6 +41,15 @@ pub trait Resource: DeserializeOwned + Send + Sync + 'static {
         "application/json"
     }
 
+    /// How it is read from the text that a watch tells of it: for a type that wants few fields of many, and has a quicker way to
+    /// them ([`api::skim`]) than decoding.
+    ///
+    /// # Errors
+    /// The text is no such object. It is then decoded, for the error that this gives.
+    fn from_json(text: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(text)
+    }
+
     /// How it is read from a message of protobuf, where it can be. A [`Client::with_protobuf`](crate::Client::with_protobuf) asks for such
     /// objects so.
     #[cfg(feature = "protobuf")]

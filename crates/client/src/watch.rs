@@ -188,7 +188,10 @@ impl<K: Resource> Watch<K> {
 
     fn read(&mut self, line: &[u8]) -> Result<WatchEvent<K>> {
         let line = match self.lines.framing {
-            Framing::Lines(_) => serde_json::from_slice::<Line<K>>(line).map_err(|error| error.to_string()),
+            Framing::Lines(_) => match plain(line).and_then(|(told, text)| Some((told, K::from_json(text).ok()?))) {
+                Some((told, object)) => Ok(Line::Object(told, object)),
+                None => serde_json::from_slice::<Line<K>>(line).map_err(|error| error.to_string()),
+            },
             #[cfg(feature = "protobuf")]
             Framing::Frames => Line::of_frame(line),
         };
@@ -417,6 +420,15 @@ enum Line<K> {
     Object(EventType, K),
     Bookmark(Bookmark),
     Error(Box<Status>),
+}
+
+/// What a line tells of which object, as far as it looks as servers write it.
+fn plain(line: &[u8]) -> Option<(EventType, &[u8])> {
+    let rest = line.strip_prefix(br#"{"type":""#)?;
+    [EventType::Added, EventType::Modified, EventType::Deleted].into_iter().find_map(|told| {
+        let rest = rest.strip_prefix(told.as_str().as_bytes())?.strip_prefix(br#"","object":"#)?;
+        Some((told, rest.strip_suffix(b"}")?))
+    })
 }
 
 impl<K: DeserializeOwned> Line<K> {

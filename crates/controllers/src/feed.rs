@@ -1,13 +1,13 @@
 //! One watch of each resource for all controllers: an object is read once, without what none of them reads, and handed to
 //! all who follow it. Holds no objects; who is behind makes the others wait, so that what waits is bounded.
 
-use std::fmt;
 use std::sync::Arc;
 
+use api::skim::Fields;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use kemudi_client::{Api, ApiResource, Client, Dynamic, Event, ListOptions, Resource};
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::control::Source;
@@ -98,14 +98,6 @@ fn shared<const POD: bool>(event: Event<Read<POD>>) -> Event<Arc<Dynamic>> {
 #[derive(Debug)]
 struct Read<const POD: bool>(Dynamic);
 
-/// Fields of an object. A list's items are as the list.
-enum Fields {
-    /// All but these; where there is something behind the name, only what that leaves out below it.
-    Without(&'static [(&'static str, Option<&'static Fields>)]),
-    /// Only these; where there is something behind the name, only that of it.
-    Only(&'static [(&'static str, Option<&'static Fields>)]),
-}
-
 const OF_OBJECT: Fields = Fields::Without(&[("metadata", Some(&Fields::Without(&[("managedFields", None)])))]);
 const OF_POD: Fields = Fields::Only(&[
     ("metadata", Some(&OF_POD_METADATA)),
@@ -139,21 +131,6 @@ const OF_POD_SPEC: Fields = Fields::Only(&[
 const OF_CONTAINER: Fields = Fields::Only(&[("ports", None), ("restartPolicy", None)]);
 const OF_POD_STATUS: Fields = Fields::Only(&[("phase", None), ("conditions", None), ("podIP", None), ("podIPs", None)]);
 
-impl Fields {
-    /// Whether the field is read, and what of it where that is not all.
-    fn find(&self, name: &str) -> (bool, Option<&'static Fields>) {
-        let (fields, only) = match self {
-            Fields::Without(fields) => (fields, false),
-            Fields::Only(fields) => (fields, true),
-        };
-        match fields.iter().find(|(field, _)| *field == name) {
-            Some((_, Some(below))) => (true, Some(below)),
-            Some((_, None)) => (only, None),
-            None => (!only, None),
-        }
-    }
-}
-
 impl<const POD: bool> Resource for Read<POD> {
     fn name(&self) -> &str {
         self.0.name()
@@ -167,81 +144,24 @@ impl<const POD: bool> Resource for Read<POD> {
     fn resource_version(&self) -> &str {
         self.0.resource_version()
     }
+    fn from_json(text: &[u8]) -> serde_json::Result<Read<POD>> {
+        let fields = if POD { &OF_POD } else { &OF_OBJECT };
+        let read = fields.read(text).ok_or_else(|| serde_json::Error::custom("an object was expected"))?;
+        Ok(Read(Dynamic(read)))
+    }
 }
 
 impl<'de, const POD: bool> Deserialize<'de> for Read<POD> {
     fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Read<POD>, D::Error> {
-        let fields = if POD { &OF_POD } else { &OF_OBJECT };
-        fields.deserialize(decoder).map(|object| Read(Dynamic(object)))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for &Fields {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, decoder: D) -> Result<Value, D::Error> {
-        decoder.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &Fields {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object, a list or null")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut out = Map::new();
-        while let Some(key) = map.next_key_seed(KeyOf(self))? {
-            match key {
-                None => drop(map.next_value::<IgnoredAny>()?),
-                Some((key, Some(below))) => drop(out.insert(key, map.next_value_seed(below)?)),
-                Some((key, None)) => drop(out.insert(key, map.next_value()?)),
-            }
-        }
-        Ok(Value::Object(out))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut out = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            out.push(item);
-        }
-        Ok(Value::Array(out))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-}
-
-/// A key, which is copied only where its field is read.
-struct KeyOf<'a>(&'a Fields);
-
-impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
-    type Value = Option<(String, Option<&'static Fields>)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, decoder: D) -> Result<Self::Value, D::Error> {
-        decoder.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyOf<'_> {
-    type Value = Option<(String, Option<&'static Fields>)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        let (read, below) = self.0.find(name);
-        Ok(read.then(|| (name.to_owned(), below)))
+        let text = Box::<RawValue>::deserialize(decoder)?;
+        Read::from_json(text.get().as_bytes()).map_err(D::Error::custom)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::lean::Lean;
 

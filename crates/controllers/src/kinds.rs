@@ -1,7 +1,9 @@
 //! The resources that the controllers watch and write, and what all objects have.
 
+use api::skim::Fields;
 use kemudi_client::{ApiResource, ObjectMeta, Resource};
 use serde::Deserialize;
+use serde::de::Error;
 
 pub const NAMESPACES: ApiResource = ApiResource::new("", "v1", "Namespace", "namespaces", false);
 pub const SERVICE_ACCOUNTS: ApiResource = ApiResource::new("", "v1", "ServiceAccount", "serviceaccounts", true);
@@ -57,5 +59,9 @@ impl Resource for Metadata {
     }
     fn resource_version(&self) -> &str {
         &self.metadata.resource_version
+    }
+    fn from_json(text: &[u8]) -> serde_json::Result<Metadata> {
+        const READ: Fields = Fields::Only(&[("metadata", Some(&Fields::Without(&[("managedFields", None)])))]);
+        serde_json::from_value(READ.read(text).ok_or_else(|| serde_json::Error::custom("an object was expected"))?)
     }
 }

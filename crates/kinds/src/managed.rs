@@ -92,8 +92,7 @@ pub fn asks_reset(object: &Value) -> bool {
 
 /// [`asks_reset`] of a body that is no value yet. Reads it only where it speaks of managed fields.
 pub fn body_asks_reset(json: &[u8]) -> bool {
-    const FIELD: &[u8] = b"\"managedFields\"";
-    json.windows(FIELD.len()).any(|window| window == FIELD)
+    memchr::memmem::find(json, b"\"managedFields\"").is_some()
         && serde_json::from_slice(json).is_ok_and(|object| asks_reset(&object))
 }
 

@@ -64,7 +64,11 @@ impl Quantity {
         let (format, power) = interpret(suffix).ok_or(QuantityError::Suffix)?;
         // An empty number is a stripped zero.
         let whole_len = whole.len().max(1);
-        let shifted = || format!("{whole}{fraction}").parse::<i64>().or(Err(QuantityError::Numeric));
+        let shifted = || {
+            let digits = whole.bytes().chain(fraction.bytes()).map(|digit| i64::from(digit - b'0'));
+            let add = |sum: i64, digit| sum.checked_mul(10)?.checked_add(digit);
+            digits.fold(Some(0), |sum, digit| add(sum?, digit)).ok_or(QuantityError::Numeric)
+        };
         let all_zero = whole.is_empty() && fraction.bytes().all(|b| b == b'0');
         let exact = |mantissa: i64, exponent: i32| Quantity {
             negative: negative && mantissa != 0,

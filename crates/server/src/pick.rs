@@ -1,8 +1,6 @@
 //! Reads a few fields out of encoded JSON without decoding the rest. Never fails: what is absent or broken is null.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use api::skim::{DEPTH_MAX, Skim};
 use serde_json::Value;
 
 /// Pointers that can be asked for at once; what comes after them is null.
@@ -17,9 +15,8 @@ pub fn pick(json: &[u8], pointers: &[&str]) -> Vec<Value> {
     };
     let asked = pointers.len().min(POINTERS_MAX);
     let wanted = if asked == POINTERS_MAX { u64::MAX } else { (1 << asked) - 1 };
-    let mut decoder = serde_json::Deserializer::from_slice(json);
     // A broken document leaves nulls: the caller encoded it, so there is nobody to tell.
-    let _ = Level { wanted, picked: &mut picked }.deserialize(&mut decoder);
+    let _ = picked.below(&mut Skim::new(json), wanted, DEPTH_MAX);
     picked.found
 }
 
@@ -27,12 +24,6 @@ struct Picked<'a> {
     /// What is left of each pointer at the place that is read.
     rests: Vec<&'a str>,
     found: Vec<Value>,
-}
-
-/// One object of the document: which pointers still lead through it, a bit for each.
-struct Level<'p, 'a> {
-    wanted: u64,
-    picked: &'p mut Picked<'a>,
 }
 
 /// The pointers of a set.
@@ -46,121 +37,63 @@ fn each(mut set: u64) -> impl Iterator<Item = usize> {
 
 /// The pointers that go on below a step, and those that end there.
 #[derive(Clone, Copy, Default)]
-struct Below {
+struct Step {
     deeper: u64,
     here: u64,
 }
 
-impl Level<'_, '_> {
-    fn below(&self, step: &str) -> Below {
-        let mut below = Below::default();
-        for i in each(self.wanted) {
-            match self.picked.rests[i].strip_prefix(step).map(str::as_bytes) {
-                Some([]) => below.here |= 1 << i,
-                Some([b'/', ..]) => below.deeper |= 1 << i,
+impl Picked<'_> {
+    /// Reads a value through which these pointers lead.
+    fn below(&mut self, skim: &mut Skim<'_>, mut wanted: u64, depth: usize) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        if skim.object().is_some() {
+            while let Some(key) = skim.key()? {
+                let step = self.step(wanted, key);
+                if step.here == 0 && step.deeper == 0 {
+                    skim.value()?;
+                } else if step.here == 0 {
+                    each(step.deeper).for_each(|i| self.rests[i] = &self.rests[i][key.len() + 1..]);
+                    self.below(skim, step.deeper, depth)?;
+                    // They have been where they lead; a key that comes twice is none of ours.
+                    wanted &= !step.deeper;
+                } else {
+                    self.take(step, key.len(), &skim.decoded()?);
+                }
+            }
+        } else if skim.list().is_some() {
+            let step = self.step(wanted, b"0");
+            if skim.item()? {
+                self.take(step, 1, &skim.decoded()?);
+                while skim.item()? {
+                    skim.value()?;
+                }
+            }
+        } else {
+            skim.value()?;
+        }
+        Some(())
+    }
+
+    fn step(&self, wanted: u64, key: &[u8]) -> Step {
+        let mut step = Step::default();
+        for i in each(wanted) {
+            match self.rests[i].as_bytes().strip_prefix(key) {
+                Some([]) => step.here |= 1 << i,
+                Some([b'/', ..]) => step.deeper |= 1 << i,
                 _ => {}
             }
         }
-        below
+        step
     }
 
     /// Hands a value to the pointers that end at it and to those that lead through it.
-    fn take(&mut self, step_bytes: usize, below: Below, value: &Value) {
-        for i in each(below.deeper) {
-            let rest = &self.picked.rests[i][step_bytes..];
-            self.picked.found[i] = value.pointer(rest).cloned().unwrap_or_default();
+    fn take(&mut self, step: Step, step_bytes: usize, value: &Value) {
+        for i in each(step.deeper) {
+            self.found[i] = value.pointer(&self.rests[i][step_bytes..]).cloned().unwrap_or_default();
         }
-        for i in each(below.here) {
-            self.picked.found[i] = value.clone();
+        for i in each(step.here) {
+            self.found[i] = value.clone();
         }
-    }
-}
-
-/// A key: what is wanted below it, and how long it is.
-struct KeyOf<'l, 'p, 'a>(&'l Level<'p, 'a>);
-
-impl<'de> DeserializeSeed<'de> for KeyOf<'_, '_, '_> {
-    type Value = (Below, usize);
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyOf<'_, '_, '_> {
-    type Value = (Below, usize);
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok((self.0.below(key), key.len()))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Level<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((below, length)) = map.next_key_seed(KeyOf(&self))? {
-            if below.here == 0 && below.deeper == 0 {
-                map.next_value::<IgnoredAny>()?;
-            } else if below.here == 0 {
-                each(below.deeper).for_each(|i| self.picked.rests[i] = &self.picked.rests[i][length + 1..]);
-                map.next_value_seed(Level { wanted: below.deeper, picked: self.picked })?;
-                // They have been where they lead; a key that comes twice is none of ours.
-                self.wanted &= !below.deeper;
-            } else {
-                let value: Value = map.next_value()?;
-                self.take(length, below, &value);
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        let below = self.below("0");
-        let Some(first) = seq.next_element::<Value>()? else { return Ok(()) };
-        self.take(1, below, &first);
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Annotations of pods that Kubernetes itself reads: what was said there before there was a field for it. Knows no clock
 //! and no other kind.
 
+use std::fmt::{self, Arguments, Display};
+
 use serde_json::{Value, json};
 
 use super::check::{self, Causes};
@@ -16,11 +18,32 @@ const LOCAL: &str = "localhost/";
 
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
+/// A container's path below the spec.
+#[derive(Clone, Copy)]
+pub struct At {
+    list: &'static str,
+    nth: usize,
+}
+
+impl Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let At { list, nth } = self;
+        write!(f, "{list}[{nth}]")
+    }
+}
+
 /// The containers of a spec of every sort, in upstream's order, each with its path below the spec.
-pub fn containers(spec: &Value) -> impl Iterator<Item = (String, &Value)> {
+pub fn containers(spec: &Value) -> impl Iterator<Item = (At, &Value)> {
     LISTS.into_iter().flat_map(move |list| {
-        spec.list(list).iter().enumerate().map(move |(at, container)| (format!("{list}[{at}]"), container))
+        spec.list(list).iter().enumerate().map(move |(nth, container)| (At { list, nth }, container))
     })
+}
+
+/// What an annotation says whose key is this and the name of a container.
+pub fn of_container<'a>(all: &'a Value, prefix: &str, name: &str) -> &'a Value {
+    let mut entries = all.as_object().into_iter().flatten();
+    let found = entries.find(|(key, _)| key.strip_prefix(prefix).is_some_and(|rest| rest == name));
+    found.map_or(&Value::Null, |(_, value)| value)
 }
 
 /// `ValidatePodSpecificAnnotations`; `of` is a pod or a template.
@@ -70,26 +93,26 @@ fn seccomp(out: &mut Causes, profile: &str, path: &str) {
 pub fn agree_with_fields(out: &mut Causes, of: &Value, path: &str) {
     let (all, spec) = (of.at("metadata.annotations"), of.at("spec"));
     let own = spec.at("securityContext.seccompProfile");
-    agrees(out, all.key(SECCOMP_POD), own, &format!("{path}.securityContext.seccompProfile"), "seccomp");
+    agrees(out, all.key(SECCOMP_POD), own, format_args!("{path}.securityContext.seccompProfile"), "seccomp");
     for (at, container) in containers(spec) {
-        let annotation = all.key(&format!("{SECCOMP_CONTAINER}{}", container.text("name")));
+        let annotation = of_container(all, SECCOMP_CONTAINER, container.text("name"));
         let field = container.at("securityContext.seccompProfile");
-        agrees(out, annotation, field, &format!("{path}.{at}.securityContext.seccompProfile"), "seccomp");
+        agrees(out, annotation, field, format_args!("{path}.{at}.securityContext.seccompProfile"), "seccomp");
     }
     if spec.text("os.name") == "windows" {
         return;
     }
     for (at, container) in containers(spec) {
-        let annotation = all.key(&format!("{APP_ARMOR}{}", container.text("name")));
+        let annotation = of_container(all, APP_ARMOR, container.text("name"));
         let field = match container.at("securityContext.appArmorProfile") {
             Value::Null => spec.at("securityContext.appArmorProfile"),
             own => own,
         };
-        agrees(out, annotation, field, &format!("{path}.{at}.securityContext.appArmorProfile"), "apparmor");
+        agrees(out, annotation, field, format_args!("{path}.{at}.securityContext.appArmorProfile"), "apparmor");
     }
 }
 
-fn agrees(out: &mut Causes, annotation: &Value, field: &Value, path: &str, what: &str) {
+fn agrees(out: &mut Causes, annotation: &Value, field: &Value, path: Arguments<'_>, what: &str) {
     let (Some(said), false) = (annotation.as_str(), field.is_null()) else { return };
     let right = match field.text("type") {
         "Unconfined" => said == "unconfined",
@@ -135,11 +158,15 @@ pub fn to_fields(pod: &mut Value) {
     if pod.text("spec.os.name") == "windows" {
         return;
     }
-    let all = pod.at("metadata.annotations").clone();
+    let all = pod.at("metadata.annotations");
+    if !all.as_object().is_some_and(|all| all.keys().any(|key| key.starts_with(APP_ARMOR))) {
+        return;
+    }
+    let all = all.clone();
     let own = pod.at("spec.securityContext.appArmorProfile").clone();
     for list in LISTS {
         for container in pod.list_mut(&format!("spec.{list}")) {
-            let said = all.key(&format!("{APP_ARMOR}{}", container.text("name")));
+            let said = of_container(&all, APP_ARMOR, container.text("name"));
             let profile = said.as_str().and_then(app_armor_field).filter(|profile| *profile != own);
             if let Some(profile) = profile.filter(|_| !container.has("securityContext.appArmorProfile")) {
                 container.set("securityContext.appArmorProfile", profile);

@@ -47,12 +47,23 @@ pub trait Read {
     fn is_nothing(&self) -> bool;
 }
 
+/// The names of a path. They are a few letters each: to look at one after the other is quicker than a search.
+fn fields(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(path);
+    std::iter::from_fn(move || {
+        let path = rest?;
+        let Some(dot) = path.bytes().position(|byte| byte == b'.') else { return rest.take() };
+        rest = Some(&path[dot + 1..]);
+        Some(&path[..dot])
+    })
+}
+
 impl Read for Value {
     fn at(&self, path: &str) -> &Value {
         if path.is_empty() {
             return self;
         }
-        path.split('.').try_fold(self, |value, field| meta::get(value, field)).unwrap_or(&NULL)
+        fields(path).try_fold(self, |value, field| meta::get(value, field)).unwrap_or(&NULL)
     }
 
     fn items(&self) -> &[Value] {
@@ -104,7 +115,7 @@ impl Write for Value {
         fn below<'a>(value: &'a mut Value, field: &str) -> Option<&'a mut Value> {
             meta::field_mut(value.as_object_mut()?, field)
         }
-        path.split('.').try_fold(self, below).filter(|value| !value.is_null())
+        fields(path).try_fold(self, below).filter(|value| !value.is_null())
     }
 
     fn list_mut(&mut self, path: &str) -> &mut [Value] {
@@ -114,7 +125,7 @@ impl Write for Value {
     fn set(&mut self, path: &str, value: impl Into<Value>) {
         let (parents, field) = path.rsplit_once('.').map_or((None, path), |(parents, field)| (Some(parents), field));
         let mut target = self;
-        for parent in parents.into_iter().flat_map(|parents| parents.split('.')) {
+        for parent in parents.into_iter().flat_map(fields) {
             let Some(object) = target.as_object_mut() else { return };
             let next = object.entry(parent).or_insert(Value::Null);
             if next.is_null() {

@@ -1,11 +1,13 @@
 //! What a client is warned of though it is accepted: what is deprecated, does nothing, or is said twice.
 
+use std::fmt::Arguments;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use x509_parser::prelude::Pem;
 
-use super::annotations::{self, SECCOMP_CONTAINER, SECCOMP_POD};
+use super::annotations::{self, APP_ARMOR, At, SECCOMP_CONTAINER, SECCOMP_POD};
 use super::read::Read;
 use super::{check, services};
 use crate::kind::go_quote;
@@ -100,8 +102,8 @@ pub fn stateful_set(new: &Value, old: Option<&Value>) -> Vec<String> {
     // Upstream names the claim's spec on updates only, and with a capital.
     let below = if old.is_some() { ".Spec" } else { "" };
     for (nth, claim) in new.list("spec.volumeClaimTemplates").iter().enumerate() {
-        let path = format!("spec.volumeClaimTemplates[{nth}]{below}.resources.requests[storage]");
-        fractional(&mut out, claim.at("spec.resources.requests").key("storage"), &path);
+        let path = format_args!("spec.volumeClaimTemplates[{nth}]{below}.resources.requests[storage]");
+        fractional(&mut out, claim.at("spec.resources.requests").key("storage"), path);
     }
     if new.int("spec.revisionHistoryLimit") < 0 {
         out.push(
@@ -171,7 +173,7 @@ pub fn storage_class(new: &Value, _: Option<&Value>) -> Vec<String> {
 
 pub fn storage_capacity(new: &Value, _: Option<&Value>) -> Vec<String> {
     let mut out = Vec::new();
-    old_keys(&mut out, new.at("nodeTopology"), "nodeTopology");
+    old_keys(&mut out, new.at("nodeTopology"), format_args!("nodeTopology"));
     for (label, _) in new.at("nodeTopology.matchLabels").entries() {
         out.extend(old_label(label).map(|why| format!("nodeTopology.matchLabels.{label}: {why}")));
     }
@@ -179,7 +181,7 @@ pub fn storage_capacity(new: &Value, _: Option<&Value>) -> Vec<String> {
 }
 
 /// Expressions over labels of nodes.
-fn old_keys(out: &mut Vec<String>, term: &Value, path: &str) {
+fn old_keys(out: &mut Vec<String>, term: &Value, path: Arguments<'_>) {
     for (nth, expression) in term.list("matchExpressions").iter().enumerate() {
         let key = expression.text("key");
         if let Some(why) = old_label(key) {
@@ -326,7 +328,7 @@ pub fn secret(new: &Value, _: Option<&Value>) -> Vec<String> {
 
 pub fn claim(new: &Value, _: Option<&Value>) -> Vec<String> {
     let mut out = old_storage_class(new);
-    fractional_bytes(&mut out, new.at("spec.resources"), "spec.resources", &["storage"]);
+    fractional_bytes(&mut out, new.at("spec.resources"), format_args!("spec.resources"), &["storage"]);
     out
 }
 
@@ -336,11 +338,11 @@ pub fn persistent_volume(new: &Value, _: Option<&Value>) -> Vec<String> {
         out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
     }
     for (nth, term) in new.list("spec.nodeAffinity.required.nodeSelectorTerms").iter().enumerate() {
-        old_keys(&mut out, term, &format!("spec.nodeAffinity.required.nodeSelectorTerms[{nth}]"));
+        old_keys(&mut out, term, format_args!("spec.nodeAffinity.required.nodeSelectorTerms[{nth}]"));
     }
     // These never were volumes of clusters that knew such warnings.
     if !new.has("spec.flocker") && !new.has("spec.quobyte") {
-        out.extend(old_volume(new.at("spec"), "spec"));
+        out.extend(old_volume(new.at("spec"), format_args!("spec")));
     }
     out
 }
@@ -371,9 +373,9 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
             out.push(format!("{path}spec.nodeSelector[{label}]: {why}"));
         }
     }
-    node_affinity(&mut out, spec.at("affinity.nodeAffinity"), &format!("{path}spec.affinity.nodeAffinity"));
+    node_affinity(&mut out, spec.at("affinity.nodeAffinity"), format_args!("{path}spec.affinity.nodeAffinity"));
     for (nth, spread) in spec.list("topologySpreadConstraints").iter().enumerate() {
-        let at = format!("{path}spec.topologySpreadConstraints[{nth}]");
+        let at = format_args!("{path}spec.topologySpreadConstraints[{nth}]");
         let key = spread.text("topologyKey");
         if let Some(why) = old_label(key) {
             out.push(format!("{at}.topologyKey: {key} is {why}"));
@@ -387,11 +389,11 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
         out.push(format!("{path}metadata.annotations[{key}]: {why}"));
     }
     for (nth, volume) in spec.list("volumes").iter().enumerate() {
-        let at = format!("{path}spec.volumes[{nth}]");
-        out.extend(old_volume(volume, &at));
+        let at = format_args!("{path}spec.volumes[{nth}]");
+        out.extend(old_volume(volume, at));
         let claim = volume.at("ephemeral.volumeClaimTemplate.spec.resources");
-        let at = format!("{at}.ephemeral.volumeClaimTemplate.spec.resources");
-        fractional_bytes(&mut out, claim, &at, &["storage"]);
+        let at = format_args!("{at}.ephemeral.volumeClaimTemplate.spec.resources");
+        fractional_bytes(&mut out, claim, at, &["storage"]);
     }
     for volume in spec.list("volumes") {
         overlaps(&mut out, volume);
@@ -413,16 +415,16 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
         out.push(format!("{path}spec.imagePullSecrets[{nth}].name: invalid empty name \"\""));
     }
     for name in ["memory", "ephemeral-storage"] {
-        fractional(&mut out, spec.at("overhead").key(name), &format!("{path}spec.overhead[{name}]"));
+        fractional(&mut out, spec.at("overhead").key(name), format_args!("{path}spec.overhead[{name}]"));
     }
     if annotations.key(SECCOMP_POD).is_string() && !spec.has("securityContext.seccompProfile") {
         out.push(format!("{path}metadata.annotations[{SECCOMP_POD}]: {OLD_SECCOMP}"));
     }
     for (at, container) in annotations::containers(spec) {
         of_annotations(&mut out, pod, container, path);
-        container_of(&mut out, container, &format!("{path}spec.{at}"));
+        container_of(&mut out, container, format_args!("{path}spec.{at}"));
     }
-    ports(&mut out, spec, &format!("{path}spec."));
+    ports(&mut out, spec, format_args!("{path}spec."));
     if spec.opt_int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         out.push(format!(
             "{path}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
@@ -435,7 +437,7 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
         out.extend(validate::ip_warning(alias.text("ip"), &format!("{path}spec.hostAliases[{nth}].ip")));
     }
     for affinity in ["podAffinity", "podAntiAffinity"] {
-        pod_affinity(&mut out, spec.at("affinity").key(affinity), &format!("{path}spec.affinity.{affinity}"));
+        pod_affinity(&mut out, spec.at("affinity").key(affinity), format_args!("{path}spec.affinity.{affinity}"));
     }
     out
 }
@@ -445,25 +447,25 @@ fn old_label(label: &str) -> Option<String> {
     Some(format!("deprecated since {since}; use {now:?} instead"))
 }
 
-fn old_volume(volume: &Value, path: &str) -> Option<String> {
+fn old_volume(volume: &Value, path: Arguments<'_>) -> Option<String> {
     let (kind, why) = OLD_VOLUMES.iter().find(|(kind, _)| volume.has(kind))?;
     let shown = if *kind == "storageos" { "storageOS" } else { kind };
     Some(format!("{path}.{shown}: {why}"))
 }
 
-fn node_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
-    let mut term = |term: &Value, path: &str| old_keys(out, term, path);
+fn node_affinity(out: &mut Vec<String>, affinity: &Value, path: Arguments<'_>) {
+    let mut term = |term: &Value, path: Arguments<'_>| old_keys(out, term, path);
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     for (nth, one) in affinity.key(required).list("nodeSelectorTerms").iter().enumerate() {
-        term(one, &format!("{path}.{required}.nodeSelectorTerms[{nth}]"));
+        term(one, format_args!("{path}.{required}.nodeSelectorTerms[{nth}]"));
     }
     let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
     for (nth, one) in affinity.list(preferred).iter().enumerate() {
-        term(one.at("preference"), &format!("{path}.{preferred}[{nth}].preference"));
+        term(one.at("preference"), format_args!("{path}.{preferred}[{nth}].preference"));
     }
 }
 
-fn pod_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
+fn pod_affinity(out: &mut Vec<String>, affinity: &Value, path: Arguments<'_>) {
     for (nth, term) in affinity.list("requiredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
         if !term.has("labelSelector") {
             let list = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -480,25 +482,24 @@ fn pod_affinity(out: &mut Vec<String>, affinity: &Value, path: &str) {
 
 /// Profiles of a container that are named in annotations and not in fields.
 fn of_annotations(out: &mut Vec<String>, pod: &Value, container: &Value, path: &str) {
-    let all = pod.at("metadata.annotations");
-    let seccomp = format!("{SECCOMP_CONTAINER}{}", container.text("name"));
-    if all.key(&seccomp).is_string() && !container.has("securityContext.seccompProfile") {
-        out.push(format!("{path}metadata.annotations[{seccomp}]: {OLD_SECCOMP}"));
+    let (all, name) = (pod.at("metadata.annotations"), container.text("name"));
+    let is_there = |prefix| annotations::of_container(all, prefix, name).is_string();
+    if is_there(SECCOMP_CONTAINER) && !container.has("securityContext.seccompProfile") {
+        out.push(format!("{path}metadata.annotations[{SECCOMP_CONTAINER}{name}]: {OLD_SECCOMP}"));
     }
-    let armor = format!("{}{}", annotations::APP_ARMOR, container.text("name"));
     // A pod's annotation has become a field by now; a template's has not.
     let has_field = !path.is_empty()
         && (pod.has("spec.securityContext.appArmorProfile") || container.has("securityContext.appArmorProfile"));
-    if all.key(&armor).is_string() && !has_field {
+    if is_there(APP_ARMOR) && !has_field {
         out.push(format!(
-            "{path}metadata.annotations[{armor}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+            "{path}metadata.annotations[{APP_ARMOR}{name}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
         ));
     }
 }
 
-fn container_of(out: &mut Vec<String>, container: &Value, path: &str) {
-    let resources = format!("{path}.resources");
-    fractional_bytes(out, container.at("resources"), &resources, &["memory", "ephemeral-storage"]);
+fn container_of(out: &mut Vec<String>, container: &Value, path: Arguments<'_>) {
+    let resources = format_args!("{path}.resources");
+    fractional_bytes(out, container.at("resources"), resources, &["memory", "ephemeral-storage"]);
     let env = container.list("env");
     for (nth, one) in env.iter().enumerate() {
         let name = one.text("name");
@@ -517,11 +518,11 @@ fn container_of(out: &mut Vec<String>, container: &Value, path: &str) {
 }
 
 /// Ports of all containers that are the same or may be.
-fn ports(out: &mut Vec<String>, spec: &Value, path: &str) {
-    let mut before: Vec<(String, &Value)> = Vec::new();
+fn ports(out: &mut Vec<String>, spec: &Value, path: Arguments<'_>) {
+    let mut before: Vec<(At, usize, &Value)> = Vec::new();
     for (at, container) in annotations::containers(spec) {
         for (nth, port) in container.list("ports").iter().enumerate() {
-            let field = format!("{path}{at}.ports[{nth}]");
+            let field = format_args!("{path}{at}.ports[{nth}]");
             let (host, ip) = (port.int("hostPort"), port.text("hostIP"));
             if !ip.is_empty() && host == 0 {
                 let (name, number, protocol) = (port.text("name"), port.int("containerPort"), port.text("protocol"));
@@ -534,7 +535,7 @@ fn ports(out: &mut Vec<String>, spec: &Value, path: &str) {
                 other.int("containerPort") == port.int("containerPort")
                     && other.text("protocol") == port.text("protocol")
             };
-            for (earlier, other) in before.iter().filter(|(_, other)| same(other)) {
+            for (earlier, earlier_nth, other) in before.iter().filter(|(.., other)| same(other)) {
                 let (other_host, other_ip) = (other.int("hostPort"), other.text("hostIP"));
                 let what = if (ip, host) == (other_ip, other_host) {
                     "duplicate"
@@ -545,23 +546,23 @@ fn ports(out: &mut Vec<String>, spec: &Value, path: &str) {
                 } else {
                     continue;
                 };
-                out.push(format!("{field}: {what} port definition with {earlier}"));
+                out.push(format!("{field}: {what} port definition with {path}{earlier}.ports[{earlier_nth}]"));
             }
-            before.push((field, port));
+            before.push((at, nth, port));
         }
     }
 }
 
 /// Bytes come whole.
-fn fractional_bytes(out: &mut Vec<String>, resources: &Value, path: &str, names: &[&str]) {
+fn fractional_bytes(out: &mut Vec<String>, resources: &Value, path: Arguments<'_>, names: &[&str]) {
     for name in names {
         for list in ["limits", "requests"] {
-            fractional(out, resources.at(list).key(name), &format!("{path}.{list}[{name}]"));
+            fractional(out, resources.at(list).key(name), format_args!("{path}.{list}[{name}]"));
         }
     }
 }
 
-fn fractional(out: &mut Vec<String>, value: &Value, path: &str) {
+fn fractional(out: &mut Vec<String>, value: &Value, path: Arguments<'_>) {
     if !value.is_null() && !check::quantity(value).is_multiple_of(0) {
         let text = go_quote(value.as_str().unwrap_or_default());
         out.push(format!("{path}: fractional byte value {text} is invalid, must be an integer"));
