@@ -113,6 +113,7 @@ const OF_POD_METADATA: Fields = Fields::Only(&[
     ("deletionTimestamp", None),
     ("labels", None),
     ("ownerReferences", None),
+    ("finalizers", None),
 ]);
 const OF_POD_SPEC: Fields = Fields::Only(&[
     ("volumes", None),
@@ -163,6 +164,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::kinds::Metadata;
     use crate::lean::Lean;
 
     #[track_caller]
@@ -194,7 +196,7 @@ mod tests {
         let node = |node: &str, phase: &str| {
             let text = format!(
                 r#"{{"metadata":{{"name":"p","namespace":"n","uid":"u","generation":2,"resourceVersion":"7",
-                "annotations":{{"a":"b"}},"labels":{{"l":"m"}},"ownerReferences":[{{"uid":"o"}}],"managedFields":[{{}}]}},
+                "annotations":{{"a":"b"}},"labels":{{"l":"m"}},"ownerReferences":[{{"uid":"o"}}],"finalizers":["f"],"managedFields":[{{}}]}},
                 "spec":{{"nodeName":"{node}","schedulerName":"default-scheduler","hostname":"h","subdomain":"s",
                 "affinity":{{"podAffinity":{{}}}},"nodeSelector":{{"k":"v"}},"tolerations":[{{"key":"t"}}],
                 "topologySpreadConstraints":[{{"maxSkew":1}}],"serviceAccountName":"x",
@@ -218,6 +220,11 @@ mod tests {
             let read: Read<true> = serde_json::from_str(&whole.to_string()).unwrap();
             let of_pods = controllers.iter().flat_map(|controller| controller.sources());
             let of_pods = of_pods.filter(|source| source.resource == PODS).filter_map(|source| source.lean);
+            let of_garbage = |pod: &Value| {
+                let meta = Metadata::of(&Dynamic(pod.clone())).metadata;
+                (meta.uid, meta.name, meta.namespace, meta.owner_references, meta.finalizers)
+            };
+            assert_eq!(of_garbage(&whole), of_garbage(&read.0.0));
             for lean in of_pods.chain([crate::disruption::lean_pod as Lean]) {
                 let text = |pod: &Value| lean(pod).map(|lent| lent.text());
                 assert_eq!(text(&whole), text(&read.0));

@@ -11,12 +11,13 @@ use futures_util::stream::{self, StreamExt};
 use kemudi_client::discovery::Discovery;
 use kemudi_client::{Api, ApiResource, Client, Error, Event, ListOptions, ObjectMeta, OwnerReference, Patch, Result};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::event;
+use crate::feed::News;
 use crate::graph::{Deletion, FOREGROUND, Graph, Node, ORPHAN, Uid, deletion};
-use crate::kinds::Metadata;
+use crate::kinds::{Metadata, PODS};
 use crate::queue::Queue;
 use crate::resources::{Resources, deletable};
 
@@ -25,8 +26,8 @@ const RESOURCES_MAX: usize = 8;
 
 const COMPONENT: &str = "garbage-collector-controller";
 
-/// Collects for ever.
-pub async fn run(client: Client, resources: Resources) {
+/// Collects for ever. `pods` tells of all pods, which are too many to be watched once more.
+pub async fn run(client: Client, resources: Resources, pods: mpsc::Receiver<News>) {
     let collector = Arc::new(Collector {
         client,
         resources: resources.clone(),
@@ -39,7 +40,7 @@ pub async fn run(client: Client, resources: Resources) {
         let _ = collector.complete.subscribe().wait_for(|complete| *complete).await;
         collector.queue.work(|uid| collector.look(uid)).await;
     };
-    tokio::join!(follow_all(&collector, resources), work);
+    tokio::join!(follow_all(&collector, resources, pods), work);
 }
 
 struct Collector {
@@ -52,14 +53,16 @@ struct Collector {
 }
 
 /// Follows the metadata of all resources that the server has, as they come and go.
-async fn follow_all(collector: &Arc<Collector>, mut resources: Resources) {
+async fn follow_all(collector: &Arc<Collector>, mut resources: Resources, pods: mpsc::Receiver<News>) {
     let mut tasks = JoinSet::new();
     let mut followed: HashMap<ApiResource, AbortHandle> = HashMap::new();
+    let (listed, mut left) = watch::channel(1);
+    // Before anything is waited for: others wait until this has heard of them.
+    tasks.spawn(Following::new(collector.clone(), Arc::new(PODS), listed.clone()).hear_of(pods));
     let mut known = resources.get().await;
-    let (listed, mut left) = watch::channel(0);
     loop {
         let wanted: HashSet<&ApiResource> = deletable(&known)
-            .filter(|found| found.can("watch") && found.resource.plural != "events")
+            .filter(|found| found.can("watch") && found.resource.plural != "events" && found.resource != PODS)
             .map(|found| &found.resource)
             .collect();
         followed.retain(|resource, task| {
@@ -73,8 +76,8 @@ async fn follow_all(collector: &Arc<Collector>, mut resources: Resources) {
         for resource in wanted {
             if !followed.contains_key(resource) {
                 listed.send_modify(|left| *left += 1);
-                let task = follow(collector.clone(), Arc::new(resource.clone()), listed.clone());
-                followed.insert(resource.clone(), tasks.spawn(task));
+                let following = Following::new(collector.clone(), Arc::new(resource.clone()), listed.clone());
+                followed.insert(resource.clone(), tasks.spawn(following.watch()));
             }
         }
         loop {
@@ -92,29 +95,63 @@ async fn follow_all(collector: &Arc<Collector>, mut resources: Resources) {
     }
 }
 
-/// Follows one resource; counts down once its first list is there.
-async fn follow(collector: Arc<Collector>, resource: Arc<ApiResource>, listed: watch::Sender<usize>) {
-    let api: Api<Metadata> = Api::of(collector.client.clone(), &resource, "");
-    let mut watcher = api.watcher(&ListOptions::default());
-    let mut told = HashSet::new();
-    let mut first = true;
-    loop {
-        match watcher.next().await {
-            Ok(Event::Init) => told.clear(),
-            Ok(Event::InitApplied(object)) => {
-                collector.hear(|graph| graph.put(&resource, &object.metadata));
+/// Of one resource, what the graph is told.
+struct Following {
+    collector: Arc<Collector>,
+    resource: Arc<ApiResource>,
+    /// Counted down once its first list is there; none after that.
+    listed: Option<watch::Sender<usize>>,
+    /// What a list has told so far.
+    told: HashSet<String>,
+}
+
+impl Following {
+    fn new(collector: Arc<Collector>, resource: Arc<ApiResource>, listed: watch::Sender<usize>) -> Following {
+        Following { collector, resource, listed: Some(listed), told: HashSet::new() }
+    }
+
+    /// By a watch of its own.
+    async fn watch(mut self) {
+        let api: Api<Metadata> = Api::of(self.collector.client.clone(), &self.resource, "");
+        let mut watcher = api.watcher(&ListOptions::default());
+        loop {
+            match watcher.next().await {
+                Ok(event) => self.hear(event),
+                Err(error) => tracing::debug!(resource = self.resource.group_resource(), %error, "watching again"),
+            }
+        }
+    }
+
+    /// By what others watch.
+    async fn hear_of(mut self, mut news: mpsc::Receiver<News>) {
+        while let Some((_, event)) = news.recv().await {
+            self.hear(match event {
+                Event::Init => Event::Init,
+                Event::InitApplied(object) => Event::InitApplied(Metadata::of(&*object)),
+                Event::InitDone => Event::InitDone,
+                Event::Applied(object) => Event::Applied(Metadata::of(&*object)),
+                Event::Deleted(object) => Event::Deleted(Metadata::of(&*object)),
+            });
+        }
+    }
+
+    fn hear(&mut self, event: Event<Metadata>) {
+        let Following { collector, resource, listed, told } = self;
+        match event {
+            Event::Init => told.clear(),
+            Event::InitApplied(object) => {
+                collector.hear(|graph| graph.put(resource, &object.metadata));
                 told.insert(object.metadata.uid);
             }
-            Ok(Event::InitDone) => {
-                collector.hear(|graph| graph.listed(&resource, &told));
-                told = HashSet::new();
-                if std::mem::take(&mut first) {
+            Event::InitDone => {
+                collector.hear(|graph| graph.listed(resource, told));
+                *told = HashSet::new();
+                if let Some(listed) = listed.take() {
                     listed.send_modify(|left| *left -= 1);
                 }
             }
-            Ok(Event::Applied(object)) => collector.hear(|graph| graph.put(&resource, &object.metadata)),
-            Ok(Event::Deleted(object)) => collector.hear(|graph| graph.remove(&object.metadata.uid)),
-            Err(error) => tracing::debug!(resource = resource.group_resource(), %error, "watching again"),
+            Event::Applied(object) => collector.hear(|graph| graph.put(resource, &object.metadata)),
+            Event::Deleted(object) => collector.hear(|graph| graph.remove(&object.metadata.uid)),
         }
     }
 }

@@ -47,6 +47,13 @@ pub struct Metadata {
     pub metadata: ObjectMeta,
 }
 
+impl Metadata {
+    /// Of an object that was read for others, as far as it was.
+    pub fn of(object: &impl Resource) -> Metadata {
+        Metadata { metadata: object.object_meta().into_owned() }
+    }
+}
+
 impl Resource for Metadata {
     fn name(&self) -> &str {
         &self.metadata.name

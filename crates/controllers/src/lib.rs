@@ -109,9 +109,10 @@ impl Controllers {
         let server = client("").with_user_agent("kube-apiserver").unwrap_or_else(|_| client(""));
         start(&mut tasks, server.clone(), Box::new(definitions::Definitions));
         start(&mut tasks, server, Box::new(registrations::Registrations));
+        let pods = feeds.follow(&[control::Source::all(kinds::PODS)]);
         let feeds = feeds.run(client("shared-informers"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(feeds).map(drop));
-        let collect = garbage::run(client("generic-garbage-collector"), resources);
+        let collect = garbage::run(client("generic-garbage-collector"), resources, pods);
         tasks.spawn(stop.clone().run_until_cancelled_owned(collect).map(drop));
         Controllers { tasks, stop }
     }
