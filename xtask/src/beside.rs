@@ -1,5 +1,5 @@
 //! `cargo xtask bench --client`: the client library beside kube-rs, the same data in the same run; what a first program with each takes to
-//! build. Writes its part of `docs/benchmarks.md`. Knows neither of them: the programs are in `crates/testkit/beside`.
+//! build. With `--write`, its part of `docs/benchmarks.md` is what it found. Knows neither of them: the programs are in `crates/testkit/beside`.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -15,12 +15,22 @@ const HEADING: &str = "\n## The client library beside kube-rs\n";
 /// What `/proc` counts CPU time in, whatever the kernel ticks in.
 const TICKS_A_SECOND: u64 = 100;
 
-/// Measures, prints, and writes.
-pub fn run() -> ExitCode {
+/// Measures and prints; with `--write`, writes too.
+pub fn run(args: &[String]) -> ExitCode {
+    let writes = match args {
+        [] => false,
+        [flag] if flag == "--write" => true,
+        other => {
+            eprintln!("bench --client: {other:?} is not known, only --write");
+            return ExitCode::from(2);
+        }
+    };
     match table() {
         Ok(text) => {
             println!("{text}");
-            write(&text);
+            if writes {
+                write(&text);
+            }
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -79,6 +89,17 @@ fn table() -> Result<String, String> {
     ] {
         let (our, their) = (number(&found["wireBytes"][name]), number(&found["wireBytes"]["list"]));
         row(what, goal, mb(our), mb(their), their / our);
+        if name == "protobuf" {
+            let managed = number(&found["wireBytes"]["managedFields"]);
+            let (our, their) = (our - managed, their - managed);
+            row(
+                "the same but for the managed fields, which are JSON within it too",
+                "1/2",
+                mb(our),
+                mb(their),
+                their / our,
+            );
+        }
     }
     let cache = |side: &str| number(&found["cache"][side]["liveMiB"]);
     let (our, their) = (cache("ours"), cache("theirs"));

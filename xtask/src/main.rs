@@ -19,9 +19,9 @@ usage: cargo xtask COMMAND
   test [CARGO TEST ARGS]  install what the tests need under target/tools, run them all
   clients [NAME..]        only install what the tests need, or some of it: python, javascript, java, rust, go, containerd
   small                   build kemudi-pod, static and small, into target/tools/bin
-  bench [--write | --load | --creates | --watch | --pods [--write] | --client]
+  bench [--write | --load | --creates | --watch | --pods [--write] | --client [--write]]
                           build for release, measure, print a table; --write updates docs/benchmarks.md;
-                          --client measures the client library beside kube-rs instead, and updates its part
+                          --client measures the client library beside kube-rs instead
   faults [--write] [FAULT..]
                           let every client meet every fault, print tables; --write updates docs/faults.md
   kube-rs                 build the tests of kube-rs' own crates that want a cluster, which the testkit then runs
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         "test" => test::run(&args),
         "clients" => clients::run(&args),
         "small" => small::run(),
-        "bench" if args == ["--client"] => beside::run(),
+        "bench" if args.first().is_some_and(|arg| arg == "--client") => beside::run(&args[1..]),
         "bench" => bench::run(&args),
         "faults" => faults::run(&args),
         "kube-rs" => kube_rs::run(),

@@ -2,18 +2,21 @@
 //! Never starts a task that outlives its owner, never guesses: what is missing is an error that says how to get it.
 //!
 //! ```no_run
-//! # async fn run() -> kemudi_client::Result<()> {
-//! use kemudi_client::{Api, Client, kinds::Pod};
+//! use kemudi_client::{Api, Client, block_on, kinds::Pod};
 //!
-//! let client = Client::try_default().await?;
-//! for pod in Api::<Pod>::all(client).list().await? {
-//!     println!("{}\t{}", pod.metadata.namespace, pod.metadata.name);
+//! fn main() -> kemudi_client::Result<()> {
+//!     block_on(async {
+//!         let client = Client::try_default().await?;
+//!         for pod in Api::<Pod>::all(client).list().await? {
+//!             println!("{}\t{}", pod.metadata.namespace, pod.metadata.name);
+//!         }
+//!         Ok(())
+//!     })
 //! }
-//! # Ok(()) }
 //! ```
 //!
-//! These five lines need nothing but a pod whose service account may list pods. `kemudi run --allow 'list pods' -- PROGRAM`
-//! makes one on this machine.
+//! The five lines within need nothing but a pod whose service account may list pods. `kemudi run --allow 'list pods' -- PROGRAM`
+//! makes one on this machine. A program that has a runtime of tokio awaits them there.
 //!
 //! # 1. Where the server is, and who we are
 //!
@@ -131,6 +134,7 @@
 #![warn(missing_docs)]
 
 mod api;
+mod block_on;
 pub mod client;
 pub mod config;
 #[cfg(feature = "runtime")]
@@ -176,6 +180,7 @@ pub use ::api::{
 };
 
 pub use crate::api::{Api, Deleted, LogOptions, Patch};
+pub use crate::block_on::block_on;
 pub use crate::client::Client;
 pub use crate::config::{Config, ConfigError};
 #[cfg(feature = "runtime")]

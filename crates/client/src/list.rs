@@ -54,6 +54,8 @@ struct Reader<'a, K> {
     text: BytesMut,
     /// How much of it there must be for the next try.
     wanted: usize,
+    /// The length of the last object: objects of a list are much alike, so the next one is not tried with less.
+    item_bytes: usize,
     /// No more will come.
     ended: bool,
     place: Place,
@@ -74,7 +76,7 @@ enum Place {
 impl<'a, K: DeserializeOwned> Reader<'a, K> {
     fn new(request: &'a str) -> Reader<'a, K> {
         let (text, list) = (BytesMut::new(), ObjectList::default());
-        Reader { request, text, wanted: 0, ended: false, place: Place::Beginning, list }
+        Reader { request, text, wanted: 0, item_bytes: 0, ended: false, place: Place::Beginning, list }
     }
 
     fn take(&mut self, data: &Bytes) -> Result<()> {
@@ -82,14 +84,12 @@ impl<'a, K: DeserializeOwned> Reader<'a, K> {
         if self.text.len() < self.wanted {
             return Ok(());
         }
-        while self.step()? {}
-        self.wanted = self.text.len() + self.text.len().max(TRY_BYTES_MIN);
-        Ok(())
+        self.read()
     }
 
     fn finish(mut self) -> Result<ObjectList<K>> {
         self.ended = true;
-        while self.step()? {}
+        self.read()?;
         if self.place != Place::End {
             return Err(self.wrong("the text ends within the list"));
         }
@@ -97,71 +97,98 @@ impl<'a, K: DeserializeOwned> Reader<'a, K> {
         Ok(self.list)
     }
 
-    /// Reads one thing; whether there may be another in what has come.
-    fn step(&mut self) -> Result<bool> {
-        let between = |byte: &u8| byte.is_ascii_whitespace() || *byte == b',';
-        let blank = self.text.iter().take_while(|byte| between(byte)).count();
-        self.text.advance(blank);
-        let Some(first) = self.text.first().copied() else { return Ok(false) };
-        match (self.place, first) {
-            (Place::Beginning, b'{') => self.pass(1, Place::Field),
-            (Place::Field, b'}') => self.pass(1, Place::End),
-            (Place::Item, b']') => self.pass(1, Place::Field),
-            (Place::Field, b'"') => return self.field(),
+    /// Reads what is all there.
+    fn read(&mut self) -> Result<()> {
+        let mut text = std::mem::take(&mut self.text);
+        // Once for all of it: each string alone would take longer.
+        let whole = self.characters(&text)?;
+        let mut rest = whole;
+        while let Some(after) = self.step(rest)? {
+            rest = after;
+        }
+        let read = whole.len() - rest.len();
+        text.advance(read);
+        self.wanted = text.len() + text.len().max(TRY_BYTES_MIN);
+        self.text = text;
+        Ok(())
+    }
+
+    /// The text without the beginning of a character at its end.
+    fn characters<'t>(&self, bytes: &'t [u8]) -> Result<&'t str> {
+        match str::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(cut) if cut.error_len().is_none() => {
+                Ok(str::from_utf8(&bytes[..cut.valid_up_to()]).unwrap_or_default())
+            }
+            Err(_) => Err(self.wrong("it is not UTF-8")),
+        }
+    }
+
+    /// Reads one thing; what is left after it, if it was there.
+    fn step<'t>(&mut self, text: &'t str) -> Result<Option<&'t str>> {
+        let text = text.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ',');
+        let Some(first) = text.as_bytes().first() else { return Ok(None) };
+        let (after, next) = match (self.place, first) {
+            (Place::Beginning, b'{') => (&text[1..], Place::Field),
+            (Place::Field, b'}') => (&text[1..], Place::End),
+            (Place::Item, b']') => (&text[1..], Place::Field),
+            (Place::Field, b'"') => match self.field(text)? {
+                Some(read) => read,
+                None => return Ok(None),
+            },
+            (Place::Item, _) if text.len() < self.item_bytes && !self.ended => return Ok(None),
             (Place::Item, _) => {
-                let Some((item, end)) = self.value::<K>(0)? else { return Ok(false) };
+                let Some((item, after)) = self.value::<K>(text)? else { return Ok(None) };
                 self.list.items.push(item);
-                self.pass(end, Place::Item);
+                self.item_bytes = text.len() - after.len();
+                (after, Place::Item)
             }
             (Place::End, _) => return Err(self.wrong("there is more than a list")),
             (Place::Beginning | Place::Field, _) => return Err(self.wrong("it is no list")),
-        }
-        Ok(true)
+        };
+        self.place = next;
+        Ok(Some(after))
     }
 
-    fn field(&mut self) -> Result<bool> {
-        let Some((name, end)) = self.value::<String>(0)? else { return Ok(false) };
-        let blank = |at: usize| at + self.text[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let colon = blank(end);
-        let start = blank((colon + 1).min(self.text.len()));
-        let Some(first) = self.text.get(start).copied() else { return Ok(false) };
-        if self.text[colon] != b':' {
-            return Err(self.wrong("a field has no value"));
-        }
-        match (name.as_str(), first) {
-            ("items", b'[') => self.pass(start + 1, Place::Item),
+    /// Reads a field of the list, or of the objects' the beginning: what is left after it, and what comes then.
+    fn field<'t>(&mut self, text: &'t str) -> Result<Option<(&'t str, Place)>> {
+        let Some((name, after)) = self.value::<String>(text)? else { return Ok(None) };
+        let after = after.trim_ascii_start();
+        let value = match after.strip_prefix(':') {
+            Some(value) => value.trim_ascii_start(),
+            None if after.is_empty() => return Ok(None),
+            None => return Err(self.wrong("a field has no value")),
+        };
+        let Some(first) = value.as_bytes().first() else { return Ok(None) };
+        let after = match (name.as_str(), first) {
+            ("items", b'[') => return Ok(Some((&value[1..], Place::Item))),
             ("metadata", _) => {
-                let Some((metadata, end)) = self.value(start)? else { return Ok(false) };
+                let Some((metadata, after)) = self.value(value)? else { return Ok(None) };
                 self.list.metadata = Option::unwrap_or_default(metadata);
-                self.pass(end, Place::Field);
+                after
             }
             // Go servers write `null` for an empty list.
-            ("items", b'n') => {
-                let Some(((), end)) = self.value(start)? else { return Ok(false) };
-                self.pass(end, Place::Field);
-            }
+            ("items", b'n') => match self.value(value)? {
+                Some(((), after)) => after,
+                None => return Ok(None),
+            },
             ("items", _) => return Err(self.wrong("its items are no list")),
-            _ => {
-                let Some((IgnoredAny, end)) = self.value(start)? else { return Ok(false) };
-                self.pass(end, Place::Field);
-            }
-        }
-        Ok(true)
+            _ => match self.value(value)? {
+                Some((IgnoredAny, after)) => after,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some((after, Place::Field)))
     }
 
-    fn pass(&mut self, bytes: usize, next: Place) {
-        self.text.advance(bytes);
-        self.place = next;
-    }
-
-    /// The value that begins here and where it ends, if it is all there.
-    fn value<T: DeserializeOwned>(&self, from: usize) -> Result<Option<(T, usize)>> {
-        let mut values = Deserializer::from_slice(&self.text[from..]).into_iter::<T>();
+    /// The value that begins here and what is left after it, if it is all there.
+    fn value<'t, T: DeserializeOwned>(&self, text: &'t str) -> Result<Option<(T, &'t str)>> {
+        let mut values = Deserializer::from_str(text).into_iter::<T>();
         match values.next() {
             Some(Ok(value)) => {
-                let end = from + values.byte_offset();
+                let after = &text[values.byte_offset()..];
                 // A number may go on.
-                Ok(Some((value, end)).filter(|_| self.ended || end < self.text.len()))
+                Ok(Some((value, after)).filter(|_| self.ended || !after.is_empty()))
             }
             Some(Err(error)) if !error.is_eof() || self.ended => Err(self.wrong(&error.to_string())),
             _ => Ok(None),
@@ -187,10 +214,11 @@ mod tests {
 
     /// What comes of a text, in whatever pieces it comes.
     #[track_caller]
-    fn check(text: &str, want: &str) {
+    fn check(text: impl AsRef<[u8]>, want: &str) {
+        let text = text.as_ref();
         for size in [1, 2, 7, text.len().max(1)] {
             let mut reader = Reader::<Value>::new("GET /");
-            let fed = text.as_bytes().chunks(size).try_for_each(|piece| {
+            let fed = text.chunks(size).try_for_each(|piece| {
                 reader.wanted = 0;
                 reader.take(&Bytes::copy_from_slice(piece))
             });
@@ -207,7 +235,7 @@ mod tests {
                 Err(Error::Decode { why, .. }) => why,
                 Err(error) => panic!("{error}"),
             };
-            assert_eq!(got, want, "in pieces of {size} bytes: {text}");
+            assert_eq!(got, want, "in pieces of {size} bytes: {}", String::from_utf8_lossy(text));
         }
     }
 
@@ -230,5 +258,7 @@ mod tests {
         check(r#"{"items":[{"a":1},x"#, "object 1 of the list: expected value at line 1 column 1");
         check(r#"{"items":[]} x"#, "there is more than a list");
         check(r#"{"items":[1,2]"#, "the text ends within the list");
+        check(b"{\"a\":\"\xff\"}", "it is not UTF-8");
+        check(b"{\"a\":\"\xc3", "EOF while parsing a string at line 1 column 1");
     }
 }

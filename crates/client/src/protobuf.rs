@@ -174,7 +174,7 @@ fn wrong(wire: Wire<'_>) -> String {
     format!("proto: wrong wireType = {}", wire.kind())
 }
 
-fn bytes(wire: Wire<'_>) -> std::result::Result<&[u8], String> {
+pub(crate) fn bytes(wire: Wire<'_>) -> std::result::Result<&[u8], String> {
     match wire {
         Wire::Bytes(bytes) => Ok(bytes),
         other => Err(wrong(other)),

@@ -242,6 +242,11 @@ async fn main() {
         (store, stream)
     })
     .await;
+    let managed: usize = {
+        let pod = pods::pod(0);
+        let entries = pod["metadata"]["managedFields"].as_array().expect("it has some");
+        entries.iter().map(|entry| entry["fieldsV1"].to_string().len()).sum()
+    };
     let (our_connections, their_connections) = watches::connections().await;
     println!(
         "{}",
@@ -254,6 +259,7 @@ async fn main() {
             "compressedProtobuf": told(compressed_message, kube_list),
             "wireBytes": {
                 "list": plain.len(),
+                "managedFields": managed * PODS,
                 "compressed": zipped.len(),
                 "protobuf": protobuf.len(),
                 "compressedProtobuf": zipped_protobuf.len(),
