@@ -13,7 +13,7 @@ use testkit::load::{self, FanOut, Report};
 use testkit::many::{self, Many};
 use testkit::server::{ADMIN_TOKEN, request};
 use testkit::speed::{self, STAMP};
-use testkit::wire::Request;
+use testkit::wire::{Endpoint, Request};
 
 const STARTS: usize = 21;
 const PODS_STARTED: usize = 51;
@@ -61,15 +61,22 @@ fn main() -> ExitCode {
         }
         ["--creates"] => {
             let server = loaded_server();
-            println!("pods, {CLIENTS} clients: {}", pod_creates(&server));
-            println!("ConfigMaps, 1 client: {}", creates(&server, 1));
-            println!("ConfigMaps, {MANY_CLIENTS} clients: {}", creates(&server, MANY_CLIENTS));
+            measure_creates(&Target::of(&server));
+        }
+        ["--creates", "--at", url, ca, token, ref pids @ ..] if !pids.is_empty() => {
+            let target =
+                Target::elsewhere(url, Path::new(ca), token, pids).expect("a server, its authority, its processes");
+            target.make_namespace();
+            measure_creates(&target);
         }
         ["--write"] => write(&measure(true)),
         ["--pods"] => drop(measure_pods()),
         ["--pods", "--write"] => write_pods(&measure_pods()),
         _ => {
-            eprintln!("usage: bench [--write | --load | --creates | --watch | --pods [--write]]");
+            eprintln!(
+                "usage: bench [--write | --load | --creates | --watch | --pods [--write]]\n       \
+                 bench --creates --at URL CA-FILE TOKEN PID..    the same load on another server, which these processes are"
+            );
             return ExitCode::from(2);
         }
     }
@@ -115,15 +122,17 @@ fn measure_starts(rows: &mut Rows) {
     rows.add("pod create to its process running", "10 ms", times(pod_times()), "");
     rows.add("resident memory, idle", "25 MB", idle_memory(), "320 MB");
     let server = Server::start(&["--node", "none", "--store", "memory://"]);
-    rows.add("ConfigMap creates, 1 client, memory store", "", creates(&server, 1).to_string(), "");
-    rows.add("ConfigMap creates, 64 clients, memory store", "", creates(&server, MANY_CLIENTS).to_string(), "");
+    let target = Target::of(&server);
+    rows.add("ConfigMap creates, 1 client, memory store", "", creates(&target, 1).to_string(), "");
+    rows.add("ConfigMap creates, 64 clients, memory store", "", creates(&target, MANY_CLIENTS).to_string(), "");
 }
 
 /// The load that the comparison with kube-apiserver uses: one server's life on a disk, in this order.
 fn measure_load(rows: &mut Rows) {
     let server = loaded_server();
+    let target = Target::of(&server);
     let pods = "/api/v1/namespaces/bench/pods";
-    let made = pod_creates(&server);
+    let made = pod_creates(&target);
     rows.add("create 10,000 pods, 16 clients", "10 x", made.to_string(), "800 to 1,000/s, 1.9 to 2.3 ms of CPU");
     rows.add("resident memory with 10,000 pods", "1/8", megabytes(resident(server.pid())), "966 MB");
     let all = reads(&server, &as_admin(&format!("GET {pods}")));
@@ -131,7 +140,7 @@ fn measure_load(rows: &mut Rows) {
     rows.add("resident memory after ten lists", "1/8, flat", megabytes(resident(server.pid())), "1,079 MB");
     let none = reads(&server, &as_admin(&format!("GET {pods}?labelSelector=app%3Dnothing")));
     rows.add("list with a label selector that selects none", "1/10", none.to_string(), "15 ms");
-    let gets = |request: Request| work(&server, CLIENTS, GETS, &request).to_string();
+    let gets = |request: Request| work(&target, CLIENTS, GETS, &request).to_string();
     let reader = reader_of(&server);
     let get = "GET /api/v1/namespaces/bench/configmaps/small";
     rows.add("GET as an administrator, 16 clients", "", gets(as_admin(get)), "4,070/s");
@@ -141,8 +150,8 @@ fn measure_load(rows: &mut Rows) {
         gets(from_outside(&reader, get)),
         "3,700 to 5,500/s",
     );
-    rows.add("ConfigMap creates, 1 client", "3 x", creates(&server, 1).to_string(), "620 to 960/s");
-    rows.add("ConfigMap creates, 64 clients", "10 x", creates(&server, MANY_CLIENTS).to_string(), "2,300 to 3,400/s");
+    rows.add("ConfigMap creates, 1 client", "3 x", creates(&target, 1).to_string(), "620 to 960/s");
+    rows.add("ConfigMap creates, 64 clients", "10 x", creates(&target, MANY_CLIENTS).to_string(), "2,300 to 3,400/s");
     rows.add("lag of a change, 1,000 watchers", "1/4, p99", watchers(&server, FEW_WATCHERS), "p99 19 ms");
     rows.add("lag of a change, 10,000 watchers", "1/4, p99", watchers(&server, MANY_WATCHERS), "p99 424 to 466 ms");
 }
@@ -150,10 +159,52 @@ fn measure_load(rows: &mut Rows) {
 /// A server on a disk, with the namespace that is loaded, in which pods can be made.
 fn loaded_server() -> Server {
     let server = Server::start(&["--node", "none"]);
-    server.json("admin", r#"POST /api/v1/namespaces {"metadata":{"name":"bench"}}"#);
+    server.json("admin", &format!("POST /api/v1/namespaces {}", json!({"metadata": {"name": "bench"}})));
     let account = "GET /api/v1/namespaces/bench/serviceaccounts/default";
     wait_until("the namespace does not get its account", || server.ask("admin", account).head.status == 200);
     server
+}
+
+/// What is loaded: a server, whom its requests are from, and the processes whose time counts.
+struct Target {
+    endpoint: Endpoint,
+    token: String,
+    pids: Vec<u32>,
+}
+
+impl Target {
+    fn of(server: &Server) -> Target {
+        Target { endpoint: server.endpoint.clone(), token: ADMIN_TOKEN.to_owned(), pids: vec![server.pid()] }
+    }
+
+    fn elsewhere(url: &str, ca: &Path, token: &str, pids: &[&str]) -> std::io::Result<Target> {
+        let pids = pids.iter().map(|pid| pid.parse().map_err(std::io::Error::other)).collect::<Result<_, _>>()?;
+        Ok(Target { endpoint: Endpoint::new(url, ca)?, token: token.to_owned(), pids })
+    }
+
+    /// The namespace that is loaded, with its account: the server may have no controllers.
+    fn make_namespace(&self) {
+        for (path, name) in [("namespaces", "bench"), ("namespaces/bench/serviceaccounts", "default")] {
+            let body = json!({"metadata": {"name": name}});
+            let one = self.admin(&format!("POST /api/v1/{path} {body}"));
+            // What is there already is as good.
+            load::repeat(&self.endpoint, 1, 1, &one).expect("a server that answers");
+        }
+    }
+
+    fn admin(&self, ask: &str) -> Request {
+        from_outside(&self.token, ask)
+    }
+
+    fn cpu_time(&self) -> Duration {
+        self.pids.iter().map(|pid| cpu_time(*pid)).sum()
+    }
+}
+
+fn measure_creates(target: &Target) {
+    println!("pods, {CLIENTS} clients: {}", pod_creates(target));
+    println!("ConfigMaps, 1 client: {}", creates(target, 1));
+    println!("ConfigMaps, {MANY_CLIENTS} clients: {}", creates(target, MANY_CLIENTS));
 }
 
 /// Looks again and again, for a while.
@@ -181,11 +232,11 @@ impl std::fmt::Display for Work {
 }
 
 /// A request again and again, each of which must succeed.
-fn work(server: &Server, clients: usize, count: usize, request: &Request) -> Work {
-    let before = cpu_time(server.pid());
-    let report = load::repeat(&server.endpoint, clients, count, request).expect("a server that stays");
+fn work(target: &Target, clients: usize, count: usize, request: &Request) -> Work {
+    let before = target.cpu_time();
+    let report = load::repeat(&target.endpoint, clients, count, request).expect("a server that stays");
     assert_eq!(report.refused, 0, "a load that fails measures nothing");
-    Work { report, cpu: cpu_time(server.pid()) - before }
+    Work { report, cpu: target.cpu_time() - before }
 }
 
 /// Reads of one client, each on a new connection, without the time to connect.
@@ -208,14 +259,14 @@ fn reads(server: &Server, request: &Request) -> Reads {
     Reads { times, cpu: cpu_time(server.pid()) - before }
 }
 
-fn pod_creates(server: &Server) -> Work {
-    work(server, CLIENTS, PODS, &as_admin(&format!("POST /api/v1/namespaces/bench/pods {}", pod())))
+fn pod_creates(target: &Target) -> Work {
+    work(target, CLIENTS, PODS, &target.admin(&format!("POST /api/v1/namespaces/bench/pods {}", pod())))
 }
 
-fn creates(server: &Server, clients: usize) -> Work {
+fn creates(target: &Target, clients: usize) -> Work {
     let count = if clients == 1 { CREATES_ONE_CLIENT } else { CREATES_MANY_CLIENTS };
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}, "data": {"key": "v".repeat(1000)}});
-    work(server, clients, count, &as_admin(&format!("POST /api/v1/namespaces/default/configmaps {body}")))
+    work(target, clients, count, &target.admin(&format!("POST /api/v1/namespaces/default/configmaps {body}")))
 }
 
 /// A service account's token that reads ConfigMaps by a role, and a small one to read.
