@@ -98,6 +98,9 @@ const SETTINGS: [Setting; 5] = [
 /// Files that an older kernel, or one without swap, does not have.
 const OPTIONAL: [&str; 2] = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
 
+/// What any of these files has in a new group, where it says that there is no limit.
+const NEW: [&str; 3] = ["-1", "max", "max 100000"];
+
 /// The least shares that the kernel takes, and its least and most weight.
 const SHARES_MIN: u64 = 2;
 const SHARES_MAX: u64 = 262_144;
@@ -175,9 +178,17 @@ impl Cgroups {
         Ok(Cgroups(root))
     }
 
-    /// A new group for a pod, or the one that it has already.
+    /// The group that a pod has already, or a new one.
     pub fn pod(&self, uid: &str) -> io::Result<Group> {
         self.0.child(&format!("pod-{uid}"))
+    }
+
+    /// The same, held to limits.
+    pub fn limited_pod(&self, uid: &str, limits: &Limits) -> io::Result<Group> {
+        let group = self.0.at(&format!("pod-{uid}"));
+        group.make_limited(limits)?;
+        group.pass_on();
+        Ok(group)
     }
 
     /// Removes what no pod of these has, left by an agent before this one.
@@ -224,21 +235,31 @@ impl Group {
         Group { places: self.places.iter().map(|(it, folder)| (it.clone(), folder.join(name))).collect() }
     }
 
-    /// A group that processes are in: in version 2 there can be none in it.
-    pub fn leaf(&self, name: &str) -> io::Result<Group> {
+    /// A group that processes are in, held to limits: in version 2 there can be none in it.
+    pub fn leaf(&self, name: &str, limits: &Limits) -> io::Result<Group> {
         let leaf = self.at(name);
-        leaf.make()?;
+        leaf.make_limited(limits)?;
         Ok(leaf)
     }
 
-    fn make(&self) -> io::Result<()> {
+    /// Makes it, where it is not there. True if all of it is new.
+    fn make(&self) -> io::Result<bool> {
+        let mut is_new = true;
         for (_, folder) in &self.places {
             match fs::create_dir(folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => is_new = false,
+                made => made?,
             }
         }
-        Ok(())
+        Ok(is_new)
+    }
+
+    /// The same, and holds it to limits. What every new group has is not written: each of these files takes its time.
+    fn make_limited(&self, limits: &Limits) -> io::Result<()> {
+        match self.make()? {
+            true => self.write(SETTINGS.iter(), limits, |value| NEW.contains(&value)),
+            false => self.set(limits),
+        }
     }
 
     /// Lets groups within this one have limits of their own; version 1 needs no telling.
@@ -256,17 +277,26 @@ impl Group {
     /// What the kernel refuses: in version 1, less memory than is in use.
     pub fn set(&self, limits: &Limits) -> io::Result<()> {
         // A limit that is raised has to be written after the one that it must not exceed.
-        match self.write(SETTINGS.iter(), limits) {
+        match self.write(SETTINGS.iter(), limits, |_| false) {
             Ok(()) => Ok(()),
-            Err(_) => self.write(SETTINGS.iter().rev(), limits),
+            Err(_) => self.write(SETTINGS.iter().rev(), limits, |_| false),
         }
     }
 
-    fn write<'a>(&self, settings: impl Iterator<Item = &'a Setting>, limits: &Limits) -> io::Result<()> {
+    fn write<'a>(
+        &self,
+        settings: impl Iterator<Item = &'a Setting>,
+        limits: &Limits,
+        is_so: impl Fn(&str) -> bool,
+    ) -> io::Result<()> {
         for setting in settings {
             let Some((hierarchy, folder)) = self.place(setting.controller) else { continue };
             let (file, value) = if hierarchy.version == Version::One { &setting.one } else { &setting.two };
-            if let Err(error) = fs::write(folder.join(file), value(limits)) {
+            let value = value(limits);
+            if is_so(&value) {
+                continue;
+            }
+            if let Err(error) = fs::write(folder.join(file), value) {
                 if OPTIONAL.contains(file) && !folder.join(file).exists() {
                     continue;
                 }
@@ -623,11 +653,39 @@ mod tests {
             own: dir.path().into(),
         };
         let groups = Cgroups::among(vec![hierarchy], "1").unwrap();
-        groups.pod("a").unwrap().leaf("init").unwrap();
-        groups.pod("b").unwrap().leaf("init").unwrap();
+        groups.pod("a").unwrap().child("init").unwrap();
+        groups.pod("b").unwrap().child("init").unwrap();
         groups.remove_others(&["b".into()]).await;
         assert_eq!(subfolders(&dir.path().join("kemudi-1")), ["pod-b"]);
         groups.remove().await;
         assert_eq!(subfolders(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_new_group_is_told_what_limits_it() {
+        let check = |version, limits: Limits, new: &[&str], again: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let controllers = CONTROLLERS.iter().map(|name| (*name).to_owned()).collect();
+            let hierarchy = Hierarchy { version, controllers, visible: String::new(), own: dir.path().into() };
+            let group = Group { places: vec![(Arc::new(hierarchy), dir.path().join("group"))] };
+            for want in [new, again] {
+                group.make_limited(&limits).unwrap();
+                let files = fs::read_dir(dir.path().join("group")).unwrap();
+                let mut files: Vec<String> =
+                    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+                files.sort();
+                assert_eq!(files, want, "{version:?} {limits:?}");
+            }
+        };
+        let all = |version| SETTINGS.iter().map(move |it| if version == Version::One { it.one.0 } else { it.two.0 });
+        for version in [Version::One, Version::Two] {
+            let mut all: Vec<&str> = all(version).collect();
+            all.sort();
+            let shares = if version == Version::One { "cpu.shares" } else { "cpu.weight" };
+            // One that was there may have had limits.
+            check(version, Limits::default(), &[shares], &all);
+            let limits = Limits { memory_bytes: Some(5), cpu_shares: 2, cpu_quota_micros: Some(7), pids: Some(9) };
+            check(version, limits, &all, &all);
+        }
     }
 }

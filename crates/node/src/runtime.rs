@@ -258,29 +258,25 @@ impl Runtime for SandboxRuntime {
                 _ => None,
             };
             // The init stays in the agent's group: to move it would take as long as all the rest, and it takes next to nothing.
-            let group = match &self.groups {
-                Ok(groups) => {
-                    let group = groups.pod(&plan.uid)?;
-                    group.set(&plan.limits)?;
-                    Some(group)
-                }
-                Err(_) => None,
+            let group = async {
+                let groups = self.groups.as_ref().ok();
+                groups.map(|groups| groups.limited_pod(&plan.uid, &plan.limits)).transpose()
             };
-            let made = async {
-                let pod = self.sandbox.create_pod(spec).await?;
-                if plan.oom_score < 0 {
-                    // Only root may; to others it is what it would be without.
-                    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pod.pid()), plan.oom_score.to_string());
-                }
-                Ok::<_, Error>(pod)
-            };
-            match made.await {
-                Ok(pod) => {
+            // First the spawner is asked: the groups are made while it is at work.
+            let (made, group) = tokio::join!(self.sandbox.create_pod(spec), group);
+            match (made, group) {
+                (Ok(pod), Ok(group)) => {
+                    if plan.oom_score < 0 {
+                        // Only root may; to others it is what it would be without.
+                        let _ =
+                            std::fs::write(format!("/proc/{}/oom_score_adj", pod.pid()), plan.oom_score.to_string());
+                    }
                     let groups = self.groups.as_ref().ok().cloned();
                     Ok(Arc::new(SandboxPod { pod: Arc::new(pod), wire, group, _groups: groups }) as Arc<dyn RunningPod>)
                 }
-                Err(error) => {
-                    if let Some(group) = group {
+                (Ok(_), Err(error)) => Err(error.into()),
+                (Err(error), group) => {
+                    if let Ok(Some(group)) = group {
                         group.remove().await;
                     }
                     Err(error)
@@ -374,10 +370,9 @@ impl RunningPod for SandboxPod {
             if let Some(other) = plan.beside.filter(|_| spec.process_namespace == sandbox::ProcessNamespace::Own) {
                 spec.process_namespace = sandbox::ProcessNamespace::Of(other.id());
             }
-            let group = self.group.as_ref().map(|group| group.leaf(&plan.name)).transpose()?;
+            let group = self.group.as_ref().map(|group| group.leaf(&plan.name, &plan.limits)).transpose()?;
             let mut doors = Vec::new();
             if let Some(group) = &group {
-                group.set(&plan.limits)?;
                 group.end_together();
                 spec.groups = group.folders();
                 doors = group.doors()?;

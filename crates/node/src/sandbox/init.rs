@@ -13,7 +13,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// The most processes the agent may have running in one pod (containers and exec).
 pub const PROCESSES_MAX: usize = 1024;
@@ -114,19 +115,31 @@ fn show_network(spec: &PodSpec, agent: BorrowedFd<'_>) -> io::Result<()> {
 struct Door {
     socket: OwnedFd,
     path: PathBuf,
+    /// What is at the path. An agent that does not go on with this pod may make another there, with a door of its own.
+    place: Option<Place>,
 }
+
+/// What tells one file from another that comes to be at its path: inode and time.
+type Place = (u64, i64, i64);
 
 impl Door {
     fn open(spec: &PodSpec, socket: OwnedFd) -> Result<Door, Failure> {
         let failed = |error: rustix::io::Errno| Failure::new("listen for the next agent", &error.into());
         // Who connects is told who listens, so that the next agent knows this process by the kernel's word.
         rustix::net::listen(&socket, 1).map_err(failed)?;
-        Ok(Door { socket, path: spec.keep.clone().unwrap_or_default() })
+        let path = spec.keep.clone().unwrap_or_default();
+        let place = Door::find(&path);
+        Ok(Door { socket, path, place })
+    }
+
+    fn find(path: &Path) -> Option<Place> {
+        let found = std::fs::symlink_metadata(path).ok()?;
+        Some((found.ino(), found.ctime(), found.ctime_nsec()))
     }
 
     /// Whether nobody will come any more.
     fn is_closed(&self) -> bool {
-        !self.path.exists()
+        self.place.is_none() || Door::find(&self.path) != self.place
     }
 }
 

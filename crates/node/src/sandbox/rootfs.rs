@@ -74,8 +74,13 @@ pub fn enter(spec: &ContainerSpec, pod: &PodSpec) -> Result<()> {
     // Every source is opened first: what is put over the host's paths later cannot stand in its way.
     let mut mounts = spec.mounts.iter().map(|mount| open_mount(mount, staging)).collect::<Result<Vec<_>>>()?;
     let hidden: Vec<&Path> = spec.hidden.iter().map(|path| path.as_path()).chain([staging]).collect();
-    for (open, mount) in mounts.iter_mut().zip(&spec.mounts) {
-        open.exposed = exposed(mount, &hidden);
+    // What is not there cannot come to light. For files alone it need not be known: nothing is below them.
+    let without_links: Vec<PathBuf> = match mounts.iter().any(|mount| mount.is_dir) {
+        true => hidden.iter().filter_map(|path| path.canonicalize().ok()).collect(),
+        false => Vec::new(),
+    };
+    for (open, mount) in mounts.iter_mut().zip(&spec.mounts).filter(|(open, _)| open.is_dir) {
+        open.exposed = exposed(mount, &without_links);
     }
     mounts.sort_by_key(|mount| mount.target.components().count());
     let empty = rustix::fs::open(staging.join("empty"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -135,12 +140,11 @@ fn hide(path: &Path, empty: BorrowedFd<'_>, read_only: &mut Vec<OwnedFd>) -> Res
 
 /// Where a mount would bring hidden paths of the host back to light: those below its source. Links on the way to either do
 /// not count, so both are the paths without any.
-fn exposed(mount: &Mount, hidden: &[&Path]) -> Vec<PathBuf> {
+fn exposed(mount: &Mount, hidden: &[PathBuf]) -> Vec<PathBuf> {
     let Source::Host(source) = &mount.source else { return Vec::new() };
     let source = mount.sub_path.as_ref().map_or(source.clone(), |part| source.join(part));
     let Ok(source) = source.canonicalize() else { return Vec::new() };
-    let below = |path: &&Path| {
-        let path = path.canonicalize().ok()?;
+    let below = |path: &PathBuf| {
         let rest = path.strip_prefix(&source).ok()?;
         // What is mounted itself was named, and is what is wanted.
         (!rest.as_os_str().is_empty()).then(|| mount.target.join(rest))

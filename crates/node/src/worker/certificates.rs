@@ -67,7 +67,7 @@ impl Worker {
         let until = Instant::now() + FIRST_WORD;
         while self.certificates.trusted.len() + self.certificates.own.len() < wanted {
             match tokio::time::timeout_at(until, self.messages.recv()).await {
-                Ok(Some(message)) => self.take_message(message),
+                Ok(Some(message)) => self.take_message(*message),
                 Ok(None) | Err(_) => return,
             }
         }
@@ -121,8 +121,8 @@ fn sources(volume: &crate::pod::Volume) -> impl Iterator<Item = usize> {
 }
 
 /// Tells what the bundles hold that a source takes, now and whenever it changes.
-async fn follow(client: Client, trust: TrustProjection, source: Source, tell: mpsc::Sender<Message>) {
-    let news = |text: String| Message::Certified(Certified::Trusted(source.clone(), text));
+async fn follow(client: Client, trust: TrustProjection, source: Source, tell: mpsc::Sender<Box<Message>>) {
+    let news = |text: String| Box::new(Message::Certified(Certified::Trusted(source.clone(), text)));
     let Some(options) = bundles_of(&trust) else {
         // Without a selector, nothing is taken.
         let _ = tell.send(news(String::new())).await;
@@ -189,19 +189,19 @@ impl From<kemudi_client::Error> for Refusal {
 
 impl Asking {
     /// Gets a certificate, and another one each time that its signer says it is time.
-    async fn keep(self, source: Source, tell: mpsc::Sender<Message>) {
+    async fn keep(self, source: Source, tell: mpsc::Sender<Box<Message>>) {
         loop {
             let soonest = Timestamp::now() + ASK_AGAIN;
             let again = match self.ask().await {
                 Ok((credential, refresh_at)) => {
                     let news = Certified::Own(source.clone(), Ok(credential));
-                    if tell.send(Message::Certified(news)).await.is_err() {
+                    if tell.send(Box::new(Message::Certified(news))).await.is_err() {
                         return;
                     }
                     refresh_at.map_or(Timestamp::MAX, |at| (at + jitter()).max(soonest))
                 }
                 Err(Refusal::Final(why)) => {
-                    let _ = tell.send(Message::Certified(Certified::Own(source, Err(why)))).await;
+                    let _ = tell.send(Box::new(Message::Certified(Certified::Own(source, Err(why))))).await;
                     return;
                 }
                 Err(Refusal::Passing(why)) => {

@@ -87,7 +87,7 @@ impl Worker {
                 main.iter().for_each(|name| self.stop(name, left));
             }
             tokio::select! {
-                Some(message) = self.messages.recv() => self.take_message(message),
+                Some(message) = self.messages.recv() => self.take_message(*message),
                 changed = self.updates.changed() => {
                     if changed.is_err() {
                         return;

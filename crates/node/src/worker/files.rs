@@ -143,7 +143,7 @@ impl Worker {
             self.tasks.spawn(async move {
                 loop {
                     let known = follower.next().await;
-                    if sender.send(Message::Object { kind, name: name.clone(), known }).await.is_err() {
+                    if sender.send(Box::new(Message::Object { kind, name: name.clone(), known })).await.is_err() {
                         return;
                     }
                 }

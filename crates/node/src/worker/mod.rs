@@ -113,8 +113,9 @@ struct Worker {
     unpublished: bool,
     /// False while containers are being started and the status does not say so yet.
     told: watch::Sender<bool>,
-    sender: mpsc::Sender<Message>,
-    messages: mpsc::Receiver<Message>,
+    /// In boxes: a channel has room for many from its beginning, and each pod has one.
+    sender: mpsc::Sender<Box<Message>>,
+    messages: mpsc::Receiver<Box<Message>>,
     sandbox: Option<Arc<dyn RunningPod>>,
     /// Who has its images and writes its logs, if not the agent.
     engine: Option<Arc<dyn Engine>>,
@@ -354,7 +355,7 @@ impl Worker {
     async fn wait(&mut self, wake: Option<Timestamp>) -> bool {
         let wake = wake.unwrap_or(Timestamp::MAX);
         tokio::select! {
-            Some(message) = self.messages.recv() => self.take_message(message),
+            Some(message) = self.messages.recv() => self.take_message(*message),
             changed = self.updates.changed() => {
                 if changed.is_err() {
                     return false;
@@ -366,7 +367,7 @@ impl Worker {
             () = sleep_until(wake) => {}
         }
         while let Ok(message) = self.messages.try_recv() {
-            self.take_message(message);
+            self.take_message(*message);
         }
         true
     }

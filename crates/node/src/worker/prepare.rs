@@ -10,7 +10,7 @@ use crate::pod::{Pod, Volume};
 use crate::provided::Missing;
 use crate::remote::Reachable;
 use crate::runtime::{PodPlan, RunningPod};
-use crate::sandbox::{MemoryVolume, Network};
+use crate::sandbox::{Error, MemoryVolume, Network};
 use crate::{dns, files, isolation, provided, resources, volumes};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -22,6 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Connections of one pod to the API server at a time; more wait to be accepted.
 const API_CONNECTIONS_MAX: usize = 1024;
@@ -33,6 +34,9 @@ const SERVICES_PATIENCE: Duration = Duration::from_secs(2);
 const RUNTIME_CLASSES: ApiResource = ApiResource::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", false);
 /// The event of a pod that cannot have its namespaces.
 const NO_SANDBOX: &str = "FailedCreatePodSandBox";
+
+/// A sandbox that is being made.
+type Coming = AbortOnDropHandle<Result<Arc<dyn RunningPod>, Error>>;
 
 impl Worker {
     /// Makes volumes and the sandbox, trying until it works. Returns false if the pod is to go before that.
@@ -67,7 +71,7 @@ impl Worker {
             let again = tokio::time::sleep(pause);
             tokio::select! {
                 () = again => {}
-                Some(message) = self.messages.recv() => self.take_message(message),
+                Some(message) = self.messages.recv() => self.take_message(*message),
                 changed = self.updates.changed() => {
                     if changed.is_err() {
                         return false;
@@ -89,6 +93,41 @@ impl Worker {
         if self.sandbox.is_none() {
             self.choose_engine().await.map_err(|message| (NO_SANDBOX, message))?;
         }
+        // Its files are written while it is made.
+        let coming = match self.sandbox {
+            Some(_) => None,
+            None => Some(self.begin_sandbox().await.map_err(|message| (NO_SANDBOX, message))?),
+        };
+        let kept = self.keep().map_err(|error| error.to_string());
+        let mounted = Box::pin(self.mount_all()).await;
+        if let Some((coming, address)) = coming {
+            let made = match (coming.await, kept) {
+                (Ok(Ok(sandbox)), Ok(())) => self.enter_new(sandbox, address).await,
+                (Ok(Err(error)), _) => Err(error.to_string()),
+                (Err(error), _) => Err(error.to_string()),
+                (_, Err(why)) => Err(why),
+            };
+            if let Err(message) = made {
+                self.sandbox = None;
+                lock(&self.shared.reachable).remove(&self.key());
+                (self.address, self.kept.address) = (None, None);
+                self.facts.pod_ip = String::new();
+                self.forget();
+                address.into_iter().for_each(|address| self.shared.give_address_back(address));
+                return Err((NO_SANDBOX, message));
+            }
+        }
+        mounted?;
+        self.mounted = true;
+        // What was missing is there now.
+        for record in self.records.iter_mut().filter(|record| matches!(record.state, State::Refused { .. })) {
+            record.state = State::New;
+        }
+        Ok(())
+    }
+
+    /// Gets what volumes are made of, and writes the pod's files.
+    async fn mount_all(&mut self) -> Result<(), (&'static str, String)> {
         let pod = self.pod.clone();
         let mut wanted: Vec<_> = pod.spec.volumes.iter().flat_map(volumes::references).collect();
         wanted.sort();
@@ -103,28 +142,12 @@ impl Worker {
         let this = &*self;
         let objects = join_all(wanted.iter().map(|(kind, name)| this.fetch(*kind, name)));
         let tokens = join_all(wanted_tokens.iter().map(|(_, token)| this.request_token(token)));
-        let sandbox = async {
-            match this.sandbox {
-                Some(_) => Ok(None),
-                None => this.create_sandbox().await.map(Some),
-            }
-        };
         let mut known = this.shared.services_known.clone();
         let services = async {
             let heard = async { known.wait_for(|known| *known).await.is_ok() };
             tokio::time::timeout(SERVICES_PATIENCE, heard).await.unwrap_or(false)
         };
-        let (objects, tokens, sandbox, _) = tokio::join!(objects, tokens, sandbox, services);
-        if let Some((sandbox, address)) = sandbox.map_err(|message| (NO_SANDBOX, message))? {
-            self.kept.address = address;
-            self.address = address;
-            if let Err(message) = self.publish_ports().await {
-                self.address.take().into_iter().for_each(|address| self.shared.give_address_back(address));
-                return Err((NO_SANDBOX, message));
-            }
-            self.enter(sandbox, address).map_err(|error| (NO_SANDBOX, error.to_string()))?;
-            self.keep().map_err(|error| (NO_SANDBOX, error.to_string()))?;
-        }
+        let (objects, tokens, _) = tokio::join!(objects, tokens, services);
         for (key, known) in wanted.into_iter().zip(objects) {
             match known.map_err(|message| ("FailedMount", message))? {
                 Some(known) => drop(self.note_object(&key, known)),
@@ -139,11 +162,6 @@ impl Worker {
         self.provide(&pod).await?;
         for volume in &pod.spec.volumes {
             self.write_volume(volume).map_err(|message| ("FailedMount", mount_failed(&volume.name, &message)))?;
-        }
-        self.mounted = true;
-        // What was missing is there now.
-        for record in self.records.iter_mut().filter(|record| matches!(record.state, State::Refused { .. })) {
-            record.state = State::New;
         }
         self.write_etc().map_err(|error| ("FailedMount", error.to_string()))
     }
@@ -162,9 +180,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Goes on with a sandbox that has just been made.
+    async fn enter_new(&mut self, sandbox: Arc<dyn RunningPod>, address: Option<Ipv4Addr>) -> Result<(), String> {
+        self.address = address;
+        self.publish_ports().await?;
+        self.enter(sandbox, address).map_err(|error| error.to_string())
+    }
+
     /// Goes on with a sandbox that is there: its address, what is served in it, who may connect.
     pub(super) fn enter(&mut self, sandbox: Arc<dyn RunningPod>, address: Option<Ipv4Addr>) -> std::io::Result<()> {
-        self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
+        self.note_address(address);
         self.address = address;
         let reachable = Reachable {
             uid: self.pod.metadata.uid.clone(),
@@ -177,6 +202,11 @@ impl Worker {
         lock(&self.shared.reachable).insert(self.key(), reachable);
         self.sandbox = Some(sandbox.clone());
         self.serve_sockets(&*sandbox)
+    }
+
+    /// Without an address of its own a pod has the host's.
+    fn note_address(&mut self, address: Option<Ipv4Addr>) {
+        self.facts.pod_ip = address.map_or_else(|| self.facts.host_ip.clone(), |address| address.to_string());
     }
 
     /// Finds what is there before the pod: claims and images.
@@ -218,7 +248,8 @@ impl Worker {
         }
     }
 
-    pub(super) async fn create_sandbox(&self) -> Result<(Arc<dyn RunningPod>, Option<Ipv4Addr>), String> {
+    /// Gives the pod an address, and has its sandbox made beside the worker.
+    async fn begin_sandbox(&mut self) -> Result<(Coming, Option<Ipv4Addr>), String> {
         if let (None, Some(why)) = (&self.engine, isolation::not_shared(&self.pod)) {
             return Err(why);
         }
@@ -252,15 +283,11 @@ impl Worker {
             folder: self.dir.clone(),
             handler: self.handler.clone(),
         };
-        match self.shared.runtime.create_pod(plan).await {
-            Ok(sandbox) => Ok((sandbox, address)),
-            Err(error) => {
-                if let Some(address) = address {
-                    self.shared.give_address_back(address);
-                }
-                Err(error.to_string())
-            }
-        }
+        self.note_address(address);
+        self.kept.address = address;
+        let runtime = self.shared.runtime.clone();
+        let making = tokio::spawn(async move { runtime.create_pod(plan).await });
+        Ok((AbortOnDropHandle::new(making), address))
     }
 
     /// Serves the API server's and the DNS' addresses in the pod.

@@ -66,7 +66,7 @@ struct Probing {
     kind: ProbeKind,
     probe: Probe,
     target: Arc<Target>,
-    sender: mpsc::Sender<Message>,
+    sender: mpsc::Sender<Box<Message>>,
     events: crate::events::Recorder,
     pod: Arc<Pod>,
 }
@@ -87,7 +87,7 @@ impl Probing {
             }
             let Some(healthy) = counter.observe(result.is_ok(), &self.probe) else { continue };
             let (container, attempt, kind) = (self.container.clone(), self.attempt, self.kind);
-            if self.sender.send(Message::Probed { container, attempt, kind, healthy }).await.is_err() {
+            if self.sender.send(Box::new(Message::Probed { container, attempt, kind, healthy })).await.is_err() {
                 return;
             }
             if kind == ProbeKind::Startup && healthy {

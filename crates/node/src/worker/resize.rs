@@ -110,7 +110,7 @@ impl Worker {
                 let sender = self.sender.clone();
                 self.tasks.spawn(async move {
                     sleep_until(Timestamp::now() + RESIZE_AGAIN).await;
-                    let _ = sender.send(super::Message::Again).await;
+                    let _ = sender.send(Box::new(super::Message::Again)).await;
                 });
             }
         }

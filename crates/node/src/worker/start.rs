@@ -167,7 +167,7 @@ impl Worker {
                 None => image_choice::pull(&shared, &reference, &secrets).await.map(Files::Image),
             };
             let (took, waited) = (pulling.elapsed(), began.elapsed());
-            let _ = sender.send(Message::Pulled { container, outcome, took, waited }).await;
+            let _ = sender.send(Box::new(Message::Pulled { container, outcome, took, waited })).await;
         });
     }
 
@@ -406,7 +406,7 @@ impl Worker {
             if let Some(tell) = tell {
                 let _ = tell.send(Ok(exit));
             }
-            let _ = sender.send(Message::Exited { container, attempt, exit, at }).await;
+            let _ = sender.send(Box::new(Message::Exited { container, attempt, exit, at })).await;
         });
     }
 }
