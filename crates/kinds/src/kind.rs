@@ -99,8 +99,8 @@ pub struct Behaviour {
     pub default_of: Option<Pick>,
     /// Where the kind is served in several groups or versions: the one in which its objects are kept.
     pub kept: Option<Kept>,
-    /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointer it reads, in the
-    /// form in which objects are kept.
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`: the label and the JSON pointers it reads
+    /// ([`pointers`]), in the form in which objects are kept.
     pub selectable: &'static [(&'static str, &'static str)],
     /// The refusal of any other field; upstream every kind has its own words.
     pub not_selectable: fn(&str) -> String,
@@ -174,6 +174,12 @@ impl Behaviour {
         any_finalizer: false,
         no_rows_are_null: false,
     };
+}
+
+/// The JSON pointers that a selectable field reads, of which the first counts that leads to something: `/a|/b`. A field
+/// that is taken and selects by nothing has none.
+pub fn pointers(selectable: &str) -> impl Iterator<Item = &str> {
+    selectable.split('|').filter(|pointer| !pointer.is_empty())
 }
 
 /// The group and version in which objects are kept, and the way there and back. Neither function sees to `apiVersion`, to

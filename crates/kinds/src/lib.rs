@@ -24,6 +24,6 @@ pub mod validate;
 
 pub use custom::Custom;
 pub use kind::{
-    Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kept, Kind, NameRule, Registry, Subresource,
+    Behaviour, Cause, CauseReason, Column, Group, GroupVersion, Kept, Kind, NameRule, Registry, Subresource, pointers,
 };
 pub use tables::builtin;

@@ -10,7 +10,7 @@ use crate::builtin::read::Read;
 use crate::{Cause, Kind, NameRule};
 
 /// Bytes of all keys and values of `metadata.annotations`.
-const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 const FIELD_IMMUTABLE: &str = "field is immutable";
 

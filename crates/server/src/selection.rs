@@ -24,13 +24,18 @@ enum Of {
     Name,
     Namespace,
     Field(usize),
+    /// The first of them that is not empty; nothing where there are none.
+    First(Vec<usize>),
 }
 
 impl Selection {
     /// `name`: the path names one object, as old watch paths do.
     pub fn new(kind: &Kind, collection: &Collection, options: &ListOptions, name: &str) -> Result<Selection, Status> {
         let mut fields = compile(kind, collection, &options.fields)?;
-        if !name.is_empty() && options.fields.exact("metadata.name").is_none() {
+        if !name.is_empty() && !fields.is_empty() && options.fields.exact("metadata.name") != Some(name) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+        if !name.is_empty() && fields.is_empty() {
             fields.push(Term { of: Of::Name, equal: true, value: name.to_string() });
         }
         let given = options.labels.0.iter().filter(|term| matches!(term.op, Op::Equals | Op::In));
@@ -51,6 +56,9 @@ impl Selection {
                     Of::Name => entry.name(),
                     Of::Namespace => entry.namespace(),
                     Of::Field(index) => entry.field(index),
+                    Of::First(ref indices) => {
+                        indices.iter().map(|index| entry.field(*index)).find(|text| !text.is_empty()).unwrap_or("")
+                    }
                 };
                 (value == term.value) == term.equal
             })
@@ -71,8 +79,12 @@ fn compile(kind: &Kind, collection: &Collection, selector: &FieldSelector) -> Re
                     None => kind.behaviour.selectable.iter().find(|(label, _)| *label == field).map(|(_, at)| *at),
                     Some(custom) => custom.selectable.iter().find(|(label, _)| **label == *field).map(|(_, at)| &**at),
                 };
-                let index = known.and_then(|pointer| collection.field_index(pointer));
-                Of::Field(index.ok_or_else(|| unknown_field(kind, field))?)
+                let pointers = kinds::pointers(known.ok_or_else(|| unknown_field(kind, field))?);
+                let indices: Vec<usize> = pointers.filter_map(|pointer| collection.field_index(pointer)).collect();
+                match indices[..] {
+                    [index] => Of::Field(index),
+                    _ => Of::First(indices),
+                }
             }
         };
         Ok(Term { of, equal: term.equal, value: term.value.clone() })

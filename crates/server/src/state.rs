@@ -1,6 +1,6 @@
 //! What all requests share: options, objects, kinds, identities, rights. Decides nothing itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -260,8 +260,11 @@ impl State {
             None => (&*kind.group, kind.behaviour),
         };
         let table = table(group, kind);
-        let selectable = behaviour.selectable.iter().map(|(_, pointer)| Arc::from(*pointer)).collect();
-        let unset = behaviour.selectable.iter().map(|(_, pointer)| kind.zero_text(pointer)).collect();
+        let mut pointers: Vec<&str> = behaviour.selectable.iter().flat_map(|(_, at)| kinds::pointers(at)).collect();
+        let mut seen = HashSet::new();
+        pointers.retain(|pointer| seen.insert(*pointer));
+        let unset = pointers.iter().map(|pointer| kind.zero_text(pointer)).collect();
+        let selectable = pointers.into_iter().map(Arc::from).collect();
         Shape { table, selectable, unset, since: 0, sorted: false }
     }
 

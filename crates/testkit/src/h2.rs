@@ -298,19 +298,19 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
 }
 
 /// The status of a head, which is its first field. Where the server keeps no table, it is one of the common ones or a
-/// literal of three digits.
+/// literal of three digits, with the name of any of those.
 fn status(block: &[u8]) -> io::Result<u16> {
     const COMMON: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    let unknown = || bad("a head without a status in front");
+    let unknown = || bad(format!("a head without a status in front: {:x?}", block.get(..8).unwrap_or(block)));
     // First it says that it keeps no table.
     let after = block.iter().position(|byte| byte & 0xe0 != 0x20).ok_or_else(unknown)?;
     match &block[after..] {
         [index @ 0x88..=0x8e, ..] => Ok(COMMON[usize::from(index - 0x88)]),
-        [0x08 | 0x18 | 0x48, 3, digits, ..] if digits.is_ascii_digit() => {
+        [0x08..=0x0e | 0x18..=0x1e | 0x48..=0x4e, 3, digits, ..] if digits.is_ascii_digit() => {
             let digits = block.get(after + 2..after + 5).ok_or_else(unknown)?;
             std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).ok_or_else(unknown)
         }
-        [0x08 | 0x18 | 0x48, length, packed @ ..] if length & 0x80 != 0 => {
+        [0x08..=0x0e | 0x18..=0x1e | 0x48..=0x4e, length, packed @ ..] if length & 0x80 != 0 => {
             let packed = packed.get(..usize::from(length & 0x7f)).ok_or_else(unknown)?;
             unpack_digits(packed).ok_or_else(unknown)
         }

@@ -5,10 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, Pem, X509Certificate};
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::read::Read;
 use super::{check, columns, internal, rows};
-use crate::validate::{dns1123_label, dns1123_subdomain, push_all};
+use crate::validate::{ANNOTATIONS_BYTES_MAX, dns1123_label, dns1123_subdomain, push_all, qualified_name};
 use crate::{Behaviour, Cause, NameRule};
 
 pub static CERTIFICATE_SIGNING_REQUEST: Behaviour = Behaviour {
@@ -175,6 +177,28 @@ pub fn pod_certificate_seconds_max(signer: &str) -> i64 {
     const DAY: i64 = 24 * 60 * 60;
     let domain = signer.split('/').next().unwrap_or_default();
     if domain == "kubernetes.io" || domain.ends_with(".kubernetes.io") { DAY } else { 91 * DAY }
+}
+
+/// What a pod tells its signer: as annotations, but each key has a domain.
+pub fn user_annotations(out: &mut Vec<Cause>, annotations: &Value, path: &str) {
+    let mut bytes = 0;
+    for (key, value) in annotations.entries() {
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+        let key = key.to_lowercase();
+        if key.is_empty() {
+            out.push(Cause::required(path, ""));
+            continue;
+        }
+        let wrong = qualified_name(&key);
+        if wrong.is_empty() && !key.contains('/') {
+            let why = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+            out.push(Cause::invalid(path, &json!(key), why));
+        }
+        push_all(out, path, &key, wrong);
+    }
+    if bytes > ANNOTATIONS_BYTES_MAX {
+        out.push(Cause::too_long(path, ANNOTATIONS_BYTES_MAX));
+    }
 }
 
 /// A signer is named by a domain and a path.
@@ -352,6 +376,9 @@ fn validate_anchors(pem: &str) -> Vec<Cause> {
             None => anchors.push((block.contents, vec![nth.to_string()])),
         }
     }
+    if !causes.is_empty() {
+        return causes;
+    }
     for (_, places) in anchors.iter().filter(|(_, places)| places.len() > 1) {
         causes.push(wrong(format!("duplicate trust anchor (indices [{}])", places.join(" "))));
     }
@@ -363,6 +390,9 @@ fn validate_anchors(pem: &str) -> Vec<Cause> {
 
 fn validate_bundle_update(new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = validate_bundle(new);
+    if new.text("spec.trustBundle") == old.text("spec.trustBundle") {
+        causes.retain(|cause| cause.field != "spec.trustBundle");
+    }
     causes.extend(crate::validate::immutable(new.at("spec.signerName"), old.at("spec.signerName"), "spec.signerName"));
     causes
 }
@@ -445,6 +475,7 @@ const POD_SECONDS_MIN: i64 = 3600;
 fn validate_pod_request(object: &Value) -> Vec<Cause> {
     let spec = object.at("spec");
     let mut causes = validate_signer(spec.text("signerName"), "spec.signerName");
+    user_annotations(&mut causes, spec.at("unverifiedUserAnnotations"), "spec.unverifiedUserAnnotations");
     for of in ["pod", "serviceAccount", "node"] {
         let name = format!("{of}Name");
         check::text(&mut causes, spec.text(&name), format_args!("spec.{name}"), dns1123_subdomain);
@@ -469,12 +500,95 @@ fn validate_pod_request(object: &Value) -> Vec<Cause> {
             }
         }
     }
-    let (stub, key) = (spec.has("stubPKCS10Request"), spec.has("pkixPublicKey") || spec.has("proofOfPossession"));
-    if stub == key {
-        let why = "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
-        causes.push(check::invalid_unshown("spec", why));
+    let set = |field: &str| !spec.text(field).is_empty();
+    match (set("stubPKCS10Request"), set("pkixPublicKey"), set("proofOfPossession")) {
+        (true, false, false) => causes.extend(validate_stub(spec)),
+        (false, true, true) => causes.extend(validate_public_key(spec)),
+        _ => {
+            let why = "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
+            causes.push(check::invalid_unshown("spec", why));
+        }
     }
     causes
+}
+
+/// What a pod's request for a certificate may hold of each of its parts.
+const KEY_BYTES_MAX: usize = 10 * 1024;
+
+/// A request of the older standard, of which only the key counts. Its signature is the signer's to look at.
+fn validate_stub(spec: &Value) -> Option<Cause> {
+    const PATH: &str = "spec.stubPKCS10Request";
+    let der = STANDARD.decode(spec.text("stubPKCS10Request")).unwrap_or_default();
+    if der.len() > KEY_BYTES_MAX {
+        return Some(Cause::too_long(PATH, KEY_BYTES_MAX));
+    }
+    let request = X509CertificationRequest::from_der(&der).ok().filter(|(rest, _)| rest.is_empty());
+    let Some(key) = request.and_then(|(_, request)| Key::of(&request.certification_request_info.subject_pki)) else {
+        return Some(check::invalid_unshown(PATH, "must be a valid PKCS#10 CSR"));
+    };
+    key.refusal(PATH, "P256, P384, or P521")
+}
+
+/// The same as a bare key.
+fn validate_public_key(spec: &Value) -> Option<Cause> {
+    const PATH: &str = "spec.pkixPublicKey";
+    for field in ["pkixPublicKey", "proofOfPossession"] {
+        if STANDARD.decode(spec.text(field)).unwrap_or_default().len() > KEY_BYTES_MAX {
+            return Some(Cause::too_long(format!("spec.{field}"), KEY_BYTES_MAX));
+        }
+    }
+    let der = STANDARD.decode(spec.text("pkixPublicKey")).unwrap_or_default();
+    let info = SubjectPublicKeyInfo::from_der(&der).ok().filter(|(rest, _)| rest.is_empty());
+    let Some(key) = info.and_then(|(_, info)| Key::of(&info)) else {
+        return Some(Cause::invalid(PATH, spec.at("pkixPublicKey"), "must be a valid PKIX-serialized public key"));
+    };
+    key.refusal(PATH, "P256 or P384")
+}
+
+/// The kinds of keys that upstream's parser takes.
+enum Key {
+    Edwards,
+    /// Whether the curve is long enough.
+    Curve(bool),
+    /// The bits of the modulus.
+    Rsa(usize),
+}
+
+impl Key {
+    const EDWARDS: &str = "1.3.101.112";
+    const ELLIPTIC: &str = "1.2.840.10045.2.1";
+    const RSA: &str = "1.2.840.113549.1.1.1";
+    const P224: &str = "1.3.132.0.33";
+    const CURVES: [&str; 3] = ["1.2.840.10045.3.1.7", "1.3.132.0.34", "1.3.132.0.35"];
+
+    fn of(info: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
+        match info.algorithm.algorithm.to_id_string().as_str() {
+            Key::EDWARDS => Some(Key::Edwards),
+            Key::ELLIPTIC => {
+                let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?.to_id_string();
+                (curve == Key::P224 || Key::CURVES.contains(&curve.as_str())).then(|| Key::Curve(curve != Key::P224))
+            }
+            Key::RSA => match info.parsed().ok()? {
+                PublicKey::RSA(key) => Some(Key::Rsa(key.key_size())),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn refusal(&self, path: &str, curves: &str) -> Option<Cause> {
+        match self {
+            Key::Curve(false) => {
+                let why = format!("elliptic public keys must use curve {curves}");
+                Some(Cause::invalid(path, &json!("curve P-224"), &why))
+            }
+            Key::Rsa(bits) if ![3072, 4096].contains(bits) => {
+                let why = "RSA keys must have modulus size 3072 or 4096";
+                Some(Cause::invalid(path, &json!(format!("{bits}-bit modulus")), why))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -520,5 +634,45 @@ mod tests {
             &["status: Invalid value: status is immutable unless transitioning to \"Issued\", \"Denied\", or \
                \"Failed\""],
         );
+    }
+
+    #[test]
+    fn the_keys_of_pods_are_looked_at() {
+        let of = |field: &str, value: &str| {
+            let mut request = json!({
+                "spec": {
+                    "signerName": "a.b/c", "podName": "p", "podUID": "u", "serviceAccountName": "s",
+                    "serviceAccountUID": "u", "nodeName": "n", "nodeUID": "u", "maxExpirationSeconds": 3600,
+                    "unverifiedUserAnnotations": {"A.b/c": ""},
+                },
+            });
+            request["spec"][field] = json!(value);
+            let causes = validate_pod_request(&request);
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect::<Vec<_>>().join("; ")
+        };
+        const P224: &str = "MIGnMFcCAQAwADBOMBAGByqGSM49AgEGBSuBBAAhAzoABMyJ878KqLjG75Bo/ohLDC3q10f9zwsBzCeq9ykSYjYZDLs\
+                            8CWidZ8Dv337Xljp/cN4AH5kkUZ0eoAAwCgYIKoZIzj0EAwIDQAAwPQIcEEfU9yhkLF3hUPpyUH1m81y/qAV8KudB9B\
+                            RVPAIdAOjN9JMvuI4yxcXOYCmQG/WMovwf2060h0feLrA=";
+        const P256: &str = "MIG7MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABAm0h0XX1yJm78H/fXtxMjtEDbKDKQbyo/Nen6OlFgdPYO\
+                            EIt/5L7G+s0v9Y3aMxzIqsUDscIMXxXSoAUiisxMSgADAKBggqhkjOPQQDAgNJADBGAiEAjEsDIV7FUGbm8/yM1nNqShK/\
+                            Pl0ryBgoFTg1k70PBbECIQDj2GveTXW0EHyNfAimsbarQKJXJY9+80P4svdIqd52bA==";
+        assert_eq!(of("stubPKCS10Request", P256), "");
+        assert_eq!(
+            of("stubPKCS10Request", P224),
+            "spec.stubPKCS10Request: Invalid value: \"curve P-224\": elliptic public keys must use curve P256, P384, \
+             or P521"
+        );
+        assert_eq!(
+            of("stubPKCS10Request", "aGk="),
+            "spec.stubPKCS10Request: Invalid value: must be a valid PKCS#10 CSR"
+        );
+    }
+
+    #[test]
+    fn what_pods_tell_their_signer_has_a_domain() {
+        let mut told = Vec::new();
+        user_annotations(&mut told, &json!({"Plain": "x", "a.b/c": "y"}), "p");
+        let told: Vec<String> = told.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        assert_eq!(told, ["p: Invalid value: \"plain\": must be a domain-prefixed key (such as \"acme.io/foo\")"]);
     }
 }

@@ -23,7 +23,7 @@ pub static EVENT: Behaviour = Behaviour {
         ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
         ("reason", "/reason"),
         ("reportingComponent", "/reportingComponent"),
-        ("source", "/source/component"),
+        ("source", "/source/component|/reportingComponent"),
         ("type", "/type"),
     ],
     name: NameRule::PathSegment,

@@ -25,13 +25,16 @@ pub static POD: Behaviour = Behaviour {
     row_conditions: pod_row::row_conditions,
     selectable: &[
         ("spec.nodeName", "/spec/nodeName"),
+        // Its name in the first versions of the API.
+        ("spec.host", "/spec/nodeName"),
         ("spec.restartPolicy", "/spec/restartPolicy"),
         ("spec.schedulerName", "/spec/schedulerName"),
         ("spec.serviceAccountName", "/spec/serviceAccountName"),
         ("spec.hostNetwork", "/spec/hostNetwork"),
         ("status.phase", "/status/phase"),
         ("status.podIP", "/status/podIPs/0/ip"),
-        ("status.podIPs", "/status/podIPs/0/ip"),
+        // Taken, but upstream gives it no value.
+        ("status.podIPs", ""),
         ("status.nominatedNodeName", "/status/nominatedNodeName"),
     ],
     has_status: true,

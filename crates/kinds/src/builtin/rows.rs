@@ -406,7 +406,7 @@ fn event_row(
 ) -> Vec<Value> {
     let first = table::since(or(first, object.text("eventTime")), now);
     let mut seen = if last.is_empty() { first.clone() } else { table::since(last, now) };
-    let mut count = count.max(1);
+    let mut count = if count == 0 { 1 } else { count };
     if object.has("series") {
         seen = table::since(object.text("series.lastObservedTime"), now);
         count = object.int("series.count");
@@ -658,11 +658,28 @@ fn param_kind(object: &Value) -> String {
 pub fn admission_policy_binding(object: &Value, now: Timestamp) -> Vec<Value> {
     let param = object.at("spec.paramRef");
     let shown = match (param.text("name"), param.text("namespace")) {
+        ("", _) if param.has("selector") => selector_as_go_prints_it(param.at("selector")),
         ("", _) => "<unset>".to_owned(),
         (name, "") => format!("*/{name}"),
         (name, namespace) => format!("{namespace}/{name}"),
     };
     cells![name(object), object.text("spec.policyName"), shown, age(object, now)]
+}
+
+/// The struct's own `String`, which upstream shows for want of anything better.
+fn selector_as_go_prints_it(selector: &Value) -> String {
+    let labels = selector.at("matchLabels").entries().into_iter();
+    let labels: String = labels.map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default())).collect();
+    let expressions = selector.list("matchExpressions").iter().map(|of| {
+        let values: Vec<&str> = of.list("values").iter().filter_map(Value::as_str).collect();
+        let (key, operator) = (of.text("key"), of.text("operator"));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+    });
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
+        labels,
+        expressions.collect::<String>()
+    )
 }
 
 pub fn flow_schema(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -775,21 +792,23 @@ fn metric(metric: &Value, status: &Value) -> String {
     };
     let (of, target, current) = (metric.at(field), metric.at(field).at("target"), status.at(field).at("current"));
     let unknown = "<unknown>";
+    // What a status says nothing of is Go's nil.
+    let told = |field_of: &str| match status.has(field) {
+        true => current.at(field_of).as_str().unwrap_or("<nil>"),
+        false => unknown,
+    };
     let text = match (named, target.at("averageValue").as_str(), target.opt_int("averageUtilization")) {
-        (true, Some(average), _) => format!("{}/{average}", current.at("averageValue").as_str().unwrap_or(unknown)),
+        (true, Some(average), _) => format!("{}/{average}", told("averageValue")),
         (true, None, target) => {
             let percent = |n: Option<i64>, none: &str| n.map_or(none.to_owned(), |n| format!("{n}%"));
             let now = percent(current.opt_int("averageUtilization"), unknown);
             format!("{now}/{}", percent(target, "<auto>"))
         }
+        (false, Some(average), _) if field == "pods" => format!("{}/{average}", told("averageValue")),
         (false, Some(average), _) => {
-            let mark = if field == "pods" { "" } else { " (avg)" };
-            format!("{}/{average}{mark}", current.at("averageValue").as_str().unwrap_or(unknown))
+            format!("{}/{average} (avg)", current.at("averageValue").as_str().unwrap_or(unknown))
         }
-        (false, None, _) => {
-            let wanted = target.at("value").as_str().unwrap_or("0");
-            format!("{}/{wanted}", current.at("value").as_str().unwrap_or(unknown))
-        }
+        (false, None, _) => format!("{}/{}", told("value"), target.at("value").as_str().unwrap_or("<nil>")),
     };
     if named { format!("{}: {text}", of.text("name")) } else { text }
 }
@@ -827,4 +846,33 @@ pub fn api_service(object: &Value, now: Timestamp) -> Vec<Value> {
         status => format!("{status} ({})", condition.text("reason")),
     });
     cells![name(object), shown, available, age(object, now)]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parameters_that_are_selected_are_shown_as_go_prints_them() {
+        let selector = json!({
+            "matchLabels": {"b": "2", "a": "1"},
+            "matchExpressions": [{"key": "c", "operator": "In", "values": ["x", "y"]}],
+        });
+        let row =
+            admission_policy_binding(&json!({"spec": {"paramRef": {"selector": selector}}}), Timestamp::UNIX_EPOCH);
+        let shown = "&LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:\
+                     []LabelSelectorRequirement{LabelSelectorRequirement{Key:c,Operator:In,Values:[x y],},},}";
+        assert_eq!(row[2], shown);
+    }
+
+    #[test]
+    fn what_a_metric_does_not_tell_is_nil() {
+        let target = json!({"type": "External", "external": {"target": {"type": "Value", "value": "5"}}});
+        assert_eq!(metric(&target, &Value::Null), "<unknown>/5");
+        assert_eq!(metric(&target, &json!({"external": {"current": {"averageValue": "3"}}})), "<nil>/5");
+        let target = json!({"type": "Pods", "pods": {"target": {"type": "AverageValue", "averageValue": "5"}}});
+        assert_eq!(metric(&target, &json!({"pods": {"current": {"averageValue": "3"}}})), "3/5");
+    }
 }

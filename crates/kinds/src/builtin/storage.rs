@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
-use super::volumes::csi_driver_name;
+use super::volumes::{csi_driver_name, inline_volume};
 use super::{columns, internal, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
@@ -170,12 +170,43 @@ pub static STORAGE_VERSION_MIGRATION: Behaviour = Behaviour {
         out.extend(internal::immutable(MIGRATION_SPEC, new.at("spec"), old.at("spec"), "spec"));
         out
     },
+    validate_status: migration_status,
     columns: columns::STORAGE_VERSION_MIGRATION,
     row: rows::storage_version_migration,
     has_status: true,
     unconditional_update: false,
     ..Behaviour::PLAIN
 };
+
+/// It ends once, well or badly.
+fn migration_status(new: &Value, old: &Value) -> Vec<Cause> {
+    const VERSION: &str = "status.resourceVersion";
+    let mut out = Vec::new();
+    let (after, before) = (new.at("status"), old.at("status"));
+    let version = after.text("resourceVersion");
+    if version.starts_with('0') || version.contains(|c: char| !c.is_ascii_digit()) {
+        let detail = format!("resource version is not well formed: {version}");
+        out.push(Cause::invalid(VERSION, &version.into(), &detail));
+    }
+    check::conditions(&mut out, after.list("conditions"), "status.conditions");
+    if !before.text("resourceVersion").is_empty() && before.text("resourceVersion") != version {
+        out.push(Cause::invalid(VERSION, &version.into(), "field is immutable"));
+    }
+    let ended = |status: &Value, type_: &str| {
+        let condition = status.list("conditions").iter().find(|condition| condition.text("type") == type_);
+        condition.is_some_and(|condition| condition.text("status") == "True")
+    };
+    let mut wrong = |why: &str| out.push(Cause::invalid("status.conditions", after.at("conditions"), why));
+    if ended(after, "Succeeded") && ended(after, "Failed") {
+        wrong("Both success and failed conditions cannot be true at the same time");
+    }
+    for (type_, name) in [("Succeeded", "Success"), ("Failed", "Failed")] {
+        if ended(before, type_) && !ended(after, type_) {
+            wrong(&format!("{name} condition cannot be set to false once it is true"));
+        }
+    }
+    out
+}
 
 /// Nothing and an empty list or map are the same.
 fn same(new: &Value, old: &Value) -> bool {
@@ -278,7 +309,8 @@ fn attachment(attachment: &Value) -> Vec<Cause> {
             let detail = "must specify non empty persistentVolumeName";
             out.push(Cause::required("spec.source.persistentVolumeName", detail));
         }
-        _ => {}
+        (true, false) => inline_volume(&mut out, source.at("inlineVolumeSpec"), "spec.source.inlineVolumeSpec"),
+        (false, true) => {}
     }
     text(&mut out, attachment.text("spec.nodeName"), "spec.nodeName", validate::dns1123_subdomain);
     let metadata = attachment.at("status.attachmentMetadata").entries();
@@ -432,5 +464,61 @@ mod tests {
             Some("b")
         );
         assert_eq!(default_storage_class(&[class("b", new, Some(0)), class("a", new, Some(0))]), Some("a"));
+    }
+
+    #[track_caller]
+    fn check(causes: Vec<Cause>, expected: &[&str]) {
+        let told: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn an_attachment_may_describe_its_volume() {
+        let of = |volume: Value| {
+            let source = json!({"inlineVolumeSpec": volume});
+            attachment(&json!({"spec": {"attacher": "a.b", "nodeName": "n", "source": source}}))
+        };
+        let csi = json!({"driver": "a.b", "volumeHandle": "h"});
+        check(of(json!({"accessModes": ["ReadWriteOnce"], "csi": csi})), &[]);
+        let volume = json!({
+            "capacity": {"storage": "1Gi"}, "claimRef": {"name": "c"}, "nfs": {"server": "s", "path": "/p"},
+            "persistentVolumeReclaimPolicy": "Delete", "storageClassName": "s", "volumeMode": "Block",
+        });
+        check(
+            of(volume),
+            &[
+                "spec.source.inlineVolumeSpec.claimRef: Forbidden: may not be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.accessModes: Required value",
+                "spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain in the \
+                 context of inline volumes",
+                "spec.source.inlineVolumeSpec.storageClassName: Forbidden: may not be specified in the context of \
+                 inline volumes",
+                "spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem \
+                 in the context of inline volumes",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_migration_ends_once() {
+        let ended = |type_: &str| {
+            let time = "2024-01-01T00:00:00Z";
+            json!({"type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": time})
+        };
+        let status = |version: &str, conditions: &[Value]| json!({"status": {"resourceVersion": version, "conditions": conditions}});
+        check(migration_status(&status("5", &[ended("Succeeded")]), &status("", &[])), &[]);
+        check(
+            migration_status(&status("05", &[]), &status("5", &[])),
+            &[
+                "status.resourceVersion: Invalid value: \"05\": resource version is not well formed: 05",
+                "status.resourceVersion: Invalid value: \"05\": field is immutable",
+            ],
+        );
+        check(
+            migration_status(&status("", &[]), &status("", &[ended("Failed")])),
+            &["status.conditions: Invalid value: []: Failed condition cannot be set to false once it is true"],
+        );
     }
 }

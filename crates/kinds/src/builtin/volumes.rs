@@ -628,6 +628,7 @@ fn token_projection(out: &mut Causes, token: &Value, volume_path: &str, path: &s
 
 fn pod_certificate(out: &mut Causes, of: &Value, path: &str, take: &mut dyn FnMut(&mut Causes, &str, &str)) {
     out.extend(certificates::validate_signer(of.text("signerName"), &format!("{path}.signerName")));
+    certificates::user_annotations(out, of.at("userAnnotations"), &format!("{path}.userAnnotations"));
     const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
     let type_ = of.text("keyType");
     if !KEY_TYPES.contains(&type_) {
@@ -790,6 +791,18 @@ fn positive_quantity(out: &mut Causes, value: &Value, path: &str) {
 }
 
 fn validate_volume(volume: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    volume_spec(&mut causes, volume.at("spec"), "spec", volume.text("metadata.name"), false);
+    causes
+}
+
+/// What an attachment says itself about the volume, instead of naming one.
+pub fn inline_volume(out: &mut Causes, spec: &Value, path: &str) {
+    volume_spec(out, spec, path, "", true);
+}
+
+fn volume_spec(out: &mut Causes, spec: &Value, path: &str, name_of: &str, inline: bool) {
+    const NOT_INLINE: &str = "may not be specified in the context of inline volumes";
     const SOURCES: [(&str, &str); 23] = [
         ("hostPath", "hostPath"),
         ("gcePersistentDisk", "persistentDisk"),
@@ -815,53 +828,56 @@ fn validate_volume(volume: &Value) -> Vec<Cause> {
         ("csi", "csi"),
         ("", ""),
     ];
-    let mut causes = Vec::new();
-    let (out, spec) = (&mut causes, volume.at("spec"));
-    if spec.list("accessModes").is_empty() {
-        out.push(Cause::required("spec.accessModes", ""));
-    }
-    access_modes(out, spec, "spec.accessModes");
-    let capacity = spec.at("capacity");
-    if capacity.is_nothing() {
-        out.push(Cause::required("spec.capacity", ""));
-    }
-    if !capacity.has("storage") || capacity.entries().len() > 1 {
-        out.push(Cause::not_supported("spec.capacity", capacity, &["storage"]));
-    }
-    for (name, value) in capacity.entries() {
-        let path = format!("spec.capacity[{name}]");
-        let whole = check::quantity(value).value();
-        if whole < 0 {
-            out.push(Cause::invalid(&path, &whole.into(), "must be a valid resource quantity"));
+    let of = |field: &str| format!("{path}.{field}");
+    if inline {
+        for field in ["claimRef", "capacity"].into_iter().filter(|field| !spec.at(field).is_nothing()) {
+            out.push(Cause::forbidden(of(field), NOT_INLINE));
         }
-        positive_quantity(out, value, &path);
+        if !spec.has("csi") {
+            out.push(Cause::required(of("csi"), "has to be specified in the context of inline volumes"));
+        }
     }
-    const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
+    if spec.list("accessModes").is_empty() {
+        out.push(Cause::required(of("accessModes"), ""));
+    }
+    access_modes(out, spec, &of("accessModes"));
+    if !inline {
+        volume_capacity(out, spec.at("capacity"), &of("capacity"));
+    }
     let policy = spec.at("persistentVolumeReclaimPolicy");
-    optional_one_of(out, policy, "spec.persistentVolumeReclaimPolicy", POLICIES);
-    let required_nodes = spec.at("nodeAffinity.required");
+    if !inline {
+        const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
+        optional_one_of(out, policy, of("persistentVolumeReclaimPolicy"), POLICIES);
+    } else if !policy.is_null() && policy != "Retain" {
+        let detail = "may only be Retain in the context of inline volumes";
+        out.push(Cause::forbidden(of("persistentVolumeReclaimPolicy"), detail));
+    }
+    let required_nodes = if inline { &Value::Null } else { spec.at("nodeAffinity.required") };
     if spec.has("nodeAffinity") {
-        if required_nodes.is_null() {
-            out.push(Cause::required("spec.nodeAffinity.required", "must specify required node constraints"));
+        let path = of("nodeAffinity.required");
+        if inline {
+            out.push(Cause::forbidden(of("nodeAffinity"), NOT_INLINE));
+        } else if required_nodes.is_null() {
+            out.push(Cause::required(path, "must specify required node constraints"));
         } else {
-            node_selector(out, required_nodes, "spec.nodeAffinity.required");
+            node_selector(out, required_nodes, &path);
         }
     }
     let mut found = false;
     for (name, shown) in SOURCES.into_iter().filter(|(name, _)| !name.is_empty() && spec.has(name)) {
         if found {
-            out.push(Cause::forbidden(format!("spec.{name}"), ONE_TYPE));
+            out.push(Cause::forbidden(of(name), ONE_TYPE));
             continue;
         }
         found = true;
-        let (source, path) = (spec.at(name), format!("spec.{shown}"));
+        let (source, path) = (spec.at(name), of(shown));
         match name {
             "local" => {
                 if required(out, source, &path, "path") {
                     check::no_backsteps(out, source.text("path"), format_args!("{path}.path"));
                 }
                 if required_nodes.is_null() {
-                    out.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
+                    out.push(Cause::required(of("nodeAffinity"), "Local volume requires node affinity"));
                 }
             }
             "csi" => {
@@ -889,33 +905,59 @@ fn validate_volume(volume: &Value) -> Vec<Cause> {
                     }
                 }
             }
-            _ => shared(out, name, source, &path, Owner::Volume(volume.text("metadata.name"))),
+            _ => shared(out, name, source, &path, Owner::Volume(name_of)),
         }
     }
     if !found {
-        out.push(Cause::required("spec", "must specify a volume type"));
+        out.push(Cause::required(path, "must specify a volume type"));
     }
     let root = spec.text("hostPath.path").starts_with('/')
         && spec.text("hostPath.path").split('/').all(|part| matches!(part, "" | "." | ".."));
     if root && policy == "Recycle" {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        out.push(Cause::forbidden("spec.persistentVolumeReclaimPolicy", detail));
+        out.push(Cause::forbidden(of("persistentVolumeReclaimPolicy"), detail));
     }
     if !spec.text("storageClassName").is_empty() {
-        text(out, spec.text("storageClassName"), "spec.storageClassName", validate::dns1123_subdomain);
+        match inline {
+            true => out.push(Cause::forbidden(of("storageClassName"), NOT_INLINE)),
+            false => text(out, spec.text("storageClassName"), of("storageClassName"), validate::dns1123_subdomain),
+        }
     }
-    optional_one_of(out, spec.at("volumeMode"), "spec.volumeMode", &["Block", "Filesystem"]);
-    if let Some(class) = spec.at("volumeAttributesClassName").as_str() {
+    let mode = spec.at("volumeMode");
+    if !inline {
+        optional_one_of(out, mode, of("volumeMode"), &["Block", "Filesystem"]);
+    } else if !mode.is_null() && mode != "Filesystem" {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        out.push(Cause::forbidden(of("volumeMode"), detail));
+    }
+    if let Some(class) = spec.at("volumeAttributesClassName").as_str().filter(|_| !inline) {
+        let path = of("volumeAttributesClassName");
         if class.is_empty() {
-            out.push(Cause::required("spec.volumeAttributesClassName", "an empty string is disallowed"));
+            out.push(Cause::required(path, "an empty string is disallowed"));
         } else {
-            text(out, class, "spec.volumeAttributesClassName", validate::dns1123_subdomain);
+            text(out, class, path, validate::dns1123_subdomain);
         }
         if !spec.has("csi") {
-            out.push(Cause::required("spec.csi", "has to be specified when using volumeAttributesClassName"));
+            out.push(Cause::required(of("csi"), "has to be specified when using volumeAttributesClassName"));
         }
     }
-    causes
+}
+
+fn volume_capacity(out: &mut Causes, capacity: &Value, path: &str) {
+    if capacity.is_nothing() {
+        out.push(Cause::required(path, ""));
+    }
+    if !capacity.has("storage") || capacity.entries().len() > 1 {
+        out.push(Cause::not_supported(path, capacity, &["storage"]));
+    }
+    for (name, value) in capacity.entries() {
+        let path = format!("{path}[{name}]");
+        let whole = check::quantity(value).value();
+        if whole < 0 {
+            out.push(Cause::invalid(&path, &whole.into(), "must be a valid resource quantity"));
+        }
+        positive_quantity(out, value, &path);
+    }
 }
 
 fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {

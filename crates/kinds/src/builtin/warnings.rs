@@ -425,19 +425,20 @@ fn pod_spec(pod: &Value, path: &str) -> Vec<String> {
         container_of(&mut out, container, format_args!("{path}spec.{at}"));
     }
     ports(&mut out, spec, format_args!("{path}spec."));
+    port_names(&mut out, spec, format_args!("{path}spec."));
     if spec.opt_int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         out.push(format!(
             "{path}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
         ));
+    }
+    for affinity in ["podAffinity", "podAntiAffinity"] {
+        pod_affinity(&mut out, spec.at("affinity").key(affinity), format_args!("{path}spec.affinity.{affinity}"));
     }
     for (nth, server) in spec.list("dnsConfig.nameservers").iter().filter_map(Value::as_str).enumerate() {
         out.extend(validate::ip_warning(server, &format!("{path}spec.dnsConfig.nameservers[{nth}]")));
     }
     for (nth, alias) in spec.list("hostAliases").iter().enumerate() {
         out.extend(validate::ip_warning(alias.text("ip"), &format!("{path}spec.hostAliases[{nth}].ip")));
-    }
-    for affinity in ["podAffinity", "podAntiAffinity"] {
-        pod_affinity(&mut out, spec.at("affinity").key(affinity), format_args!("{path}spec.affinity.{affinity}"));
     }
     out
 }
@@ -553,6 +554,28 @@ fn ports(out: &mut Vec<String>, spec: &Value, path: Arguments<'_>) {
     }
 }
 
+/// A name of several ports leads to the first.
+fn port_names(out: &mut Vec<String>, spec: &Value, path: Arguments<'_>) {
+    let mut before: Vec<(&str, At, usize)> = Vec::new();
+    for (at, container) in annotations::containers(spec) {
+        for (nth, port) in container.list("ports").iter().enumerate() {
+            let name = port.text("name");
+            match before.iter().find(|(earlier, ..)| *earlier == name) {
+                _ if name.is_empty() => {}
+                Some((_, before, before_nth)) => {
+                    let earlier = format!("{path}{before}.ports[{before_nth}]");
+                    out.push(format!(
+                        "{path}{at}.ports[{nth}]: duplicate port name {} with {earlier}, services and probes that select \
+                         ports by name will use {earlier}",
+                        go_quote(name)
+                    ));
+                }
+                None => before.push((name, at, nth)),
+            }
+        }
+    }
+}
+
 /// Bytes come whole.
 fn fractional_bytes(out: &mut Vec<String>, resources: &Value, path: Arguments<'_>, names: &[&str]) {
     for name in names {
@@ -591,6 +614,15 @@ fn overlaps(out: &mut Vec<String>, volume: &Value) {
                     let name = if bundle.has("name") { bundle.text("name") } else { bundle.text("signerName") };
                     vec![(bundle.text("path").to_owned(), named("ClusterTrustBundle", name))]
                 }
+                () if source.has("podCertificate") => {
+                    const FILES: [(&str, &str); 3] = [
+                        ("certificateChainPath", "PodCertificate chain"),
+                        ("keyPath", "PodCertificate key"),
+                        ("credentialBundlePath", "PodCertificate credential bundle"),
+                    ];
+                    let of = source.at("podCertificate");
+                    FILES.iter().map(|(field, what)| (of.text(field).to_owned(), (*what).to_owned())).collect()
+                }
                 () => Vec::new(),
             }
         });
@@ -604,24 +636,26 @@ fn overlaps(out: &mut Vec<String>, volume: &Value) {
     } else {
         ("DownwardAPI".into(), items(volume.at("downwardAPI"), String::new()))
     };
-    let shown = |(path, of): &(String, String)| match of.as_str() {
+    let name = go_quote(volume.text("name"));
+    for _ in
+        volume.list("projected.sources").iter().filter(|source| source.entries().iter().all(|(_, of)| of.is_null()))
+    {
+        out.push(format!("volume {name} (Projected) has no sources provided"));
+    }
+    let shown = |path: &str, of: &str| match of {
         "" => go_quote(path),
         of => format!("{} ({of})", go_quote(path)),
     };
     let inside = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
-    let mut met = Vec::new();
-    for (nth, file) in files.iter().enumerate() {
-        let path = file.0.trim_end_matches('/');
-        for earlier in &files[..nth] {
-            let other = earlier.0.trim_end_matches('/');
-            if inside(path, other) || inside(other, path) {
-                met.push(format!("{} with {}", shown(file), shown(earlier)));
-            }
+    let mut before: Vec<(&str, &str)> = Vec::new();
+    for (path, of) in
+        files.iter().map(|(path, of)| (path.trim_end_matches('/'), &**of)).filter(|(path, _)| !path.is_empty())
+    {
+        for (other, of_other) in before.iter().filter(|(other, _)| inside(path, other) || inside(other, path)) {
+            let (one, two) = (shown(path, of), shown(other, of_other));
+            out.push(format!("volume {name} ({kind}): overlapping paths: {one} with {two}"));
         }
-    }
-    if !met.is_empty() {
-        let name = go_quote(volume.text("name"));
-        out.push(format!("volume {name} ({kind}): overlapping paths: {}", met.join("; ")));
+        before.push((path, of));
     }
 }
 
@@ -668,5 +702,36 @@ mod tests {
         };
         assert_eq!(stateful_set(&set, None), [bytes(""), limit.to_owned()]);
         assert_eq!(stateful_set(&set, Some(&set)), [bytes(".Spec"), limit.to_owned()]);
+    }
+
+    #[test]
+    fn what_is_named_or_placed_twice_in_a_pod() {
+        let port = |name: &str, number: u16| json!({"name": name, "containerPort": number, "protocol": "TCP"});
+        let item = |path: &str| json!({"key": "k", "path": path});
+        let chain = json!({"certificateChainPath": "a/b", "keyPath": "c"});
+        let volumes = json!([
+            {"name": "m", "configMap": {"name": "x", "items": [item("a"), item("a/b/"), item("a")]}},
+            {"name": "p", "projected": {"sources": [{"secret": {"name": "s", "items": [item("a")]}}, {}, {"podCertificate": chain}]}},
+        ]);
+        let containers = json!([{"name": "a", "ports": [port("web", 1)]}, {"name": "b", "ports": [port("web", 2)]}]);
+        let affinity = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}});
+        let aliases = json!([{"ip": "010.0.0.1"}]);
+        let spec = json!({"volumes": volumes, "containers": containers, "affinity": affinity, "hostAliases": aliases});
+        let told = pod_spec(&json!({"spec": spec}), "");
+        assert_eq!(
+            told[..7],
+            [
+                "volume \"m\" (ConfigMap \"x\"): overlapping paths: \"a/b\" with \"a\"",
+                "volume \"m\" (ConfigMap \"x\"): overlapping paths: \"a\" with \"a\"",
+                "volume \"m\" (ConfigMap \"x\"): overlapping paths: \"a\" with \"a/b\"",
+                "volume \"p\" (Projected) has no sources provided",
+                "volume \"p\" (Projected): overlapping paths: \"a/b\" (PodCertificate chain) with \"a\" (Secret \"s\")",
+                "spec.containers[1].ports[0]: duplicate port name \"web\" with spec.containers[0].ports[0], services and \
+                 probes that select ports by name will use spec.containers[0].ports[0]",
+                "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector: a null \
+                 labelSelector results in matching no pod",
+            ]
+        );
+        assert!(told[7].starts_with("spec.hostAliases[0].ip: "), "{}", told[7]);
     }
 }

@@ -20,6 +20,10 @@ pub async fn get(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
         return Ok(Answer::ok(transform::object(cx, at.kind, object, cx.accept)?));
     }
     at.check_name()?;
+    if cx.ask.query.get("export").is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false")) {
+        let message = "the export parameter, deprecated since v1.14, is no longer supported";
+        return Err(Status::bad_request(message));
+    }
     let options = GetOptions::parse(&cx.ask.query)?;
     let collection = cx.state.collection(at.kind)?;
     if let Some(revision) = options.resource_version {

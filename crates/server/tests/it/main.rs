@@ -6,6 +6,7 @@ mod deletion;
 mod history;
 mod nodes;
 mod rights;
+mod selectors;
 
 use std::sync::Arc;
 
