@@ -156,25 +156,34 @@ impl Facts {
     }
 
     /// The fields of a struct with the inlined ones in their place. JSON does not see an inlined struct, protobuf does:
-    /// its number stands in front of those of its fields, `2.1`.
-    fn fields(&self, name: &str) -> Vec<[String; 5]> {
+    /// its number stands in front of those of its fields, `2.1`; so do error texts: its name does.
+    fn fields(&self, name: &str) -> Vec<Flat> {
         let mut out = Vec::new();
         for field in self.types.get(name).into_iter().flatten() {
             if !field[0].is_empty() {
-                out.push(field.clone());
+                out.push(Flat { facts: field.clone(), inlined_as: Vec::new() });
                 continue;
             }
             for mut inner in self.fields(&field[1]) {
-                inner[3] = match field[3].as_str() {
+                inner.facts[3] = match field[3].as_str() {
                     // Kind and version are the envelope's.
                     "" => String::new(),
-                    number => format!("{number}.{}", inner[3]),
+                    number => format!("{number}.{}", inner.facts[3]),
                 };
+                inner.inlined_as.insert(0, field[1].rsplit('.').next().unwrap_or_default().to_owned());
                 out.push(inner);
             }
         }
         out
     }
+}
+
+/// A field as JSON sees it.
+struct Flat {
+    /// As the type table has it.
+    facts: [String; 5],
+    /// The names of the structs that it is inlined from, the outermost first.
+    inlined_as: Vec<String>,
 }
 
 /// Types that the engine knows as one value.
@@ -245,7 +254,7 @@ fn types_table(facts: &Facts) -> Result<String, String> {
             continue;
         }
         for field in facts.fields(&name) {
-            open.extend(shape(facts, &field[1])?.1);
+            open.extend(shape(facts, &field.facts[1])?.1);
         }
     }
 
@@ -267,7 +276,7 @@ fn types_table(facts: &Facts) -> Result<String, String> {
         out.push('\n');
         let required: BTreeSet<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        for [field, go, flags, number, _] in facts.fields(name) {
+        for Flat { facts: [field, go, flags, number, _], inlined_as } in facts.fields(name) {
             let property = &schema["properties"][&field];
             let (kind, _) = shape(facts, &go)?;
             let number = if number.is_empty() { "0" } else { &number };
@@ -310,6 +319,9 @@ fn types_table(facts: &Facts) -> Result<String, String> {
                 let _ = write!(out, " go={go_name}");
             } else if let Some(go_name) = go_name_of_any(&go) {
                 let _ = write!(out, " go={go_name}");
+            }
+            if !inlined_as.is_empty() {
+                let _ = write!(out, " via={}", inlined_as.join("."));
             }
             let values = [&property["enum"], &property["items"]["enum"], &property["additionalProperties"]["enum"]];
             if let Some(values) = values.iter().find_map(|v| v.as_array()) {

@@ -279,7 +279,7 @@ enum Stop {
 
 /// Where in the body the reader is, for the words of errors.
 enum Step<'s> {
-    Field(&'s str),
+    Field(&'s Field),
     Key(String),
     Item(usize),
 }
@@ -367,6 +367,7 @@ impl<'s> Reader<'s> {
                     return Ok(None);
                 }
             },
+            (Shape::Bytes, Token::Array) => Value::String(scalar::base64_of(&self.read_numbers(source)?)),
             (Shape::Struct(id), Token::Object) => self.read_struct(*id, source)?,
             (Shape::List(item, _), Token::Array) => self.read_list(item, named, source)?,
             (Shape::Map(item), Token::Object) => self.read_map(item, source)?,
@@ -402,7 +403,7 @@ impl<'s> Reader<'s> {
             if self.slots[base + at].is_some() {
                 self.note("duplicate", &key);
             }
-            self.path.push(Step::Field(&field.name));
+            self.path.push(Step::Field(field));
             let value = match &field.shape {
                 Shape::Map(item) if **item == Shape::Quantity => self.read_resource_list(field, source)?,
                 shape => self.read(shape, field.named.as_deref(), source)?,
@@ -453,6 +454,36 @@ impl<'s> Reader<'s> {
         }
         self.depth -= 1;
         Ok(Value::Array(items))
+    }
+
+    /// To Go bytes are a list of small numbers as well as base64.
+    fn read_numbers<'a>(&mut self, source: &mut impl Source<'a>) -> Result<Vec<u8>, Stop> {
+        self.enter()?;
+        let (mut bytes, mut first) = (Vec::new(), true);
+        while source.more(&mut first)? {
+            let what = match source.next()? {
+                Token::Null => {
+                    bytes.push(0);
+                    continue;
+                }
+                Token::Number(text) => match text.parse::<u8>() {
+                    Ok(byte) => {
+                        bytes.push(byte);
+                        continue;
+                    }
+                    Err(_) => format!("number {text}"),
+                },
+                token => {
+                    let what = token.go_name().to_owned();
+                    source.skip_rest(token, self.depth)?;
+                    what
+                }
+            };
+            bytes.push(0);
+            self.type_error(&what, &Shape::Bytes, Some("uint8"));
+        }
+        self.depth -= 1;
+        Ok(bytes)
     }
 
     /// Go writes the keys of a map in order.
@@ -524,11 +555,8 @@ impl<'s> Reader<'s> {
         };
         let trimmed = text.trim();
         let quantity = Quantity::parse(trimmed).map_err(|error| Stop::Type(error.to_string()))?;
-        Ok(Some(Value::String(match (round, quantity.keeps_text()) {
-            (true, _) => quantity.round_up(-3).to_string(),
-            (false, true) => trimmed.to_owned(),
-            (false, false) => quantity.to_string(),
-        })))
+        let quantity = if round { quantity.round_up(-3) } else { quantity };
+        Ok(Some(Value::String(quantity.to_string())))
     }
 
     fn read_int_or_string<'a>(&mut self, source: &mut impl Source<'a>) -> Result<Option<Value>, Stop> {
@@ -621,7 +649,7 @@ impl<'s> Reader<'s> {
         for step in &self.path {
             match step {
                 Step::Item(at) => path.push_str(&format!("[{at}]")),
-                Step::Field(name) => path.extend([".", name]),
+                Step::Field(field) => path.extend([".", &*field.name]),
                 Step::Key(name) => path.extend([".", name]),
             }
         }
@@ -638,8 +666,9 @@ impl<'s> Reader<'s> {
             let own = named.map_or_else(|| go_type(self.schema, shape), str::to_owned);
             let mut names = Vec::new();
             for step in &self.path[self.document..] {
-                if let Step::Field(name) = step {
-                    names.push(*name);
+                if let Step::Field(field) = step {
+                    names.extend(field.inlined_as.as_deref());
+                    names.push(&*field.name);
                 }
             }
             self.first_error = Some(match self.inside {

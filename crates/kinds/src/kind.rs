@@ -126,7 +126,8 @@ pub struct Behaviour {
     pub warning_of_orphans: &'static str,
     /// Preconditions of a deletion that fail are told as the store tells of them, with the name of the resource.
     pub stored_preconditions: bool,
-    /// Fields that hold a time, the request's where the client gives none: `spec.taint.timeAdded`.
+    /// Fields that hold a time, the request's where the client gives none: `spec.taint.timeAdded`. `a[].b` is the field of
+    /// each item of a list.
     pub stamped: &'static [&'static str],
     /// A bad name is told of after everything else.
     pub name_last: bool,
@@ -304,6 +305,12 @@ impl Cause {
     /// `field: Too long: may not be more than N bytes`.
     pub fn too_long(field: impl Display, max_bytes: usize) -> Cause {
         let detail = format!("may not be more than {max_bytes} bytes");
+        Cause::new(CauseReason::TooLong, field.to_string(), "Too long", None, &detail)
+    }
+
+    /// As [`Cause::too_long`], where characters are counted.
+    pub fn too_many_characters(field: impl Display, max: usize) -> Cause {
+        let detail = format!("may not be more than {max} characters");
         Cause::new(CauseReason::TooLong, field.to_string(), "Too long", None, &detail)
     }
 
@@ -538,11 +545,7 @@ impl Kind {
     /// Fills in the times that a client left out; `now` is the request's.
     pub fn stamp(&self, object: &mut Value, now: &str) {
         for path in self.behaviour.stamped {
-            let (parent, field) = path.rsplit_once('.').unwrap_or(("", path));
-            let parent = if parent.is_empty() { Some(&mut *object) } else { object.at_mut(parent) };
-            if let Some(parent) = parent.filter(|parent| parent.is_object()) {
-                parent.set_if_absent(field, now);
-            }
+            stamp_at(object, path, now);
         }
     }
 
@@ -621,6 +624,24 @@ fn keep(new: &mut Value, old: &Value, field: &str) {
         None => {
             root.shift_remove(field);
         }
+    }
+}
+
+/// See [`Behaviour::stamped`].
+fn stamp_at(value: &mut Value, path: &str, now: &str) {
+    if !value.is_object() {
+        return;
+    }
+    match path.split_once("[].") {
+        Some((list, below)) => value.list_mut(list).iter_mut().for_each(|item| stamp_at(item, below, now)),
+        None => match path.rsplit_once('.') {
+            None => value.set_if_absent(path, now),
+            Some((parent, field)) => {
+                if let Some(parent) = value.at_mut(parent).filter(|parent| parent.is_object()) {
+                    parent.set_if_absent(field, now);
+                }
+            }
+        },
     }
 }
 

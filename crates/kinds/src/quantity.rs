@@ -18,8 +18,6 @@ pub struct Quantity {
     mantissa: u128,
     exponent: i32,
     format: Format,
-    /// Go keeps the text of such a quantity as it was given.
-    keeps_text: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +42,7 @@ pub enum QuantityError {
 }
 
 impl Quantity {
-    pub const ZERO: Quantity =
-        Quantity { negative: false, mantissa: 0, exponent: 0, format: Format::Decimal, keeps_text: true };
+    pub const ZERO: Quantity = Quantity { negative: false, mantissa: 0, exponent: 0, format: Format::Decimal };
 
     pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
         let (negative, rest) = match text.as_bytes().first() {
@@ -75,7 +72,6 @@ impl Quantity {
             mantissa: mantissa as u128,
             exponent,
             format,
-            keeps_text: true,
         };
         if all_zero && whole.is_empty() && fraction.is_empty() {
             return Ok(exact(0, 0));
@@ -137,12 +133,7 @@ impl Quantity {
         }
         let small = exponent < 0 && mantissa < 10u128.pow(exponent.unsigned_abs());
         let format = if format == Format::Binary && small && mantissa > 0 { Format::Decimal } else { format };
-        Quantity { negative: negative && mantissa > 0, mantissa, exponent, format, keeps_text: false }
-    }
-
-    /// Go prints this quantity with the very text it was read from, not in canonical form.
-    pub fn keeps_text(&self) -> bool {
-        self.keeps_text
+        Quantity { negative: negative && mantissa > 0, mantissa, exponent, format }
     }
 
     pub fn is_zero(&self) -> bool {
@@ -156,7 +147,6 @@ impl Quantity {
     /// Rounded away from zero to a multiple of ten to the power of `exponent` (-3: milli).
     #[must_use]
     pub fn round_up(mut self, exponent: i32) -> Quantity {
-        self.keeps_text = false;
         if self.exponent < exponent {
             self.mantissa = divide_up(self.mantissa, 10u128.saturating_pow((exponent - self.exponent) as u32));
             self.exponent = exponent;
@@ -186,7 +176,7 @@ impl Quantity {
         let exponent = self.exponent.min(other.exponent);
         let sum = self.at(exponent).saturating_add(other.at(exponent));
         let format = if self.is_zero() { other.format } else { self.format };
-        Quantity { negative: sum < 0, mantissa: sum.unsigned_abs(), exponent, format, keeps_text: false }
+        Quantity { negative: sum < 0, mantissa: sum.unsigned_abs(), exponent, format }
     }
 
     /// Written in the way of `self`.

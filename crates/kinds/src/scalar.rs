@@ -27,6 +27,11 @@ pub fn micro_time(text: Cow<'_, str>) -> Result<Option<String>, String> {
     Ok(printed.map(|printed| format!("{printed}.{micros:06}Z")))
 }
 
+/// These bytes as Go writes them.
+pub fn base64_of(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// Base64 as Go writes it; Go reads it with line breaks in it.
 pub fn base64(text: Cow<'_, str>) -> Result<String, String> {
     if STANDARD.decode(text.as_bytes()).is_ok() {

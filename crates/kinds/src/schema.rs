@@ -77,6 +77,9 @@ pub struct Field {
     pub number: u32,
     /// The numbers of the structs that Go inlines and protobuf does not, the outermost first; mostly none.
     pub inlined_from: Vec<u32>,
+    /// The names of the structs that Go inlines here, the outermost first, joined by dots: what is of another type than it
+    /// should be is named with them.
+    pub inlined_as: Option<Arc<str>>,
 }
 
 /// The value a field, a list item or a map value holds.

@@ -112,6 +112,7 @@ fn read_field(
         named: None,
         number,
         inlined_from: path,
+        inlined_as: None,
     };
     let mut list_type = ListType::Atomic;
     for word in words {
@@ -121,6 +122,7 @@ fn read_field(
             ("required", _) => field.required = true,
             ("default", json) => field.default = Some(serde_json::from_str(json).expect("a default is JSON")),
             ("go", name) => field.named = Some(intern(name)),
+            ("via", names) => field.inlined_as = Some(intern(names)),
             ("key", key) => field.patch.merge_key = Some(intern(key)),
             ("patch", strategies) => {
                 for strategy in strategies.split(',') {

@@ -130,7 +130,12 @@ fn subject_access_review(cx: &Cx<'_>, _: &str, mut object: Value) -> Result<Valu
 /// May they, in one namespace.
 fn local_subject_access_review(cx: &Cx<'_>, namespace: &str, mut object: Value) -> Result<Value, Status> {
     match meta::namespace(&object) {
-        "" => drop(meta::metadata_mut(&mut object).insert("namespace".into(), json!(namespace))),
+        "" => {
+            // Where Go has it: errors show the metadata.
+            let metadata = meta::metadata_mut(&mut object);
+            let before = metadata.keys().take_while(|key| ["name", "generateName"].contains(&key.as_str())).count();
+            metadata.shift_insert(before, "namespace".into(), json!(namespace));
+        }
         given if given == namespace => {}
         _ => {
             let text = "the namespace of the provided object does not match the namespace sent on the request";
@@ -583,6 +588,16 @@ mod tests {
             "subjectaccessreviews",
             named,
             &format!("{head}metadata: Invalid value: {{\"name\":\"x\",\"managedFields\":[{{}}]}}: must be empty"),
+        );
+        let mut local = resource(json!({}));
+        local["metadata"] = json!({"name": "x", "labels": {"a": "b"}});
+        local["spec"]["resourceAttributes"]["namespace"] = json!("ns");
+        check(
+            "localsubjectaccessreviews",
+            local,
+            &format!(
+                "{head}metadata: Invalid value: {{\"name\":\"x\",\"namespace\":\"ns\",\"labels\":{{\"a\":\"b\"}}}}: must be empty except for namespace"
+            ),
         );
         let mut elsewhere = resource(json!({}));
         elsewhere["metadata"] = json!({"namespace": "default"});

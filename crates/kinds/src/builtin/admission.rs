@@ -1,5 +1,6 @@
 //! Webhooks and policies of admission. Their expressions are compiled where they run, not here.
 
+use api::jsonpath::JsonPath;
 use serde_json::{Value, json};
 
 use super::check::{self, Causes, one_of, optional_one_of, required, text};
@@ -38,6 +39,7 @@ pub static VALIDATING_POLICY: Behaviour = Behaviour {
     prepare_create: |policy| policy.set("status", json!({})),
     validate_create: validating_policy,
     validate_update: |new, _| validating_policy(new),
+    validate_status: |new, _| validating_status(new.at("status")),
     columns: columns::VALIDATING_ADMISSION_POLICY,
     row: rows::validating_admission_policy,
     has_status: true,
@@ -501,6 +503,27 @@ fn param_kind(out: &mut Causes, of: &Value) {
     }
 }
 
+/// What the type checker found, and conditions.
+fn validating_status(status: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    for (at, warning) in status.list("typeChecking.expressionWarnings").iter().enumerate() {
+        let path = format!("status.typeChecking.expressionWarnings[{at}]");
+        if warning.text("warning").is_empty() {
+            out.push(Cause::required(format!("{path}.warning"), ""));
+        }
+        let (field, path) = (warning.text("fieldRef").trim(), format!("{path}.fieldRef"));
+        // A word in front is an identifier, which is refused only where it is evaluated.
+        let below = field.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+        if field.is_empty() {
+            out.push(Cause::required(path, ""));
+        } else if let Err(error) = JsonPath::parse(&format!("{{{below}}}")) {
+            out.push(Cause::invalid(path, &field.into(), &format!("invalid JSONPath: {error}")));
+        }
+    }
+    check::conditions(&mut out, status.list("conditions"), "status.conditions");
+    out
+}
+
 fn validating_policy(object: &Value) -> Vec<Cause> {
     const ANNOTATIONS_MAX: usize = 20;
     const EXPRESSION_MAX: usize = 5 * 1024;
@@ -663,4 +686,36 @@ fn param_ref(out: &mut Causes, of: &Value, path: &str) {
     }
     let path = format!("{path}.parameterNotFoundAction");
     check::set_one_of(out, of.at("parameterNotFoundAction"), &path, &["Deny", "Allow"]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_of_policies_are_looked_at() {
+        let check = |status: Value, expected: &[&str]| {
+            let causes = validating_status(&status);
+            let told: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+            assert_eq!(told, expected);
+        };
+        let warnings =
+            |field: &str| json!({"typeChecking": {"expressionWarnings": [{"fieldRef": field, "warning": "w"}]}});
+        check(warnings(" spec.validations[0].expression "), &[]);
+        check(warnings(" "), &["status.typeChecking.expressionWarnings[0].fieldRef: Required value"]);
+        check(
+            warnings("a["),
+            &[
+                "status.typeChecking.expressionWarnings[0].fieldRef: Invalid value: \"a[\": invalid JSONPath: unterminated array",
+            ],
+        );
+        check(
+            json!({"conditions": [{"type": "a"}]}),
+            &[
+                "status.conditions[0].status: Required value",
+                "status.conditions[0].lastTransitionTime: Required value",
+                "status.conditions[0].reason: Required value",
+            ],
+        );
+    }
 }

@@ -142,6 +142,7 @@ pub static DAEMON_SET: Behaviour = Behaviour {
         let changed = new.at("spec.template") != old.at("spec.template");
         template_generation(new, if changed { before + 1 } else { before });
     },
+    prepare_status: |new, old| template_generation(new, old_template_generation(old)),
     validate_create: daemon_set,
     validate_update: |new, old| {
         let mut out: Causes = validate::immutable(new.at("spec.selector"), old.at("spec.selector"), "spec.selector")

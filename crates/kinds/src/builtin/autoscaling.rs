@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::check::{self, Causes};
 use super::read::{Read, Write};
 use super::{columns, resources, rows};
+use crate::quantity::Quantity;
 use crate::validate;
 use crate::{Behaviour, Cause, Kept};
 
@@ -64,7 +65,7 @@ fn to_first(object: &mut Value) {
     }
     notes.push((CURRENT_METRICS, current.items().iter().map(|metric| older(metric, CURRENT)).collect()));
     notes.push((CONDITIONS, take(object, "status", "conditions")));
-    notes.push((BEHAVIOR, take(object, "spec", "behavior")));
+    notes.push((BEHAVIOR, older_behavior(&take(object, "spec", "behavior"))));
     for (key, value) in notes.into_iter().filter(|(_, value)| !value.is_nothing()) {
         object["metadata"]["annotations"][key] = value.to_string().into();
     }
@@ -102,8 +103,66 @@ fn to_second(object: &mut Value) {
         object.set("status.conditions", conditions);
     }
     if behavior.is_object() {
-        object.set("spec.behavior", behavior);
+        object.set("spec.behavior", newer_behavior(&behavior));
+        default_behavior(object);
     }
+}
+
+// The first version has no type of its own for how to scale: its annotation holds the names of the server's own structs.
+
+const DIRECTIONS: &[&str] = &["ScaleUp", "ScaleDown"];
+const RULES: &[&str] = &["StabilizationWindowSeconds", "SelectPolicy", "Policies", "Tolerance"];
+const POLICY: &[&str] = &["Type", "Value", "PeriodSeconds"];
+
+/// `ScaleUp` is `scaleUp`.
+fn json_name(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
+}
+
+/// These fields under the names that Go's structs have; what is not there is null.
+fn with_go_names(value: &Value, names: &[&str], of_field: impl Fn(&str, &Value) -> Value) -> Value {
+    if value.is_null() {
+        return Value::Null;
+    }
+    names.iter().map(|name| ((*name).to_owned(), of_field(name, value.key(&json_name(name))))).collect()
+}
+
+fn older_behavior(behavior: &Value) -> Value {
+    let policy = |policy: &Value| with_go_names(policy, POLICY, |_, value| value.clone());
+    let rule = |name: &str, value: &Value| match value {
+        Value::Array(policies) if name == "Policies" => policies.iter().map(policy).collect(),
+        value => value.clone(),
+    };
+    with_go_names(behavior, DIRECTIONS, |_, rules| with_go_names(rules, RULES, rule))
+}
+
+/// These fields under their JSON names: Go takes names in any case. Nulls are left out.
+fn with_json_names(value: &Value, names: &[&str], of_field: impl Fn(&str, &Value) -> Value) -> Value {
+    let mut out = json!({});
+    for name in names {
+        let given = value.as_object().into_iter().flatten().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        if let Some((_, value)) = given.filter(|(_, value)| !value.is_null()) {
+            out.set(&json_name(name), of_field(name, value));
+        }
+    }
+    out
+}
+
+fn newer_behavior(behavior: &Value) -> Value {
+    let policy = |policy: &Value| with_json_names(policy, POLICY, |_, value| value.clone());
+    let rule = |name: &str, value: &Value| match (name, value) {
+        ("Policies", Value::Array(policies)) => policies.iter().map(policy).collect(),
+        ("Tolerance", value) => canonical(value),
+        (_, value) => value.clone(),
+    };
+    with_json_names(behavior, DIRECTIONS, |_, rules| with_json_names(rules, RULES, rule))
+}
+
+/// A quantity as Go writes it.
+fn canonical(value: &Value) -> Value {
+    let quantity = value.as_str().and_then(|text| Quantity::parse(text.trim()).ok());
+    quantity.map_or_else(|| value.clone(), |quantity| quantity.to_string().into())
 }
 
 /// Of an autoscaler that names no metric, in percent.
@@ -122,8 +181,7 @@ fn is_cpu_use(metric: &Value, word: &str) -> bool {
 
 /// The field of a metric that its type names: `Pods` is in `pods`.
 fn source_field(metric: &Value) -> String {
-    let mut letters = metric.text("type").chars();
-    letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
+    json_name(metric.text("type"))
 }
 
 /// The fields of the older form and where the newer has them; `W` stands for `target` or `current`.
@@ -183,7 +241,8 @@ fn newer(metric: &Value, word: &str) -> Value {
     for (old, new) in fields_of(&field) {
         let value = source.key(&old.replace('W', word));
         if !value.is_null() {
-            out.set(&new.replace('W', word), value.clone());
+            let quantity = new.ends_with("alue");
+            out.set(&new.replace('W', word), if quantity { canonical(value) } else { value.clone() });
         }
     }
     if word == TARGET {
@@ -206,7 +265,6 @@ fn is_first_version(object: &Value) -> bool {
 }
 
 fn default(object: &mut Value) {
-    const PERIOD_SECONDS: i64 = 15;
     object.set_if_absent("spec.minReplicas", 1);
     if is_first_version(object) {
         let noted = object.at("metadata.annotations").key(METRICS).as_str().unwrap_or_default();
@@ -219,6 +277,11 @@ fn default(object: &mut Value) {
     if object.list("spec.metrics").is_empty() {
         object.set("spec.metrics", json!([default_metric()]));
     }
+    default_behavior(object);
+}
+
+fn default_behavior(object: &mut Value) {
+    const PERIOD_SECONDS: i64 = 15;
     if object.has("spec.behavior") {
         let percent = json!({"type": "Percent", "value": 100, "periodSeconds": PERIOD_SECONDS});
         let pods = json!({"type": "Pods", "value": 4, "periodSeconds": PERIOD_SECONDS});
@@ -455,7 +518,12 @@ mod tests {
                     {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "3"}}},
                     {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
                 ],
-                "behavior": {"scaleUp": {"selectPolicy": "Max"}},
+                "behavior": {"scaleUp": {
+                    "stabilizationWindowSeconds": 0,
+                    "selectPolicy": "Max",
+                    "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
+                    "tolerance": "100m",
+                }},
             },
         });
         let mut object = second.clone();
@@ -465,7 +533,24 @@ mod tests {
             object["metadata"]["annotations"][METRICS],
             r#"[{"type":"Pods","pods":{"metricName":"m","targetAverageValue":"3"}}]"#
         );
+        assert_eq!(
+            object["metadata"]["annotations"][BEHAVIOR],
+            r#"{"ScaleUp":{"StabilizationWindowSeconds":0,"SelectPolicy":"Max","Policies":[{"Type":"Pods","Value":4,"PeriodSeconds":15}],"Tolerance":"100m"},"ScaleDown":null}"#
+        );
         to_second(&mut object);
+        let down = object["spec"]["behavior"].as_object_mut().unwrap().shift_remove("scaleDown");
+        let policies = json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]);
+        assert_eq!(down, Some(json!({"selectPolicy": "Max", "policies": policies})));
         assert_eq!(object["spec"], second["spec"]);
+    }
+
+    #[test]
+    fn annotations_of_the_first_version_are_read_in_any_case() {
+        let noted = r#"{"scaleup":{"StabilizationWindowSeconds":7,"tolerance":"0.1","policies":null}}"#;
+        let mut object = json!({"metadata": {"annotations": {BEHAVIOR: noted}}, "spec": {"maxReplicas": 3}});
+        to_second(&mut object);
+        let up = object.at("spec.behavior.scaleUp");
+        assert_eq!((up.int("stabilizationWindowSeconds"), up.text("tolerance")), (7, "100m"));
+        assert_eq!(up.list("policies").len(), 2);
     }
 }

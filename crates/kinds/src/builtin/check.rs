@@ -288,7 +288,9 @@ pub fn conditions(out: &mut Causes, conditions: &[Value], path: &str) {
             out.push(Cause::duplicate(format!("{path}.type"), &type_.into()));
         }
         text(out, type_, format_args!("{path}.type"), validate::qualified_name);
-        if !["False", "True", "Unknown"].contains(&condition.text("status")) {
+        if condition.text("status").is_empty() {
+            out.push(Cause::required(format!("{path}.status"), ""));
+        } else if !["False", "True", "Unknown"].contains(&condition.text("status")) {
             let supported = &["False", "True", "Unknown"];
             out.push(Cause::not_supported(format!("{path}.status"), &condition.text("status").into(), supported));
         }
@@ -298,11 +300,11 @@ pub fn conditions(out: &mut Causes, conditions: &[Value], path: &str) {
             out.push(Cause::invalid(format!("{path}.observedGeneration"), value, detail));
         }
         if !condition.has("lastTransitionTime") {
-            out.push(Cause::required(format!("{path}.lastTransitionTime"), "must be set"));
+            out.push(Cause::required(format!("{path}.lastTransitionTime"), ""));
         }
         let (reason, field) = (condition.text("reason"), format!("{path}.reason"));
         if reason.is_empty() {
-            out.push(Cause::required(&field, "must be set"));
+            out.push(Cause::required(&field, ""));
         } else {
             text(out, reason, &field, condition_reason);
             if reason.len() > REASON_BYTES_MAX {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check::{self, Causes, quantity, text};
 use super::read::Read;
 use super::volumes::csi_driver_name;
-use super::{internal, pod_check, resource};
+use super::{internal, pod_check, resource, volumes};
 use crate::Cause;
 use crate::validate;
 
@@ -456,7 +456,9 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
             for field in ["resource", "name", "uid"] {
                 check::required(&mut out, consumer, &path, field);
             }
-            resource::unique(&mut declared, consumers, at, "uid", &path);
+            if consumers[..at].iter().any(|other| other.at("uid") == consumer.at("uid")) {
+                declared.push(Cause::duplicate(&path, consumer));
+            }
         }
     }
     let key = |device: &Value| {
@@ -465,12 +467,20 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
         format!("{driver}/{pool}/{name}{share}")
     };
     let allocated: BTreeSet<String> = status.list("allocation.devices.results").iter().map(key).collect();
-    for (at, device) in status.list("devices").iter().enumerate() {
+    let (devices, mut duplicates) = (status.list("devices"), Vec::new());
+    for (at, device) in devices.iter().enumerate() {
         let path = format!("status.devices[{at}]");
-        device_status(&mut out, device, &path);
+        csi_driver_name(&mut out, device.text("driver"), &format!("{path}.driver"));
+        pool_name(&mut out, device.text("pool"), &format!("{path}.pool"));
+        text(&mut out, device.text("device"), format_args!("{path}.device"), validate::dns1123_label);
+        share_id(&mut declared, device, &path);
         if !allocated.contains(&key(device)) {
-            let detail = "must be an allocated device in the claim";
-            out.push(Cause::invalid(&path, &key(device).into(), detail));
+            let [driver, pool, name, share] = ["driver", "pool", "device", "shareID"].map(|field| device.text(field));
+            let shown = json!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share});
+            out.push(Cause::invalid(&path, &shown, "must be an allocated device in the claim"));
+        }
+        if devices[..at].iter().any(|other| key(other) == key(device)) {
+            duplicates.push(Cause::duplicate(&path, device));
         }
         conditions(&mut out, device, &path);
         if device.has("data") {
@@ -478,6 +488,7 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
         }
         network(&mut out, &mut declared, device.at("networkData"), &format!("{path}.networkData"));
     }
+    declared.splice(0..0, duplicates);
     if !consumers.is_empty() {
         let added = consumers.iter().any(|consumer| !before.list("reservedFor").contains(consumer));
         if !status.has("allocation") {
@@ -500,10 +511,38 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
     out
 }
 
-fn device_status(out: &mut Causes, device: &Value, path: &str) {
-    csi_driver_name(out, device.text("driver"), &format!("{path}.driver"));
-    pool_name(out, device.text("pool"), &format!("{path}.pool"));
-    text(out, device.text("device"), format_args!("{path}.device"), validate::dns1123_label);
+/// One device is shared under several of these.
+fn share_id(declared: &mut Causes, device: &Value, path: &str) {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let id = device.text("shareID");
+    let hex = |group: &str| group.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !id.is_empty() && !(id.split('-').map(str::len).eq(GROUPS) && id.split('-').all(hex)) {
+        let detail = "must be a lowercase UUID in 8-4-4-4-12 format";
+        declared.push(Cause::invalid(format!("{path}.shareID"), &id.into(), detail));
+    }
+}
+
+/// A pool of a device that was allocated: its rule is declared, in other words than [`pool_name`]'s.
+fn declared_pool_name(out: &mut Causes, name: &str, path: &str) {
+    const NAME_MAX: usize = 253;
+    if name.is_empty() {
+        return out.push(Cause::required(path, ""));
+    }
+    if name.len() > NAME_MAX {
+        out.push(Cause::too_long(path, NAME_MAX));
+    }
+    for (at, part) in name.split('/').enumerate() {
+        let mut wrong = |value: &str, why: &str| {
+            out.push(Cause::invalid(path, &value.into(), &format!("segment {at}: {why}")));
+        };
+        if part.is_empty() {
+            wrong(name, "must not be empty");
+        } else if part.len() > NAME_MAX {
+            wrong(part, &format!("must be no more than {NAME_MAX} bytes"));
+        } else {
+            validate::dns1123_subdomain(part).iter().for_each(|why| wrong(part, why));
+        }
+    }
 }
 
 pub fn conditions(out: &mut Causes, of: &Value, path: &str) {
@@ -549,8 +588,12 @@ fn allocation(out: &mut Causes, declared: &mut Causes, allocation: &Value, names
         for (at, result) in results.iter().enumerate() {
             let path = format!("{path}.results[{at}]");
             resource::request_name(out, result.text("request"), names, &format!("{path}.request"));
-            device_status(out, result, &path);
+            text(out, result.text("device"), format_args!("{path}.device"), validate::dns1123_label);
+            volumes::declared_driver_name(declared, result.text("driver"), &format!("{path}.driver"));
+            declared_pool_name(declared, result.text("pool"), &format!("{path}.pool"));
+            tolerations(out, declared, result.list("tolerations"), &path);
             binding(out, declared, result, &path);
+            share_id(declared, result, &path);
         }
     }
     let configs = devices.list("config");
@@ -561,7 +604,7 @@ fn allocation(out: &mut Causes, declared: &mut Causes, allocation: &Value, names
             let path = format!("{path}.config[{at}]");
             check::one_of(declared, config.at("source"), format_args!("{path}.source"), SOURCES);
             resource::requests_named(out, declared, config, names, &path);
-            resource::opaque(out, config, &path);
+            resource::opaque(out, Some(declared), config, &path);
         }
     }
     if allocation.has("nodeSelector") {
@@ -572,7 +615,6 @@ fn allocation(out: &mut Causes, declared: &mut Causes, allocation: &Value, names
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn told(causes: Causes) -> Vec<String> {
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
@@ -643,9 +685,29 @@ mod tests {
             told(claim_status(&claim(status), &claim(json!({})))),
             [
                 "status.reservedFor[0].uid: Required value",
-                "status.devices[0]: Invalid value: \"d.example.com/p/a\": must be an allocated device in the claim",
+                r#"status.devices[0]: Invalid value: {"Driver":"d.example.com","Pool":"p","Device":"a","ShareID":""}: must be an allocated device in the claim"#,
                 "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
             ]
+        );
+    }
+
+    #[test]
+    fn what_was_allocated_has_declared_rules() {
+        let claim = |status: Value| json!({"spec": {"devices": {"requests": [{"name": "r"}]}}, "status": status});
+        let result = json!({"request": "r", "driver": "", "pool": "a//B", "device": "d", "shareID": "x"});
+        let status = json!({"allocation": {"devices": {"results": [result]}}});
+        let told = told(claim_status(&claim(status), &claim(json!({}))));
+        let path = "status.allocation.devices.results[0]";
+        assert_eq!(told[0], format!("{path}.driver: Required value"));
+        assert_eq!(told[1], format!("{path}.pool: Invalid value: \"a//B\": segment 1: must not be empty"));
+        assert!(
+            told[2].starts_with(&format!("{path}.pool: Invalid value: \"B\": segment 2: a lowercase")),
+            "{}",
+            told[2]
+        );
+        assert_eq!(
+            told[3],
+            format!("{path}.shareID: Invalid value: \"x\": must be a lowercase UUID in 8-4-4-4-12 format")
         );
     }
 }

@@ -63,6 +63,16 @@ pub fn diff(type_name: &str, old: &Value, new: &Value) -> String {
     super::diff::of_values(&shown(type_name, old), &shown(type_name, new))
 }
 
+/// As [`diff`], of a struct that Go inlines into the type.
+pub fn diff_of_inlined(type_name: &str, inlined: &str, old: &Value, new: &Value) -> String {
+    let schema = tables::schema();
+    let Some(id) = type_id(type_name) else { return super::diff::of_values(old, new) };
+    let mut type_ = schema.get(id).clone();
+    type_.fields.retain(|field| field.inlined_as.as_deref() == Some(inlined));
+    type_.name = inlined.into();
+    super::diff::of_values(&object(schema, &type_, old), &object(schema, &type_, new))
+}
+
 fn type_id(name: &str) -> Option<TypeId> {
     static TYPES: OnceLock<HashMap<&'static str, TypeId>> = OnceLock::new();
     let types = TYPES.get_or_init(|| {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
-use super::volumes::csi_driver_name;
+use super::volumes::{csi_driver_name, declared_driver_name};
 use super::{columns, devices, internal, resources, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
@@ -58,6 +58,7 @@ pub static RESOURCE_CLAIM_TEMPLATE: Behaviour = Behaviour {
 
 pub static RESOURCE_SLICE: Behaviour = Behaviour {
     not_selectable: |field| format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"),
+    stamped: &["spec.devices[].taints[].timeAdded"],
     validate_create: devices::slice,
     validate_update: |new, old| {
         let mut out = devices::slice(new);
@@ -129,7 +130,7 @@ fn device_class(class: &Value) -> Vec<Cause> {
     let configs = class.list("spec.config");
     if fits(&mut declared, configs, LIST_MAX, "spec.config") {
         for (at, config) in configs.iter().enumerate() {
-            opaque(&mut out, config, &format!("spec.config[{at}]"));
+            opaque(&mut out, None, config, &format!("spec.config[{at}]"));
         }
     }
     if let Some(name) = class.at("spec.extendedResourceName").as_str().filter(|name| !resources::is_extended(name)) {
@@ -172,12 +173,17 @@ fn selectors(out: &mut Causes, declared: &mut Causes, selectors: &[Value], path:
     }
 }
 
-pub fn opaque(out: &mut Causes, config: &Value, path: &str) {
+/// Of what was allocated the driver's rule is `declared`.
+pub fn opaque(out: &mut Causes, declared: Option<&mut Causes>, config: &Value, path: &str) {
     let (path, opaque) = (format!("{path}.opaque"), config.at("opaque"));
     if opaque.is_null() {
         return out.push(Cause::required(path, ""));
     }
-    csi_driver_name(out, opaque.text("driver"), &format!("{path}.driver"));
+    let (driver, field) = (opaque.text("driver"), format!("{path}.driver"));
+    match declared {
+        Some(declared) => declared_driver_name(declared, driver, &field),
+        None => csi_driver_name(out, driver, &field),
+    }
     devices::raw(out, opaque.at("parameters"), &format!("{path}.parameters"));
 }
 
@@ -201,7 +207,7 @@ fn claim_spec(spec: &Value, path: &str) -> Vec<Cause> {
             let path = format!("{path}.devices.{list}[{at}]");
             requests_named(&mut out, &mut declared, item, &names, &path);
             if list == "config" {
-                opaque(&mut out, item, &path);
+                opaque(&mut out, None, item, &path);
             } else if item.has("matchAttribute") {
                 match_attribute(&mut declared, item.text("matchAttribute"), &format!("{path}.matchAttribute"));
             } else if item.has("distinctAttribute") {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::check::{self, Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
 use super::volumes::{csi_driver_name, inline_volume};
-use super::{columns, internal, rows, warnings};
+use super::{columns, internal, rows, volumes, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -329,25 +329,8 @@ fn attachment(attachment: &Value) -> Vec<Cause> {
         let path = "spec.source.persistentVolumeName";
         text(&mut out, source.text("persistentVolumeName"), path, validate::dns1123_subdomain);
     }
-    attacher(&mut out, attachment.text("spec.attacher"));
+    volumes::declared_driver_name(&mut out, attachment.text("spec.attacher"), "spec.attacher");
     out
-}
-
-/// A driver's name, in any case, with the words of the declared format.
-fn attacher(out: &mut Causes, name: &str) {
-    const PATH: &str = "spec.attacher";
-    if name.is_empty() {
-        return out.push(Cause::required(PATH, ""));
-    }
-    if name.len() > 63 {
-        return out.push(Cause::too_long(PATH, 63));
-    }
-    if !validate::is_subdomain(&name.to_lowercase()) {
-        let what = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end \
-                    with an alphanumeric character";
-        let pattern = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-        out.push(Cause::invalid(PATH, &name.into(), &validate::regex_text(what, pattern, &["Example.com"])));
-    }
 }
 
 fn csi_driver(driver: &Value) -> Vec<Cause> {

@@ -672,6 +672,23 @@ pub fn csi_driver_name(out: &mut Causes, name: &str, path: &str) {
     validate::push_all(out, path, name, validate::dns1123_subdomain(&name.to_lowercase()));
 }
 
+/// As [`csi_driver_name`], where the rule is declared: it has other words.
+pub fn declared_driver_name(out: &mut Causes, name: &str, path: &str) {
+    const NAME_MAX: usize = 63;
+    if name.is_empty() {
+        return out.push(Cause::required(path, ""));
+    }
+    if name.chars().count() > NAME_MAX {
+        return out.push(Cause::too_many_characters(path, NAME_MAX));
+    }
+    if !validate::is_subdomain(&name.to_lowercase()) {
+        let what = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end \
+                    with an alphanumeric character";
+        let pattern = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+        out.push(Cause::invalid(path, &name.into(), &validate::regex_text(what, pattern, &["Example.com"])));
+    }
+}
+
 /// What claims are made of: in pods and stateful sets.
 pub fn claim_template(out: &mut Causes, template: &Value, path: &str) {
     let metadata = template.at("metadata");
@@ -986,11 +1003,9 @@ fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {
     };
     let (before, after) = (source(old), source(new));
     if before != after {
-        const SOURCE: &str = "api.core.v1.PersistentVolumeSource";
-        let detail = format!(
-            "spec.persistentvolumesource is immutable after creation\n{}",
-            internal::diff(SOURCE, &before, &after)
-        );
+        let diff =
+            internal::diff_of_inlined("api.core.v1.PersistentVolumeSpec", "PersistentVolumeSource", &before, &after);
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
         out.push(Cause::forbidden("spec.persistentvolumesource", &detail));
     }
     out.extend(validate::immutable(new.at("spec.volumeMode"), old.at("spec.volumeMode"), "volumeMode"));
@@ -1108,7 +1123,7 @@ fn validate_claim_status(new: &Value, _: &Value) -> Vec<Cause> {
         basic(&mut out, amount, &format!("status.capacity[{name}]"));
     }
     for (name, status) in new.at("status.allocatedResourceStatuses").entries() {
-        let path = "status.allocatedResourceStatus";
+        let path = "status.allocatedResourceStatuses";
         claim_resource(&mut out, name, path);
         if !RESIZES.contains(&status.as_str().unwrap_or_default()) {
             let mut sorted = RESIZES.to_vec();
@@ -1172,5 +1187,17 @@ mod tests {
         check_sources(Some(both.clone()), json!({"dataSource": claim}), both);
         check_sources(Some(json!({})), json!({"dataSource": populator}), json!({}));
         check_sources(Some(json!({})), json!({"dataSourceRef": far}), json!({}));
+    }
+
+    #[test]
+    fn sources_of_volumes_do_not_change() {
+        let volume = |path: &str| json!({"spec": {"hostPath": {"path": path, "type": ""}}});
+        let causes = (PERSISTENT_VOLUME.validate_update)(&volume("/b"), &volume("/a"));
+        let want = concat!(
+            "Forbidden: spec.persistentvolumesource is immutable after creation\n@@ -2,7 +2,7 @@\n  \"GCEPersistentDisk\": null,\n",
+            "  \"AWSElasticBlockStore\": null,\n  \"HostPath\": {\n-  \"Path\": \"/a\",\n+  \"Path\": \"/b\",\n   \"Type\": \"\"\n  },\n",
+            "  \"Glusterfs\": null,\n",
+        );
+        assert!(causes.iter().any(|cause| cause.message == want), "{causes:?}");
     }
 }

@@ -101,6 +101,7 @@ fn field(name: Arc<str>, shape: Shape, map_type: Option<MapType>) -> Field {
         map_type,
         number: 0,
         inlined_from: Vec::new(),
+        inlined_as: None,
     }
 }
 

@@ -87,6 +87,19 @@ fn a_field_given_as_null_and_again_is_a_duplicate() {
 }
 
 #[test]
+fn quantities_are_written_in_canonical_form_wherever_they_are() {
+    let check = |given: &str, written: &str| {
+        let body = format!(r#"{{"storageClassName":"c","capacity":{given}}}"#);
+        let want = format!(r#"{{"metadata":{{}},"storageClassName":"c","capacity":"{written}"}}"#);
+        assert_eq!(read("storage.k8s.io", "v1", "csistoragecapacities", &body), want);
+    };
+    check(r#""1000m""#, "1");
+    check(r#""0.5Gi""#, "512Mi");
+    check(r#""1e-1""#, "100e-3");
+    check("0.5", "500m");
+}
+
+#[test]
 fn wrong_types_are_named_as_go_names_them() {
     let check = |body, error: &str| check("configmaps", body, error);
     check(
@@ -111,6 +124,15 @@ fn wrong_types_are_named_as_go_names_them() {
     );
     check(r#"{"data":{"a":{}}}"#, "json: cannot unmarshal object into Go struct field ConfigMap.data of type string");
     check(r#"{"binaryData":{"a":"%%"}}"#, "illegal base64 data at input byte 0");
+    check(r#"{"binaryData":{"a":[104,105],"b":[]}}"#, r#"{"metadata":{},"binaryData":{"a":"aGk=","b":""}}"#);
+    check(
+        r#"{"binaryData":{"a":[1,256]}}"#,
+        "json: cannot unmarshal number 256 into Go struct field ConfigMap.binaryData of type uint8",
+    );
+    check(
+        r#"{"binaryData":{"a":["b"]}}"#,
+        "json: cannot unmarshal string into Go struct field ConfigMap.binaryData of type uint8",
+    );
     check(r#"[]"#, "json: cannot unmarshal array into Go value of type v1.ConfigMap");
     check(
         r#"{"metadata":{"creationTimestamp":"soon"}}"#,
@@ -124,6 +146,16 @@ fn wrong_types_are_named_as_go_names_them() {
     assert_eq!(
         deployment(r#"{"spec":{"replicas":1.5}}"#),
         "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"
+    );
+    // What Go inlines has its name in the path, as has all that is inside.
+    let volume = |source: &str| read("", "v1", "pods", &format!(r#"{{"spec":{{"volumes":[{{{source}}}]}}}}"#));
+    assert_eq!(
+        volume(r#""hostPath":"x""#),
+        "json: cannot unmarshal string into Go struct field Volume.spec.volumes.VolumeSource.hostPath of type v1.HostPathVolumeSource"
+    );
+    assert_eq!(
+        volume(r#""configMap":{"name":1}"#),
+        "json: cannot unmarshal number into Go struct field ConfigMapVolumeSource.spec.volumes.VolumeSource.configMap.LocalObjectReference.name of type string"
     );
     assert_eq!(
         read("", "v1", "pods", r#"{"spec":{"containers":[{"ports":[{"containerPort":"x"}]}]}}"#),
@@ -201,7 +233,7 @@ fn special_values_are_brought_into_gos_form() {
     check(
         "pods",
         r#"{"spec":{"containers":[{"name":"c","resources":{"limits":{"memory":"0.5Gi","cpu":2.5}},"livenessProbe":{"httpGet":{"port":"http"},"tcpSocket":{"port":80}}}],"volumes":[{"name":"v","emptyDir":{"sizeLimit":"1024Mi"}}]}}"#,
-        r#"{"metadata":{},"spec":{"volumes":[{"name":"v","emptyDir":{"sizeLimit":"1024Mi"}}],"containers":[{"name":"c","resources":{"limits":{"cpu":"2500m","memory":"512Mi"}},"livenessProbe":{"httpGet":{"port":"http"},"tcpSocket":{"port":80}}}]},"status":{}}"#,
+        r#"{"metadata":{},"spec":{"volumes":[{"name":"v","emptyDir":{"sizeLimit":"1Gi"}}],"containers":[{"name":"c","resources":{"limits":{"cpu":"2500m","memory":"512Mi"}},"livenessProbe":{"httpGet":{"port":"http"},"tcpSocket":{"port":80}}}]},"status":{}}"#,
     );
     check(
         "secrets",
