@@ -71,6 +71,8 @@ pub type Pick = fn(&[Value]) -> Option<&str>;
 pub struct Behaviour {
     /// Defaults that are code upstream (`SetDefaults_*`); runs after the declarative ones.
     pub default: fn(&mut Value),
+    /// Can what was read become the server's own object? Go's error where it cannot.
+    pub convert: fn(&Value) -> Result<(), String>,
     /// Beyond dropping `status` and starting `generation`.
     pub prepare_create: fn(&mut Value),
     /// Beyond keeping the old `status` and counting `generation`.
@@ -141,6 +143,7 @@ impl Behaviour {
     /// A kind about which nothing is special.
     pub const PLAIN: Behaviour = Behaviour {
         default: |_| {},
+        convert: |_| Ok(()),
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
@@ -485,15 +488,22 @@ impl Kind {
     pub fn decode_as(&self, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
         match self.custom.as_ref().filter(|_| root == self.root) {
             Some(custom) => custom.decode(self, json),
-            None => decode::decode(&self.schema, root, json),
+            None => self.converted(root, decode::decode(&self.schema, root, json)?),
         }
+    }
+
+    fn converted(&self, root: TypeId, decoded: Decoded) -> Result<Decoded, DecodeError> {
+        if root == self.root {
+            (self.behaviour.convert)(&decoded.object).map_err(DecodeError::Type)?;
+        }
+        Ok(decoded)
     }
 
     /// The same for a value that is there already.
     pub fn normalize_as(&self, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
         match self.custom.as_ref().filter(|_| root == self.root) {
             Some(custom) => custom.normalize(self, value),
-            None => decode::normalize(&self.schema, root, value),
+            None => self.converted(root, decode::normalize(&self.schema, root, value)?),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     check_key_size, check_size, followers::Followers,
 };
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use std::{
     collections::HashMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -371,6 +371,8 @@ impl Files {
             let db = Database::builder(&db_dir)
                 .cache_size(BLOCK_CACHE_BYTES)
                 .max_journaling_size(JOURNAL_BYTES_MAX)
+                // What is in the journal is gone soon; to compress it is a tenth of what the create of a pod costs.
+                .journal_compression(CompressionType::None)
                 .worker_threads(ENGINE_THREADS)
                 .open()?;
             let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);

@@ -132,6 +132,10 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
 
 pub static DAEMON_SET: Behaviour = Behaviour {
     warnings: warnings::workload,
+    convert: |object| match object.at("metadata.annotations").key(TEMPLATE_GENERATION).as_str() {
+        Some(text) => api::go::parse_i64(text).map(drop),
+        None => Ok(()),
+    },
     default: default_daemon_set,
     prepare_create: |object| {
         object.set("status", json!({}));

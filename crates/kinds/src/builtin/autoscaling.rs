@@ -267,6 +267,7 @@ fn is_first_version(object: &Value) -> bool {
 fn default(object: &mut Value) {
     object.set_if_absent("spec.minReplicas", 1);
     if is_first_version(object) {
+        drop_unread_notes(object);
         let noted = object.at("metadata.annotations").key(METRICS).as_str().unwrap_or_default();
         let noted: Value = serde_json::from_str(noted).unwrap_or_default();
         if noted.items().is_empty() {
@@ -278,6 +279,33 @@ fn default(object: &mut Value) {
         object.set("spec.metrics", json!([default_metric()]));
     }
     default_behavior(object);
+}
+
+/// An annotation that does not hold what its name says is lost on the way through the second version.
+fn drop_unread_notes(object: &mut Value) {
+    let Some(annotations) = object.at_mut("metadata.annotations").and_then(Value::as_object_mut) else { return };
+    for (key, is_list) in [(METRICS, true), (CURRENT_METRICS, true), (CONDITIONS, true), (BEHAVIOR, false)] {
+        let Some(text) = annotations.get(key).and_then(Value::as_str) else { continue };
+        let right = match serde_json::from_str::<Value>(text) {
+            Ok(Value::Array(items)) => is_list && !items.is_empty() && items.iter().all(is_read),
+            Ok(Value::Object(rules)) => !is_list && rules.values().all(|rules| rules.is_object() || rules.is_null()),
+            _ => false,
+        };
+        if !right {
+            annotations.shift_remove(key);
+        }
+    }
+    if annotations.is_empty() {
+        object.remove("metadata.annotations");
+    }
+}
+
+/// A metric, old or current, whose quantities are ones, or a condition.
+fn is_read(item: &Value) -> bool {
+    let source = item.key(&source_field(item));
+    let quantities = source.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("Value"));
+    item.is_object() && { quantities }
+        .all(|(_, value)| value.as_str().is_some_and(|text| Quantity::parse(text).is_ok()))
 }
 
 fn default_behavior(object: &mut Value) {
@@ -542,6 +570,22 @@ mod tests {
         let policies = json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]);
         assert_eq!(down, Some(json!({"selectPolicy": "Max", "policies": policies})));
         assert_eq!(object["spec"], second["spec"]);
+    }
+
+    #[test]
+    fn annotations_that_say_nothing_are_lost() {
+        let check = |key: &str, text: &str, stays: bool| {
+            let mut object = json!({"apiVersion": "autoscaling/v1", "metadata": {"annotations": {key: text}}, "spec": {"maxReplicas": 3}});
+            default(&mut object);
+            assert_eq!(object.at("metadata.annotations").key(key).is_string(), stays, "{text}");
+        };
+        check(BEHAVIOR, "{", false);
+        check(BEHAVIOR, r#"{"scaleUp":1}"#, false);
+        check(BEHAVIOR, r#"{"scaleUp":null}"#, true);
+        check(METRICS, "{}", false);
+        check(METRICS, "[1]", false);
+        check(METRICS, r#"[{"type":"Pods","pods":{"targetAverageValue":"x"}}]"#, false);
+        check(METRICS, r#"[{"type":"Pods"}]"#, true);
     }
 
     #[test]
