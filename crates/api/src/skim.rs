@@ -106,13 +106,38 @@ impl<'a> Skim<'a> {
 fn end_of_text(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        at += quote_or_escape(text.get(at..)?)?;
         match text[at] {
             b'"' => return Some(at + 1),
             // What follows is no end, whatever it is.
             _ => at += 2,
         }
     }
+}
+
+/// Where the first `"` or `\` is. Most texts are a few letters, for which a search that looks at many bytes at once takes longer to
+/// begin than it saves: the first words are looked at one by one.
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    const WORD: usize = size_of::<u64>();
+    const WORDS_BEFORE_SEARCH: usize = 4;
+    let words = text.as_chunks::<WORD>().0.iter().take(WORDS_BEFORE_SEARCH);
+    let mut looked_at = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let found = bytes_that_are(word, b'"') | bytes_that_are(word, b'\\');
+        if found != 0 {
+            return Some(looked_at + found.trailing_zeros() as usize / 8);
+        }
+        looked_at += WORD;
+    }
+    Some(looked_at + memchr::memchr2(b'"', b'\\', &text[looked_at..])?)
+}
+
+/// The highest bit of each byte of the word that is this one. Bytes above the lowest that is one may be wrongly among them.
+const fn bytes_that_are(word: u64, byte: u8) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let differs = word ^ (ONES * byte as u64);
+    differs.wrapping_sub(ONES) & !differs & (ONES << 7)
 }
 
 /// Behind the end of the object or list that begins at `from`.
@@ -252,6 +277,25 @@ mod tests {
             check(&SOME, text, None);
         }
         check(&ALL, &("[".repeat(DEPTH_MAX + 1) + &"]".repeat(DEPTH_MAX + 1)), None);
+    }
+
+    #[test]
+    fn ends_of_texts_are_found_wherever_they_are() {
+        // Bytes that differ from what is looked for in one bit, or come behind it.
+        for fill in [b'a', b'!', b'#', b'[', b']', 0xa2, 0xdc, 0, 0xff] {
+            for length in 0..80 {
+                assert_eq!(quote_or_escape(&vec![fill; length]), None);
+                for at in 0..length {
+                    for wanted in [b'"', b'\\'] {
+                        let mut text = vec![fill; length];
+                        text[at] = wanted;
+                        assert_eq!(quote_or_escape(&text), Some(at));
+                        text[length - 1] = b'"';
+                        assert_eq!(quote_or_escape(&text), Some(at));
+                    }
+                }
+            }
+        }
     }
 
     /// Whatever is cut off or changed is read or not, but the walk ends and stays in the text.

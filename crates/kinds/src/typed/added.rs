@@ -160,8 +160,10 @@ impl<'a, 'v> Walk<'a, 'v> {
         }
         let mut names: Vec<&str> = keys.iter().map(|key| &**key).collect();
         names.sort_unstable();
-        let order = |a: &Value, b: &Value| {
-            let differing = names.iter().map(|name| compare_values(&a[*name], &b[*name]));
+        // All of them are there.
+        let key = |value: &'v Value, name: &str| meta::get(value, name).unwrap_or(&Value::Null);
+        let order = |a: &'v Value, b: &'v Value| {
+            let differing = names.iter().map(|name| compare_values(key(a, name), key(b, name)));
             differing.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
         };
         let mut sorted: Vec<&Value> = items.iter().collect();
@@ -173,7 +175,7 @@ impl<'a, 'v> Walk<'a, 'v> {
         let mut element = String::new();
         for value in sorted {
             element.clear();
-            print_key(&mut element, names.iter().map(|name| (*name, &value[*name])));
+            print_key(&mut element, names.iter().map(|name| (*name, key(value, name))));
             self.child(item, None, value, true, Without::default(), |out| write_text(out, &element))?;
         }
         Some(self.end(start, own))
