@@ -469,8 +469,14 @@ struct Workers {
 }
 
 impl Workers {
-    fn update(&mut self, pod: Pod) {
+    fn update(&mut self, mut pod: Pod) {
         let uid = pod.metadata.uid.clone();
+        if let Some(before) = self.pods.get(&uid).map(|sender| sender.borrow().pod.spec.clone())
+            && before == pod.spec
+        {
+            // Most of what happens to a pod is its status, and who runs of it goes on with the spec of its beginning.
+            pod.spec = before;
+        }
         let update = Update { pod: Arc::new(pod), gone: false };
         if let Some(sender) = self.pods.get(&uid)
             && !sender.is_closed()

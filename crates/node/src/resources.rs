@@ -6,6 +6,7 @@ use crate::pod::{Container, Pod, Resources};
 use kinds::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Processes and threads of one pod, whatever it asks for: a pod that multiplies without end stops itself, not the machine.
 pub const POD_PIDS_MAX: u64 = 4096;
@@ -66,7 +67,8 @@ pub fn of_container(resources: &Resources) -> Limits {
 
 /// What all of a pod is held to together, while it may have these resources by the container's name.
 pub fn of_pod(pod: &Pod, allocated: &BTreeMap<String, Resources>) -> Limits {
-    let of = |container: &Container| allocated.get(&container.name).cloned().unwrap_or(container.resources.clone());
+    let of =
+        |container: &Arc<Container>| allocated.get(&container.name).cloned().unwrap_or(container.resources.clone());
     let main: Vec<Resources> = pod.spec.containers.iter().map(of).collect();
     let (beside, before): (Vec<_>, Vec<_>) = pod.spec.init_containers.iter().partition(|it| it.is_sidecar());
     let beside: Vec<Resources> = beside.into_iter().map(of).collect();
@@ -151,11 +153,11 @@ pub fn same(a: &Resources, b: &Resources) -> bool {
 
 /// What events tell of a change of a pod's resources.
 pub fn summary(pod: &Pod, error: Option<&str>) -> String {
-    let list = |containers: &[Container]| -> Vec<Value> {
+    let list = |containers: &[Arc<Container>]| -> Vec<Value> {
         containers.iter().map(|it| json!({"name": it.name, "resources": it.resources})).collect()
     };
     let mut summary = json!({});
-    let sidecars: Vec<Container> = pod.spec.init_containers.iter().filter(|it| it.is_sidecar()).cloned().collect();
+    let sidecars: Vec<Arc<Container>> = pod.spec.init_containers.iter().filter(|it| it.is_sidecar()).cloned().collect();
     if !sidecars.is_empty() {
         summary["initContainers"] = list(&sidecars).into();
     }

@@ -155,7 +155,7 @@ pub struct ContainerPlan {
     pub kept: Vec<OwnedFd>,
     /// The whole of what was asked for, and which attempt it is.
     pub pod: Arc<Pod>,
-    pub container: Container,
+    pub container: Arc<Container>,
     pub attempt: u32,
     pub files: Files,
     /// Where an engine writes its log.

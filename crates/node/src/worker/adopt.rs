@@ -118,7 +118,7 @@ impl Worker {
         }
     }
 
-    fn go_on(&mut self, container: &Container, entry: KeptContainer, left: &LeftContainer) {
+    fn go_on(&mut self, container: &Arc<Container>, entry: KeptContainer, left: &LeftContainer) {
         let Some(sandbox) = self.sandbox.clone() else { return };
         let path = self.dir.join("logs").join(format!("{}_{}.log", container.name, entry.attempt));
         let kept = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();

@@ -65,7 +65,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
     let first = updates.borrow().clone();
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let pod = first.pod;
-    let records: Vec<Record> = pod.spec.all_containers().map(Record::new).collect();
+    let records: Vec<Record> = pod.spec.all_containers().map(|container| Record::new(container)).collect();
     let mut worker = Worker {
         api: Api::namespaced(shared.config.client.clone(), &pod.metadata.namespace),
         dir: shared.config.state_dir.join("pods").join(&pod.metadata.uid),

@@ -214,7 +214,7 @@ impl Worker {
 
     async fn launch(
         &mut self,
-        container: &Container,
+        container: &Arc<Container>,
         attempt: u32,
         files: Files,
         id: &str,
