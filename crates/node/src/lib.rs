@@ -33,6 +33,7 @@ pub mod sandbox;
 mod serve;
 mod services;
 pub mod serving;
+mod spares;
 mod summary;
 mod usage;
 mod volumes;

@@ -560,6 +560,11 @@ async fn sleep_until(at: Timestamp) {
     tokio::time::sleep(left.try_into().unwrap_or(Duration::ZERO)).await;
 }
 
+/// What an attempt to run a container is called where its processes and groups are.
+fn group_name(container: &str, attempt: u32) -> String {
+    format!("{container}_{attempt}")
+}
+
 fn make_private(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -440,22 +440,27 @@ fn namespaces_below(first: u32) -> usize {
 #[test]
 fn nothing_of_a_pods_network_stays() {
     const PODS: usize = 20;
+    /// Pods that an agent has ahead, from the second one on.
+    const AHEAD: usize = 2;
     Bed::each(&[], |bed| {
         let namespaces = || namespaces_below(bed.server.pid());
         bed.pod("first", "first", json!({}));
-        let before = namespaces();
+        let alone = namespaces();
+        bed.pod("second", "second", json!({}));
+        let before = alone + 1 + AHEAD;
+        bed.until("some are made ahead", || (namespaces() == before).then_some(()));
         let mut seen = std::collections::BTreeSet::new();
         for number in 0..PODS {
             let address = bed.pod(&format!("pod-{number}"), "many", json!({}));
             assert!(seen.insert(address.clone()), "{address} was had twice");
         }
-        assert_eq!(namespaces(), before + PODS);
+        bed.until("each has its network", || (namespaces() == before + PODS).then_some(()));
         for number in 0..PODS {
             bed.server.json("admin", &format!("DELETE {CORE}/pods/pod-{number}"));
         }
         bed.until("all are gone", || {
             let pods = bed.get(&format!("{CORE}/pods"));
-            (pods["items"].as_array().map(Vec::len) == Some(1)).then_some(())
+            (pods["items"].as_array().map(Vec::len) == Some(2)).then_some(())
         });
         bed.until("so are their networks", || (namespaces() == before).then_some(()));
     });
