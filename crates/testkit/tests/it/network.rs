@@ -213,7 +213,31 @@ fn services_lead_to_pods_that_are_ready() {
         let line =
             format!("for i in $(seq 10); do exec 3<>/dev/tcp/{ip_of_sticky}/80; head -n1 <&3; done | sort -u | wc -l");
         assert_eq!(bed.bash("client", &line), "1");
+        // However many come to be there beside it.
+        let first = bed.tcp("client", &ip_of_sticky, 80);
+        bed.pod("three", "web", json!({}));
+        bed.until("three answers", || {
+            let heard =
+                bed.bash("client", &format!("for i in $(seq 20); do exec 3<>/dev/tcp/{ip}/80; head -n1 <&3; done"));
+            heard.contains("three sees").then_some(())
+        });
+        assert_eq!((bed.bash("client", &line), bed.tcp("client", &ip_of_sticky, 80)), ("1".into(), first));
+        // But no longer than it says after the last time.
+        let forgetful = bed.service(
+            "forgetful",
+            json!({"selector": {"app": "web"}, "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}, "ports": [{"port": 80, "targetPort": 8080}]}),
+        );
+        let ip_of_forgetful = forgetful["clusterIP"].as_str().expect("an address").to_owned();
+        bed.until("it answers", || bed.tcp("client", &ip_of_forgetful, 80).contains("sees").then_some(()));
+        let line = format!(
+            "for i in $(seq 5); do exec 3<>/dev/tcp/{ip_of_forgetful}/80; head -n1 <&3; done | sort -u; sleep 1.5"
+        );
+        let first = bed.bash("client", &line);
+        assert_eq!(first.lines().count(), 1, "{first}");
+        bed.until("it is led to another", || (bed.bash("client", &line) != first).then_some(()));
         // Those that are gone are not led to.
+        bed.server.json("admin", &format!("DELETE {CORE}/pods/three"));
         bed.server.json("admin", &format!("DELETE {CORE}/pods/one"));
         bed.until("one is gone", || {
             let heard =
