@@ -239,7 +239,7 @@ pub struct Facts {
 /// Why a pod does not have the resources yet that it asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resize {
-    /// It cannot have them: `Infeasible`, and the message.
+    /// It cannot have them, ever (`Infeasible`) or now (`Deferred`), and the message.
     Pending { reason: &'static str, message: String },
     /// They are being given; a message where that failed and is tried again.
     InProgress { error: Option<String> },

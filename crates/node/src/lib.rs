@@ -24,6 +24,7 @@ mod network;
 mod pod;
 mod probe;
 mod probe_tls;
+mod promised;
 mod provided;
 mod registration;
 mod remote;
