@@ -9,6 +9,7 @@ use crate::followed::Followed;
 use crate::logs::Log;
 use crate::network::{self, NodeNetwork, WayOut};
 use crate::pod::Pod;
+use crate::promised::Promises;
 use crate::registration::{self, NodeFacts};
 use crate::remote::{ReachableIndex, Sessions};
 use crate::runtime::{Runtime, SandboxRuntime};
@@ -229,6 +230,7 @@ impl Node {
             facts,
             events,
             pulls: Semaphore::new(1),
+            promises: Promises::default(),
             followed: Followed::default(),
             rates: crate::summary::Rates::default(),
         });
@@ -305,6 +307,8 @@ pub struct Shared {
     pub events: Recorder,
     /// One image is pulled at a time: whoever waits for the same one finds it there.
     pub pulls: Semaphore,
+    /// What pods have been promised of the machine.
+    pub promises: Promises,
     /// What the volumes of pods are made of.
     pub followed: Followed,
     /// What was used when somebody asked last.
@@ -469,8 +473,14 @@ struct Workers {
 }
 
 impl Workers {
-    fn update(&mut self, pod: Pod) {
+    fn update(&mut self, mut pod: Pod) {
         let uid = pod.metadata.uid.clone();
+        if let Some(before) = self.pods.get(&uid).map(|sender| sender.borrow().pod.spec.clone())
+            && before == pod.spec
+        {
+            // Most of what happens to a pod is its status, and who runs of it goes on with the spec of its beginning.
+            pod.spec = before;
+        }
         let update = Update { pod: Arc::new(pod), gone: false };
         if let Some(sender) = self.pods.get(&uid)
             && !sender.is_closed()

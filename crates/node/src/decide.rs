@@ -6,6 +6,7 @@ use crate::pod::{
     Terminated, Waiting,
 };
 use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 
 /// The one image there is: the machine's own files.
 pub const HOST_IMAGE: &str = "host";
@@ -238,7 +239,7 @@ pub struct Facts {
 /// Why a pod does not have the resources yet that it asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resize {
-    /// It cannot have them: `Infeasible`, and the message.
+    /// It cannot have them, ever (`Infeasible`) or now (`Deferred`), and the message.
     Pending { reason: &'static str, message: String },
     /// They are being given; a message where that failed and is tried again.
     InProgress { error: Option<String> },
@@ -254,7 +255,7 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, before: &PodStatus, 
         });
     let phase = phase(pod, init, main, facts, initialized);
     let over = phase == "Succeeded" || phase == "Failed";
-    let statuses = |records: &[Record], containers: &[Container], first: bool| -> Vec<ContainerStatus> {
+    let statuses = |records: &[Record], containers: &[Arc<Container>], first: bool| -> Vec<ContainerStatus> {
         let both = records.iter().zip(containers);
         both.map(|(record, container)| container_status(record, container, first || initialized, over, now)).collect()
     };
@@ -287,7 +288,7 @@ fn phase(pod: &Pod, init: &[Record], main: &[Record], facts: &Facts, initialized
     }
     let policy = pod.spec.restart_policy;
     if !initialized {
-        let dead = |(record, container): (&Record, &Container)| {
+        let dead = |(record, container): (&Record, &Arc<Container>)| {
             let end = matches!(&record.state, State::Ended(ended) if ended.exit_code != 0
                 && (facts.terminating || !container.restarts(ended.exit_code, policy)));
             end && !container.is_sidecar()

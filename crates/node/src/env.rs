@@ -208,7 +208,7 @@ pub fn resource_value(
     let all = || pod.spec.containers.iter().chain(&pod.spec.init_containers);
     let container = match field.container_name.as_str() {
         "" => container,
-        name => all().find(|container| container.name == name),
+        name => all().find(|container| container.name == name).map(|container| &**container),
     };
     let container = container.ok_or_else(|| format!("container {:?} not found", field.container_name))?;
     let (kind, resource) = field.resource.split_once('.').unwrap_or(("", &field.resource));

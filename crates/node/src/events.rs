@@ -58,7 +58,8 @@ impl Recorder {
             "resourceVersion": meta.resource_version,
         });
         if let Some(container) = container {
-            let among = |list: &[crate::pod::Container]| list.iter().any(|known| known.name == container);
+            let among =
+                |list: &[std::sync::Arc<crate::pod::Container>]| list.iter().any(|known| known.name == container);
             let list = match (among(&pod.spec.init_containers), among(&pod.spec.ephemeral_containers)) {
                 (true, _) => "initContainers",
                 (_, true) => "ephemeralContainers",

@@ -4,19 +4,21 @@ use kemudi_client::{ObjectMeta, StringMap, typed};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A pod as the agent reads it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Pod {
     pub metadata: ObjectMeta,
-    pub spec: PodSpec,
+    /// Shared with the pod's next versions as long as it stays as it is.
+    pub spec: Arc<PodSpec>,
     pub status: PodStatus,
 }
 
 typed!(Pod, group "", version "v1", plural "pods", namespaced);
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub node_name: String,
@@ -25,11 +27,11 @@ pub struct PodSpec {
     pub service_account_name: String,
     pub runtime_class_name: String,
     #[serde(deserialize_with = "or_default")]
-    pub init_containers: Vec<Container>,
+    pub init_containers: Vec<Arc<Container>>,
     #[serde(deserialize_with = "or_default")]
-    pub containers: Vec<Container>,
+    pub containers: Vec<Arc<Container>>,
     #[serde(deserialize_with = "or_default")]
-    pub ephemeral_containers: Vec<Container>,
+    pub ephemeral_containers: Vec<Arc<Container>>,
     /// What all containers may use together.
     #[serde(deserialize_with = "or_default")]
     pub resources: Resources,
@@ -61,13 +63,13 @@ pub struct PodSpec {
 
 impl PodSpec {
     /// All containers, in the order in which the agent keeps them: init containers, containers, ephemeral ones.
-    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+    pub fn all_containers(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.init_containers.iter().chain(&self.containers).chain(&self.ephemeral_containers)
     }
 }
 
 /// An object of the pod's namespace.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct LocalReference {
     pub name: String,
@@ -81,7 +83,7 @@ pub enum RestartPolicy {
     Never,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
     pub name: String,
@@ -105,9 +107,9 @@ pub struct Container {
     pub resources: Resources,
     #[serde(deserialize_with = "or_default")]
     pub resize_policy: Vec<ResizePolicy>,
-    pub liveness_probe: Option<Probe>,
-    pub readiness_probe: Option<Probe>,
-    pub startup_probe: Option<Probe>,
+    pub liveness_probe: Option<Box<Probe>>,
+    pub readiness_probe: Option<Box<Probe>>,
+    pub startup_probe: Option<Box<Probe>>,
     #[serde(deserialize_with = "or_default")]
     pub lifecycle: Lifecycle,
     #[serde(deserialize_with = "or_default")]
@@ -130,7 +132,7 @@ pub struct Container {
 }
 
 /// What becomes of a container whose resources are changed.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResizePolicy {
     pub resource_name: String,
@@ -138,14 +140,14 @@ pub struct ResizePolicy {
     pub restart_policy: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RestartRule {
     pub action: String,
     pub exit_codes: Option<ExitCodes>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ExitCodes {
     /// `In` or `NotIn`.
@@ -176,7 +178,7 @@ impl Container {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
     pub name: String,
@@ -194,15 +196,15 @@ impl ContainerPort {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EnvVar {
     pub name: String,
     pub value: String,
-    pub value_from: Option<EnvSource>,
+    pub value_from: Option<Box<EnvSource>>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EnvSource {
     pub field_ref: Option<FieldRef>,
@@ -211,13 +213,13 @@ pub struct EnvSource {
     pub secret_key_ref: Option<KeyRef>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FieldRef {
     pub field_path: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourceFieldRef {
     pub container_name: String,
@@ -226,7 +228,7 @@ pub struct ResourceFieldRef {
     pub divisor: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct KeyRef {
     pub name: String,
@@ -234,7 +236,7 @@ pub struct KeyRef {
     pub optional: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EnvFrom {
     pub prefix: String,
@@ -242,14 +244,14 @@ pub struct EnvFrom {
     pub secret_ref: Option<NameRef>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct NameRef {
     pub name: String,
     pub optional: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeMount {
     pub name: String,
@@ -269,7 +271,7 @@ pub struct Resources {
     pub requests: BTreeMap<String, Value>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Probe {
     pub exec: Option<ExecAction>,
@@ -284,13 +286,13 @@ pub struct Probe {
     pub termination_grace_period_seconds: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ExecAction {
     pub command: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpGet {
     pub path: String,
@@ -302,21 +304,21 @@ pub struct HttpGet {
     pub http_headers: Vec<HttpHeader>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HttpHeader {
     pub name: String,
     pub value: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TcpSocket {
     pub port: Value,
     pub host: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct GrpcAction {
     pub port: Value,
@@ -324,14 +326,14 @@ pub struct GrpcAction {
     pub service: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lifecycle {
-    pub pre_stop: Option<Handler>,
-    pub post_start: Option<Handler>,
+    pub pre_stop: Option<Box<Handler>>,
+    pub post_start: Option<Box<Handler>>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Handler {
     pub exec: Option<ExecAction>,
@@ -339,13 +341,13 @@ pub struct Handler {
     pub sleep: Option<SleepAction>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct SleepAction {
     pub seconds: u64,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SecurityContext {
     pub run_as_user: Option<u32>,
@@ -369,7 +371,7 @@ pub struct SecurityContext {
     pub supplemental_groups_policy: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct CapabilityChanges {
     #[serde(deserialize_with = "or_default")]
@@ -378,7 +380,7 @@ pub struct CapabilityChanges {
     pub drop: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SeccompProfile {
     /// `RuntimeDefault`, `Localhost` or `Unconfined`.
@@ -387,14 +389,14 @@ pub struct SeccompProfile {
     pub localhost_profile: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Sysctl {
     pub name: String,
     pub value: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DnsConfig {
     #[serde(deserialize_with = "or_default")]
@@ -405,14 +407,14 @@ pub struct DnsConfig {
     pub options: Vec<DnsOption>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DnsOption {
     pub name: String,
     pub value: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HostAlias {
     pub ip: String,
@@ -420,42 +422,42 @@ pub struct HostAlias {
     pub hostnames: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReadinessGate {
     pub condition_type: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Volume {
     pub name: String,
-    pub empty_dir: Option<EmptyDir>,
-    pub host_path: Option<HostPath>,
-    pub config_map: Option<ConfigMapVolume>,
-    pub secret: Option<SecretVolume>,
+    pub empty_dir: Option<Box<EmptyDir>>,
+    pub host_path: Option<Box<HostPath>>,
+    pub config_map: Option<Box<ConfigMapVolume>>,
+    pub secret: Option<Box<SecretVolume>>,
     #[serde(rename = "downwardAPI")]
-    pub downward_api: Option<DownwardVolume>,
-    pub projected: Option<ProjectedVolume>,
-    pub image: Option<ImageVolume>,
-    pub persistent_volume_claim: Option<ClaimVolume>,
+    pub downward_api: Option<Box<DownwardVolume>>,
+    pub projected: Option<Box<ProjectedVolume>>,
+    pub image: Option<Box<ImageVolume>>,
+    pub persistent_volume_claim: Option<Box<ClaimVolume>>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ImageVolume {
     pub reference: String,
     pub pull_policy: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClaimVolume {
     pub claim_name: String,
     pub read_only: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EmptyDir {
     pub medium: String,
@@ -463,7 +465,7 @@ pub struct EmptyDir {
     pub size_limit: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HostPath {
     pub path: String,
@@ -471,7 +473,7 @@ pub struct HostPath {
     pub kind: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigMapVolume {
     pub name: String,
@@ -481,7 +483,7 @@ pub struct ConfigMapVolume {
     pub optional: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SecretVolume {
     pub secret_name: String,
@@ -491,7 +493,7 @@ pub struct SecretVolume {
     pub optional: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct KeyToPath {
     pub key: String,
@@ -499,7 +501,7 @@ pub struct KeyToPath {
     pub mode: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DownwardVolume {
     #[serde(deserialize_with = "or_default")]
@@ -507,7 +509,7 @@ pub struct DownwardVolume {
     pub default_mode: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DownwardFile {
     pub path: String,
@@ -516,7 +518,7 @@ pub struct DownwardFile {
     pub mode: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProjectedVolume {
     #[serde(deserialize_with = "or_default")]
@@ -524,20 +526,20 @@ pub struct ProjectedVolume {
     pub default_mode: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Projection {
-    pub service_account_token: Option<TokenProjection>,
-    pub config_map: Option<ObjectProjection>,
-    pub secret: Option<ObjectProjection>,
+    pub service_account_token: Option<Box<TokenProjection>>,
+    pub config_map: Option<Box<ObjectProjection>>,
+    pub secret: Option<Box<ObjectProjection>>,
     #[serde(rename = "downwardAPI")]
-    pub downward_api: Option<DownwardVolume>,
-    pub cluster_trust_bundle: Option<TrustProjection>,
-    pub pod_certificate: Option<CertificateProjection>,
+    pub downward_api: Option<Box<DownwardVolume>>,
+    pub cluster_trust_bundle: Option<Box<TrustProjection>>,
+    pub pod_certificate: Option<Box<CertificateProjection>>,
 }
 
 /// The certificates of one ClusterTrustBundle, or of all of a signer that a selector takes.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrustProjection {
     pub name: Option<String>,
@@ -561,7 +563,7 @@ pub struct CertificateProjection {
     pub user_annotations: StringMap,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TokenProjection {
     pub audience: String,
@@ -569,7 +571,7 @@ pub struct TokenProjection {
     pub path: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ObjectProjection {
     pub name: String,

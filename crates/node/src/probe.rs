@@ -61,7 +61,7 @@ impl Counter {
 pub struct Target {
     pub pod: Arc<dyn RunningPod>,
     pub process: Arc<dyn RunningProcess>,
-    pub container: Container,
+    pub container: Arc<Container>,
     /// The environment and user of the container, for commands.
     pub spec: Arc<ProcessSpec>,
     pub pod_ip: Option<IpAddr>,

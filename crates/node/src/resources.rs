@@ -6,6 +6,7 @@ use crate::pod::{Container, Pod, Resources};
 use kinds::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Processes and threads of one pod, whatever it asks for: a pod that multiplies without end stops itself, not the machine.
 pub const POD_PIDS_MAX: u64 = 4096;
@@ -64,9 +65,68 @@ pub fn of_container(resources: &Resources) -> Limits {
     }
 }
 
+/// What a pod is promised of a node: thousandths of processors, and bytes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promise {
+    pub cpu_milli: u64,
+    pub memory_bytes: u64,
+}
+
+impl Promise {
+    /// Both together.
+    pub fn and(self, other: Promise) -> Promise {
+        Promise {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+        }
+    }
+}
+
+/// What a pod is promised while it may have these resources by the container's name.
+pub fn promise(pod: &Pod, allocated: &BTreeMap<String, Resources>) -> Promise {
+    let own = &pod.spec.resources.requests;
+    let sum = |get: &dyn Fn(&Resources) -> Option<u64>| -> u64 {
+        let of = |container: &Arc<Container>| {
+            get(allocated.get(&container.name).unwrap_or(&container.resources)).unwrap_or(0)
+        };
+        let (beside, before): (Vec<_>, Vec<_>) = pod.spec.init_containers.iter().partition(|it| it.is_sidecar());
+        let beside: u64 = beside.into_iter().map(of).sum();
+        let main: u64 = pod.spec.containers.iter().map(of).sum();
+        before.into_iter().map(|it| of(it) + beside).max().unwrap_or(0).max(main + beside)
+    };
+    Promise {
+        cpu_milli: milli(own, "cpu").unwrap_or_else(|| sum(&|it| milli(&it.requests, "cpu"))),
+        memory_bytes: bytes(own, "memory").unwrap_or_else(|| sum(&|it| bytes(&it.requests, "memory"))),
+    }
+}
+
+/// Why a node with so much cannot give a pod more than it has while others have what they have, in the kubelet's words.
+pub fn deferred(
+    asked: Promise,
+    has: Promise,
+    others: Promise,
+    allocatable: &BTreeMap<String, String>,
+) -> Option<String> {
+    let there = |name: &str| allocatable.get(name).and_then(|text| Quantity::parse(text).ok());
+    let number = |it: Option<i64>| it.map_or(u64::MAX, |it| u64::try_from(it).unwrap_or(0));
+    let cpu = number(there("cpu").map(|it| it.milli_value()));
+    let memory = number(there("memory").map(|it| it.value()));
+    let all = [
+        ("cpu", asked.cpu_milli, has.cpu_milli, others.cpu_milli, cpu),
+        ("memory", asked.memory_bytes, has.memory_bytes, others.memory_bytes, memory),
+    ];
+    // Who gives something back is never kept from it.
+    let short =
+        all.into_iter().find(|(_, asked, has, used, there)| asked > has && *asked > there.saturating_sub(*used));
+    short.map(|(what, asked, _, used, there)| {
+        format!("Node didn't have enough resource: {what}, requested: {asked}, used: {used}, capacity: {there}")
+    })
+}
+
 /// What all of a pod is held to together, while it may have these resources by the container's name.
 pub fn of_pod(pod: &Pod, allocated: &BTreeMap<String, Resources>) -> Limits {
-    let of = |container: &Container| allocated.get(&container.name).cloned().unwrap_or(container.resources.clone());
+    let of =
+        |container: &Arc<Container>| allocated.get(&container.name).cloned().unwrap_or(container.resources.clone());
     let main: Vec<Resources> = pod.spec.containers.iter().map(of).collect();
     let (beside, before): (Vec<_>, Vec<_>) = pod.spec.init_containers.iter().partition(|it| it.is_sidecar());
     let beside: Vec<Resources> = beside.into_iter().map(of).collect();
@@ -151,11 +211,11 @@ pub fn same(a: &Resources, b: &Resources) -> bool {
 
 /// What events tell of a change of a pod's resources.
 pub fn summary(pod: &Pod, error: Option<&str>) -> String {
-    let list = |containers: &[Container]| -> Vec<Value> {
+    let list = |containers: &[Arc<Container>]| -> Vec<Value> {
         containers.iter().map(|it| json!({"name": it.name, "resources": it.resources})).collect()
     };
     let mut summary = json!({});
-    let sidecars: Vec<Container> = pod.spec.init_containers.iter().filter(|it| it.is_sidecar()).cloned().collect();
+    let sidecars: Vec<Arc<Container>> = pod.spec.init_containers.iter().filter(|it| it.is_sidecar()).cloned().collect();
     if !sidecars.is_empty() {
         summary["initContainers"] = list(&sidecars).into();
     }
@@ -272,6 +332,29 @@ mod tests {
             asking(json!({"memory": "2Gi"}), json!({})),
             Some("Node didn't have enough capacity: memory, requested: 2147483648, capacity: 1073741824"),
         );
+        let whole = |containers: Value| promise(&pod(json!({"containers": containers})), &BTreeMap::new());
+        let promise = |cpu_milli, mebibytes: u64| Promise { cpu_milli, memory_bytes: mebibytes << 20 };
+        let both = json!([asking(json!({"cpu": "1500m"}), json!({})), asking(json!({"memory": "1Mi"}), json!({}))]);
+        assert_eq!(whole(both), promise(1500, 1));
+        let check = |asked, has, others, expected: Option<&str>| {
+            assert_eq!(deferred(asked, has, others, &allocatable).as_deref(), expected);
+        };
+        check(promise(1500, 512), promise(100, 256), promise(500, 512), None);
+        check(
+            promise(1500, 512),
+            promise(100, 256),
+            promise(501, 512),
+            Some("Node didn't have enough resource: cpu, requested: 1500, used: 501, capacity: 2000"),
+        );
+        check(
+            promise(100, 512),
+            promise(100, 256),
+            promise(5000, 513),
+            Some(
+                "Node didn't have enough resource: memory, requested: 536870912, used: 537919488, capacity: 1073741824",
+            ),
+        );
+        check(promise(100, 256), promise(200, 256), promise(5000, 5000), None);
         let container: Container = serde_json::from_value(json!({"name": "a", "resizePolicy": [
             {"resourceName": "cpu", "restartPolicy": "NotRequired"},
             {"resourceName": "memory", "restartPolicy": "RestartContainer"}]}))

@@ -1,11 +1,13 @@
 //! What the agent needs of whatever runs pods: the sandbox, or a runtime behind the Container Runtime Interface, behind the same
 //! trait. Carries requests; takes no decision.
 
+use crate::agent::lock;
 use crate::cgroups::{Cgroups, Group};
 use crate::images::Files;
 use crate::logs::Log;
 use crate::pod::{Container, Pod};
 use crate::sandbox::{self, ContainerSpec, Error, Exit, MemoryVolume, Network, PodSpec, ProcessSpec, Stdio, Switch};
+use crate::spares::Spares;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -13,7 +15,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use streams::remote_command::{Options, Outcome, Streams};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -109,6 +111,9 @@ pub struct PodPlan {
     pub uid: String,
     pub hostname: String,
     pub limits: Limits,
+    /// The container that will be started first as far as is known, by the name of its plan, and its limits: so that it need not
+    /// be waited for that a group is made for it.
+    pub first: Option<(String, Limits)>,
     /// As [`ProcessSpec::oom_score`], for what is below zero and only the agent may set.
     pub oom_score: i32,
     /// The pod's one user and group where the agent is not root.
@@ -155,7 +160,7 @@ pub struct ContainerPlan {
     pub kept: Vec<OwnedFd>,
     /// The whole of what was asked for, and which attempt it is.
     pub pod: Arc<Pod>,
-    pub container: Container,
+    pub container: Arc<Container>,
     pub attempt: u32,
     pub files: Files,
     /// Where an engine writes its log.
@@ -206,7 +211,8 @@ pub trait RunningProcess: Send + Sync + 'static {
 
 /// Pods in namespaces of this machine.
 pub struct SandboxRuntime {
-    sandbox: sandbox::Sandbox,
+    sandbox: Arc<sandbox::Sandbox>,
+    spares: Arc<Spares>,
     staging: PathBuf,
     gateway: Ipv4Addr,
     /// Or why there are none.
@@ -219,13 +225,23 @@ impl SandboxRuntime {
     pub fn start(staging: PathBuf, id: &str, gateway: Ipv4Addr) -> Result<SandboxRuntime, Error> {
         // Before anything is started: what is started is in the agent's own group too.
         let groups = Cgroups::open(id).map(Arc::new);
-        Ok(SandboxRuntime { sandbox: sandbox::Sandbox::start()?, staging, gateway, groups })
+        Ok(SandboxRuntime::of(sandbox::Sandbox::start()?, staging, gateway, groups))
     }
 
     /// With a spawner that runs already, as another user for one. Without limits.
     #[doc(hidden)]
     pub fn with(sandbox: sandbox::Sandbox, staging: PathBuf, gateway: Ipv4Addr) -> SandboxRuntime {
-        SandboxRuntime { sandbox, staging, gateway, groups: Err("this node runs without cgroups".into()) }
+        SandboxRuntime::of(sandbox, staging, gateway, Err("this node runs without cgroups".into()))
+    }
+
+    fn of(
+        sandbox: sandbox::Sandbox,
+        staging: PathBuf,
+        gateway: Ipv4Addr,
+        groups: Result<Arc<Cgroups>, String>,
+    ) -> SandboxRuntime {
+        let sandbox = Arc::new(sandbox);
+        SandboxRuntime { spares: Spares::new(sandbox.clone()), sandbox, staging, gateway, groups }
     }
 }
 
@@ -239,11 +255,13 @@ pub fn limits_here() -> Result<(), String> {
 
 impl Runtime for SandboxRuntime {
     fn create_pod(&self, plan: PodPlan) -> BoxFuture<'_, Result<Arc<dyn RunningPod>, Error>> {
+        // As root they have no meaning, and a pod is as good as another.
+        let (uid, gid) = if rustix::process::geteuid().is_root() { (0, 0) } else { plan.user };
         let spec = PodSpec {
             hostname: plan.hostname,
             staging: self.staging.clone(),
-            uid: plan.user.0,
-            gid: plan.user.1,
+            uid,
+            gid,
             network: plan.network,
             memory_volumes: plan.memory_volumes,
             sysctls: plan.sysctls,
@@ -259,24 +277,31 @@ impl Runtime for SandboxRuntime {
             };
             // The init stays in the agent's group: to move it would take as long as all the rest, and it takes next to nothing.
             let group = async {
-                let groups = self.groups.as_ref().ok();
-                groups.map(|groups| groups.limited_pod(&plan.uid, &plan.limits)).transpose()
+                let Ok(groups) = &self.groups else { return Ok((None, None)) };
+                let group = groups.limited_pod(&plan.uid, &plan.limits)?;
+                // What is wrong with it is told when it is wanted.
+                let first = plan.first.and_then(|(name, limits)| {
+                    let leaf = group.leaf(&name, &limits).ok()?;
+                    Some(FirstGroup { name, limits, leaf })
+                });
+                Ok::<_, io::Error>((Some(group), first))
             };
             // First the spawner is asked: the groups are made while it is at work.
-            let (made, group) = tokio::join!(self.sandbox.create_pod(spec), group);
+            let (made, group) = tokio::join!(self.spares.create_pod(spec), group);
             match (made, group) {
-                (Ok(pod), Ok(group)) => {
+                (Ok(pod), Ok((group, first))) => {
                     if plan.oom_score < 0 {
                         // Only root may; to others it is what it would be without.
                         let _ =
                             std::fs::write(format!("/proc/{}/oom_score_adj", pod.pid()), plan.oom_score.to_string());
                     }
                     let groups = self.groups.as_ref().ok().cloned();
-                    Ok(Arc::new(SandboxPod { pod: Arc::new(pod), wire, group, _groups: groups }) as Arc<dyn RunningPod>)
+                    let (pod, spares, first) = (Arc::new(pod), Arc::downgrade(&self.spares), Mutex::new(first));
+                    Ok(Arc::new(SandboxPod { pod, spares, wire, group, first, _groups: groups }) as Arc<dyn RunningPod>)
                 }
                 (Ok(_), Err(error)) => Err(error.into()),
                 (Err(error), group) => {
-                    if let Ok(Some(group)) = group {
+                    if let Ok((Some(group), _)) = group {
                         group.remove().await;
                     }
                     Err(error)
@@ -307,7 +332,9 @@ impl Runtime for SandboxRuntime {
                 kept: left.kept,
             });
             let left = left.collect();
-            Ok(Adopted { engine: None, pod: Arc::new(SandboxPod { pod, wire, group, _groups: groups }), left })
+            let (spares, first) = (Arc::downgrade(&self.spares), Mutex::default());
+            let pod = SandboxPod { pod, spares, wire, group, first, _groups: groups };
+            Ok(Adopted { engine: None, pod: Arc::new(pod), left })
         }
         .boxed()
     }
@@ -327,6 +354,7 @@ impl Runtime for SandboxRuntime {
 
     fn clear(&self) -> BoxFuture<'_, ()> {
         async move {
+            self.spares.close();
             if let Ok(groups) = &self.groups {
                 groups.remove().await;
             }
@@ -341,11 +369,22 @@ impl Runtime for SandboxRuntime {
 
 struct SandboxPod {
     pod: Arc<sandbox::Pod>,
+    /// To be told of what is started; the spawner does not live as long as a pod.
+    spares: Weak<Spares>,
     /// The node's network, and the pod's address in it.
     wire: Option<(Arc<Switch>, Ipv4Addr)>,
     group: Option<Group>,
+    /// Until its first container is started.
+    first: Mutex<Option<FirstGroup>>,
     /// What its group is in goes after it.
     _groups: Option<Arc<Cgroups>>,
+}
+
+/// A group that was made for the first container.
+struct FirstGroup {
+    name: String,
+    limits: Limits,
+    leaf: Group,
 }
 
 impl Drop for SandboxPod {
@@ -366,11 +405,16 @@ impl RunningPod for SandboxPod {
 
     fn start(&self, plan: ContainerPlan, stdio: Stdio) -> BoxFuture<'_, Result<Arc<dyn RunningProcess>, Error>> {
         async move {
+            let _under_way = self.spares.upgrade().map(|spares| spares.starting());
             let mut spec = plan.spec;
             if let Some(other) = plan.beside.filter(|_| spec.process_namespace == sandbox::ProcessNamespace::Own) {
                 spec.process_namespace = sandbox::ProcessNamespace::Of(other.id());
             }
-            let group = self.group.as_ref().map(|group| group.leaf(&plan.name, &plan.limits)).transpose()?;
+            let first = lock(&self.first).take().filter(|it| it.name == plan.name && it.limits == plan.limits);
+            let group = match first {
+                Some(first) => Some(first.leaf),
+                None => self.group.as_ref().map(|group| group.leaf(&plan.name, &plan.limits)).transpose()?,
+            };
             let mut doors = Vec::new();
             if let Some(group) = &group {
                 group.end_together();

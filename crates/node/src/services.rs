@@ -29,7 +29,21 @@ pub struct ServiceSpec {
     pub kind: String,
     pub ports: Option<Vec<ServicePort>>,
     pub session_affinity: String,
+    pub session_affinity_config: Option<SessionAffinityConfig>,
     pub internal_traffic_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClientIpConfig {
+    pub timeout_seconds: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,6 +54,9 @@ pub struct ServicePort {
     pub port: u16,
     pub node_port: u16,
 }
+
+/// How long clients are led to the same pod where a service that wants it does not say.
+const STICKY_SECONDS: u32 = 10_800;
 
 typed!(ServiceObject, group "", version "v1", plural "services", namespaced);
 
@@ -55,8 +72,8 @@ pub struct Service {
     /// The name that it stands for, if it is only another name.
     pub external_name: Option<String>,
     pub ports: Vec<Port>,
-    /// A client is always led to the same pod.
-    pub sticky: bool,
+    /// How long after its last connection a client is still led to the same pod; not at all if nothing.
+    pub sticky_seconds: Option<u32>,
     /// From within the cluster, only pods of the same node are reached.
     pub local_only: bool,
 }
@@ -86,7 +103,10 @@ impl From<ServiceObject> for Service {
             external_addresses: parse(&spec.external_ips.unwrap_or_default()),
             external_name: (spec.kind == "ExternalName").then_some(spec.external_name),
             ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
-            sticky: spec.session_affinity == "ClientIP",
+            sticky_seconds: (spec.session_affinity == "ClientIP").then(|| {
+                let config = spec.session_affinity_config.and_then(|config| config.client_ip);
+                config.and_then(|config| config.timeout_seconds).unwrap_or(STICKY_SECONDS)
+            }),
             local_only: spec.internal_traffic_policy == "Local",
         }
     }

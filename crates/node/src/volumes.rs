@@ -44,19 +44,19 @@ pub fn references(volume: &Volume) -> Vec<(ObjectKind, String)> {
 
 /// The tokens that a volume holds.
 pub fn tokens(volume: &Volume) -> impl Iterator<Item = &TokenProjection> {
-    projections(volume).iter().filter_map(|source| source.service_account_token.as_ref())
+    projections(volume).iter().filter_map(|source| source.service_account_token.as_deref())
 }
 
 /// The certificates of others that a volume holds, each with the place of its source in the volume.
 pub fn trusted(volume: &Volume) -> impl Iterator<Item = (usize, &TrustProjection)> {
     let sources = projections(volume).iter().enumerate();
-    sources.filter_map(|(at, source)| Some((at, source.cluster_trust_bundle.as_ref()?)))
+    sources.filter_map(|(at, source)| Some((at, source.cluster_trust_bundle.as_deref()?)))
 }
 
 /// The pod's own certificates that a volume holds, each with the place of its source in the volume.
 pub fn certificates(volume: &Volume) -> impl Iterator<Item = (usize, &CertificateProjection)> {
     let sources = projections(volume).iter().enumerate();
-    sources.filter_map(|(at, source)| Some((at, source.pod_certificate.as_ref()?)))
+    sources.filter_map(|(at, source)| Some((at, source.pod_certificate.as_deref()?)))
 }
 
 fn projections(volume: &Volume) -> &[Projection] {
@@ -107,9 +107,9 @@ pub fn payload(
     around: &Surroundings,
 ) -> Result<Option<Payload>, String> {
     let mut files = Files { pod, objects, around, payload: Payload::new() };
-    if let Some(ConfigMapVolume { name, items, default_mode, optional }) = &volume.config_map {
+    if let Some(ConfigMapVolume { name, items, default_mode, optional }) = volume.config_map.as_deref() {
         files.object(ObjectKind::ConfigMap, name, items, *default_mode, *optional)?;
-    } else if let Some(SecretVolume { secret_name, items, default_mode, optional }) = &volume.secret {
+    } else if let Some(SecretVolume { secret_name, items, default_mode, optional }) = volume.secret.as_deref() {
         files.object(ObjectKind::Secret, secret_name, items, *default_mode, *optional)?;
     } else if let Some(downward) = &volume.downward_api {
         files.downward(downward, downward.default_mode)?;

@@ -102,8 +102,7 @@ impl fmt::Display for Found {
 pub fn run(many: &Many) -> Found {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut site = Site::start(folder.path(), many);
-    // The first pod makes what all of them share.
-    life(&mut site, "first");
+    begin(&mut site, "first");
     let mut found = Found { before: site.at_rest(), ..Found::default() };
     at_once(&mut site, many.at_once, &mut found);
     for number in 0..many.lives {
@@ -117,8 +116,16 @@ pub fn run(many: &Many) -> Found {
     for number in 0..many.kills {
         site = kill(site, number, &mut found);
     }
+    begin(&mut site, "last");
     found.after = site.settled(&found.before);
     found
+}
+
+/// The first pod of an agent makes what all of them share; from the second on there are some that are made ahead.
+fn begin(site: &mut Site, name: &str) {
+    for number in 0..2 {
+        life(site, &format!("{name}-{number}"));
+    }
 }
 
 fn at_once(site: &mut Site, count: usize, found: &mut Found) {

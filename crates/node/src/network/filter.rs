@@ -20,6 +20,15 @@ const FIRST: u32 = 8;
 const SECOND: u32 = 9;
 const THIRD: u32 = 10;
 
+/// Verdicts that lead to a chain.
+const JUMP: i32 = -3;
+const GOTO: i32 = -4;
+
+/// Addresses that one set remembers; there are no more pods.
+const REMEMBERED_MAX: u32 = 1 << 16;
+/// What stands for a set in a change; each is called by its name.
+const MEMORY_ID: u32 = 1000;
+
 pub const TCP: u8 = libc::IPPROTO_TCP as u8;
 pub const UDP: u8 = libc::IPPROTO_UDP as u8;
 
@@ -89,7 +98,6 @@ impl Set {
 
     /// Names of types for who looks at it with `nft`.
     fn key_type(self) -> u32 {
-        const ADDRESS: u32 = 7;
         const PROTOCOL: u32 = 12;
         const PORT: u32 = 13;
         match self {
@@ -103,6 +111,9 @@ impl Set {
         !matches!(self, Set::ServiceAddresses | Set::Loops)
     }
 }
+
+/// The type of addresses, for who looks at a set with `nft`.
+const ADDRESS: u32 = 7;
 
 /// The key of an element of [`Set::Services`].
 pub fn service_key(address: Ipv4Addr, protocol: u8, port: u16) -> Vec<u8> {
@@ -119,6 +130,8 @@ pub struct State {
     pub chains: BTreeMap<String, Vec<Rule>>,
     /// Where an element leads: the chain, and whether what it does not decide comes back.
     pub elements: BTreeMap<(Set, Vec<u8>), Option<Lead>>,
+    /// Sets that remember where packets came from, by name, and for how many seconds.
+    pub memories: BTreeMap<String, u32>,
     /// Where datagrams to services go.
     pub datagram_targets: BTreeSet<SocketAddrV4>,
 }
@@ -271,18 +284,22 @@ impl Rule {
         .compare(Compare::Equal, &0u32.to_ne_bytes())
     }
 
-    /// Packets from those sources that a number below `count` stands for.
-    pub fn source_number(self, count: u32, number: u32) -> Rule {
-        const SEED: u32 = 0x6b6d_6469;
-        self.load_address(Side::Source, SECOND)
-            .add("hash", |it| {
-                it.big(1, SECOND);
-                it.big(2, FIRST);
-                it.big(3, 4);
-                it.big(4, count);
-                it.big(5, SEED);
-            })
-            .compare(Compare::Equal, &number.to_ne_bytes())
+    /// Only packets from where one came that is still remembered in a set of [`State::memories`].
+    pub fn remembered(self, memory: &str) -> Rule {
+        self.load_address(Side::Source, FIRST).add("lookup", |it| {
+            it.text(1, memory);
+            it.big(2, FIRST);
+        })
+    }
+
+    /// Remembers, from now on, where a packet came from. What follows happens only if there was room for it.
+    pub fn remember(self, memory: &str) -> Rule {
+        const UPDATE: u32 = 1;
+        self.load_address(Side::Source, FIRST).add("dynset", |it| {
+            it.text(1, memory);
+            it.big(3, UPDATE);
+            it.big(4, FIRST);
+        })
     }
 
     /// Only packets whose addresses are in a set without chains.
@@ -371,6 +388,19 @@ impl Rule {
         self.add("reject", |it| {
             it.big(1, UNREACHABLE);
             it.put(2, &[NETWORK]);
+        })
+    }
+
+    /// Goes on in another chain, and does not come back.
+    pub fn go_to(self, chain: &str) -> Rule {
+        self.add("immediate", |it| {
+            it.big(1, 0);
+            it.nest(2, |it| {
+                it.nest(2, |it| {
+                    it.big(1, GOTO as u32);
+                    it.text(2, chain);
+                });
+            });
         })
     }
 
@@ -476,6 +506,8 @@ enum Step<'a> {
     DropTable,
     Table,
     Set(Set),
+    Memory(&'a str, u32),
+    DropMemory(&'a str),
     Base(&'a Base),
     Chain(&'a str),
     Empty(&'a str),
@@ -493,11 +525,17 @@ fn difference<'a>(before: &'a State, after: &'a State) -> Vec<Step<'a>> {
             steps.push(Step::DropElement(*set, key));
         }
     }
+    for (name, seconds) in after.memories.iter().filter(|(name, _)| !before.memories.contains_key(*name)) {
+        steps.push(Step::Memory(name, *seconds));
+    }
+    // A rule may lead to any of them.
+    let new = after.chains.keys().filter(|name| !before.chains.contains_key(*name));
+    steps.extend(new.map(|name| Step::Chain(name)));
     for (name, rules) in &after.chains {
         match before.chains.get(name) {
             Some(known) if known == rules => continue,
             Some(_) => steps.push(Step::Empty(name)),
-            None => steps.push(Step::Chain(name)),
+            None => {}
         }
         steps.extend(rules.iter().map(|rule| Step::Rule(name, rule)));
     }
@@ -506,9 +544,11 @@ fn difference<'a>(before: &'a State, after: &'a State) -> Vec<Step<'a>> {
             steps.push(Step::Element(*set, key, lead.as_ref()));
         }
     }
-    for name in before.chains.keys().filter(|name| !after.chains.contains_key(*name)) {
-        steps.extend([Step::Empty(name), Step::DropChain(name)]);
-    }
+    let gone: Vec<&String> = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).collect();
+    steps.extend(gone.iter().map(|name| Step::Empty(name)));
+    steps.extend(gone.iter().map(|name| Step::DropChain(name)));
+    let gone = before.memories.keys().filter(|name| !after.memories.contains_key(*name));
+    steps.extend(gone.map(|name| Step::DropMemory(name)));
     steps
 }
 
@@ -542,7 +582,8 @@ impl Step<'_> {
         let (kind, flags) = match self {
             Step::Table => (libc::NFT_MSG_NEWTABLE, create),
             Step::DropTable => (libc::NFT_MSG_DELTABLE, 0),
-            Step::Set(_) => (libc::NFT_MSG_NEWSET, create),
+            Step::Set(_) | Step::Memory(..) => (libc::NFT_MSG_NEWSET, create),
+            Step::DropMemory(_) => (libc::NFT_MSG_DELSET, 0),
             Step::Base(_) | Step::Chain(_) => (libc::NFT_MSG_NEWCHAIN, create),
             Step::Empty(_) => (libc::NFT_MSG_DELRULE, 0),
             Step::DropChain(_) => (libc::NFT_MSG_DELCHAIN, 0),
@@ -576,6 +617,18 @@ impl Step<'_> {
                 }
                 it.big(10, *set as u32 + 1);
             }
+            Step::Memory(name, seconds) => {
+                const TIMEOUT: u32 = 0x10;
+                const FILLED_BY_PACKETS: u32 = 0x20;
+                it.text(2, name);
+                it.big(3, TIMEOUT | FILLED_BY_PACKETS);
+                it.big(4, ADDRESS);
+                it.big(5, 4);
+                it.nest(9, |it| it.big(1, REMEMBERED_MAX));
+                it.big(10, MEMORY_ID);
+                it.put(11, &(u64::from(*seconds) * 1000).to_be_bytes());
+            }
+            Step::DropMemory(name) => it.text(2, name),
             Step::Base(base) => {
                 it.text(3, base.name);
                 it.nest(4, |it| {
@@ -596,8 +649,6 @@ impl Step<'_> {
                     it.nest(1, |it| {
                         it.nest(1, |it| it.put(1, key));
                         if let Some(lead) = lead {
-                            const JUMP: i32 = -3;
-                            const GOTO: i32 = -4;
                             let (code, chain) = match lead {
                                 Lead::Jump(chain) => (JUMP, chain),
                                 Lead::Goto(chain) => (GOTO, chain),

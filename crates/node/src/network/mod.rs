@@ -123,7 +123,7 @@ fn member(pod: &Pod, address: Ipv4Addr) -> Member {
 #[serde(default)]
 struct OtherPod {
     metadata: ObjectMeta,
-    spec: crate::pod::PodSpec,
+    spec: Arc<crate::pod::PodSpec>,
     status: OtherStatus,
 }
 

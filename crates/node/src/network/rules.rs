@@ -116,25 +116,39 @@ fn add_port(state: &mut State, place: &Place, services: &Services, service: &Ser
     if protocol == UDP {
         state.datagram_targets.extend(&targets);
     }
-    let count = targets.len() as u32;
-    let mut rules: Vec<Rule> = Vec::with_capacity(targets.len().max(1));
-    for (index, target) in (0u32..).zip(&targets) {
-        let rule = match (service.sticky, count - index) {
-            (_, 1) => Rule::new(),
-            (true, _) => Rule::new().source_number(count, index),
-            (false, left) => Rule::new().one_of(left),
-        };
-        rules.push(rule.to(*target));
-    }
+    let chain = format!("{}/{}/{}/{}", service.namespace, service.name, port.protocol, port.port);
+    let mut rules = match service.sticky_seconds {
+        None => one_of(&targets, |rule, target| rule.to(*target)),
+        Some(seconds) => remembering(state, &chain, &targets, seconds),
+    };
     if rules.is_empty() {
         rules.push(Rule::new().verdict(Verdict::Drop));
     }
-    let chain = format!("{}/{}/{}/{}", service.namespace, service.name, port.protocol, port.port);
     for address in service.reached_at() {
         let key = (Set::Services, service_key(address, protocol, port.port));
         state.elements.insert(key, Some(Lead::Goto(chain.clone())));
     }
     state.chains.insert(chain, rules);
+}
+
+/// Leads to one of several at random.
+fn one_of(targets: &[SocketAddrV4], lead: impl Fn(Rule, &SocketAddrV4) -> Rule) -> Vec<Rule> {
+    let left = (1..=targets.len() as u32).rev();
+    let choose = |left| if left == 1 { Rule::new() } else { Rule::new().one_of(left) };
+    left.zip(targets).map(|(left, target)| lead(choose(left), target)).collect()
+}
+
+/// The same, but clients that came a while ago are led to where they were. Each target remembers its clients, so that they stay
+/// when others come and go.
+fn remembering(state: &mut State, chain: &str, targets: &[SocketAddrV4], seconds: u32) -> Vec<Rule> {
+    let name = |target: &SocketAddrV4| format!("{chain}/{seconds}/{target}");
+    for target in targets {
+        state.memories.insert(name(target), seconds);
+        // The second rule is one of its own, so that a client is led there too when the memory is full.
+        state.chains.insert(name(target), vec![Rule::new().remember(&name(target)), Rule::new().to(*target)]);
+    }
+    let known = targets.iter().map(|target| Rule::new().remembered(&name(target)).go_to(&name(target)));
+    known.chain(one_of(targets, |rule, target| rule.go_to(&name(target)))).collect()
 }
 
 /// Whether an address is what it says. What listens on a loopback device alone is not reached from another network, and an address
@@ -185,16 +199,19 @@ mod tests {
         services
     }
 
-    /// Where the chain of the service's port leads; `refused` if there is none.
-    fn check(endpoints: &[(&str, bool, bool, Option<&str>)], local_only: bool, expected: &[&str]) {
-        let place = Place {
+    fn place() -> Place {
+        Place {
             node: "n1".into(),
             gateway: Ipv4Addr::new(10, 244, 0, 1),
             pods: Net { address: Ipv4Addr::new(10, 244, 0, 0), bits: 16 },
             services: Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: 16 },
             outside: Vec::new(),
-        };
-        let state = state(&place, &services(endpoints, local_only), &Policies::default());
+        }
+    }
+
+    /// Where the chain of the service's port leads; `refused` if there is none.
+    fn check(endpoints: &[(&str, bool, bool, Option<&str>)], local_only: bool, expected: &[&str]) {
+        let state = state(&place(), &services(endpoints, local_only), &Policies::default());
         assert!(state.elements.contains_key(&(Set::ServiceAddresses, vec![10, 96, 0, 7])));
         let count = expected.len() as u32;
         let rule = |(index, target): (u32, &&str)| {
@@ -209,6 +226,40 @@ mod tests {
         assert_eq!(found, wanted, "{expected:?}");
         let lead = state.elements.get(&(Set::Services, service_key(Ipv4Addr::new(10, 96, 0, 7), TCP, 80)));
         assert_eq!(lead.is_some(), !expected.is_empty());
+    }
+
+    #[test]
+    fn who_came_before_is_led_to_where_it_was() {
+        let check = |endpoints: &[&str], seconds, expected: &[(&str, bool)]| {
+            let endpoints: Vec<_> = endpoints.iter().map(|address| (*address, true, false, None)).collect();
+            let mut services = services(&endpoints, false);
+            let web = services.get("shop", "web").cloned().unwrap();
+            services.insert(Service { sticky_seconds: Some(seconds), ..web });
+            let state = state(&place(), &services, &Policies::default());
+            let names: Vec<String> = state.memories.keys().cloned().collect();
+            let wanted: Vec<String> =
+                endpoints.iter().map(|(address, ..)| format!("shop/web/TCP/80/{seconds}/{address}:8080")).collect();
+            assert_eq!(names, wanted);
+            assert!(state.memories.values().all(|known| *known == seconds));
+            let rule = |(target, known): &(&str, bool), left| {
+                let name = format!("shop/web/TCP/80/{seconds}/{target}:8080");
+                match (known, left) {
+                    (true, _) => Rule::new().remembered(&name).go_to(&name),
+                    (false, 1) => Rule::new().go_to(&name),
+                    (false, left) => Rule::new().one_of(left).go_to(&name),
+                }
+            };
+            let left = (1..=expected.len() as u32).rev();
+            let wanted: Vec<Rule> = expected.iter().zip(left).map(|(it, left)| rule(it, left)).collect();
+            assert_eq!(state.chains["shop/web/TCP/80"], wanted);
+            for name in &names {
+                let target = name.rsplit('/').next().unwrap().parse().unwrap();
+                assert_eq!(state.chains[name], [Rule::new().remember(name), Rule::new().to(target)]);
+            }
+        };
+        check(&["10.244.0.2"], 10_800, &[("10.244.0.2", true), ("10.244.0.2", false)]);
+        let both = [("10.244.0.2", true), ("10.244.0.3", true), ("10.244.0.2", false), ("10.244.0.3", false)];
+        check(&["10.244.0.2", "10.244.0.3"], 5, &both);
     }
 
     #[test]

@@ -5,10 +5,12 @@ use super::handle_switch::Switch;
 use super::wire::{self, Exit, Failure, FromInit, FromSpawner, Inbox, ToInit, ToSpawner};
 use super::{ContainerSpec, Network, PodSpec, ProcessSpec};
 use super::{spawner, sys};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, Signal};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -27,6 +29,8 @@ const SOCKET_BUFFER_BYTES: usize = 256 << 10;
 
 /// How long a pod's init may take to tell the next agent what there is.
 const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(5);
+/// The machine's mounts, as the kernel tells of them.
+const MOUNTS: &str = "/proc/self/mountinfo";
 /// How long the end of a pod that was killed is waited for by who cannot do anything else meanwhile.
 const KILL_SECONDS_MAX: i64 = 2;
 
@@ -120,18 +124,132 @@ impl Sandbox {
     /// `Forbidden` if the host does not let this user have namespaces, `Refused` for any other step.
     pub async fn create_pod(&self, mut spec: PodSpec) -> Result<Pod, Error> {
         let (ours, theirs) = socket_pair()?;
-        let switch = self.switch.get().and_then(|switch| switch.as_ref().ok());
-        let mut wire = None;
-        if let Network::Own { addresses, address, .. } = &mut spec.network {
-            match (switch, *address) {
-                (Some(switch), Some(address)) => wire = Some((&**switch, address)),
-                _ => addresses.extend(address.take().map(std::net::IpAddr::V4)),
-            }
+        let wire = self.wire(&spec);
+        if let (Network::Own { addresses, address, .. }, None) = (&mut spec.network, wire) {
+            addresses.extend(address.take().map(std::net::IpAddr::V4));
         }
         let door = spec.keep.as_deref().map(door).transpose()?;
         let (pid, pidfd) = self.spawn(&ToSpawner::CreatePod { spec }, theirs, door).await?;
-        Ok(Pod::begin(pid, pidfd, ours, wire).await?.0)
+        Ok(Pod::begin(Beginning::new(pid, pidfd, ours)?, wire).await?.0)
     }
+
+    /// The network that a pod is to be in, and its address there.
+    fn wire(&self, spec: &PodSpec) -> Option<(&Switch, Ipv4Addr)> {
+        match (&spec.network, self.switch.get()) {
+            (Network::Own { address: Some(address), .. }, Some(Ok(switch))) => Some((&**switch, *address)),
+            _ => None,
+        }
+    }
+
+    /// Makes a pod that nobody has asked for yet, like one of this spec. Nothing where such a pod cannot be made ahead: it has to
+    /// have a wire, which is laid when it is asked for.
+    ///
+    /// # Errors
+    /// As [`Sandbox::create_pod`].
+    pub async fn make_spare(&self, like: &PodSpec) -> Result<Option<Spare>, Error> {
+        if self.wire(like).is_none() {
+            return Ok(None);
+        }
+        let spec = PodSpec {
+            hostname: String::new(),
+            memory_volumes: Vec::new(),
+            sysctls: Vec::new(),
+            processes_max: None,
+            keep: None,
+            ..like.clone()
+        };
+        // Before the pod has its copy of the machine's mounts, so that no change is missed.
+        let mounts = File::open(MOUNTS)?;
+        let (ours, theirs) = socket_pair()?;
+        let (pid, pidfd) = self.spawn(&ToSpawner::CreatePod { spec: spec.clone() }, theirs, None).await?;
+        let mut begun = Beginning::new(pid, pidfd, ours)?;
+        let mut network = None;
+        loop {
+            match begun.connection.receive(&mut begun.inbox).await?.ok_or(Error::Ended)? {
+                (FromInit::Network, mut fds) => network = fds.pop(),
+                (FromInit::Ready, fds) => {
+                    begun.listeners = fds;
+                    begun.heard = Some((FromInit::Network, vec![network.ok_or(Error::Ended)?]));
+                    return Ok(Some(Spare { spec, begun, mounts }));
+                }
+                (FromInit::Failed(failure), _) => return Err(explain(failure)),
+                _ => return Err(out_of_turn()),
+            }
+        }
+    }
+
+    /// Has a pod that was made ahead be this one; it must serve for it.
+    ///
+    /// # Errors
+    /// As [`Sandbox::create_pod`], or if it has ended meanwhile.
+    pub async fn use_spare(&self, spare: Spare, spec: PodSpec) -> Result<Pod, Error> {
+        let wire = self.wire(&spec);
+        let door = spec.keep.as_deref().map(door).transpose()?;
+        let doors: Vec<_> = door.iter().map(AsFd::as_fd).collect();
+        spare.begun.connection.send(&ToInit::Become { spec: Box::new(spec) }, &doors).await?;
+        Ok(Pod::begin(spare.begun, wire).await?.0)
+    }
+}
+
+/// A pod that was made before anybody asked for it: it has no name and no address, and nothing runs in it. When this is dropped it
+/// is ended.
+pub struct Spare {
+    spec: PodSpec,
+    begun: Beginning,
+    /// The machine's mounts, of which it has a copy as they were; readable in a way of its own once they are others.
+    mounts: File,
+}
+
+impl Spare {
+    /// The init's process number, as the host sees it.
+    pub fn pid(&self) -> i32 {
+        self.begun.pid
+    }
+
+    /// Whether a pod of this spec can be made of it.
+    pub fn serves(&self, spec: &PodSpec) -> bool {
+        let PodSpec { staging, uid, gid, network, .. } = &self.spec;
+        let same_network = match (network, &spec.network) {
+            (
+                Network::Own { addresses, listen, .. },
+                Network::Own { addresses: wanted, address: Some(_), listen: wanted_listen },
+            ) => addresses == wanted && listen == wanted_listen,
+            _ => false,
+        };
+        same_network && (staging, uid, gid) == (&spec.staging, &spec.uid, &spec.gid)
+    }
+
+    /// Whether it is still there, and the machine's mounts are those that it has: one that came since is not seen in it.
+    pub fn is_good(&self) -> bool {
+        let Some(pidfd) = &self.begun.pidfd.pidfd else { return false };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.mounts, PollFlags::PRI), PollFd::new(pidfd, PollFlags::IN)];
+        // What cannot be known is taken for a change.
+        matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
+    }
+}
+
+/// A pod whose init has begun, and what was heard of it.
+struct Beginning {
+    pid: i32,
+    pidfd: KillOnDrop,
+    connection: Arc<Connection>,
+    inbox: Inbox,
+    /// What it has said already and is to be answered again.
+    heard: Option<(FromInit, Vec<OwnedFd>)>,
+    listeners: Vec<OwnedFd>,
+}
+
+impl Beginning {
+    fn new(pid: i32, pidfd: OwnedFd, socket: OwnedFd) -> io::Result<Beginning> {
+        let pidfd = KillOnDrop { pidfd: Some(pidfd) };
+        let connection = Arc::new(Connection::new(socket)?);
+        Ok(Beginning { pid, pidfd, connection, inbox: Inbox::default(), heard: None, listeners: Vec::new() })
+    }
+}
+
+fn out_of_turn() -> Error {
+    Error::Io(io::Error::other("the pod's init spoke out of turn"))
 }
 
 /// Binds the socket on which a pod's init is to listen.
@@ -214,30 +332,25 @@ impl Pod {
     /// If nobody is there any more, or the pod cannot be had in that network: then it is ended.
     pub async fn adopt(path: &Path, wire: Option<(&Switch, Ipv4Addr)>) -> Result<(Pod, Vec<Left>), Error> {
         let (pid, pidfd, socket) = knock(path)?;
-        let taking = Pod::begin(pid.as_raw_nonzero().get(), pidfd, socket, wire);
+        let taking = Pod::begin(Beginning::new(pid.as_raw_nonzero().get(), pidfd, socket)?, wire);
         tokio::time::timeout(HAND_OVER_TIME_MAX, taking).await.map_err(|_| Error::Ended)?
     }
 
     /// Hears what the init says first, and goes on listening.
-    async fn begin(
-        pid: i32,
-        pidfd: OwnedFd,
-        socket: OwnedFd,
-        wire: Option<(&Switch, Ipv4Addr)>,
-    ) -> Result<(Pod, Vec<Left>), Error> {
-        let connection = Arc::new(Connection::new(socket)?);
-        let mut guard = KillOnDrop { pidfd: Some(pidfd) };
-        let mut inbox = Inbox::default();
+    async fn begin(begun: Beginning, wire: Option<(&Switch, Ipv4Addr)>) -> Result<(Pod, Vec<Left>), Error> {
+        let Beginning { pid, pidfd: mut guard, connection, mut inbox, heard: mut next, mut listeners } = begun;
         let processes = Arc::new(Processes::default());
         let (mut left, mut last) = (Vec::new(), 0);
-        let mut next = None;
-        let listeners = loop {
+        loop {
             let message = match next.take() {
                 Some(message) => message,
                 None => connection.receive(&mut inbox).await?.ok_or(Error::Ended)?,
             };
             match message {
-                (FromInit::Ready, fds) => break fds,
+                (FromInit::Ready, fds) => {
+                    listeners.extend(fds);
+                    break;
+                }
                 (FromInit::Network, mut fds) => {
                     let network = fds.pop().ok_or(Error::Ended)?;
                     let Some((switch, address)) = wire else { continue };
@@ -255,9 +368,9 @@ impl Pod {
                     let process = Process { id, state, connection: connection.clone() };
                     left.push(Left { name, process, ended_ms: ended.map(|(_, at)| at), kept });
                 }
-                _ => return Err(Error::Io(io::Error::other("the pod's init spoke out of turn"))),
+                _ => return Err(out_of_turn()),
             }
-        };
+        }
         let pidfd = guard.pidfd.take().ok_or(Error::Ended)?;
         let reader = tokio::spawn(read(connection.clone(), inbox, processes.clone()));
         let pidfd = sys::watch(pidfd)?;
@@ -339,8 +452,8 @@ impl Pod {
 
     /// The same for who cannot wait otherwise, as long as a killed pod may take.
     pub fn wait_ended(&self) {
-        let limit = rustix::event::Timespec { tv_sec: KILL_SECONDS_MAX, tv_nsec: 0 };
-        let mut fds = [rustix::event::PollFd::new(self.pidfd.get_ref(), rustix::event::PollFlags::IN)];
+        let limit = Timespec { tv_sec: KILL_SECONDS_MAX, tv_nsec: 0 };
+        let mut fds = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
         let _ = rustix::event::poll(&mut fds, Some(&limit));
     }
 

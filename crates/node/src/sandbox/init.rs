@@ -34,8 +34,10 @@ pub fn run(spec: PodSpec, socket: OwnedFd, door: Option<OwnedFd>) -> ! {
     // whatever its capabilities.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::on_signal(libc::SIGCHLD, Disposition::Default);
-    let made = set_up(&spec, socket.as_fd())
-        .and_then(|made| Ok((made, door.map(|door| Door::open(&spec, door)).transpose()?)));
+    let made = set_up(&spec, socket.as_fd()).and_then(|made| {
+        suit(&spec)?;
+        Ok((made, door.map(|door| Door::open(&spec, door)).transpose()?))
+    });
     match made {
         Ok(((listeners, signals), door)) => {
             let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
@@ -55,6 +57,7 @@ pub fn run(spec: PodSpec, socket: OwnedFd, door: Option<OwnedFd>) -> ! {
     sys::exit(0)
 }
 
+/// Makes what every pod has.
 fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedFd), Failure> {
     if let Network::Own { address: Some(_), .. } = &spec.network {
         // The one device that will come has the one address it is given.
@@ -62,8 +65,6 @@ fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedF
     }
     // First of all, so that the wire is laid while the rest is done here.
     show_network(spec, agent).map_err(|error| Failure::new("show the pod's network", &error))?;
-    rustix::system::sethostname(spec.hostname.as_bytes())
-        .map_err(|error| Failure::new("set the host name", &error.into()))?;
     rootfs::stage(spec)?;
     let mut listeners = Vec::new();
     if let Network::Own { addresses, listen, .. } = &spec.network {
@@ -76,6 +77,15 @@ fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedF
             listeners.push(socket);
         }
     }
+    let signals = sys::child_signals().map_err(|error| Failure::new("watch for ended processes", &error))?;
+    Ok((listeners, signals))
+}
+
+/// Makes what this pod alone has.
+fn suit(spec: &PodSpec) -> Result<(), Failure> {
+    rustix::system::sethostname(spec.hostname.as_bytes())
+        .map_err(|error| Failure::new("set the host name", &error.into()))?;
+    rootfs::make_memory_volumes(spec)?;
     for (name, value) in &spec.sysctls {
         std::fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value)
             .map_err(|error| Failure::new(format!("set sysctl {name}={value}"), &error))?;
@@ -83,8 +93,7 @@ fn set_up(spec: &PodSpec, agent: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, OwnedF
     if let Some(most) = spec.processes_max.filter(|_| limits_are_of_namespaces()) {
         limit_processes(most).map_err(|error| Failure::new("limit the pod's processes", &error.into()))?;
     }
-    let signals = sys::child_signals().map_err(|error| Failure::new("watch for ended processes", &error))?;
-    Ok((listeners, signals))
+    Ok(())
 }
 
 /// Holds the user, in this namespace of users, to so many processes for good.
@@ -323,6 +332,12 @@ impl Init {
                 }
                 return Ok(());
             }
+            ToInit::Become { spec } => {
+                return match self.turn_into(*spec, fds) {
+                    Ok(()) => self.say(&FromInit::Ready),
+                    Err(failure) => self.say(&FromInit::Failed(failure)),
+                };
+            }
             ToInit::Start { id, name, doors, spec } => {
                 let mut fds = fds;
                 let kept = fds.split_off((3 + doors).min(fds.len()));
@@ -339,6 +354,19 @@ impl Init {
             }
             Err(failure) => self.say(&FromInit::StartFailed { id, failure }),
         }
+    }
+
+    /// Has this pod, which was made ahead, be the one that is asked for.
+    fn turn_into(&mut self, spec: PodSpec, mut fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        suit(&spec)?;
+        if let Some(door) = fds.pop() {
+            self.door = Some(Door::open(&spec, door)?);
+            // Until now it was to end with the spawner, whatever happened.
+            rustix::process::set_parent_process_death_signal(None)
+                .map_err(|error| Failure::new("outlive the agent", &error.into()))?;
+        }
+        self.spec = spec;
+        Ok(())
     }
 
     fn signal(&self, id: u32, signal: i32) {

@@ -26,7 +26,7 @@ pub use capabilities::Capabilities;
 pub use check::{Forbidden, check};
 pub use console::{Console, Terminal as ConsoleTerminal};
 pub use container::DEFAULT_PATH;
-pub use handle::{Error, Left, Pod, Process, Sandbox, Stdio};
+pub use handle::{Error, Left, Pod, Process, Sandbox, Spare, Stdio};
 pub use handle_switch::{AllDatagrams, Switch};
 pub use init::PROCESSES_MAX;
 pub use switch::MARK;

@@ -40,8 +40,8 @@ pub const STAGE_STEP: &str = "mount in the pod's namespace";
 /// The step that fails where parts of the host's `/proc` are covered.
 pub const PROC_STEP: &str = "mount proc";
 
-/// Prepares, in the pod's init, what its containers share: `/dev/shm`, volumes in memory, an empty directory to hide
-/// others with, and the place where a container's root is put together.
+/// Prepares, in the pod's init, what its containers share: `/dev/shm`, an empty directory to hide others with, and the place
+/// where a container's root is put together.
 pub fn stage(pod: &PodSpec) -> Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| failed(STAGE_STEP, error))?;
@@ -54,9 +54,13 @@ pub fn stage(pod: &PodSpec) -> Result<()> {
     make_dir(&staging.join("shm"), 0o1777)?;
     let shm =
         new_fs("tmpfs", &[("mode", "1777"), ("size", SHM_SIZE)]).map_err(|error| failed("mount /dev/shm", error))?;
-    attach(&shm, &staging.join("shm")).map_err(|error| failed("mount /dev/shm", error))?;
+    attach(&shm, &staging.join("shm")).map_err(|error| failed("mount /dev/shm", error))
+}
+
+/// Makes the pod's volumes in memory, beside what is staged.
+pub fn make_memory_volumes(pod: &PodSpec) -> Result<()> {
     for volume in &pod.memory_volumes {
-        let place = staging.join(memory_place(&volume.name));
+        let place = pod.staging.join(memory_place(&volume.name));
         make_dir(&place, 0o777)?;
         let size = volume.bytes_max.map_or(SCRATCH_SIZE.to_owned(), |bytes| bytes.to_string());
         let step = || format!("mount the memory volume {:?}", volume.name);

@@ -48,6 +48,9 @@ pub enum ToInit {
     Exec { id: u32, container: u32, spec: Box<ProcessSpec> },
     /// Keeps what comes with it for the next agent, as the process started as `id` is.
     Keep { id: u32 },
+    /// Has a pod that was made ahead be this one; brings the socket on which its init is to listen, if it is kept. Answered by
+    /// `Ready` or `Failed`.
+    Become { spec: Box<PodSpec> },
     /// Begins to connect to an address of the pod.
     Connect { id: u32, address: SocketAddr },
     /// Sends a signal to the process started as `id`. A process that is gone is no error.

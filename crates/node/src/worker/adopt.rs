@@ -1,7 +1,7 @@
 //! Pods that outlive the agent: what of them is written down for the next agent, and how that one goes on with them. The files
 //! have the environment of containers in them, secrets too, and are the agent's user's alone.
 
-use super::{RunningContainer, Worker};
+use super::{RunningContainer, Worker, group_name};
 use crate::console::{self, Ends, Wanted};
 use crate::decide::{HOST_IMAGE_ID, State};
 use crate::images::{self as image_choice, Choice, Files};
@@ -104,7 +104,7 @@ impl Worker {
         let pod = self.pod.clone();
         for container in pod.spec.all_containers() {
             let Some(entry) = self.kept.containers.get(&container.name).cloned() else { continue };
-            let name = format!("{}_{}", container.name, entry.attempt);
+            let name = group_name(&container.name, entry.attempt);
             let Some(at) = adopted.left.iter().position(|left| left.name == name) else { continue };
             let known = self.pod.status.all_containers().find(|known| known.name == container.name);
             // It may have ended, and that have been told, before the agent did.
@@ -118,7 +118,7 @@ impl Worker {
         }
     }
 
-    fn go_on(&mut self, container: &Container, entry: KeptContainer, left: &LeftContainer) {
+    fn go_on(&mut self, container: &Arc<Container>, entry: KeptContainer, left: &LeftContainer) {
         let Some(sandbox) = self.sandbox.clone() else { return };
         let path = self.dir.join("logs").join(format!("{}_{}.log", container.name, entry.attempt));
         let kept = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();

@@ -54,7 +54,7 @@ impl Worker {
         let Some(running) = self.running.get_mut(name).filter(|running| !running.stopping) else { return };
         running.stopping = true;
         running.probes.drain(..).for_each(|probe| probe.abort());
-        let hook = running.target.container.lifecycle.pre_stop.clone().map(|hook| (running.target.clone(), hook));
+        let hook = running.target.container.lifecycle.pre_stop.clone().map(|hook| (running.target.clone(), *hook));
         self.tasks.spawn(end(running.process.clone(), hook, grace));
     }
 

@@ -65,7 +65,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
     let first = updates.borrow().clone();
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let pod = first.pod;
-    let records: Vec<Record> = pod.spec.all_containers().map(Record::new).collect();
+    let records: Vec<Record> = pod.spec.all_containers().map(|container| Record::new(container)).collect();
     let mut worker = Worker {
         api: Api::namespaced(shared.config.client.clone(), &pod.metadata.namespace),
         dir: shared.config.state_dir.join("pods").join(&pod.metadata.uid),
@@ -89,6 +89,7 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
         revisions: BTreeMap::new(),
         provided: HashMap::new(),
         usage_at: Timestamp::UNIX_EPOCH,
+        room: None,
         tokens: BTreeMap::new(),
         certificates: Certificates::default(),
         mounted: false,
@@ -135,6 +136,8 @@ struct Worker {
     provided: HashMap<String, Provided>,
     /// When the use of volumes is looked at next.
     usage_at: Timestamp,
+    /// Others have what the pod asks for; this changes when they give something back.
+    room: Option<watch::Receiver<u64>>,
     /// By volume and path.
     tokens: BTreeMap<(String, String), Token>,
     certificates: Certificates,
@@ -205,6 +208,9 @@ impl Worker {
             self.shared.events.warning(&self.pod, None, reason, message);
             self.facts.ended = Some(((*reason).into(), format!("Pod was rejected: {message}")));
         }
+        if !over {
+            self.note_promise();
+        }
         // What a pod does only now and then has its room then only: there are many pods, and most of them wait.
         if rejection.is_none() && !over && !self.leaving() && Box::pin(self.prepare()).await {
             self.live().await;
@@ -213,6 +219,7 @@ impl Worker {
             Box::pin(self.terminate()).await;
         }
         Box::pin(self.tear_down()).await;
+        self.shared.promises.take_back(&self.pod.metadata.uid);
         if !over {
             self.publish().await;
         }
@@ -364,6 +371,7 @@ impl Worker {
                 self.take_update();
                 self.refresh_pod_files(&before);
             }
+            () = changed(&mut self.room) => {}
             () = sleep_until(wake) => {}
         }
         while let Ok(message) = self.messages.try_recv() {
@@ -555,9 +563,24 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(seconds.try_into().unwrap_or(0))
 }
 
+/// Until it changes: never, where there is nothing.
+async fn changed(what: &mut Option<watch::Receiver<u64>>) {
+    if let Some(what) = what
+        && what.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 async fn sleep_until(at: Timestamp) {
     let left = at.duration_since(Timestamp::now());
     tokio::time::sleep(left.try_into().unwrap_or(Duration::ZERO)).await;
+}
+
+/// What an attempt to run a container is called where its processes and groups are.
+fn group_name(container: &str, attempt: u32) -> String {
+    format!("{container}_{attempt}")
 }
 
 fn make_private(path: &Path) -> std::io::Result<()> {

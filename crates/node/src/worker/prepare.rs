@@ -2,7 +2,7 @@
 
 use super::adopt::control_of;
 use super::files::mount_failed;
-use super::{Worker, make_private};
+use super::{Worker, group_name, make_private};
 use crate::agent::lock;
 use crate::decide::{State, time};
 use crate::network::{self, HostPort, Served};
@@ -269,9 +269,11 @@ impl Worker {
             Some(MemoryVolume { name: volume.name.clone(), bytes_max })
         };
         let granted = self.records.iter().map(|record| (record.name.clone(), record.allocated.clone())).collect();
+        let first = self.records.first().map(|it| (group_name(&it.name, 0), resources::of_container(&it.allocated)));
         let plan = PodPlan {
             uid: self.pod.metadata.uid.clone(),
             limits: resources::of_pod(&self.pod, &granted),
+            first,
             oom_score: resources::least_oom_score(&self.pod),
             hostname: files::host_name(spec, &self.pod.metadata.name),
             user: (volumes::one_user(&self.pod).unwrap_or(0), spec.security_context.run_as_group.unwrap_or(0)),

@@ -48,7 +48,7 @@ impl Worker {
                 container: name.to_owned(),
                 attempt: running.attempt,
                 kind: *kind,
-                probe,
+                probe: *probe,
                 target: running.target.clone(),
                 sender: self.sender.clone(),
                 events: self.shared.events.clone(),

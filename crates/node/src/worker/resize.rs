@@ -20,17 +20,21 @@ impl Worker {
             asked.get(record.name.as_str()).is_some_and(|asked| !resources::same(asked, &record.allocated))
         };
         if self.records.iter().any(differs) {
-            let refusal = match self.shared.runtime.unlimited() {
+            let infeasible = match self.shared.runtime.unlimited() {
                 Some(why) => Some(format!("In-place resize is infeasible on this node: {why}")),
                 None => resources::infeasible(&pod, &self.shared.facts.allocatable),
             };
-            if let Some(message) = refusal {
-                let pending = Resize::Pending { reason: "Infeasible", message };
+            let refusal = match infeasible {
+                Some(message) => Some(("Infeasible", message)),
+                None => self.ask_for_room().err().map(|message| ("Deferred", message)),
+            };
+            if let Some((reason, message)) = refusal {
+                let pending = Resize::Pending { reason, message };
                 if let (true, Resize::Pending { message, .. }) =
                     (self.facts.resize.as_ref() != Some(&pending), &pending)
                 {
-                    let text = format!("Pod resize Infeasible: {}", resources::summary(&pod, Some(message)));
-                    self.shared.events.warning(&pod, None, "ResizeInfeasible", &text);
+                    let text = format!("Pod resize {reason}: {}", resources::summary(&pod, Some(message)));
+                    self.shared.events.warning(&pod, None, &format!("Resize{reason}"), &text);
                 }
                 self.facts.resize = Some(pending);
                 return;
@@ -47,12 +51,37 @@ impl Worker {
         match &self.facts.resize {
             None => return,
             // What was refused is not asked for any more.
-            Some(Resize::Pending { .. }) => self.facts.resize = None,
+            Some(Resize::Pending { .. }) => (self.facts.resize, self.room) = (None, None),
             Some(Resize::InProgress { .. }) => {}
         }
         if self.facts.resize.is_some() {
             self.give().await;
         }
+    }
+
+    /// Notes what the pod has been promised from its beginning: what it was put on this node with is not weighed again.
+    pub(super) fn note_promise(&self) {
+        let _ = self.shared.promises.give(&self.pod.metadata.uid, self.promise(), |_| None);
+    }
+
+    /// What it has been promised.
+    fn promise(&self) -> resources::Promise {
+        let granted = self.records.iter().map(|it| (it.name.clone(), it.allocated.clone())).collect();
+        resources::promise(&self.pod, &granted)
+    }
+
+    /// Has the pod be promised what it asks for now. Where others have too much for that, it is asked again when they give back.
+    fn ask_for_room(&mut self) -> Result<(), String> {
+        // Before it is asked, so that nothing is missed that is given back meanwhile.
+        self.room = Some(self.shared.promises.room());
+        let (asked, has) = (resources::promise(&self.pod, &BTreeMap::new()), self.promise());
+        let allocatable = &self.shared.facts.allocatable;
+        let objects = |others| resources::deferred(asked, has, others, allocatable);
+        let given = self.shared.promises.give(&self.pod.metadata.uid, asked, objects);
+        if given.is_ok() {
+            self.room = None;
+        }
+        given
     }
 
     /// Holds the pod and its containers to what is granted.

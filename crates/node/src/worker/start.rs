@@ -1,7 +1,7 @@
 //! Starting a container: its image, its program, its streams, and the wait for its end.
 
 use super::adopt::KeptContainer;
-use super::{Message, RunningContainer, Worker};
+use super::{Message, RunningContainer, Worker, group_name};
 use crate::console::{self, Console, Outputs, Wanted};
 use crate::decide::{HOST_IMAGE_ID, State, time};
 use crate::env::{Data, ObjectKind};
@@ -214,7 +214,7 @@ impl Worker {
 
     async fn launch(
         &mut self,
-        container: &Container,
+        container: &Arc<Container>,
         attempt: u32,
         files: Files,
         id: &str,
@@ -308,7 +308,7 @@ impl Worker {
             self.keep_container(&container.name, entry).map_err(io)?;
         }
         let plan = ContainerPlan {
-            name: format!("{}_{attempt}", container.name),
+            name: group_name(&container.name, attempt),
             spec,
             limits,
             beside,

@@ -569,6 +569,106 @@ async fn nothing_is_left() {
     assert_eq!(mounts(), before, "the host sees none of the pods' mounts");
 }
 
+/// A pod in the bed's network that was made ahead and then became this one.
+async fn made_ahead(bed: &Bed, spec: PodSpec) -> Result<Pod, Error> {
+    bed.sandbox.open_network("10.244.0.1".parse().unwrap()).await.unwrap();
+    let spare = bed.sandbox.make_spare(&bed.pod_spec()).await.unwrap().expect("there is a network");
+    assert!(spare.serves(&spec));
+    bed.sandbox.use_spare(spare, spec).await
+}
+
+#[tokio::test]
+async fn a_pod_made_ahead_is_as_any_other() {
+    let script = "hostname; id; ls /sys/class/net; grep -c . /proc/net/dev; cat /proc/sys/net/ipv4/ip_unprivileged_port_start
+        cat /proc/sys/net/ipv4/ping_group_range; ulimit -u; ls -A /dev/shm /tmp; touch /cache/x && df -k --output=size /cache | tail -n1
+        grep -E '^(Cap|NoNew|Seccomp|Groups)' /proc/self/status; grep -o '10[.]244[.]0[.][0-9]*' /proc/net/fib_trie | sort -u | tail -n1
+        cut -d' ' -f4-6 /proc/self/mountinfo | sort";
+    for bed in Bed::all() {
+        let spec = |address: &str, hostname: &str| {
+            let mut spec = PodSpec { hostname: hostname.into(), processes_max: Some(500), ..bed.pod_spec() };
+            spec.sysctls = vec![("net.ipv4.ping_group_range".into(), "0 0".into())];
+            if let Network::Own { address: own, .. } = &mut spec.network {
+                *own = Some(address.parse().unwrap());
+            }
+            spec
+        };
+        let mut container = shell(script);
+        let (source, target) = (Source::Memory("cache".into()), "/cache".into());
+        container.mounts = vec![Mount { source, sub_path: None, target, read_only: false }];
+        let ahead = made_ahead(&bed, spec("10.244.0.8", "db-0")).await.unwrap();
+        let ordinary = bed.sandbox.create_pod(spec("10.244.0.9", "db-1")).await.unwrap();
+        let wanted = run(&ordinary, container.clone()).await;
+        assert!(wanted.starts_with("db-1\n") && wanted.contains("\n10.244.0.9\n"), "as {}: {wanted}", bed.name);
+        let found = run(&ahead, container).await;
+        assert_eq!(found, wanted.replace("db-1", "db-0").replace("0.9\n", "0.8\n"), "as {}", bed.name);
+        assert_eq!((ahead.take_listeners().len(), ordinary.take_listeners().len()), (2, 2));
+        // What is refused is said in the same words.
+        let wrong = |address| PodSpec { sysctls: vec![("net.none".into(), "1".into())], ..spec(address, "x") };
+        let ahead = made_ahead(&bed, wrong("10.244.0.10")).await.err().expect("there is no such setting").to_string();
+        let ordinary = bed.sandbox.create_pod(wrong("10.244.0.11")).await.err().expect("nor now").to_string();
+        assert_eq!(ahead, ordinary, "as {}", bed.name);
+    }
+}
+
+#[tokio::test]
+async fn pods_made_ahead_serve_those_like_them_and_go_unused() {
+    for bed in Bed::all() {
+        let spec = bed.pod_spec();
+        assert!(
+            bed.sandbox.make_spare(&spec).await.unwrap().is_none(),
+            "a wire is laid when it is used, or not at all"
+        );
+        bed.sandbox.open_network("10.244.0.1".parse().unwrap()).await.unwrap();
+        let spare = bed.sandbox.make_spare(&spec).await.unwrap().unwrap();
+        assert!(!spare.serves(&PodSpec { uid: 7, ..spec.clone() }));
+        assert!(!spare.serves(&PodSpec { network: Network::Host, ..spec.clone() }));
+        let Network::Own { listen, address, .. } = spec.network.clone() else { unreachable!("it has its own") };
+        let network = Network::Own { addresses: Vec::new(), address, listen };
+        assert!(!spare.serves(&PodSpec { network, ..spec.clone() }));
+        let pid = spare.pid();
+        drop(spare);
+        until("it stays though nobody uses it", || !Path::new(&format!("/proc/{pid}/ns/net")).exists());
+        let spare = bed.sandbox.make_spare(&spec).await.unwrap().unwrap();
+        let pid = spare.pid();
+        // The spawner goes, and with it those that wait.
+        drop(bed.sandbox);
+        until("it outlives the spawner", || !Path::new(&format!("/proc/{pid}")).exists());
+        assert!(!spare.is_good());
+    }
+}
+
+/// Runs where nobody else mounts anything.
+#[tokio::test]
+#[ignore = "is the process that another test starts"]
+async fn mounts_something_later() {
+    let bed = Bed::new("as the tests are", None);
+    bed.sandbox.open_network("10.244.0.1".parse().unwrap()).await.unwrap();
+    let first = bed.sandbox.make_spare(&bed.pod_spec()).await.unwrap().unwrap();
+    let second = bed.sandbox.make_spare(&bed.pod_spec()).await.unwrap().unwrap();
+    assert!(first.is_good() && second.is_good());
+    let place = bed.put("later", None);
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "later"]).arg(&place).status().unwrap();
+    assert!(mounted.success());
+    assert!(!first.is_good() && !second.is_good(), "a mount is missing in them");
+    let third = bed.sandbox.make_spare(&bed.pod_spec()).await.unwrap().unwrap();
+    assert!(third.is_good());
+    println!("as it should be");
+}
+
+/// A pod made ahead has the machine's mounts as they were then.
+#[test]
+fn a_pod_made_ahead_is_not_used_when_mounts_have_changed() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut alone = std::process::Command::new("unshare");
+    alone.arg("--mount").arg(std::env::current_exe().unwrap());
+    alone.args(["sandbox::mounts_something_later", "--exact", "--ignored", "--nocapture"]);
+    let output = alone.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("as it should be"), "{said}");
+}
+
 /// What an agent is that is killed: holds a pod with the mark in its container's arguments.
 #[tokio::test]
 #[ignore = "is the process that another test kills"]

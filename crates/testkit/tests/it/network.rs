@@ -213,7 +213,31 @@ fn services_lead_to_pods_that_are_ready() {
         let line =
             format!("for i in $(seq 10); do exec 3<>/dev/tcp/{ip_of_sticky}/80; head -n1 <&3; done | sort -u | wc -l");
         assert_eq!(bed.bash("client", &line), "1");
+        // However many come to be there beside it.
+        let first = bed.tcp("client", &ip_of_sticky, 80);
+        bed.pod("three", "web", json!({}));
+        bed.until("three answers", || {
+            let heard =
+                bed.bash("client", &format!("for i in $(seq 20); do exec 3<>/dev/tcp/{ip}/80; head -n1 <&3; done"));
+            heard.contains("three sees").then_some(())
+        });
+        assert_eq!((bed.bash("client", &line), bed.tcp("client", &ip_of_sticky, 80)), ("1".into(), first));
+        // But no longer than it says after the last time.
+        let forgetful = bed.service(
+            "forgetful",
+            json!({"selector": {"app": "web"}, "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}, "ports": [{"port": 80, "targetPort": 8080}]}),
+        );
+        let ip_of_forgetful = forgetful["clusterIP"].as_str().expect("an address").to_owned();
+        bed.until("it answers", || bed.tcp("client", &ip_of_forgetful, 80).contains("sees").then_some(()));
+        let line = format!(
+            "for i in $(seq 5); do exec 3<>/dev/tcp/{ip_of_forgetful}/80; head -n1 <&3; done | sort -u; sleep 1.5"
+        );
+        let first = bed.bash("client", &line);
+        assert_eq!(first.lines().count(), 1, "{first}");
+        bed.until("it is led to another", || (bed.bash("client", &line) != first).then_some(()));
         // Those that are gone are not led to.
+        bed.server.json("admin", &format!("DELETE {CORE}/pods/three"));
         bed.server.json("admin", &format!("DELETE {CORE}/pods/one"));
         bed.until("one is gone", || {
             let heard =
@@ -440,22 +464,27 @@ fn namespaces_below(first: u32) -> usize {
 #[test]
 fn nothing_of_a_pods_network_stays() {
     const PODS: usize = 20;
+    /// Pods that an agent has ahead, from the second one on.
+    const AHEAD: usize = 2;
     Bed::each(&[], |bed| {
         let namespaces = || namespaces_below(bed.server.pid());
         bed.pod("first", "first", json!({}));
-        let before = namespaces();
+        let alone = namespaces();
+        bed.pod("second", "second", json!({}));
+        let before = alone + 1 + AHEAD;
+        bed.until("some are made ahead", || (namespaces() == before).then_some(()));
         let mut seen = std::collections::BTreeSet::new();
         for number in 0..PODS {
             let address = bed.pod(&format!("pod-{number}"), "many", json!({}));
             assert!(seen.insert(address.clone()), "{address} was had twice");
         }
-        assert_eq!(namespaces(), before + PODS);
+        bed.until("each has its network", || (namespaces() == before + PODS).then_some(()));
         for number in 0..PODS {
             bed.server.json("admin", &format!("DELETE {CORE}/pods/pod-{number}"));
         }
         bed.until("all are gone", || {
             let pods = bed.get(&format!("{CORE}/pods"));
-            (pods["items"].as_array().map(Vec::len) == Some(1)).then_some(())
+            (pods["items"].as_array().map(Vec::len) == Some(2)).then_some(())
         });
         bed.until("so are their networks", || (namespaces() == before).then_some(()));
     });

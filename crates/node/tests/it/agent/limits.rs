@@ -157,6 +157,52 @@ async fn limits_show_inside_and_go_with_the_pod() {
 }
 
 #[tokio::test]
+async fn what_others_have_is_waited_for() {
+    if skipped() {
+        return;
+    }
+    let bed = Bed::new();
+    let thousandths = std::thread::available_parallelism().unwrap().get() * 1000;
+    let cpu = |milli: usize| json!({"limits": {"cpu": format!("{milli}m")}, "requests": {"cpu": format!("{milli}m")}});
+    let others = thousandths - 300;
+    for (name, milli) in [("other", others), ("waits", 100)] {
+        let container = limited("exec sleep 1000", cpu(milli));
+        bed.pod(name, json!({"terminationGracePeriodSeconds": 0, "containers": [container]}));
+        bed.phase(name, "Running").await;
+    }
+    let mut pod = bed.api.get("pods", "shop", "waits").unwrap();
+    pod["spec"]["containers"][0]["resources"] = cpu(500);
+    pod["metadata"]["generation"] = 2.into();
+    bed.api.put("pods", pod);
+    let pending = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array().unwrap();
+        all.iter().any(|it| it["type"] == "PodResizePending")
+    };
+    let pod = bed.until("waits", "pending", pending).await;
+    let told = condition(&pod, "PodResizePending");
+    let message =
+        format!("Node didn't have enough resource: cpu, requested: 500, used: {others}, capacity: {thousandths}");
+    assert_eq!(
+        (&told["status"], &told["reason"], &told["message"]),
+        (&json!("True"), &json!("Deferred"), &json!(message))
+    );
+    assert_eq!(pod["status"]["containerStatuses"][0]["resources"], cpu(100));
+    // It goes on by itself when there is room.
+    bed.api.delete_pod("shop", "other", 0);
+    let grown = |pod: &Value| !pending(pod) && pod["status"]["containerStatuses"][0]["resources"] == cpu(500);
+    bed.until("waits", "grown", grown).await;
+    bed.api
+        .until("events", |_| {
+            let events = bed.events("waits");
+            ["ResizeDeferred", "ResizeStarted", "ResizeCompleted"]
+                .iter()
+                .all(|reason| events.iter().filter(|it| it == reason).count() == 1)
+                .then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn resources_change_in_place() {
     if skipped() {
         return;
