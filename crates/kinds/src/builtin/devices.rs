@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check::{self, Causes, quantity, text};
 use super::read::Read;
@@ -234,12 +234,14 @@ fn attribute(out: &mut Causes, declared: &mut Causes, attribute: &Value, path: &
             out.push(Cause::too_long(path, VALUE_MAX));
         }
     }
-    match VALUES.iter().filter(|field| attribute.has(field)).count() {
-        0 => declared.push(Cause::invalid(path, &"".into(), "exactly one value must be specified")),
-        1 => {}
+    let given: Vec<&str> = VALUES.into_iter().filter(|field| attribute.has(field)).collect();
+    let all = VALUES.map(|field| format!("`{field}`")).join(", ");
+    match given[..] {
+        [] => declared.push(Cause::invalid(path, &"".into(), &format!("must specify one of: {all}"))),
+        [_] => {}
         _ => {
-            let shown = internal::shown("api.resource.v1.DeviceAttribute", attribute);
-            declared.push(Cause::invalid(path, &shown, "exactly one value must be specified"));
+            let shown = format!("{{{}}}", given.join(", "));
+            declared.push(Cause::invalid(path, &shown.into(), &format!("must specify exactly one of: {all}")));
         }
     }
 }
@@ -470,8 +472,11 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
         device_status(&mut out, device, &path);
         if !allocated.contains(&key(device)) {
             let detail = "must be an allocated device in the claim";
-            out.push(Cause::invalid(&path, &key(device).into(), detail));
+            let [driver, pool, name, share] = ["driver", "pool", "device", "shareID"].map(|field| device.text(field));
+            let shown = json!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share});
+            out.push(Cause::invalid(&path, &shown, detail));
         }
+        share_id(&mut declared, device, &path);
         conditions(&mut out, device, &path);
         if device.has("data") {
             raw(&mut out, device.at("data"), &format!("{path}.data"));
@@ -504,6 +509,17 @@ fn device_status(out: &mut Causes, device: &Value, path: &str) {
     csi_driver_name(out, device.text("driver"), &format!("{path}.driver"));
     pool_name(out, device.text("pool"), &format!("{path}.pool"));
     text(out, device.text("device"), format_args!("{path}.device"), validate::dns1123_label);
+}
+
+fn share_id(out: &mut Causes, of: &Value, path: &str) {
+    let is_uuid = |text: &str| {
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        lengths == [8, 4, 4, 4, 12] && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+    };
+    if of.at("shareID").as_str().is_some_and(|text| !is_uuid(text)) {
+        let detail = "must be a lowercase UUID in 8-4-4-4-12 format";
+        out.push(Cause::invalid(format!("{path}.shareID"), of.at("shareID"), detail));
+    }
 }
 
 pub fn conditions(out: &mut Causes, of: &Value, path: &str) {
@@ -550,6 +566,7 @@ fn allocation(out: &mut Causes, declared: &mut Causes, allocation: &Value, names
             let path = format!("{path}.results[{at}]");
             resource::request_name(out, result.text("request"), names, &format!("{path}.request"));
             device_status(out, result, &path);
+            share_id(declared, result, &path);
             binding(out, declared, result, &path);
         }
     }
@@ -572,7 +589,6 @@ fn allocation(out: &mut Causes, declared: &mut Causes, allocation: &Value, names
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn told(causes: Causes) -> Vec<String> {
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
@@ -591,7 +607,8 @@ mod tests {
             &[
                 "spec.devices[0].attributes[v].version: Invalid value: \"1.02.3\": must be a string compatible with \
                  semver.org spec 2.0.0",
-                "spec.devices[0].attributes[none]: Invalid value: \"\": exactly one value must be specified",
+                "spec.devices[0].attributes[none]: Invalid value: \"\": must specify one of: `int`, `bool`, `string`, \
+                 `version`, `ints`, `bools`, `strings`, `versions`",
             ],
         );
         for right in ["1.2.3", "0.0.0-alpha.1+b-7", "1.0.0+001"] {
@@ -637,14 +654,16 @@ mod tests {
     #[test]
     fn only_allocated_devices_have_a_state() {
         let claim = |status: Value| json!({"spec": {"devices": {"requests": [{"name": "r"}]}}, "status": status});
-        let device = json!({"driver": "d.example.com", "pool": "p", "device": "a"});
+        let device = json!({"driver": "d.example.com", "pool": "p", "device": "a", "shareID": "x"});
         let status = json!({"devices": [device], "reservedFor": [{"resource": "pods", "name": "x"}]});
         assert_eq!(
             told(claim_status(&claim(status), &claim(json!({})))),
             [
                 "status.reservedFor[0].uid: Required value",
-                "status.devices[0]: Invalid value: \"d.example.com/p/a\": must be an allocated device in the claim",
+                "status.devices[0]: Invalid value: {\"Driver\":\"d.example.com\",\"Pool\":\"p\",\"Device\":\"a\",\
+                 \"ShareID\":\"x\"}: must be an allocated device in the claim",
                 "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
+                "status.devices[0].shareID: Invalid value: \"x\": must be a lowercase UUID in 8-4-4-4-12 format",
             ]
         );
     }
