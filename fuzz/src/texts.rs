@@ -241,6 +241,7 @@ fn delete_options(tape: &mut Tape) -> DeleteOptions {
         // The old and the new way exclude each other.
         orphan_dependents: (propagation.is_none() && tape.chance(96)).then(|| tape.chance(128)),
         preconditions: Preconditions { uid: text(tape), resource_version: text(tape) },
+        only_unreadable: tape.chance(32),
     }
 }
 

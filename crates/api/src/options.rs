@@ -90,6 +90,8 @@ pub struct DeleteOptions {
     pub orphan_dependents: Option<bool>,
     /// Which object it must be, and in which state.
     pub preconditions: Preconditions,
+    /// Only what cannot be read is to be deleted, whatever breaks: `ignoreStoreReadErrorWithClusterBreakingPotential`.
+    pub only_unreadable: bool,
 }
 
 /// `propagationPolicy`.
@@ -286,6 +288,8 @@ impl WriteOptions {
     }
 }
 
+const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
 impl DeleteOptions {
     /// Options of the query, which Kubernetes reads only where the request has no body.
     pub fn parse(query: &Query) -> Result<DeleteOptions, Status> {
@@ -295,6 +299,7 @@ impl DeleteOptions {
             grace_period_seconds: integer(query, "gracePeriodSeconds")?,
             orphan_dependents: query.flag("orphanDependents"),
             preconditions: Preconditions { uid, resource_version: None },
+            only_unreadable: query.flag(IGNORE_READ_ERROR) == Some(true),
             ..DeleteOptions::default()
         }
         .checked(&dry_run, query.get("propagationPolicy"))
@@ -312,6 +317,7 @@ impl DeleteOptions {
                 uid: text("/preconditions/uid"),
                 resource_version: text("/preconditions/resourceVersion"),
             },
+            only_unreadable: body[IGNORE_READ_ERROR] == true,
             ..DeleteOptions::default()
         }
         .checked(&dry_run, body["propagationPolicy"].as_str())
@@ -342,6 +348,9 @@ impl DeleteOptions {
         }
         if self.dry_run {
             body["dryRun"] = json!(["All"]);
+        }
+        if self.only_unreadable {
+            body[IGNORE_READ_ERROR] = json!(true);
         }
         body
     }

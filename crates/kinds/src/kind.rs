@@ -131,11 +131,17 @@ pub struct Behaviour {
     /// Fields that hold a time, the request's where the client gives none: `spec.taint.timeAdded`. `a[].b` is the field of
     /// each item of a list.
     pub stamped: &'static [&'static str],
+    /// Nothing is ever owned by one, and its deletion waits for no dependents.
+    pub without_dependents: bool,
+    /// Subresources of which there are no Tables.
+    pub without_tables: &'static [&'static str],
+    /// A write of the status leaves labels, annotations, finalizers and owners as they are.
+    pub status_keeps_metadata: bool,
     /// A bad name is told of after everything else.
     pub name_last: bool,
     /// A table of nothing has rows that are null, not an empty list.
     pub no_rows_are_null: bool,
-    /// Finalizers need no domain.
+    /// Finalizers need no domain: upstream checks them in some kinds only.
     pub any_finalizer: bool,
 }
 
@@ -176,6 +182,9 @@ impl Behaviour {
         stamped: &[],
         name_last: false,
         any_finalizer: false,
+        status_keeps_metadata: false,
+        without_tables: &[],
+        without_dependents: false,
         no_rows_are_null: false,
     };
 }
@@ -583,7 +592,7 @@ impl Kind {
         (self.behaviour.prepare_update)(new, old);
         let before = old.pointer("/metadata/generation").and_then(Value::as_i64);
         let after = match self.behaviour.has_generation {
-            true if content_differs(new, old, self.has_status()) => Some(before.unwrap_or(0) + 1),
+            true if content_differs(new, old, self) => Some(before.unwrap_or(0) + 1),
             _ => before,
         };
         // A kind whose generation also counts other things (an annotation) has already set it higher than the old one.
@@ -608,6 +617,11 @@ impl Kind {
             }
         }
         set_generation(target, before);
+        if self.behaviour.status_keeps_metadata
+            && let (Some(to), Some(from)) = (target.get_mut("metadata"), source.get("metadata"))
+        {
+            ["labels", "annotations", "finalizers", "ownerReferences"].iter().for_each(|field| keep(to, from, field));
+        }
         gates::drop_disabled(self, new, Some(old));
         (self.behaviour.prepare_status)(new, old);
     }
@@ -656,15 +670,35 @@ fn stamp_at(value: &mut Value, path: &str, now: &str) {
 }
 
 /// A status that anybody may write is content like the rest.
-fn content_differs(new: &Value, old: &Value, has_status: bool) -> bool {
+fn content_differs(new: &Value, old: &Value, kind: &Kind) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
     let content = |key: &str| match key {
         "apiVersion" | "kind" | "metadata" => false,
-        "status" => !has_status,
+        "status" => !kind.has_status(),
         _ => true,
     };
-    new.iter().any(|(key, value)| content(key) && old.get(key) != Some(value))
-        || old.keys().any(|key| content(key) && !new.contains_key(key))
+    let of = |object: &serde_json::Map<String, Value>, key: &str| object.get(key).cloned().unwrap_or_default();
+    let differs = |key: &str| match (new.get(key), old.get(key)) {
+        (new, old) if new == old => false,
+        // What is in a custom resource is taken word for word.
+        _ => kind.is_custom() || !same(&of(new, key), &of(old, key)),
+    };
+    new.keys().chain(old.keys()).any(|key| content(key) && differs(key))
+}
+
+/// Equal but for empty lists, which a client may send and the store does not keep.
+fn same(new: &Value, old: &Value) -> bool {
+    let nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => {
+            let below = |key: &str| same(new.get(key).unwrap_or(&Value::Null), old.get(key).unwrap_or(&Value::Null));
+            new == old || new.keys().chain(old.keys()).all(|key| below(key))
+        }
+        (Value::Array(new), Value::Array(old)) => {
+            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| same(new, old))
+        }
+        _ => new == old || (nothing(new) && nothing(old)),
+    }
 }
 
 /// The status of a custom resource is all that a write of it changes, and who owns it.

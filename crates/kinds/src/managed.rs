@@ -301,6 +301,11 @@ const RESETS: &[(&str, &str, &str, &[&str])] = &[
     ("storage.k8s.io", "VolumeAttachment", "status", &["spec", "metadata"]),
     ("resource.k8s.io", "ResourceClaim", "status", &["spec", "metadata"]),
     ("apiregistration.k8s.io", "APIService", "status", &["spec", "metadata"]),
+    ("networking.k8s.io", "ServiceCIDR", "status", &["spec", "metadata"]),
+    ("storage.k8s.io", "CSINode", "status", &["spec", "metadata"]),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "status", &["spec", "metadata"]),
+    ("resource.k8s.io", "DeviceTaintRule", "status", &["spec", "metadata"]),
+    ("storagemigration.k8s.io", "StorageVersionMigration", "status", &["spec", "metadata"]),
 ];
 
 /// The fields of one manager, in the version it wrote them.

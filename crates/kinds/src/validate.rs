@@ -44,9 +44,9 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
         if !of_type.is_empty() {
             return of_type;
         }
-        // Both the general part and the custom one look at it.
+        // Both the general part and the custom one look at what changed.
         let mut causes = metadata_update(new, old);
-        causes.extend_from_within(..);
+        causes.extend(metadata_changes(new, old));
         causes.extend(custom.check(new, Some(old)));
         return causes;
     }
@@ -119,6 +119,21 @@ pub fn metadata(object: &Value, namespaced: bool, rule: NameRule) -> Vec<Cause> 
 
 /// What is wrong with the metadata that is to take the place of `old`'s: the part that custom resources share.
 pub fn metadata_update(new: &Value, old: &Value) -> Vec<Cause> {
+    let meta = new.at("metadata");
+    let mut causes = Vec::new();
+    let generate = meta.text("generateName");
+    push_all(&mut causes, "metadata.generateName", generate, path_segment(generate, true));
+    causes.extend(non_negative(meta.int("generation"), "metadata.generation"));
+    causes.extend(labels(meta.at("labels"), "metadata.labels"));
+    causes.extend(annotations(meta.at("annotations"), "metadata.annotations"));
+    causes.extend(owners(meta.at("ownerReferences")));
+    causes.extend(finalizers(meta.at("finalizers")));
+    causes.extend(metadata_changes(new, old));
+    causes
+}
+
+/// What may not change of the metadata, and what every update looks at again.
+fn metadata_changes(new: &Value, old: &Value) -> Vec<Cause> {
     let (new, old) = (new.at("metadata"), old.at("metadata"));
     let mut causes = Vec::new();
     if old.has("deletionTimestamp") {
@@ -283,6 +298,17 @@ pub fn non_negative(number: i64, field: impl Display) -> Option<Cause> {
 /// `field is immutable`, with the new value, when it is not the old one.
 pub fn immutable(new: &Value, old: &Value, field: &str) -> Option<Cause> {
     (new != old).then(|| Cause::invalid(field, new, FIELD_IMMUTABLE))
+}
+
+/// The same of a text, of which Go shows that it is absent as an empty one.
+pub fn immutable_text(new: &Value, old: &Value, field: &str) -> Option<Cause> {
+    let shown = new.as_str().unwrap_or_default();
+    (new != old).then(|| Cause::invalid(field, &shown.into(), FIELD_IMMUTABLE))
+}
+
+/// What declared immutability says, which does not show the value.
+pub fn fixed(field: &str) -> Cause {
+    Cause::invalid(field, &Value::Null, FIELD_IMMUTABLE)
 }
 
 /// `regex used for validation is ..`, as upstream words it.

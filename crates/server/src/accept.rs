@@ -123,9 +123,6 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Acc
     for clause in clauses(headers) {
         let Some(media) = media(clause.media) else { continue };
         known_media = true;
-        if media == Media::Protobuf && !offer.protobuf {
-            continue;
-        }
         if media == Media::Yaml && offer.watch {
             return Err(Status::not_acceptable(STREAMS));
         }
@@ -135,6 +132,12 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Acc
             Ok(transform) => transform,
             Err(()) => continue,
         };
+        // Of what has no messages, the metadata has.
+        let is_metadata =
+            matches!(transform, Some(Transform::PartialObjectMetadata(_) | Transform::PartialObjectMetadataList(_)));
+        if media == Media::Protobuf && !offer.protobuf && !is_metadata {
+            continue;
+        }
         let include = match (transform, query.get("includeObject")) {
             (_, Some("None")) => Include::None,
             (_, Some("Object")) => Include::Object,

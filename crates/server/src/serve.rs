@@ -205,13 +205,13 @@ async fn steps(
         kind_of::Found::Refused(status) => return Err(*status),
     };
     passed.known = true;
+    trail.deprecated(found.deprecated());
+    let warnings = &mut passed.warnings;
+    warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
     let accept = match verbs::forms(&found, ask, target) {
         Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
         None => lenient,
     };
-    trail.deprecated(found.deprecated());
-    let warnings = &mut passed.warnings;
-    warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
     let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail, hearing };
     if let Some(creating) = authorize::creating(&attributes) {
         let decision = hearing.settle(|| state.authorizer.authorize(&creating, hearing)).await;

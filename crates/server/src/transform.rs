@@ -24,6 +24,10 @@ pub fn object(cx: &Cx<'_>, kind: &Kind, object: Value, accept: Accept) -> Result
             Ok(table)
         }
         Some(Transform::PartialObjectMetadata(version)) => Ok(partial(kind, object, version)),
+        // What is kept as a map is asked whether it is a list.
+        Some(Transform::PartialObjectMetadataList(_)) if kind.is_custom() => {
+            Err(Status::unexplained("content is not a list"))
+        }
         Some(Transform::PartialObjectMetadataList(_)) => {
             let what = format!(
                 "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
@@ -269,7 +273,10 @@ fn custom_cells(custom: Option<&Arc<Custom>>, object: &Value, now: Timestamp) ->
 
 /// The Go type that an error text names: `*core.ConfigMap`.
 fn go_type(kind: &Kind, suffix: &str) -> String {
-    let group = kind.group.split('.').next().unwrap_or_default();
+    if kind.is_custom() {
+        return format!("*unstructured.Unstructured{suffix}");
+    }
+    let group = kind.kept().map_or(&*kind.group, |kept| kept.group).split('.').next().unwrap_or_default();
     let package = if group.is_empty() { "core" } else { group };
     format!("*{package}.{}{suffix}", kind.kind)
 }

@@ -9,7 +9,8 @@ use super::{columns, internal, rows};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
-const REGISTRATION: Behaviour = Behaviour { has_generation: true, unconditional_update: false, ..Behaviour::PLAIN };
+const REGISTRATION: Behaviour =
+    Behaviour { has_generation: true, unconditional_update: false, any_finalizer: true, ..Behaviour::PLAIN };
 
 pub static MUTATING_WEBHOOKS: Behaviour = Behaviour {
     default: |configuration| {
@@ -43,6 +44,7 @@ pub static VALIDATING_POLICY: Behaviour = Behaviour {
     columns: columns::VALIDATING_ADMISSION_POLICY,
     row: rows::validating_admission_policy,
     has_status: true,
+    status_keeps_metadata: true,
     ..REGISTRATION
 };
 

@@ -104,15 +104,16 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
     warnings: warnings::stateful_set,
     default: default_stateful_set,
     prepare_create: |object| object.set("status", json!({"replicas": 0})),
-    validate_create: stateful_set,
+    validate_create: |object| stateful_set(object, None),
     validate_update: |new, old| {
-        let mut out = stateful_set(new);
+        let mut out = stateful_set(new, Some(old));
         for field in ["selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
             let path = format!("spec.{field}");
             let (after, before) = (new.at(&path), old.at(&path));
             if after != before {
                 const CLAIM: &str = "api.core.v1.PersistentVolumeClaim";
                 let shown = match field {
+                    "volumeClaimTemplates" if after.is_null() => Value::Null,
                     "volumeClaimTemplates" => after.items().iter().map(|claim| internal::shown(CLAIM, claim)).collect(),
                     _ => after.clone(),
                 };
@@ -131,7 +132,7 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
 };
 
 pub static DAEMON_SET: Behaviour = Behaviour {
-    warnings: warnings::workload,
+    warnings: warnings::daemon_set,
     convert: |object| match object.at("metadata.annotations").key(TEMPLATE_GENERATION).as_str() {
         Some(text) => api::go::parse_i64(text).map(drop),
         None => Ok(()),
@@ -231,6 +232,7 @@ pub static POD_DISRUPTION_BUDGET: Behaviour = Behaviour {
     has_status: true,
     has_generation: true,
     unconditional_update: false,
+    any_finalizer: true,
     ..Behaviour::PLAIN
 };
 
@@ -356,19 +358,20 @@ fn replica_set(object: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     let spec = object.at("spec");
     check::non_negative(&mut out, spec, "spec", &["replicas", "minReadySeconds"]);
-    replicated(&mut out, spec, "replicaset");
+    replicated(&mut out, spec);
     out
 }
 
 /// Selector and template of replica sets and deployments.
-fn replicated(out: &mut Causes, spec: &Value, kind: &str) {
+fn replicated(out: &mut Causes, spec: &Value) {
     let (selector, template) = (spec.at("selector"), spec.at("template"));
     let mut right = true;
     if selector.is_null() {
         out.push(Cause::required("spec.selector", ""));
     } else {
         let before = out.len();
-        right = check::workload_selector(out, selector, "spec.selector", kind);
+        // Upstream says so of both.
+        right = check::workload_selector(out, selector, "spec.selector", "deployment");
         if !right && out.len() > before {
             out.push(Cause::invalid("spec.selector", selector, "invalid label selector"));
         }
@@ -404,7 +407,7 @@ fn deployment(object: &Value) -> Vec<Cause> {
     let mut out = Vec::new();
     let spec = object.at("spec");
     check::non_negative(&mut out, spec, "spec", &["replicas"]);
-    replicated(&mut out, spec, "deployment");
+    replicated(&mut out, spec);
     strategy(&mut out, spec.at("strategy"));
     check::non_negative(
         &mut out,
@@ -474,7 +477,7 @@ fn collisions(out: &mut Causes, new: &Value, old: &Value) {
     }
 }
 
-fn stateful_set(object: &Value) -> Vec<Cause> {
+fn stateful_set(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut out = Vec::new();
     let spec = object.at("spec");
     let policy = spec.text("podManagementPolicy");
@@ -488,7 +491,9 @@ fn stateful_set(object: &Value) -> Vec<Cause> {
         let path = format!("spec.persistentVolumeClaimRetentionPolicy.{field}");
         check::optional_one_of(&mut out, value, &path, &["Retain", "Delete"]);
     }
-    for (at, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
+    // What claims are made of may not change, and so is looked at once.
+    let claims = spec.list("volumeClaimTemplates").iter().enumerate().filter(|_| old.is_none());
+    for (at, claim) in claims {
         volumes::claim_spec(&mut out, claim.at("spec"), &format!("spec.volumeClaimTemplates[{at}].spec"));
     }
     check::non_negative(&mut out, spec, "spec", &["replicas", "minReadySeconds"]);
@@ -523,8 +528,12 @@ fn with_claims(spec: &Value) -> Value {
     let claims = spec.list("volumeClaimTemplates");
     if !claims.is_empty() {
         let name = |claim: &Value| claim.text("metadata.name").to_owned();
+        let last = |(at, claim): &(usize, &Value)| !claims[at + 1..].iter().any(|other| name(other) == name(claim));
         let mut all: Vec<Value> = claims
             .iter()
+            .enumerate()
+            .filter(last)
+            .map(|(_, claim)| claim)
             .map(|claim| json!({"name": name(claim), "persistentVolumeClaim": {"claimName": name(claim)}}))
             .collect();
         let own = template.list("spec.volumes").iter();

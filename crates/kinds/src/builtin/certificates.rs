@@ -393,7 +393,8 @@ fn validate_bundle_update(new: &Value, old: &Value) -> Vec<Cause> {
     if new.text("spec.trustBundle") == old.text("spec.trustBundle") {
         causes.retain(|cause| cause.field != "spec.trustBundle");
     }
-    causes.extend(crate::validate::immutable(new.at("spec.signerName"), old.at("spec.signerName"), "spec.signerName"));
+    let [after, before] = [new, old].map(|bundle| bundle.at("spec.signerName"));
+    causes.extend(crate::validate::immutable_text(after, before, "spec.signerName"));
     causes
 }
 

@@ -285,15 +285,13 @@ pub fn conditions(out: &mut Causes, conditions: &[Value], path: &str) {
         let path = format!("{path}[{at}]");
         let type_ = condition.text("type");
         if conditions[..at].iter().any(|other| other.text("type") == type_) {
-            out.push(Cause::duplicate(format!("{path}.type"), &type_.into()));
+            out.push(Cause::duplicate(&path, &type_.into()));
         }
-        text(out, type_, format_args!("{path}.type"), validate::qualified_name);
-        if condition.text("status").is_empty() {
-            out.push(Cause::required(format!("{path}.status"), ""));
-        } else if !["False", "True", "Unknown"].contains(&condition.text("status")) {
-            let supported = &["False", "True", "Unknown"];
-            out.push(Cause::not_supported(format!("{path}.status"), &condition.text("status").into(), supported));
+        match type_ {
+            "" => out.push(Cause::required(format!("{path}.type"), "is required")),
+            type_ => text(out, type_, format_args!("{path}.type"), validate::qualified_name),
         }
+        one_of(out, &condition.text("status").into(), format_args!("{path}.status"), &["False", "True", "Unknown"]);
         if condition.int("observedGeneration") < 0 {
             let value = condition.at("observedGeneration");
             let detail = "must be greater than or equal to zero";

@@ -40,15 +40,19 @@ pub static RUNTIME_CLASS: Behaviour = Behaviour {
     },
     validate_create: runtime_class,
     validate_update: |new, old| {
-        if new.text("handler") == old.text("handler") {
-            return Vec::new();
+        let mut out = runtime_class(new);
+        let required = out.pop_if(|cause| cause.field == "handler" && new.text("handler").is_empty());
+        if new.text("handler") != old.text("handler") {
+            out.push(validate::fixed("handler"));
         }
-        vec![Cause::invalid("handler", &Value::Null, "field is immutable")]
+        out.extend(required);
+        out
     },
     columns: columns::RUNTIME_CLASS,
     row: rows::runtime_class,
     create_on_update: true,
     unconditional_update: false,
+    any_finalizer: true,
     ..Behaviour::PLAIN
 };
 
@@ -77,6 +81,7 @@ pub static LEASE: Behaviour = Behaviour {
     row: rows::lease,
     create_on_update: true,
     unconditional_update: false,
+    any_finalizer: true,
     ..Behaviour::PLAIN
 };
 

@@ -817,16 +817,13 @@ pub const STORAGE_VERSION_MIGRATION: &[Column] = &[
 
 pub const CUSTOM_RESOURCE_DEFINITION: &[Column] = &[
     NAME,
-    text("Scope", "The scope of the custom resource definition. Allowed values are Cluster and Namespaced."),
-    text(
-        "Versions",
-        "The served versions of the custom resource definition. Versions are marked with storage, unserved, and deprecated flags.",
-    ),
+    text("Scope", "Cluster/Namespaced"),
+    text("Versions", "Served versions"),
     column("Created At", "date", AGE.description),
-    wide("Group", "string", "The API group of the defined custom resource."),
-    wide("Kind", "string", "The kind of the defined custom resource."),
-    wide("ShortNames", "string", "The short names of the defined custom resource."),
-    wide("Established", "boolean", "Whether the custom resource definition has been established."),
+    wide("Group", "string", "API group"),
+    wide("Kind", "string", "CustomResource kind"),
+    wide("ShortNames", "string", "Short names"),
+    wide("Established", "boolean", "Established status"),
 ];
 
 pub const API_SERVICE: &[Column] = &[

@@ -30,9 +30,9 @@ pub static SECRET: Behaviour = Behaviour {
     default: default_secret,
     validate_create: secret,
     validate_update: |new, old| {
-        let mut out = still(new, old, &["data"]);
+        let mut out: Vec<Cause> = validate::immutable(new.at("type"), old.at("type"), "type").into_iter().collect();
+        out.extend(still(new, old, &["data"]));
         out.extend(secret(new));
-        out.extend(validate::immutable(new.at("type"), old.at("type"), "type"));
         out
     },
     columns: columns::SECRET,

@@ -234,12 +234,14 @@ fn attribute(out: &mut Causes, declared: &mut Causes, attribute: &Value, path: &
             out.push(Cause::too_long(path, VALUE_MAX));
         }
     }
-    match VALUES.iter().filter(|field| attribute.has(field)).count() {
-        0 => declared.push(Cause::invalid(path, &"".into(), "exactly one value must be specified")),
-        1 => {}
+    let given: Vec<&str> = VALUES.into_iter().filter(|field| attribute.has(field)).collect();
+    let all = VALUES.map(|field| format!("`{field}`")).join(", ");
+    match given[..] {
+        [] => declared.push(Cause::invalid(path, &"".into(), &format!("must specify one of: {all}"))),
+        [_] => {}
         _ => {
-            let shown = internal::shown("api.resource.v1.DeviceAttribute", attribute);
-            declared.push(Cause::invalid(path, &shown, "exactly one value must be specified"));
+            let shown = format!("{{{}}}", given.join(", "));
+            declared.push(Cause::invalid(path, &shown.into(), &format!("must specify exactly one of: {all}")));
         }
     }
 }
@@ -633,7 +635,8 @@ mod tests {
             &[
                 "spec.devices[0].attributes[v].version: Invalid value: \"1.02.3\": must be a string compatible with \
                  semver.org spec 2.0.0",
-                "spec.devices[0].attributes[none]: Invalid value: \"\": exactly one value must be specified",
+                "spec.devices[0].attributes[none]: Invalid value: \"\": must specify one of: `int`, `bool`, `string`, \
+                 `version`, `ints`, `bools`, `strings`, `versions`",
             ],
         );
         for right in ["1.2.3", "0.0.0-alpha.1+b-7", "1.0.0+001"] {
@@ -679,14 +682,15 @@ mod tests {
     #[test]
     fn only_allocated_devices_have_a_state() {
         let claim = |status: Value| json!({"spec": {"devices": {"requests": [{"name": "r"}]}}, "status": status});
-        let device = json!({"driver": "d.example.com", "pool": "p", "device": "a"});
+        let device = json!({"driver": "d.example.com", "pool": "p", "device": "a", "shareID": "x"});
         let status = json!({"devices": [device], "reservedFor": [{"resource": "pods", "name": "x"}]});
         assert_eq!(
             told(claim_status(&claim(status), &claim(json!({})))),
             [
                 "status.reservedFor[0].uid: Required value",
-                r#"status.devices[0]: Invalid value: {"Driver":"d.example.com","Pool":"p","Device":"a","ShareID":""}: must be an allocated device in the claim"#,
+                r#"status.devices[0]: Invalid value: {"Driver":"d.example.com","Pool":"p","Device":"a","ShareID":"x"}: must be an allocated device in the claim"#,
                 "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
+                "status.devices[0].shareID: Invalid value: \"x\": must be a lowercase UUID in 8-4-4-4-12 format",
             ]
         );
     }

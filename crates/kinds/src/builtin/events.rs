@@ -28,6 +28,8 @@ pub static EVENT: Behaviour = Behaviour {
     ],
     name: NameRule::PathSegment,
     create_on_update: true,
+    any_finalizer: true,
+    without_dependents: true,
     ..Behaviour::PLAIN
 };
 
@@ -55,6 +57,7 @@ pub static NEW_EVENT: Behaviour = Behaviour {
         from: |event| rename(event, true),
     }),
     create_on_update: true,
+    without_dependents: true,
     ..Behaviour::PLAIN
 };
 
@@ -184,6 +187,10 @@ fn validate_update(new: &Value, old: &Value) -> Vec<Cause> {
             ("regarding", value) => internal::shown("api.core.v1.ObjectReference", value),
             ("deprecatedSource", value) => internal::shown("api.core.v1.EventSource", value),
             ("related", value) if value.is_object() => internal::shown("api.core.v1.ObjectReference", value),
+            ("deprecatedCount", Value::Null) => 0.into(),
+            ("reason" | "note" | "type" | "action" | "reportingController" | "reportingInstance", Value::Null) => {
+                "".into()
+            }
             (_, value) => value.clone(),
         };
         out.push(Cause::invalid(shown, &value, "field is immutable"));

@@ -78,6 +78,7 @@ pub static CUSTOM_RESOURCE_DEFINITION: Behaviour = Behaviour {
     unconditional_update: false,
     any_finalizer: true,
     no_rows_are_null: true,
+    without_tables: &["status"],
     ..Behaviour::PLAIN
 };
 
@@ -128,6 +129,8 @@ pub static API_SERVICE: Behaviour = Behaviour {
     has_status: true,
     unconditional_update: false,
     any_finalizer: true,
+    status_keeps_metadata: true,
+    without_tables: &["status"],
     ..Behaviour::PLAIN
 };
 

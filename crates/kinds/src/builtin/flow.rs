@@ -26,6 +26,7 @@ pub static FLOW_SCHEMA: Behaviour = Behaviour {
     row: rows::flow_schema,
     has_status: true,
     has_generation: true,
+    status_keeps_metadata: true,
     ..Behaviour::PLAIN
 };
 
@@ -63,6 +64,7 @@ pub static PRIORITY_LEVEL: Behaviour = Behaviour {
     row: rows::priority_level,
     has_status: true,
     has_generation: true,
+    status_keeps_metadata: true,
     ..Behaviour::PLAIN
 };
 
@@ -266,8 +268,19 @@ fn priority_level(level: &Value) -> Vec<Cause> {
                 }
             }
         }
-        "" => declared.push(Cause::required("spec.type", "")),
-        _ => out.push(Cause::not_supported("spec.type", spec.at("type"), &["Exempt", "Limited"])),
+        _ => {
+            // Each part belongs to a type.
+            declared.extend(
+                ["limited", "exempt"]
+                    .iter()
+                    .filter(|part| spec.has(part))
+                    .map(|part| Cause::forbidden(format!("spec.{part}"), "")),
+            );
+            match type_ {
+                "" => declared.push(Cause::required("spec.type", "")),
+                _ => out.push(Cause::not_supported("spec.type", spec.at("type"), &["Exempt", "Limited"])),
+            }
+        }
     }
     out.extend(conditions(level));
     out.extend(declared);
@@ -291,8 +304,10 @@ fn response(out: &mut Causes, declared: &mut Causes, limited: &Value) {
     const QUEUES_MAX: i64 = 10_000_000;
     let response = limited.at("limitResponse");
     let queuing = response.at("queuing");
+    if response.text("type") != "Queue" && !queuing.is_null() {
+        declared.push(Cause::forbidden(format!("{PATH}.queuing"), ""));
+    }
     match response.text("type") {
-        "Reject" if !queuing.is_null() => declared.push(Cause::forbidden(format!("{PATH}.queuing"), "")),
         "Reject" => {}
         "Queue" if queuing.is_null() => declared.push(Cause::required(format!("{PATH}.queuing"), "")),
         "Queue" => {

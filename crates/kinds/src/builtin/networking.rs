@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Causes, required, text};
 use super::read::{Read, Write};
-use super::{columns, internal, rows, warnings};
+use super::{columns, rows, warnings};
 use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
@@ -51,8 +51,11 @@ pub static INGRESS_CLASS: Behaviour = Behaviour {
     },
     validate_create: ingress_class,
     validate_update: |new, old| {
-        let mut out = ingress_class(new);
-        out.extend(validate::immutable(new.at("spec.controller"), old.at("spec.controller"), "spec.controller"));
+        let mut out: Vec<Cause> =
+            validate::immutable_text(new.at("spec.controller"), old.at("spec.controller"), "spec.controller")
+                .into_iter()
+                .collect();
+        out.extend(ingress_class(new));
         out
     },
     columns: columns::INGRESS_CLASS,
@@ -75,8 +78,11 @@ pub static NETWORK_POLICY: Behaviour = Behaviour {
 pub static IP_ADDRESS: Behaviour = Behaviour {
     validate_create: ip_address,
     validate_update: |new, old| {
-        let (type_, path) = ("api.networking.v1.ParentReference", "spec.parentRef");
-        internal::immutable(type_, new.at(path), old.at(path), path).into_iter().collect()
+        let mut out = ip_address(new);
+        if new.at("spec.parentRef") != old.at("spec.parentRef") {
+            out.push(validate::fixed("spec.parentRef"));
+        }
+        out
     },
     columns: columns::IP_ADDRESS,
     row: rows::ip_address,
@@ -91,6 +97,7 @@ pub static SERVICE_CIDR: Behaviour = Behaviour {
     columns: columns::SERVICE_CIDR,
     row: rows::service_cidr,
     has_status: true,
+    status_keeps_metadata: true,
     ..Behaviour::PLAIN
 };
 

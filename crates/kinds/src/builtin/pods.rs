@@ -40,6 +40,7 @@ pub static POD: Behaviour = Behaviour {
     has_status: true,
     has_generation: true,
     returns_deleted: true,
+    without_tables: &["ephemeralcontainers", "resize"],
     ..Behaviour::PLAIN
 };
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::{Causes, optional_one_of, required, text};
 use super::read::{Read, Write};
 use super::volumes::{csi_driver_name, declared_driver_name};
-use super::{columns, devices, internal, resources, rows};
+use super::{columns, devices, internal, resources, rows, volumes};
 use crate::validate;
 use crate::{Behaviour, Cause};
 
@@ -33,22 +33,20 @@ pub static RESOURCE_CLAIM: Behaviour = Behaviour {
     row: rows::resource_claim,
     has_status: true,
     returns_deleted: true,
+    status_keeps_metadata: true,
+    without_tables: &["status"],
     ..Behaviour::PLAIN
 };
 
 pub static RESOURCE_CLAIM_TEMPLATE: Behaviour = Behaviour {
     default: |template| default_requests(template, "spec.spec.devices.requests"),
-    validate_create: |template| {
-        let mut out = validate::labels(template.at("spec.metadata.labels"), "spec.metadata.labels");
-        let path = "spec.metadata.annotations";
-        out.extend(validate::annotations(template.at("spec.metadata.annotations"), path));
-        out.extend(claim_spec(template.at("spec.spec"), "spec.spec"));
-        out
-    },
+    validate_create: claim_template,
     validate_update: |new, old| {
+        let mut out = claim_template(new);
         let changed = new.at("spec") != old.at("spec");
         let shown = internal_template(new.at("spec"));
-        changed.then(|| Cause::invalid("spec", &shown, "field is immutable")).into_iter().collect()
+        out.extend(changed.then(|| Cause::invalid("spec", &shown, "field is immutable")));
+        out
     },
     columns: columns::RESOURCE_CLAIM_TEMPLATE,
     row: rows::name_age,
@@ -102,6 +100,9 @@ pub static DEVICE_TAINT_RULE: Behaviour = Behaviour {
     row: rows::device_taint_rule,
     has_status: true,
     has_generation: true,
+    unconditional_update: false,
+    status_keeps_metadata: true,
+    without_tables: &["status"],
     ..Behaviour::PLAIN
 };
 
@@ -338,6 +339,13 @@ pub fn identifier(name: &str) -> Vec<String> {
 }
 
 /// A template's spec as refusals show it.
+fn claim_template(template: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    volumes::template_metadata(&mut out, template.at("spec.metadata"), "spec.metadata");
+    out.extend(claim_spec(template.at("spec.spec"), "spec.spec"));
+    out
+}
+
 fn internal_template(spec: &Value) -> Value {
     let mut shown = internal::shown("api.resource.v1.ResourceClaimTemplateSpec", spec);
     if shown.at("Spec.Devices.Requests").is_null() {

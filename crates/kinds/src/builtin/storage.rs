@@ -19,8 +19,10 @@ pub static STORAGE_CLASS: Behaviour = Behaviour {
     validate_create: storage_class,
     validate_update: |new, old| {
         const FIXED: [&str; 4] = ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"];
+        let mut out = storage_class(new);
         let changed = FIXED.iter().filter(|field| !same(new.at(field), old.at(field)));
-        changed.map(|field| fixed(field)).collect()
+        out.extend(changed.map(|field| validate::fixed(field)));
+        out
     },
     columns: columns::STORAGE_CLASS,
     row: rows::storage_class,
@@ -69,7 +71,7 @@ pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
     validate_update: |new, old| {
         let mut out = attachment(new);
         if !same(new.at("spec"), old.at("spec")) {
-            out.push(fixed("spec"));
+            out.push(validate::fixed("spec"));
         }
         out
     },
@@ -78,6 +80,7 @@ pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
     has_status: true,
     unconditional_update: false,
     returns_deleted: true,
+    status_keeps_metadata: true,
     ..Behaviour::PLAIN
 };
 
@@ -136,24 +139,18 @@ pub static CSI_NODE: Behaviour = Behaviour {
     has_status: true,
     unconditional_update: false,
     returns_deleted: true,
+    status_keeps_metadata: true,
     ..Behaviour::PLAIN
 };
 
 pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
     warnings: warnings::storage_capacity,
-    validate_create: |capacity| {
-        let mut out = Vec::new();
-        check::label_selector(&mut out, capacity.at("nodeTopology"), "nodeTopology");
-        let class = capacity.text("storageClassName");
-        text(&mut out, class, "storageClassName", validate::dns1123_subdomain);
-        if capacity.has("capacity") {
-            check::non_negative_quantity(&mut out, capacity.at("capacity"), "capacity");
-        }
-        out
-    },
+    validate_create: storage_capacity,
     validate_update: |new, old| {
+        let mut out = storage_capacity(new);
         let fields = ["nodeTopology", "storageClassName"];
-        fields.iter().filter_map(|field| validate::immutable(new.at(field), old.at(field), field)).collect()
+        out.extend(fields.iter().filter_map(|field| validate::immutable(new.at(field), old.at(field), field)));
+        out
     },
     // Kubernetes has columns for it, and shows none of them.
     unconditional_update: false,
@@ -175,6 +172,7 @@ pub static STORAGE_VERSION_MIGRATION: Behaviour = Behaviour {
     row: rows::storage_version_migration,
     has_status: true,
     unconditional_update: false,
+    status_keeps_metadata: true,
     ..Behaviour::PLAIN
 };
 
@@ -213,11 +211,6 @@ fn same(new: &Value, old: &Value) -> bool {
     new == old || (new.is_nothing() && old.is_nothing())
 }
 
-/// What declared immutability says, which does not show the value.
-fn fixed(path: &str) -> Cause {
-    Cause::invalid(path, &Value::Null, "field is immutable")
-}
-
 /// Whoever provisions: a qualified name in any case.
 fn provisioner(out: &mut Causes, object: &Value, field: &str) {
     let name = object.text(field).to_lowercase();
@@ -240,6 +233,17 @@ fn parameters(out: &mut Causes, object: &Value) {
     {
         out.push(Cause::too_long("parameters", SIZE_MAX));
     }
+}
+
+fn storage_capacity(capacity: &Value) -> Vec<Cause> {
+    let mut out = Vec::new();
+    check::label_selector(&mut out, capacity.at("nodeTopology"), "nodeTopology");
+    let class = capacity.text("storageClassName");
+    text(&mut out, class, "storageClassName", validate::dns1123_subdomain);
+    if capacity.has("capacity") {
+        check::non_negative_quantity(&mut out, capacity.at("capacity"), "capacity");
+    }
+    out
 }
 
 fn storage_class(class: &Value) -> Vec<Cause> {

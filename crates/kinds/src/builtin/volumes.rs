@@ -120,6 +120,12 @@ pub fn source(out: &mut Causes, volume: &Value, path: &str, pod: &str) {
     let mut found = false;
     for (name, shown) in SOURCES.into_iter().filter(|(name, _)| volume.has(name)) {
         if found {
+            // As upstream spells them.
+            let name = match name {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                name => name,
+            };
             out.push(Cause::forbidden(format!("{path}.{name}"), ONE_TYPE));
             continue;
         }
@@ -689,16 +695,21 @@ pub fn declared_driver_name(out: &mut Causes, name: &str, path: &str) {
     }
 }
 
-/// What claims are made of: in pods and stateful sets.
-pub fn claim_template(out: &mut Causes, template: &Value, path: &str) {
-    let metadata = template.at("metadata");
-    out.extend(validate::annotations(metadata.at("annotations"), &format!("{path}.metadata.annotations")));
-    out.extend(validate::labels(metadata.at("labels"), format_args!("{path}.metadata.labels")));
+/// The metadata of what objects are made of: labels and annotations alone.
+pub fn template_metadata(out: &mut Causes, metadata: &Value, path: &str) {
+    out.extend(validate::annotations(metadata.at("annotations"), &format!("{path}.annotations")));
+    out.extend(validate::labels(metadata.at("labels"), format_args!("{path}.labels")));
     for (field, value) in metadata.as_object().into_iter().flatten() {
-        if !matches!(field.as_str(), "annotations" | "labels") && !value.is_null() {
-            out.push(Cause::forbidden(format!("{path}.metadata.{field}"), "cannot be set"));
+        let named = if field == "uid" { "uID" } else { field };
+        if !matches!(named, "annotations" | "labels") && !value.is_null() {
+            out.push(Cause::forbidden(format!("{path}.{named}"), "cannot be set"));
         }
     }
+}
+
+/// What claims are made of: in pods and stateful sets.
+pub fn claim_template(out: &mut Causes, template: &Value, path: &str) {
+    template_metadata(out, template.at("metadata"), &format!("{path}.metadata"));
     claim_spec(out, template.at("spec"), &format!("{path}.spec"));
 }
 

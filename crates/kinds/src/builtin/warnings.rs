@@ -78,6 +78,14 @@ pub fn workload(new: &Value, old: Option<&Value>) -> Vec<String> {
     template(new, old, "spec.template")
 }
 
+/// It counts the changes of its template for themselves.
+pub fn daemon_set(new: &Value, old: Option<&Value>) -> Vec<String> {
+    match old {
+        Some(old) if old.at("spec.template") == new.at("spec.template") => Vec::new(),
+        _ => pod_spec(new.at("spec.template"), "spec.template."),
+    }
+}
+
 /// Those whose name goes on into the names of pods, however long it is.
 pub fn named_workload(new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut out = pod_names(new, old);
@@ -191,9 +199,10 @@ fn old_keys(out: &mut Vec<String>, term: &Value, path: Arguments<'_>) {
 }
 
 /// A template that did not change warns of nothing.
+/// A template is told of again whenever the generation counts a change, be it one of the template or not.
 fn template(new: &Value, old: Option<&Value>, path: &str) -> Vec<String> {
     match old {
-        Some(old) if old.at(path) == new.at(path) => Vec::new(),
+        Some(old) if old.at("metadata.generation") == new.at("metadata.generation") => Vec::new(),
         _ => pod_spec(new.at(path), &format!("{path}.")),
     }
 }
@@ -356,9 +365,9 @@ fn old_storage_class(object: &Value) -> Vec<String> {
     }
 }
 
-pub fn csi_driver(new: &Value, _: Option<&Value>) -> Vec<String> {
+pub fn csi_driver(new: &Value, old: Option<&Value>) -> Vec<String> {
     let spec = new.at("spec");
-    match !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {
+    match old.is_none() && !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {
         true => vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into()],
         false => Vec::new(),
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::Revision;
 
 use super::body::{self, Wanted};
-use super::write::{Stored, TRIES_MAX, check_preconditions, modified, store_failure, timestamp};
+use super::write::{Stored, TRIES_MAX, check_preconditions, invalid_stored, modified, store_failure, timestamp};
 use super::{At, list};
 use crate::admission::{self, Operation};
 use crate::objects::{self, Entry, WriteError};
@@ -75,6 +75,10 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
     for _ in 0..TRIES_MAX {
         let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
         let old = at.value(&entry);
+        if options.only_unreadable {
+            let why = "unsafe deletion is not allowed because the object is decodable from storage";
+            return Err(invalid_stored(at, why));
+        }
         check_preconditions(at, &old, &options.preconditions)?;
         let told = Mutex::default();
         let request =
@@ -144,21 +148,16 @@ async fn write(cx: &Cx<'_>, at: &At<'_>, entry: &Entry, object: Value) -> Result
 /// What a deletion makes of an object. Pure.
 fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> Result<Gone, Status> {
     let behaviour = at.kind.behaviour;
-    let orphan = options.orphan_dependents == Some(true)
-        || options.propagation == Some(Propagation::Orphan)
-        || orphans_by_default(at, options);
-    let dependents = match (orphan, options.propagation == Some(Propagation::Foreground)) {
-        (true, _) => Some("orphan"),
-        (_, true) => Some("foregroundDeletion"),
-        _ => None,
-    };
     let mut object = old.clone();
-    if let Some(finalizer) = dependents {
-        let mut all: Vec<&str> =
-            meta::finalizers(old).filter(|f| !matches!(*f, "orphan" | "foregroundDeletion")).collect();
-        all.push(finalizer);
-        let all = json!(all);
-        meta::metadata_mut(&mut object).insert("finalizers".into(), all);
+    let wanted = finalizer_of_dependents(at, old, options);
+    let (present, mut all): (Vec<&str>, Vec<&str>) =
+        meta::finalizers(old).partition(|finalizer| OF_DEPENDENTS.contains(finalizer));
+    if present != Vec::from_iter(wanted) {
+        all.extend(wanted);
+        match all.is_empty() {
+            true => drop(meta::metadata_mut(&mut object).shift_remove("finalizers")),
+            false => drop(meta::metadata_mut(&mut object).insert("finalizers".into(), json!(all))),
+        }
     }
     let graceful = (behaviour.grace_seconds)(old, options.grace_period_seconds);
     let seconds = graceful.unwrap_or(0);
@@ -184,6 +183,27 @@ fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> 
         // What goes at once is shown as it was.
         (false, false) => Gone::Now(old.clone()),
     })
+}
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+/// The finalizers with which the garbage collector sees to the dependents of an object.
+const OF_DEPENDENTS: [&str; 2] = [ORPHAN, FOREGROUND];
+
+/// What becomes of the dependents: as the request says, else as the object does already, else as its kind does.
+fn finalizer_of_dependents(at: &At<'_>, old: &Value, options: &DeleteOptions) -> Option<&'static str> {
+    if at.kind.behaviour.without_dependents {
+        return None;
+    }
+    match (options.orphan_dependents, options.propagation) {
+        (Some(true), _) | (None, Some(Propagation::Orphan)) => Some(ORPHAN),
+        (None, Some(Propagation::Foreground)) => Some(FOREGROUND),
+        (Some(false), _) | (None, Some(Propagation::Background)) => None,
+        (None, None) => {
+            let said = meta::finalizers(old).find_map(|f| OF_DEPENDENTS.into_iter().find(|known| *known == f));
+            said.or_else(|| orphans_by_default(at, options).then_some(ORPHAN))
+        }
+    }
 }
 
 /// The request does not say what becomes of the dependents, and the kind leaves them.

@@ -212,7 +212,8 @@ fn read_token(token: &str) -> Result<(i64, String), String> {
         GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
     let bytes = LENIENT.decode(token).map_err(|why| match why {
         base64::DecodeError::InvalidByte(at, _) => invalid(format!("illegal base64 data at input byte {at}")),
-        _ => invalid(format!("illegal base64 data at input byte {}", token.len())),
+        // Go names the group of four that is not whole.
+        _ => invalid(format!("illegal base64 data at input byte {}", token.len() / 4 * 4)),
     })?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| {
         let first = bytes.first().copied().unwrap_or_default() as char;
@@ -228,10 +229,15 @@ fn read_token(token: &str) -> Result<(i64, String), String> {
         return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
     }
     let start = value["start"].as_str().unwrap_or_default();
-    match start.strip_suffix('\0') {
-        Some(after) if !after.is_empty() => Ok((revision, after.to_string())),
-        _ => Err(invalid("encoded start key empty (version meta.k8s.io/v1)".into())),
+    if start.is_empty() {
+        return Err(invalid("encoded start key empty (version meta.k8s.io/v1)".into()));
     }
+    // No key leads out of its collection.
+    let mut parts = start.strip_prefix('/').unwrap_or(start).split('/');
+    if parts.any(|part| matches!(part, "" | "." | "..")) {
+        return Err(invalid(start.to_owned()));
+    }
+    Ok((revision, start.strip_suffix('\0').unwrap_or(start).to_owned()))
 }
 
 /// The list as it goes over the wire: stored bytes, spliced.

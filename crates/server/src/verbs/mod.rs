@@ -31,7 +31,10 @@ pub fn forms(kind: &Kind, ask: &Ask, target: &Target) -> Option<Offer> {
     let tables = match target.subresource.as_str() {
         "log" | "exec" | "attach" | "portforward" | "proxy" => return None,
         "" => kind.has_verb("get") || kind.has_verb("list"),
-        name => kind.subresource(name).is_some_and(|sub| sub.verbs.iter().any(|verb| &**verb == "get")),
+        name => {
+            let is_read = kind.subresource(name).is_some_and(|sub| sub.verbs.iter().any(|verb| &**verb == "get"));
+            is_read && !kind.behaviour.without_tables.contains(&name)
+        }
     };
     let streams = ask.method == "GET" && matches!(ask.verb, Verb::List | Verb::Watch);
     Some(Offer { tables, protobuf: !kind.is_custom(), streams, watch: ask.verb == Verb::Watch })

@@ -151,9 +151,11 @@ pub async fn patch_subject(
         view.put(old, place(at, object, Some(&at.target.name))?, false)
     };
     let done = if view.owns() { owned(&options) } else { options.clone() };
-    let stored = change_object(cx, at, part, &done, warnings, false, change).await?;
-    warnings.append(&mut noticed);
-    Ok((respond::OK, stored))
+    let before = warnings.len();
+    let stored = change_object(cx, at, part, &done, warnings, false, change).await;
+    // What was noticed at decoding is told first, and also where the object was refused.
+    warnings.splice(before..before, noticed);
+    Ok((respond::OK, stored?))
 }
 
 /// The options of a write of which it is already settled who owns what: nothing that follows may count the fields again.
@@ -231,7 +233,7 @@ fn parse(form: Form, bytes: &[u8]) -> Result<Value, Status> {
     match (form, &value) {
         (Form::Json, Value::Array(operations)) if operations.len() > JSON_PATCH_OPERATIONS_MAX => {
             Err(Status::too_large(format!(
-                "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+                "Request entity too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
                 operations.len()
             )))
         }

@@ -106,6 +106,9 @@ fn own_version<'a>(at: &At<'a>, sub: &'a Subresource) -> (&'a str, &'a str) {
 /// POST of a Binding to `bindings`: the same as to the pod it names.
 pub async fn bind_by_name(cx: &Cx<'_>, at: &At<'_>, binding: &Value, options: &WriteOptions) -> Result<Answer, Status> {
     let name = meta::name(binding).to_string();
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     assign(cx, at, &name, binding, options).await
 }
 
@@ -121,6 +124,7 @@ async fn bind(
     if meta::name(&binding) != at.target.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
+    let binding = super::write::place(at, binding, None)?;
     assign(cx, at, &at.target.name, &binding, &options).await
 }
 
@@ -220,6 +224,7 @@ async fn evict(
     if meta::name(&eviction) != at.target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let eviction = super::write::place(at, eviction, None)?;
     restrict_node(cx, at, sub, &eviction).await?;
     let pod = cx.state.collection(at.kind)?.get(&at.key()).ok_or_else(|| at.not_found())?.value();
     let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"])?;

@@ -248,6 +248,7 @@ pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     let object = place(at, object, Some(&at.target.name))?;
     let exists = cx.state.collection(at.kind)?.get(&at.key()).is_some();
     if !exists && at.kind.behaviour.create_on_update {
+        check_uid(at, meta::uid(&object), "")?;
         let object = created_by_put(object);
         let created = create_object(cx, at, object, &options, warnings).await?;
         return written(cx, at.kind, respond::CREATED, created);
@@ -435,6 +436,24 @@ fn prepare(
     Ok(held)
 }
 
+/// An update that says of which object it is, is of no other. `present`: the uid of what is there, if anything is.
+fn check_uid(at: &At<'_>, uid: &str, present: &str) -> Result<(), Status> {
+    if uid.is_empty() || uid == present {
+        return Ok(());
+    }
+    Err(invalid_stored(at, &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {present}")))
+}
+
+/// The conflict of a write that what is stored does not allow.
+pub fn invalid_stored(at: &At<'_>, why: &str) -> Status {
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: {why}",
+        registry_place(at.kind),
+        at.key(),
+    );
+    Status::conflict(at.group_resource(), &at.target.name, why)
+}
+
 /// Whether the client fixed the revision it changes; a conflict where that revision is not the present one.
 fn check_versions(
     at: &At<'_>,
@@ -444,19 +463,12 @@ fn check_versions(
     whole: bool,
     part: Part<'_>,
 ) -> Result<bool, Status> {
-    let uid = meta::uid(new);
-    if whole && !uid.is_empty() && uid != meta::uid(old) {
-        let why = format!(
-            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            registry_place(at.kind),
-            at.key(),
-            meta::uid(old)
-        );
-        return Err(Status::conflict(at.group_resource(), &at.target.name, why));
+    if whole {
+        check_uid(at, meta::uid(new), meta::uid(old))?;
     }
     match meta::resource_version(new) {
         "" | "0" => {
-            let must = part == Part::Object || (part == Part::Status && at.kind.is_custom());
+            let must = matches!(part, Part::Object | Part::Status);
             if whole && must && !at.kind.behaviour.unconditional_update {
                 let cause = Cause {
                     reason: CauseReason::Invalid,

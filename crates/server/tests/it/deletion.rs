@@ -64,3 +64,62 @@ async fn who_deletes_without_grace_succeeds_though_a_node_is_faster() {
     }
     node.abort();
 }
+
+/// What becomes of dependents is said by the request, else by the finalizers that are there already.
+#[tokio::test]
+async fn a_later_deletion_says_anew_what_becomes_of_dependents() {
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let asked = Asked::start(Options::default()).await;
+    for (finalizers, options, left) in [
+        (vec!["a/b", "orphan"], json!({}), "a/b orphan"),
+        (vec!["a/b", "foregroundDeletion"], json!({}), "a/b foregroundDeletion"),
+        (vec!["a/b", "orphan"], json!({"propagationPolicy": "Background"}), "a/b"),
+        (vec!["a/b", "foregroundDeletion"], json!({"orphanDependents": false}), "a/b"),
+        (vec!["a/b", "foregroundDeletion"], json!({"propagationPolicy": "Orphan"}), "a/b orphan"),
+        (vec!["orphan", "a/b"], json!({"propagationPolicy": "Orphan"}), "orphan a/b"),
+        (vec!["a/b"], json!({"propagationPolicy": "Foreground"}), "a/b foregroundDeletion"),
+        (vec!["orphan"], json!({"propagationPolicy": "Background"}), ""),
+    ] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "finalizers": finalizers}});
+        assert_eq!(asked.ask(&format!("POST {MAPS}"), Some(&map)).await.0, 201);
+        asked.ask(&format!("DELETE {MAPS}/a"), Some(&options)).await;
+        let (_, shown) = asked.ask(&format!("GET {MAPS}/a"), None).await;
+        let kept = shown["metadata"]["finalizers"].as_array().into_iter().flatten();
+        assert_eq!(kept.filter_map(Value::as_str).collect::<Vec<_>>().join(" "), left, "{finalizers:?} {options}");
+        let none = json!({"metadata": {"finalizers": null}});
+        asked.patching("application/merge-patch+json", &format!("PATCH {MAPS}/a"), &none).await;
+    }
+}
+
+/// Nothing depends on events.
+#[tokio::test]
+async fn events_wait_for_no_dependents() {
+    const EVENTS: &str = "/api/v1/namespaces/default/events";
+    let asked = Asked::start(Options::default()).await;
+    let of = json!({"kind": "Pod", "namespace": "default", "name": "p"});
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "involvedObject": of});
+    assert_eq!(asked.ask(&format!("POST {EVENTS}"), Some(&event)).await.0, 201);
+    asked.ask(&format!("DELETE {EVENTS}/a?propagationPolicy=Foreground"), None).await;
+    assert_eq!(asked.ask(&format!("GET {EVENTS}/a"), None).await.0, 404);
+}
+
+/// A deletion of what cannot be read deletes nothing that can be.
+#[tokio::test]
+async fn what_can_be_read_is_not_deleted_unseen() {
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let asked = Asked::start(Options::default()).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    asked.ask(&format!("POST {MAPS}"), Some(&map)).await;
+    let options = json!({"ignoreStoreReadErrorWithClusterBreakingPotential": true});
+    let in_query = format!("DELETE {MAPS}/a?ignoreStoreReadErrorWithClusterBreakingPotential=true");
+    for (ask, body) in [(format!("DELETE {MAPS}/a"), Some(&options)), (in_query, None)] {
+        let (code, answer) = asked.ask(&ask, body).await;
+        let told = answer["message"].as_str().unwrap_or_default();
+        assert_eq!(code, 409);
+        assert!(
+            told.ends_with("unsafe deletion is not allowed because the object is decodable from storage"),
+            "{told}"
+        );
+    }
+    assert_eq!(asked.ask(&format!("GET {MAPS}/a"), None).await.0, 200);
+}

@@ -7,6 +7,7 @@ mod history;
 mod nodes;
 mod rights;
 mod selectors;
+mod updates;
 
 use std::sync::Arc;
 
