@@ -113,7 +113,6 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
             if after != before {
                 const CLAIM: &str = "api.core.v1.PersistentVolumeClaim";
                 let shown = match field {
-                    "volumeClaimTemplates" if after.is_null() => Value::Null,
                     "volumeClaimTemplates" => after.items().iter().map(|claim| internal::shown(CLAIM, claim)).collect(),
                     _ => after.clone(),
                 };
