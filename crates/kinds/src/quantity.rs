@@ -62,9 +62,9 @@ impl Quantity {
         // An empty number is a stripped zero.
         let whole_len = whole.len().max(1);
         let shifted = || {
-            let digits = whole.bytes().chain(fraction.bytes()).map(|digit| i64::from(digit - b'0'));
+            let mut digits = whole.bytes().chain(fraction.bytes()).map(|digit| i64::from(digit - b'0'));
             let add = |sum: i64, digit| sum.checked_mul(10)?.checked_add(digit);
-            digits.fold(Some(0), |sum, digit| add(sum?, digit)).ok_or(QuantityError::Numeric)
+            digits.try_fold(0, add).ok_or(QuantityError::Numeric)
         };
         let all_zero = whole.is_empty() && fraction.bytes().all(|b| b == b'0');
         let exact = |mantissa: i64, exponent: i32| Quantity {

@@ -518,7 +518,8 @@ fn share_id(declared: &mut Causes, device: &Value, path: &str) {
     const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
     let id = device.text("shareID");
     let hex = |group: &str| group.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if !id.is_empty() && !(id.split('-').map(str::len).eq(GROUPS) && id.split('-').all(hex)) {
+    let is_uuid = id.split('-').map(str::len).eq(GROUPS) && id.split('-').all(hex);
+    if !id.is_empty() && !is_uuid {
         let detail = "must be a lowercase UUID in 8-4-4-4-12 format";
         declared.push(Cause::invalid(format!("{path}.shareID"), &id.into(), detail));
     }
