@@ -491,7 +491,7 @@ async fn what_is_read_in_protobuf_is_what_is_read_in_json() {
     assert_eq!(names.all()[0].metadata.annotations.get("a"), Some("b"));
     assert_eq!(told(), ["vnd.kubernetes.protobuf;stream=watch"; 2].join(" "));
 
-    // A type that cannot be read so, and an object that there is in JSON only.
+    // A type that cannot be read so, and an object that there is in JSON only, but for its metadata.
     assert_eq!(Api::<Dynamic>::namespaced_of(protobuf.clone(), "default", &MAPS).list().await.unwrap().len(), 2);
     let definition = json!({"metadata": {"name": "tabs.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
         "names": {"plural": "tabs", "kind": "Tab"}, "versions": [{"name": "v1", "served": true, "storage": true,
@@ -507,7 +507,7 @@ async fn what_is_read_in_protobuf_is_what_is_read_in_json() {
     Api::namespaced_of(json, "default", &TABS).create(&tab).await.unwrap();
     let tabs = Api::<Metadata<ConfigMap>>::of(protobuf, &TABS, "default").list().await.unwrap();
     assert_eq!(tabs[0].metadata.labels.get("l"), Some("m"));
-    assert_eq!(told(), "json json");
+    assert_eq!(told(), "json vnd.kubernetes.protobuf");
     drop((store, names));
     cluster.stop().await.unwrap();
 }

@@ -154,8 +154,8 @@ async fn what_is_wrong_is_told_beside_what_may_not_change() {
                 }}),
             ),
             &[(
-                json!({"spec": {"volumeClaimTemplates": null}}),
-                "spec.volumeClaimTemplates: Invalid value: null: field is immutable",
+                json!({"spec": {"volumeClaimTemplates": []}}),
+                "spec.volumeClaimTemplates: Invalid value: []: field is immutable",
             )],
         ),
     ];
