@@ -241,7 +241,7 @@ fn newer(metric: &Value, word: &str) -> Value {
     for (old, new) in fields_of(&field) {
         let value = source.key(&old.replace('W', word));
         if !value.is_null() {
-            let quantity = new.ends_with("alue");
+            let quantity = new.ends_with(".value") || new.ends_with("Value");
             out.set(&new.replace('W', word), if quantity { canonical(value) } else { value.clone() });
         }
     }
@@ -268,9 +268,8 @@ fn default(object: &mut Value) {
     object.set_if_absent("spec.minReplicas", 1);
     if is_first_version(object) {
         drop_unread_notes(object);
-        let noted = object.at("metadata.annotations").key(METRICS).as_str().unwrap_or_default();
-        let noted: Value = serde_json::from_str(noted).unwrap_or_default();
-        if noted.items().is_empty() {
+        // One that is still there names metrics.
+        if !object.at("metadata.annotations").key(METRICS).is_string() {
             object.set_if_absent("spec.targetCPUUtilizationPercentage", CPU_PERCENT);
         }
         return;
@@ -303,9 +302,8 @@ fn drop_unread_notes(object: &mut Value) {
 /// A metric, old or current, whose quantities are ones, or a condition.
 fn is_read(item: &Value) -> bool {
     let source = item.key(&source_field(item));
-    let quantities = source.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("Value"));
-    item.is_object() && { quantities }
-        .all(|(_, value)| value.as_str().is_some_and(|text| Quantity::parse(text).is_ok()))
+    let mut quantities = source.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("Value"));
+    item.is_object() && quantities.all(|(_, value)| value.as_str().is_some_and(|text| Quantity::parse(text).is_ok()))
 }
 
 fn default_behavior(object: &mut Value) {

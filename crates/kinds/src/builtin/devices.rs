@@ -469,19 +469,20 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
         format!("{driver}/{pool}/{name}{share}")
     };
     let allocated: BTreeSet<String> = status.list("allocation.devices.results").iter().map(key).collect();
-    let (devices, mut duplicates) = (status.list("devices"), Vec::new());
-    for (at, device) in devices.iter().enumerate() {
+    let (mut seen, mut duplicates) = (BTreeSet::new(), Vec::new());
+    for (at, device) in status.list("devices").iter().enumerate() {
         let path = format!("status.devices[{at}]");
         csi_driver_name(&mut out, device.text("driver"), &format!("{path}.driver"));
         pool_name(&mut out, device.text("pool"), &format!("{path}.pool"));
         text(&mut out, device.text("device"), format_args!("{path}.device"), validate::dns1123_label);
         share_id(&mut declared, device, &path);
-        if !allocated.contains(&key(device)) {
+        let key = key(device);
+        if !allocated.contains(&key) {
             let [driver, pool, name, share] = ["driver", "pool", "device", "shareID"].map(|field| device.text(field));
             let shown = json!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share});
             out.push(Cause::invalid(&path, &shown, "must be an allocated device in the claim"));
         }
-        if devices[..at].iter().any(|other| key(other) == key(device)) {
+        if !seen.insert(key) {
             duplicates.push(Cause::duplicate(&path, device));
         }
         conditions(&mut out, device, &path);
