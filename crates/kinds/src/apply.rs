@@ -80,9 +80,14 @@ pub fn apply(
     Ok(changed.then_some(new))
 }
 
-fn check_kind(config: &Value, write: &Write) -> Result<(), ApplyError> {
+/// Whether a configuration says that it is of this kind.
+pub fn is_of_kind(config: &Value, api_version: &str, kind: &str) -> bool {
     let text = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();
-    if (text("apiVersion"), text("kind")) != (write.api_version, write.kind) {
+    (text("apiVersion"), text("kind")) == (api_version, kind)
+}
+
+fn check_kind(config: &Value, write: &Write) -> Result<(), ApplyError> {
+    if !is_of_kind(config, write.api_version, write.kind) {
         return Err(ApplyError::BadRequest(format!("invalid object type: {}", kind_text(config))));
     }
     if config.pointer("/metadata/managedFields").is_some_and(|entries| !entries.is_null()) {

@@ -43,9 +43,13 @@ pub enum DecodeError {
 
 /// Reads JSON text.
 pub fn decode(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
+    decode_by(Reader::new(schema), root, json)
+}
+
+fn decode_by(reader: Reader, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
     let text = text_of(json);
     let mut source = Bytes::new(&text);
-    match Reader::new(schema).read_root(root, &mut source) {
+    match reader.read_root(root, &mut source) {
         Ok(decoded) if source.at_end() => Ok(decoded),
         // Go checks the syntax of the whole text first.
         other => match (syntax::check(&text, DEPTH_MAX), other) {
@@ -56,9 +60,62 @@ pub fn decode(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Decoded, Dec
     }
 }
 
+/// As [`decode`], but empty lists and maps that Go leaves out of what it writes stay in, as they stay in Go's memory; not
+/// those of the object's own metadata.
+pub fn decode_as_sent(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
+    decode_by(Reader { keeps_empty: true, ..Reader::new(schema) }, root, json)
+}
+
+/// Whether there is an empty list or map in the content of an object that Go would not write.
+pub(crate) fn has_empty(schema: &Schema, root: TypeId, object: &Value) -> bool {
+    object.as_object().is_some_and(|object| {
+        let content = object.iter().filter(|(key, _)| *key != "metadata");
+        struct_has_empty(schema, root, content)
+    })
+}
+
+fn struct_has_empty<'v>(schema: &Schema, id: TypeId, entries: impl Iterator<Item = (&'v String, &'v Value)>) -> bool {
+    let fields = &schema.get(id).fields;
+    let mut likely = 0;
+    for (key, value) in entries {
+        let Some(at) = position(fields, key, likely) else { continue };
+        likely = at + 1;
+        let field = &fields[at];
+        let is_empty = match value {
+            Value::Array(items) => items.is_empty(),
+            Value::Object(map) => map.is_empty() && matches!(field.shape, Shape::Map(_)),
+            _ => continue,
+        };
+        if (is_empty && !matches!(written(field, value), Written::AsItIs))
+            || value_has_empty(schema, &field.shape, value)
+        {
+            return true;
+        }
+    }
+    false
+}
+
+fn value_has_empty(schema: &Schema, shape: &Shape, value: &Value) -> bool {
+    match (shape, value) {
+        (Shape::Struct(id), Value::Object(object)) => struct_has_empty(schema, *id, object.iter()),
+        (Shape::List(item, _), Value::Array(items)) => items.iter().any(|below| value_has_empty(schema, item, below)),
+        (Shape::Map(item), Value::Object(map)) => map.values().any(|below| value_has_empty(schema, item, below)),
+        _ => false,
+    }
+}
+
 /// Brings a value that is there already (after a patch, from YAML, after defaults) into the same form.
 pub fn normalize(schema: &Schema, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
-    Reader::new(schema).read_root(root, &mut Tree::new(value)).map_err(|stop| match stop {
+    normalize_by(Reader::new(schema), root, value)
+}
+
+/// As [`normalize`], but with what [`decode_as_sent`] lets in.
+pub fn normalize_as_sent(schema: &Schema, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
+    normalize_by(Reader { keeps_empty: true, ..Reader::new(schema) }, root, value)
+}
+
+fn normalize_by(reader: Reader, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
+    reader.read_root(root, &mut Tree::new(value)).map_err(|stop| match stop {
         Stop::Type(error) => DecodeError::Type(error),
         Stop::Syntax => DecodeError::Syntax("exceeded max depth".to_owned()),
     })
@@ -185,6 +242,15 @@ fn find_duplicates(source: &mut Bytes<'_>, path: &mut String, depth: usize, out:
     Ok(())
 }
 
+/// What a type that reads itself says of a value that is none of its own, where nothing around it is known.
+pub(crate) fn own_error(schema: &Schema, shape: &Shape, value: &Value) -> Option<String> {
+    let mut reader = Reader::new(schema);
+    match reader.read(shape, None, &mut Tree::new(value.clone())) {
+        Err(Stop::Type(why)) => Some(why),
+        _ => reader.first_error,
+    }
+}
+
 /// What is wrong with a text that is no `metav1.Time`, in Go's words; `""` where it is one.
 pub fn time_error(text: &str) -> String {
     scalar::time(text.into()).err().unwrap_or_default()
@@ -254,6 +320,10 @@ pub(crate) fn is_empty(shape: &Shape, value: &Value) -> bool {
     }
 }
 
+fn is_collection(value: &Value) -> bool {
+    matches!(value, Value::Array(_) | Value::Object(_))
+}
+
 /// A Go struct, which omitempty does not see into.
 fn is_struct(shape: &Shape) -> bool {
     matches!(
@@ -292,6 +362,8 @@ struct Reader<'s> {
     /// The struct being read and where the path of its own document starts.
     inside: Option<TypeId>,
     document: usize,
+    /// Empty lists and maps stay in, but for those of the object's own metadata.
+    keeps_empty: bool,
     /// Below a type that reads itself, where Go is not strict.
     lenient: bool,
     depth: usize,
@@ -308,6 +380,7 @@ impl<'s> Reader<'s> {
             path: Vec::with_capacity(16),
             inside: None,
             document: 0,
+            keeps_empty: false,
             lenient: false,
             depth: 0,
             strict: Vec::new(),
@@ -418,13 +491,15 @@ impl<'s> Reader<'s> {
         self.inside = outer;
         self.depth -= 1;
         let filled = self.slots[base..].iter().filter(|slot| slot.is_some()).count();
+        let of_metadata = matches!(self.path.first(), Some(Step::Field(field)) if *field.name == *"metadata");
+        let keeps_empty = self.keeps_empty && !of_metadata;
         let mut object = Map::with_capacity(filled + unknown.len() + 1);
         for (field, slot) in fields.iter().zip(self.slots.drain(base..)) {
             let value = match slot {
                 Some(value) if !value.is_null() => match written(field, &value) {
                     // Whoever writes an empty list owns it, until it is stored as none.
                     Written::AsItIs | Written::Null => Some(value),
-                    Written::LeftOut => None,
+                    Written::LeftOut => Some(value).filter(|value| keeps_empty && is_collection(value)),
                 },
                 _ => absent(self.schema, field),
             };
@@ -569,7 +644,7 @@ impl<'s> Reader<'s> {
             },
             token => token.go_name().to_owned(),
         };
-        Err(Stop::Type(format!("json: cannot unmarshal {what} into Go value of type int32")))
+        Err(Stop::Type(self.mismatch(&what, "int32")))
     }
 
     fn read_time<'a>(&mut self, shape: &Shape, source: &mut impl Source<'a>) -> Result<Option<Value>, Stop> {
@@ -578,7 +653,7 @@ impl<'s> Reader<'s> {
             Token::String(text) => text,
             token => {
                 let what = token.go_name();
-                return Err(Stop::Type(format!("json: cannot unmarshal {what} into Go value of type string")));
+                return Err(Stop::Type(self.mismatch(what, "string")));
             }
         };
         let read = match shape {
@@ -664,23 +739,23 @@ impl<'s> Reader<'s> {
     fn type_error(&mut self, what: &str, shape: &Shape, named: Option<&str>) -> Option<Value> {
         if self.first_error.is_none() {
             let own = named.map_or_else(|| go_type(self.schema, shape), str::to_owned);
-            let mut names = Vec::new();
-            for step in &self.path[self.document..] {
-                if let Step::Field(field) = step {
-                    names.extend(field.inlined_as.as_deref());
-                    names.push(&*field.name);
-                }
-            }
-            self.first_error = Some(match self.inside {
-                Some(id) => format!(
-                    "json: cannot unmarshal {what} into Go struct field {}.{} of type {own}",
-                    short_name(&self.schema.get(id).name),
-                    names.join(".")
-                ),
-                None => format!("json: cannot unmarshal {what} into Go value of type {own}"),
-            });
+            self.first_error = Some(self.mismatch(what, &own));
         }
         None
+    }
+
+    /// `json: cannot unmarshal bool into Go struct field PodSpec.spec.nodeName of type string`.
+    fn mismatch(&self, what: &str, own: &str) -> String {
+        let Some(id) = self.inside else { return format!("json: cannot unmarshal {what} into Go value of type {own}") };
+        let mut names = Vec::new();
+        for step in &self.path[self.document..] {
+            if let Step::Field(field) = step {
+                names.extend(field.inlined_as.as_deref());
+                names.push(&*field.name);
+            }
+        }
+        let inside = short_name(&self.schema.get(id).name);
+        format!("json: cannot unmarshal {what} into Go struct field {inside}.{} of type {own}", names.join("."))
     }
 }
 

@@ -139,6 +139,15 @@ pub struct Behaviour {
     pub status_keeps_metadata: bool,
     /// A bad name is told of after everything else.
     pub name_last: bool,
+    /// An update must have a `generateName` that a new object could have: upstream validates the whole object again.
+    pub checks_name_again: bool,
+    /// `[]` and `{}` in an update are another generation than nothing, though both are stored alike: upstream compares with
+    /// `reflect.DeepEqual` before it encodes.
+    pub counts_empty: bool,
+    /// There is no way to delete one that cannot be read.
+    pub never_unreadable: bool,
+    /// Annotations that the conversion into a version makes: metadata that is shown alone, which is never converted, has none.
+    pub annotations_of_versions: &'static [&'static str],
     /// A table of nothing has rows that are null, not an empty list.
     pub no_rows_are_null: bool,
     /// Finalizers need no domain: upstream checks them in some kinds only.
@@ -181,6 +190,10 @@ impl Behaviour {
         stored_preconditions: false,
         stamped: &[],
         name_last: false,
+        annotations_of_versions: &[],
+        never_unreadable: false,
+        counts_empty: false,
+        checks_name_again: false,
         any_finalizer: false,
         status_keeps_metadata: false,
         without_tables: &[],
@@ -540,6 +553,32 @@ impl Kind {
         crate::tidy::to_json(&self.schema, self.root, object, managed_fields).ok()
     }
 
+    /// As [`Kind::decode_as`], with the empty lists and maps that are in the body; see [`Kind::drop_empty`].
+    pub fn decode_as_sent(&self, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
+        match self.is_custom() || root != self.root {
+            true => self.decode_as(root, json),
+            false => self.converted(root, decode::decode_as_sent(&self.schema, root, json)?),
+        }
+    }
+
+    /// The same for a value that is there already.
+    pub fn normalize_as_sent(&self, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
+        match self.is_custom() || root != self.root {
+            true => self.normalize_as(root, value),
+            false => self.converted(root, decode::normalize_as_sent(&self.schema, root, value)?),
+        }
+    }
+
+    /// Takes out of an object as it was sent the empty lists and maps that are never stored. Answers how it was before where
+    /// there were any.
+    pub fn drop_empty(&self, object: &mut Value) -> Option<Value> {
+        if self.is_custom() || !decode::has_empty(&self.schema, self.root, object) {
+            return None;
+        }
+        let bare = decode::normalize(&self.schema, self.root, object.clone()).ok()?.object;
+        Some(std::mem::replace(object, bare))
+    }
+
     /// Fills in what nobody set: the defaults that OpenAPI states, then those that are code upstream.
     pub fn default(&self, object: &mut Value) {
         if let Some(custom) = &self.custom {
@@ -600,6 +639,14 @@ impl Kind {
         let own = own.filter(|own| self.behaviour.has_generation && Some(*own) == Some(before.unwrap_or(0) + 1));
         if let Some(root) = new.as_object_mut() {
             set_generation(root, own.or(after));
+        }
+    }
+
+    /// Counts a change that only the client's body shows; after [`Kind::prepare_update`].
+    pub fn count_change(&self, new: &mut Value, old: &Value) {
+        let before = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        if let Some(root) = new.as_object_mut() {
+            set_generation(root, Some(before + 1));
         }
     }
 

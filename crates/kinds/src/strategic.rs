@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::decode;
 use crate::schema::{Field, Schema, Shape, TypeId};
 
 /// The most items of a list that is merged; what a merge costs grows with their square.
@@ -92,14 +93,30 @@ fn conversion_of(schema: &Schema, shape: &Shape, named: Option<&str>, value: &Va
         Shape::Float => basic("float64", value.is_number(), false),
         Shape::Struct(id) => conversion_error(schema, *id, value),
         Shape::List(item, _) => match value {
-            Value::Array(items) => items.iter().find_map(|value| conversion_of(schema, item, None, value)),
+            Value::Array(items) => {
+                let named = named.and_then(|name| name.strip_prefix("[]"));
+                items.iter().find_map(|value| conversion_of(schema, item, named, value))
+            }
             _ => Some(format!("cannot restore slice from {kind}")),
         },
         Shape::Map(item) => match value {
             Value::Object(map) => map.values().find_map(|value| conversion_of(schema, item, None, value)),
             _ => Some(format!("cannot restore map from {kind}")),
         },
+        Shape::Bytes => match value {
+            Value::String(_) => {
+                decode::own_error(schema, shape, value).map(|why| format!("error decoding from json: {why}"))
+            }
+            Value::Array(items) => {
+                let wrong = items.iter().any(|item| !item.is_number() && !item.is_null());
+                wrong.then(|| "unrecognized type: uint8".to_owned())
+            }
+            _ => Some(format!("cannot restore slice from {kind}")),
+        },
         // These read themselves from JSON.
+        Shape::Quantity | Shape::IntOrString | Shape::Time | Shape::MicroTime | Shape::Duration => {
+            decode::own_error(schema, shape, value)
+        }
         _ => None,
     }
 }

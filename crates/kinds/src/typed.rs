@@ -245,6 +245,8 @@ impl<'a, 'v> Validate<'a, 'v> {
 
     fn visit(&mut self, ty: Ref<'a>, value: &'v Value) {
         match ty.atom(self.schema, ty.form(Some(value))) {
+            // Kubernetes publishes it without a type: what it cannot be is found when it is read.
+            Atom::Scalar(_) if matches!(ty, Ref::Shape(Shape::IntOrString, _)) => {}
             Atom::Scalar(scalar) => {
                 if let Some(message) = scalar_error(scalar, value) {
                     self.error(message);

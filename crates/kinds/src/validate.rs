@@ -52,6 +52,9 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     }
     let mut causes = metadata_update(new, old);
     causes.extend(standard_finalizers(kind, new));
+    if kind.behaviour.checks_name_again {
+        generate_name(&mut causes, new.at("metadata"), kind.behaviour.name);
+    }
     causes.extend((kind.behaviour.validate_update)(new, old));
     once(causes)
 }
@@ -94,10 +97,7 @@ fn once(causes: Vec<Cause>) -> Vec<Cause> {
 pub fn metadata(object: &Value, namespaced: bool, rule: NameRule) -> Vec<Cause> {
     let meta = object.at("metadata");
     let mut causes = Vec::new();
-    let generate = meta.text("generateName");
-    if !generate.is_empty() {
-        push_all(&mut causes, "metadata.generateName", generate, name(rule, generate, true));
-    }
+    generate_name(&mut causes, meta, rule);
     match meta.text("name") {
         "" => causes.push(Cause::required("metadata.name", "name or generateName is required")),
         given => push_all(&mut causes, "metadata.name", given, name(rule, given, false)),
@@ -115,6 +115,13 @@ pub fn metadata(object: &Value, namespaced: bool, rule: NameRule) -> Vec<Cause> 
     causes.extend(owners(meta.at("ownerReferences")));
     causes.extend(finalizers(meta.at("finalizers")));
     causes
+}
+
+fn generate_name(causes: &mut Vec<Cause>, meta: &Value, rule: NameRule) {
+    let generate = meta.text("generateName");
+    if !generate.is_empty() {
+        push_all(causes, "metadata.generateName", generate, name(rule, generate, true));
+    }
 }
 
 /// What is wrong with the metadata that is to take the place of `old`'s: the part that custom resources share.

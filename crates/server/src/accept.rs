@@ -173,6 +173,11 @@ pub fn lenient(headers: &HeaderMap, query: &Query) -> Accept {
     Accept { media, pretty: pretty(headers, query, asked), ..Accept::default() }
 }
 
+/// A refusal of the router, which knows media types and nothing of what is asked for.
+pub fn is_the_routers(status: &Status) -> bool {
+    matches!(status.code, 406 | 415) && status.message.starts_with(&format!("{}: ", status.code))
+}
+
 /// The 406 for media types that nobody here knows.
 fn none_of(supported: &str) -> Status {
     Status {

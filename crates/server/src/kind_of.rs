@@ -63,18 +63,19 @@ fn find_in(registry: &Registry, ask: &Ask, target: &Target) -> Found {
     let Some(kind) = registry.kind(&target.group, &target.version, &target.resource) else {
         return Found::NoSuchPath;
     };
+    let of_namespace = &*kind.plural == "namespaces" && kind.group.is_empty();
+    // A namespace's own path names it; everything else in front of a resource is its namespace.
+    let own_path = of_namespace && !ask.path.contains(&format!("/namespaces/{}/namespaces", target.namespace));
+    let namespaced_path = !target.namespace.is_empty() && !own_path;
     // The old paths of watches know nothing but kinds that can be watched.
     if is_old_watch(ask, target) {
         return match ask.method.as_ref() {
             _ if !kind.has_verb("watch") || !target.subresource.is_empty() => Found::NoSuchPath,
             "GET" => Found::Kind(kind.clone()),
+            _ if namespaced_path && !kind.namespaced => Found::NoSuchPath,
             _ => Found::NoSuchMethod,
         };
     }
-    let of_namespace = &*kind.plural == "namespaces" && kind.group.is_empty();
-    // A namespace's own path names it; everything else in front of a resource is its namespace.
-    let own_path = of_namespace && !ask.path.contains(&format!("/namespaces/{}/namespaces", target.namespace));
-    let namespaced_path = !target.namespace.is_empty() && !own_path;
     let named = !target.name.is_empty()
         && !matches!(ask.verb, Verb::List | Verb::DeleteCollection)
         && (ask.verb != Verb::Watch || ask.path.contains("/watch/"));

@@ -574,15 +574,12 @@ impl Changed {
 }
 
 impl Snapshot {
-    /// The entries of a namespace, or all where it is `""`, after a key, in order of their keys.
-    pub fn range<'a>(&'a self, namespace: &str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
+    /// The entries of a namespace, or all where it is `""`, from a text on, in order of their keys.
+    pub fn range<'a>(&'a self, namespace: &str, from: Option<&str>) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         // A token may name a key of another namespace, behind which there is nothing of this one.
-        let is_here = after.is_none_or(|after| after.starts_with(&prefix));
-        let start: Bound<Arc<str>> = match after {
-            Some(after) => Bound::Excluded(after.into()),
-            None => Bound::Included(prefix.as_str().into()),
-        };
+        let is_here = from.is_none_or(|from| from.starts_with(&prefix));
+        let start: Bound<Arc<str>> = Bound::Included(from.unwrap_or(&prefix).into());
         // Up to the character behind the slash: no key has to be looked at to see whose it is.
         let end: Bound<Arc<str>> = match namespace {
             "" => Bound::Unbounded,

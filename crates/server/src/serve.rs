@@ -207,9 +207,12 @@ async fn steps(
     passed.known = true;
     trail.deprecated(found.deprecated());
     let warnings = &mut passed.warnings;
+    let told = warnings.len();
     warnings.extend((!found.deprecated().is_empty()).then(|| found.deprecated().to_string()));
     let accept = match verbs::forms(&found, ask, target) {
-        Some(offer) => accept::negotiate(headers, &ask.query, offer)?,
+        Some(offer) => {
+            accept::negotiate(headers, &ask.query, offer).inspect_err(|status| unheard(status, told, warnings))?
+        }
         None => lenient,
     };
     let cx = Cx { state, user: &user, ask, headers, upgrade, accept, now, audit: trail, hearing };
@@ -220,7 +223,15 @@ async fn steps(
             return Err(status);
         }
     }
-    Ok((verbs::answer(&cx, target, &found, body, warnings).await?, accept))
+    let answer = verbs::answer(&cx, target, &found, body, warnings).await;
+    Ok((answer.inspect_err(|status| unheard(status, told, warnings))?, accept))
+}
+
+/// What the router refuses reaches no handler, which would have warned.
+fn unheard(status: &Status, told: usize, warnings: &mut Vec<String>) {
+    if accept::is_the_routers(status) {
+        warnings.truncate(told);
+    }
 }
 
 /// Waits for a seat where all are taken.

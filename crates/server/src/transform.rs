@@ -93,9 +93,19 @@ pub fn custom_metadata(mut metadata: Value) -> Value {
 /// `PartialObjectMetadata` of an object: a struct of Go, with its fields in their order, also where a custom resource, which is a map,
 /// has them by name.
 pub fn partial(kind: &Kind, mut object: Value, version: MetaVersion) -> Value {
-    let metadata = object["metadata"].take();
+    let mut metadata = object["metadata"].take();
+    hide_annotations(&mut metadata, kind.behaviour.annotations_of_versions);
     let metadata = if kind.is_custom() { custom::struct_metadata(metadata) } else { metadata };
     json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
+}
+
+fn hide_annotations(metadata: &mut Value, keys: &[&str]) {
+    let Some(metadata) = metadata.as_object_mut().filter(|_| !keys.is_empty()) else { return };
+    let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) else { return };
+    annotations.retain(|key, _| !keys.contains(&key.as_str()));
+    if annotations.is_empty() {
+        metadata.shift_remove("annotations");
+    }
 }
 
 /// The table of one watch event.

@@ -13,6 +13,8 @@ const REGISTRATION: Behaviour =
     Behaviour { has_generation: true, unconditional_update: false, any_finalizer: true, ..Behaviour::PLAIN };
 
 pub static MUTATING_WEBHOOKS: Behaviour = Behaviour {
+    counts_empty: true,
+    checks_name_again: true,
     default: |configuration| {
         for hook in configuration.list_mut("webhooks") {
             default_webhook(hook);
@@ -27,6 +29,8 @@ pub static MUTATING_WEBHOOKS: Behaviour = Behaviour {
 };
 
 pub static VALIDATING_WEBHOOKS: Behaviour = Behaviour {
+    counts_empty: true,
+    checks_name_again: true,
     default: |configuration| configuration.list_mut("webhooks").iter_mut().for_each(default_webhook),
     validate_create: |configuration| webhooks(configuration, None),
     validate_update: |new, old| webhooks(new, Some(old)),
@@ -36,6 +40,7 @@ pub static VALIDATING_WEBHOOKS: Behaviour = Behaviour {
 };
 
 pub static VALIDATING_POLICY: Behaviour = Behaviour {
+    checks_name_again: true,
     default: default_policy,
     prepare_create: |policy| policy.set("status", json!({})),
     validate_create: validating_policy,
@@ -49,6 +54,7 @@ pub static VALIDATING_POLICY: Behaviour = Behaviour {
 };
 
 pub static VALIDATING_BINDING: Behaviour = Behaviour {
+    checks_name_again: true,
     default: default_binding,
     validate_create: validating_binding,
     validate_update: |new, _| validating_binding(new),
@@ -58,6 +64,7 @@ pub static VALIDATING_BINDING: Behaviour = Behaviour {
 };
 
 pub static MUTATING_POLICY: Behaviour = Behaviour {
+    checks_name_again: true,
     default: default_policy,
     validate_create: mutating_policy,
     validate_update: |new, _| mutating_policy(new),
@@ -67,6 +74,7 @@ pub static MUTATING_POLICY: Behaviour = Behaviour {
 };
 
 pub static MUTATING_BINDING: Behaviour = Behaviour {
+    checks_name_again: true,
     default: default_binding,
     validate_create: mutating_binding,
     validate_update: |new, _| mutating_binding(new),

@@ -131,6 +131,7 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
 };
 
 pub static DAEMON_SET: Behaviour = Behaviour {
+    annotations_of_versions: &[TEMPLATE_GENERATION],
     warnings: warnings::daemon_set,
     convert: |object| match object.at("metadata.annotations").key(TEMPLATE_GENERATION).as_str() {
         Some(text) => api::go::parse_i64(text).map(drop),
@@ -180,6 +181,7 @@ pub static DAEMON_SET: Behaviour = Behaviour {
 };
 
 pub static CONTROLLER_REVISION: Behaviour = Behaviour {
+    checks_name_again: true,
     validate_create: |object| {
         let mut out = Vec::new();
         check::non_negative(&mut out, object, "", &["revision"]);

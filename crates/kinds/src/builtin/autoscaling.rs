@@ -10,6 +10,7 @@ use crate::validate;
 use crate::{Behaviour, Cause, Kept};
 
 pub static HORIZONTAL_POD_AUTOSCALER: Behaviour = Behaviour {
+    annotations_of_versions: &[METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR],
     default,
     prepare_create: |object| {
         let status = match is_first_version(object) {

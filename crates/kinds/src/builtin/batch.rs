@@ -28,6 +28,8 @@ pub static JOB: Behaviour = Behaviour {
             }
         }
     },
+    // Kubernetes labels it as it reads it back.
+    prepare_status: |job, _| label_as_pods(job),
     validate_create: validate_job,
     validate_update: validate_job_update,
     validate_status: validate_job_status,

@@ -16,6 +16,7 @@ pub static COMPONENT_STATUS: Behaviour = Behaviour {
 };
 
 pub static NODE: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::node,
     default: default_node,
     validate_create: validate_node,
@@ -34,6 +35,7 @@ pub static NODE: Behaviour = Behaviour {
 };
 
 pub static RUNTIME_CLASS: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::runtime_class,
     default: |class| {
         pod_defaults::round_up(class, "overhead.podFixed");
@@ -230,12 +232,6 @@ fn node_resources(out: &mut Causes, node: &Value) {
 fn validate_node_update(new: &Value, old: &Value) -> Vec<Cause> {
     let mut out = validate_node(new);
     out.extend(node_changes(new, old));
-    let (after, before) = (new.text("spec.providerID"), old.text("spec.providerID"));
-    if !before.is_empty() && after != before {
-        let what = if after.is_empty() { "cleared" } else { "modified" };
-        let detail = format!("field cannot be {what} once set");
-        out.push(Cause::invalid("spec.providerID", &Value::Null, &detail));
-    }
     out
 }
 
@@ -256,6 +252,12 @@ fn node_changes(new: &Value, old: &Value) -> Vec<Cause> {
     if !before.is_empty() && before != new.list("spec.podCIDRs") {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         out.push(Cause::forbidden("spec.podCIDRs", detail));
+    }
+    let (after, before) = (new.text("spec.providerID"), old.text("spec.providerID"));
+    if !before.is_empty() && after != before {
+        let what = if after.is_empty() { "cleared" } else { "modified" };
+        let detail = format!("field cannot be {what} once set");
+        out.push(Cause::invalid("spec.providerID", &Value::Null, &detail));
     }
     taints(&mut out, new.at("spec.taints"), "metadata.taints");
     if new.text("spec.externalID") != old.text("spec.externalID") {

@@ -14,6 +14,7 @@ use crate::{Behaviour, Cause};
 const DATA_BYTES_MAX: usize = 1024 * 1024;
 
 pub static CONFIG_MAP: Behaviour = Behaviour {
+    checks_name_again: true,
     validate_create: config_map,
     validate_update: |new, old| {
         let mut out = still(new, old, &["data", "binaryData"]);
@@ -26,6 +27,7 @@ pub static CONFIG_MAP: Behaviour = Behaviour {
 };
 
 pub static SECRET: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::secret,
     default: default_secret,
     validate_create: secret,
@@ -42,12 +44,24 @@ pub static SECRET: Behaviour = Behaviour {
 };
 
 pub static SERVICE_ACCOUNT: Behaviour = Behaviour {
+    checks_name_again: true,
+    prepare_create: name_secrets_only,
+    prepare_update: |account, _| name_secrets_only(account),
     warnings: warnings::service_account,
     columns: columns::SERVICE_ACCOUNT,
     row: rows::name_age,
     returns_deleted: true,
     ..Behaviour::PLAIN
 };
+
+/// Of the secrets of a service account nothing but their names is kept.
+fn name_secrets_only(account: &mut Value) {
+    for secret in account.list_mut("secrets") {
+        if let Some(fields) = secret.as_object_mut() {
+            fields.retain(|field, _| field == "name");
+        }
+    }
+}
 
 /// `stringData` is for writing only: it goes into `data` and wins there.
 fn default_secret(secret: &mut Value) {

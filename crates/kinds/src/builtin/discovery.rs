@@ -11,6 +11,7 @@ use crate::{Behaviour, Cause};
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 pub static ENDPOINTS: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::endpoints,
     deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     default: |endpoints| {
@@ -29,6 +30,7 @@ pub static ENDPOINTS: Behaviour = Behaviour {
 };
 
 pub static ENDPOINT_SLICE: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::endpoint_slice,
     default: |slice| {
         for port in slice.list_mut("ports") {

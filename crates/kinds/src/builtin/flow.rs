@@ -31,6 +31,7 @@ pub static FLOW_SCHEMA: Behaviour = Behaviour {
 };
 
 pub static PRIORITY_LEVEL: Behaviour = Behaviour {
+    checks_name_again: true,
     default: |level| {
         for (path, shares) in [("spec.exempt", 0), ("spec.limited", 30)] {
             if let Some(of) = level.at_mut(path).filter(|of| of.is_object()) {

@@ -8,6 +8,8 @@ use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
 pub static NAMESPACE: Behaviour = Behaviour {
+    never_unreadable: true,
+    checks_name_again: true,
     default: |namespace| {
         label(namespace);
         namespace.set_default("status.phase", "Active");

@@ -9,6 +9,7 @@ use crate::validate;
 use crate::{Behaviour, Cause, NameRule};
 
 pub static INGRESS: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::ingress,
     prepare_create: |ingress| ingress.set("status", json!({"loadBalancer": {}})),
     validate_create: |ingress| {
@@ -44,6 +45,7 @@ pub static INGRESS: Behaviour = Behaviour {
 };
 
 pub static INGRESS_CLASS: Behaviour = Behaviour {
+    checks_name_again: true,
     default: |class| {
         if class.has("spec.parameters") {
             class.set_if_absent("spec.parameters.scope", "Cluster");
@@ -65,6 +67,7 @@ pub static INGRESS_CLASS: Behaviour = Behaviour {
 };
 
 pub static NETWORK_POLICY: Behaviour = Behaviour {
+    counts_empty: true,
     warnings: warnings::network_policy,
     default: default_policy,
     validate_create: network_policy,
@@ -76,6 +79,7 @@ pub static NETWORK_POLICY: Behaviour = Behaviour {
 };
 
 pub static IP_ADDRESS: Behaviour = Behaviour {
+    checks_name_again: true,
     validate_create: ip_address,
     validate_update: |new, old| {
         let mut out = ip_address(new);

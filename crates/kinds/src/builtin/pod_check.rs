@@ -280,7 +280,10 @@ fn init_containers(out: &mut Causes, cx: &Cx, path: &str) {
         let list = path;
         let path = format!("{path}[{at}]");
         container_common(out, cx, container, &path);
-        restart_rules(out, container, &path);
+        match container.at("restartPolicy") {
+            Value::Null => restart_policy_for_rules(out, container, &path),
+            _ => restart_rules(out, container, &path),
+        }
         if names.contains(&container.text("name")) {
             out.push(Cause::duplicate(format!("{path}.name"), container.at("name")));
         } else if !container.text("name").is_empty() {
@@ -744,15 +747,20 @@ fn resize_policy(out: &mut Causes, cx: &Cx, container: &Value, path: Arguments<'
     }
 }
 
+fn restart_policy_for_rules(out: &mut Causes, container: &Value, path: &str) {
+    if !container.list("restartPolicyRules").is_empty() {
+        let field = format!("{path}.restartPolicy");
+        out.push(Cause::required(field, "must specify restartPolicy when restart rules are used"));
+    }
+}
+
 fn restart_rules(out: &mut Causes, container: &Value, path: &str) {
     const RULES_MAX: usize = 20;
     const CODES_MAX: usize = 255;
     let rules = container.list("restartPolicyRules");
-    let field = format!("{path}.restartPolicy");
     match container.at("restartPolicy") {
-        Value::Null if rules.is_empty() => return,
-        Value::Null => out.push(Cause::required(field, "must specify restartPolicy when restart rules are used")),
-        policy => optional_one_of(out, policy, &field, &["Always", "Never", "OnFailure"]),
+        Value::Null => restart_policy_for_rules(out, container, path),
+        policy => optional_one_of(out, policy, &format!("{path}.restartPolicy"), &["Always", "Never", "OnFailure"]),
     }
     if rules.len() > RULES_MAX {
         out.push(Cause::too_many(format!("{path}.restartPolicyRules"), rules.len(), RULES_MAX));

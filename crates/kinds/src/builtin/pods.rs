@@ -9,6 +9,7 @@ use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static POD: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::pod,
     default,
     prepare_create,

@@ -13,6 +13,7 @@ use crate::{Behaviour, Cause};
 
 /// Shown with `Created At`, as kinds without columns of their own.
 pub static LIMIT_RANGE: Behaviour = Behaviour {
+    checks_name_again: true,
     default: |range| range.list_mut("spec.limits").iter_mut().for_each(default_limits),
     validate_create: limit_range,
     validate_update: |range, _| limit_range(range),

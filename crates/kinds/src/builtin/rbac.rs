@@ -11,7 +11,8 @@ use crate::{Behaviour, Cause, NameRule};
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Roles are shown with `Created At`, as kinds without columns of their own.
-const ROLE_LIKE: Behaviour = Behaviour { name: NameRule::PathSegment, create_on_update: true, ..Behaviour::PLAIN };
+const ROLE_LIKE: Behaviour =
+    Behaviour { name: NameRule::PathSegment, create_on_update: true, never_unreadable: true, ..Behaviour::PLAIN };
 
 pub static ROLE: Behaviour =
     Behaviour { validate_create: |role| rules(role, true), validate_update: |role, _| rules(role, true), ..ROLE_LIKE };

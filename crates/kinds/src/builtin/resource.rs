@@ -21,6 +21,7 @@ pub static DEVICE_CLASS: Behaviour = Behaviour {
 };
 
 pub static RESOURCE_CLAIM: Behaviour = Behaviour {
+    checks_name_again: true,
     default: |claim| default_requests(claim, "spec.devices.requests"),
     prepare_create: |claim| claim.set("status", json!({})),
     validate_create: |claim| claim_spec(claim.at("spec"), "spec"),
@@ -39,6 +40,7 @@ pub static RESOURCE_CLAIM: Behaviour = Behaviour {
 };
 
 pub static RESOURCE_CLAIM_TEMPLATE: Behaviour = Behaviour {
+    checks_name_again: true,
     default: |template| default_requests(template, "spec.spec.devices.requests"),
     validate_create: claim_template,
     validate_update: |new, old| {

@@ -11,6 +11,7 @@ use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static STORAGE_CLASS: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::storage_class,
     default: |class| {
         class.set_default("reclaimPolicy", "Delete");
@@ -47,6 +48,7 @@ pub fn default_storage_class(classes: &[Value]) -> Option<&str> {
 }
 
 pub static VOLUME_ATTRIBUTES_CLASS: Behaviour = Behaviour {
+    checks_name_again: true,
     validate_create: attributes_class,
     validate_update: |new, old| {
         let mut out = Vec::new();
@@ -65,6 +67,7 @@ pub static VOLUME_ATTRIBUTES_CLASS: Behaviour = Behaviour {
 };
 
 pub static VOLUME_ATTACHMENT: Behaviour = Behaviour {
+    checks_name_again: true,
     prepare_create: |attachment| attachment.set("status", json!({"attached": false})),
     validate_create: attachment,
     validate_status: |new, _| attachment(new),
@@ -122,6 +125,7 @@ pub static CSI_DRIVER: Behaviour = Behaviour {
 };
 
 pub static CSI_NODE: Behaviour = Behaviour {
+    checks_name_again: true,
     prepare_create: |node| node.set("status", json!({})),
     validate_create: csi_node,
     validate_update: |new, old| {
@@ -144,6 +148,7 @@ pub static CSI_NODE: Behaviour = Behaviour {
 };
 
 pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::storage_capacity,
     validate_create: storage_capacity,
     validate_update: |new, old| {
@@ -160,6 +165,7 @@ pub static CSI_STORAGE_CAPACITY: Behaviour = Behaviour {
 const MIGRATION_SPEC: &str = "api.storagemigration.v1.StorageVersionMigrationSpec";
 
 pub static STORAGE_VERSION_MIGRATION: Behaviour = Behaviour {
+    checks_name_again: true,
     prepare_create: |migration| migration.set("status", json!({})),
     validate_create: migration,
     validate_update: |new, old| {
@@ -281,7 +287,8 @@ fn topologies(out: &mut Causes, terms: &[Value]) {
             }
             keys.push(key);
         }
-        if terms[..at].contains(term) {
+        // Upstream compares with terms that are empty still.
+        if terms[..at].contains(term) || term.list("matchLabelExpressions").is_empty() {
             out.push(Cause::duplicate(term_path, &"".into()));
         }
     }

@@ -10,6 +10,7 @@ use crate::validate;
 use crate::{Behaviour, Cause};
 
 pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::persistent_volume,
     default: |volume| {
         volume.set_default("status.phase", "Pending");
@@ -45,6 +46,7 @@ pub static PERSISTENT_VOLUME: Behaviour = Behaviour {
 };
 
 pub static PERSISTENT_VOLUME_CLAIM: Behaviour = Behaviour {
+    checks_name_again: true,
     warnings: warnings::claim,
     default: |claim| {
         claim.set_default("status.phase", "Pending");

@@ -90,6 +90,21 @@ pub fn object(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
+    let mut object = object_as_sent(wanted, bytes, encoding, validation, warnings)?;
+    if wanted.root == wanted.kind.root {
+        wanted.kind.drop_empty(&mut object);
+    }
+    Ok(object)
+}
+
+/// The same with the empty lists and maps that the client wrote, for who compares them or shows them in a refusal.
+pub fn object_as_sent(
+    wanted: Wanted,
+    bytes: &[u8],
+    encoding: Encoding,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
     if let (Encoding::Json, Some(decoded)) = (encoding, at_once(wanted, bytes)) {
         note_strictness(wanted, validation, Vec::new(), decoded.strict, warnings)?;
         return Ok(with_type(wanted, decoded.object));
@@ -103,7 +118,7 @@ pub fn object(
     checked.map_err(|why| why.unwrap_or_else(unrecognized))?;
     let (decoded, resets) = match &content {
         Content::Json(json) => {
-            let decoded = wanted.kind.decode_as(wanted.root, json).map_err(|why| why.to_string());
+            let decoded = wanted.kind.decode_as_sent(wanted.root, json).map_err(|why| why.to_string());
             (decoded, managed::body_asks_reset(json))
         }
         Content::Message(raw) => (message(wanted, raw), false),
@@ -123,7 +138,7 @@ fn at_once(wanted: Wanted, bytes: &[u8]) -> Option<Decoded> {
     if wanted.is_custom() || wanted.root != wanted.kind.root || managed::body_asks_reset(bytes) {
         return None;
     }
-    let decoded = wanted.kind.decode_as(wanted.root, bytes).ok()?;
+    let decoded = wanted.kind.decode_as_sent(wanted.root, bytes).ok()?;
     let text = |field| decoded.object.get(field).and_then(Value::as_str).unwrap_or_default();
     check_kind(wanted, text("apiVersion"), text("kind")).ok().map(|()| decoded)
 }
@@ -163,6 +178,11 @@ pub fn options(wanted: Wanted, bytes: &[u8], encoding: Encoding) -> Result<Value
     let Read { api_version, kind, content, .. } = parse(bytes, encoding).map_err(Status::bad_request)?;
     if !kind.is_empty() && kind != wanted.kind_name {
         let version = if api_version.is_empty() { wanted.version } else { &api_version };
+        // The one other kind that any group may claim.
+        if kind == "Status" && matches!(version, "v1" | "meta.k8s.io/v1") {
+            let wanted = wanted.kind_name;
+            return Err(Status::bad_request(format!("converting (v1.Status) to (v1.{wanted}): unknown conversion")));
+        }
         return Err(Status::bad_request(format!(
             "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
             go::quote(&kind),
@@ -217,8 +237,17 @@ fn message(wanted: Wanted, raw: &[u8]) -> Result<Decoded, String> {
 
 /// An object that came out of a patch, decoded again. Answers it and what strict clients want to know.
 pub fn patched(wanted: Wanted, value: Value) -> Result<(Value, Vec<String>), String> {
+    let (mut object, strict) = patched_as_sent(wanted, value)?;
+    if wanted.root == wanted.kind.root {
+        wanted.kind.drop_empty(&mut object);
+    }
+    Ok((object, strict))
+}
+
+/// The same with the empty lists and maps that are in it.
+pub fn patched_as_sent(wanted: Wanted, value: Value) -> Result<(Value, Vec<String>), String> {
     let resets = managed::asks_reset(&value);
-    let decoded = wanted.kind.normalize_as(wanted.root, value).map_err(|why| why.to_string())?;
+    let decoded = wanted.kind.normalize_as_sent(wanted.root, value).map_err(|why| why.to_string())?;
     let mut object = with_type(wanted, decoded.object);
     if resets {
         managed::mark_reset(&mut object);

@@ -76,6 +76,10 @@ pub async fn delete_object(cx: &Cx<'_>, at: &At<'_>, options: &DeleteOptions) ->
         let entry = collection.get(&at.key()).ok_or_else(|| at.not_found())?;
         let old = at.value(&entry);
         if options.only_unreadable {
+            if at.kind.behaviour.never_unreadable {
+                let why = "no unsafe deleter provided, can not honor ignoreStoreReadErrorWithClusterBreakingPotential";
+                return Err(Status::internal(why));
+            }
             let why = "unsafe deletion is not allowed because the object is decodable from storage";
             return Err(invalid_stored(at, why));
         }

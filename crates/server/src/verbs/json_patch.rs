@@ -1,8 +1,9 @@
 //! RFC 6902 as Kubernetes' library applies it, which is more lenient than the standard and than other libraries: `replace`
 //! makes what is missing, `copy` of nothing gives null, `test` for null holds of what is missing, indexes count from the
-//! end when they are negative, and what stands in front of a path's first slash is not looked at. Pure.
+//! end when they are negative, and what stands in front of a path's first slash is not looked at. It takes apart every map on
+//! the way and writes it with its keys sorted, which texts of errors show. Pure.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Most bytes that all `copy` operations of one patch add up to.
 pub const COPIED_BYTES_MAX: usize = 3 << 20;
@@ -68,13 +69,19 @@ fn place<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, Stri
     let mut at = document;
     for step in way {
         at = match at {
-            Value::Object(map) => map.get_mut(step).ok_or(Failure::Rejected)?,
+            Value::Object(map) => {
+                map.sort_keys();
+                map.get_mut(step).ok_or(Failure::Rejected)?
+            }
             Value::Array(items) => {
                 let at = index(step, items.len(), items.len())?;
                 &mut items[at]
             }
             _ => return Err(Failure::Rejected),
         };
+    }
+    if let Value::Object(map) = at {
+        map.sort_keys();
     }
     match at {
         Value::Object(_) | Value::Array(_) => Ok((at, last.clone())),
@@ -100,9 +107,7 @@ fn get(document: &mut Value, path: &str) -> Result<Value, Failure> {
 
 fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     match place(document, path)? {
-        (Value::Object(map), key) => {
-            map.insert(key, value);
-        }
+        (Value::Object(map), key) => put(map, key, value),
         (Value::Array(items), key) if key == "-" => items.push(value),
         (Value::Array(items), key) => {
             let at = index(&key, items.len() + 1, items.len() + 1)?;
@@ -113,11 +118,16 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Sets a key of a map that is sorted and stays so.
+fn put(map: &mut Map<String, Value>, key: String, value: Value) {
+    if map.insert(key, value).is_none() {
+        map.sort_keys();
+    }
+}
+
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     match place(document, path)? {
-        (Value::Object(map), key) => {
-            map.insert(key, value);
-        }
+        (Value::Object(map), key) => put(map, key, value),
         (Value::Array(items), key) => {
             let at = index(&key, items.len(), items.len())?;
             items[at] = value;
@@ -179,6 +189,9 @@ mod tests {
         check(json!({"op": "replace", "path": "", "value": {}}), Some(json!({})));
         check(json!({"op": "remove", "path": ""}), None);
         check(json!({"op": "jump", "path": "/data"}), None);
+        let before = json!({"z": {"b": 1, "a": 2}, "y": {"d": 1, "c": 2}});
+        let after = apply(&before, &[json!({"op": "add", "path": "/z/aa", "value": 3})]).unwrap();
+        assert_eq!(after.to_string(), r#"{"y":{"d":1,"c":2},"z":{"a":2,"aa":3,"b":1}}"#);
         check(json!(null), None);
     }
 }

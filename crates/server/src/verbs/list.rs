@@ -110,16 +110,17 @@ pub async fn page(cx: &Cx<'_>, at: &At<'_>, options: &ListOptions) -> Result<Pag
     let whole = options.limit <= 0 || (options.resource_version == Some(0) && options.continue_token.is_empty());
     let limit = if whole { usize::MAX } else { usize::try_from(options.limit).unwrap_or(usize::MAX) };
     let mut entries = Vec::new();
-    let mut rest = snapshot.range(at.namespace(), start.after.as_deref());
+    let mut rest = snapshot.range(at.namespace(), start.from.as_deref());
     entries.extend(rest.by_ref().filter(|entry| selection.takes(entry)).take(limit).cloned());
     // Whether something follows is asked of what is there, not of what is selected, but for the one object of a name.
     let one_name = options.fields.exact("metadata.name").is_some();
     let next = match entries.len() == limit && !one_name && rest.next().is_some() {
         false => None,
         true => {
-            let last = entries.last().map_or("", |entry| &*entry.key);
+            // The first key that there can be behind the last one shown.
+            let behind = format!("{}\0", entries.last().map_or("", |entry| &*entry.key));
             let remaining = options.labels.is_everything() && options.fields.is_everything();
-            Some((encode_token(i64::try_from(revision).unwrap_or(-1), last), remaining.then(|| 1 + rest.count())))
+            Some((encode_token(i64::try_from(revision).unwrap_or(-1), &behind), remaining.then(|| 1 + rest.count())))
         }
     };
     Ok(Page { entries, revision, next })
@@ -159,20 +160,20 @@ struct Start {
     /// At exactly this revision.
     revision: Option<Revision>,
     at_least: Option<Revision>,
-    /// Behind this key.
-    after: Option<String>,
+    /// At this key, which need not be there.
+    from: Option<String>,
 }
 
 impl Start {
     fn of(options: &ListOptions) -> Result<Start, Status> {
         if !options.continue_token.is_empty() {
-            let (revision, after) = read_token(&options.continue_token)
+            let (revision, from) = read_token(&options.continue_token)
                 .map_err(|why| Status::bad_request(format!("invalid continue token: {why}")))?;
             if options.resource_version.is_some_and(|given| given != 0) {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
             let revision = (revision > 0).then_some(revision as Revision);
-            return Ok(Start { revision, at_least: None, after: Some(after) });
+            return Ok(Start { revision, at_least: None, from: Some(from) });
         }
         let given = options.resource_version.filter(|revision| *revision > 0);
         let exact = match options.version_match {
@@ -181,27 +182,27 @@ impl Start {
             None => options.limit > 0,
         };
         Ok(match (given, exact) {
-            (Some(revision), true) => Start { revision: Some(revision), at_least: None, after: None },
-            (at_least, _) => Start { revision: None, at_least, after: None },
+            (Some(revision), true) => Start { revision: Some(revision), at_least: None, from: None },
+            (at_least, _) => Start { revision: None, at_least, from: None },
         })
     }
 }
 
 fn too_old(start: &Start) -> Status {
-    match &start.after {
+    match &start.from {
         None => Status::expired("The resourceVersion for the provided list is too old."),
-        Some(after) => {
+        Some(from) => {
             // The client may go on with what is there now: a token without a revision.
-            let token = encode_token(-1, after);
+            let token = encode_token(-1, from);
             let text = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
             Status { metadata: Some(json!({"continue": token})), ..Status::expired(text) }
         }
     }
 }
 
-/// The token of the page behind `last`.
-fn encode_token(revision: i64, last: &str) -> String {
-    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{last}\0")});
+/// The token of the page that begins at `start`.
+fn encode_token(revision: i64, start: &str) -> String {
+    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start});
     URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
@@ -237,7 +238,7 @@ fn read_token(token: &str) -> Result<(i64, String), String> {
     if parts.any(|part| matches!(part, "" | "." | "..")) {
         return Err(invalid(start.to_owned()));
     }
-    Ok((revision, start.strip_suffix('\0').unwrap_or(start).to_owned()))
+    Ok((revision, start.to_owned()))
 }
 
 /// The list as it goes over the wire: stored bytes, spliced.

@@ -1,5 +1,6 @@
 //! The verbs on resources. `answer` is the switchboard; each family of verbs is a file of its own.
 
+mod admin_access;
 pub mod body;
 mod connect;
 mod delete;

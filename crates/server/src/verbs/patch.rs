@@ -133,7 +133,7 @@ pub async fn patch_subject(
         if let Some(why) = converted {
             return Err(unusable(&shown, &why));
         }
-        let (object, mut of_object) = body::patched(wanted, patched).map_err(|why| unusable(&shown, &why))?;
+        let (object, mut of_object) = body::patched_as_sent(wanted, patched).map_err(|why| unusable(&shown, &why))?;
         if form == Form::Strategic {
             // Decoded from a map, where the order of the fields is lost.
             of_object.sort();
@@ -374,7 +374,13 @@ async fn apply(
     match options.field_validation {
         _ if read.duplicates.is_empty() => {}
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => warnings.extend(read.duplicates),
+        // Of what is of another kind nothing is told but that.
+        FieldValidation::Warn
+            if apply::is_of_kind(&config, &subject.wanted.api_version(), subject.wanted.kind_name) =>
+        {
+            warnings.extend(read.duplicates);
+        }
+        FieldValidation::Warn => {}
         FieldValidation::Strict => {
             let why = body::yaml_errors(&read.duplicates);
             let text = format!("error strict decoding patch: error converting YAML to JSON: {why}");
@@ -416,7 +422,10 @@ async fn apply(
         };
         let (object, strict) = match converted {
             Some(why) => Err(unable(&why)),
-            None => body::patched(wanted, merged).map_err(|why| unable(&format!("error decoding from json: {why}"))),
+            None => body::patched(wanted, merged).map_err(|why| match wanted.is_custom() {
+                true => unable(&format!("error decoding from json: {why}")),
+                false => unable(&why),
+            }),
         }?;
         if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(Status::bad_request(format!("strict decoding error: {}", strict.join(", "))));

@@ -11,8 +11,8 @@ use kinds::{Cause, CauseReason, Kind};
 use serde_json::{Value, json};
 use store::Revision;
 
-use super::At;
 use super::body::{self, Wanted};
+use super::{At, admin_access};
 use crate::accept::Accept;
 use crate::admission::{self, Operation};
 use crate::allocate::Held;
@@ -41,7 +41,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
     let warned = warnings.len();
-    let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
+    let object = body::object_as_sent(wanted, &bytes, encoding, options.field_validation, warnings)?;
     at.note(cx, &object);
     // Kinds that are only ever created are questions, not objects: they are answered and not kept.
     if !at.kind.has_verb("get") {
@@ -58,7 +58,7 @@ pub async fn create(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
             break;
         }
         warnings.truncate(warned);
-        let object = body::object(wanted, &bytes, encoding, options.field_validation, warnings)?;
+        let object = body::object_as_sent(wanted, &bytes, encoding, options.field_validation, warnings)?;
         created = create_object(cx, at, place(at, object, None)?, &options, warnings).await;
     }
     written(cx, at.kind, respond::CREATED, created?)
@@ -71,6 +71,7 @@ fn is_not_unique(status: &Status) -> bool {
 
 /// Answers a question about identities or rights.
 async fn review(cx: &Cx<'_>, at: &At<'_>, mut object: Value, options: &WriteOptions) -> Result<Answer, Status> {
+    at.kind.drop_empty(&mut object);
     own_fields(cx, Typed::of(at.kind), "", None, &mut object, options);
     let answered = reviews::answer(cx, at.kind, object).await?;
     Ok(Answer::created(transform::object(cx, at.kind, answered, cx.accept)?))
@@ -213,6 +214,7 @@ fn make(
         return Err(Status::unexplained("resourceVersion should not be set on objects to be created"));
     }
     drop_owners_said_twice(&mut object, true, warnings);
+    let sent = at.kind.drop_empty(&mut object);
     at.kind.default(&mut object);
     at.kind.stamp(&mut object, &timestamp(cx.now));
     clear_metadata(&mut object);
@@ -225,7 +227,8 @@ fn make(
     let generated = generate_name(&mut object);
     at.kind.prepare_create(&mut object);
     let held = cx.state.allocator.fill(at.kind, &mut object, None)?;
-    let causes = kinds::validate::create(at.kind, &object);
+    let mut causes = as_sent(at.kind, Part::Object, sent, None, kinds::validate::create(at.kind, &object));
+    causes.splice(0..0, admin_access::refused(cx.state, at, Part::Object, &object, None));
     refuse(at.kind, &object, meta::name(&object), causes)?;
     warnings.extend((at.kind.behaviour.warnings)(&object, None));
     let name = meta::name(&object).to_string();
@@ -243,7 +246,7 @@ pub async fn update(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
     let bytes = body::read(body).await?;
     let registry = cx.state.registry.load();
     let wanted = Wanted::object_of(&registry, at.kind);
-    let object = body::object(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
+    let object = body::object_as_sent(wanted, &bytes, body::encoding(cx.headers)?, options.field_validation, warnings)?;
     at.note(cx, &object);
     let object = place(at, object, Some(&at.target.name))?;
     let exists = cx.state.collection(at.kind)?.get(&at.key()).is_some();
@@ -384,6 +387,7 @@ fn prepare(
     old: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Held>, Status> {
+    let sent = at.kind.drop_empty(new);
     at.kind.default(new);
     at.kind.stamp(new, &timestamp(cx.now));
     keep_metadata(new, old);
@@ -419,6 +423,9 @@ fn prepare(
         Part::Object => {
             if !with_old_status {
                 at.kind.prepare_update(new, old);
+                if sent.is_some() && at.kind.behaviour.counts_empty {
+                    at.kind.count_change(new, old);
+                }
             }
             at.kind.stamp(new, &timestamp(cx.now));
             held = Some(cx.state.allocator.fill(at.kind, new, Some(old))?);
@@ -426,6 +433,8 @@ fn prepare(
         }
         Part::Other(name) => kinds::validate::part(at.kind, name, new, old),
     };
+    let mut causes = as_sent(at.kind, part, sent, Some(old), causes);
+    causes.splice(0..0, admin_access::refused(cx.state, at, part, new, Some(old)));
     refuse(at.kind, new, &at.target.name, causes)?;
     if part == Part::Object {
         warnings.extend((at.kind.behaviour.warnings)(new, Some(old)));
@@ -434,6 +443,33 @@ fn prepare(
     admission::validate(&request, Some(new))?;
     warnings.append(&mut told.into_inner().unwrap_or_default());
     Ok(held)
+}
+
+/// What is wrong with an object, with the empty lists and maps that the client sent in the texts: `Invalid value: {}`, where
+/// what is stored would say `null`. `causes` is what is wrong without them, and stays where the two do not tell of the same.
+fn as_sent(kind: &Kind, part: Part<'_>, sent: Option<Value>, old: Option<&Value>, causes: Vec<Cause>) -> Vec<Cause> {
+    let Some(mut sent) = sent.filter(|_| !causes.is_empty()) else { return causes };
+    kind.default(&mut sent);
+    if let Some(old) = old {
+        keep_metadata(&mut sent, old);
+    }
+    let told = match (part, old) {
+        (Part::Object, None) => {
+            kind.prepare_create(&mut sent);
+            kinds::validate::create(kind, &sent)
+        }
+        (Part::Object, Some(old)) => {
+            kind.prepare_update(&mut sent, old);
+            kinds::validate::update(kind, &sent, old)
+        }
+        (Part::Status, Some(old)) => {
+            kind.prepare_status(&mut sent, old);
+            kinds::validate::status(kind, &sent, old)
+        }
+        _ => return causes,
+    };
+    let places = |causes: &[Cause]| causes.iter().map(|cause| (cause.reason, cause.field.clone())).collect::<Vec<_>>();
+    if places(&told) == places(&causes) { told } else { causes }
 }
 
 /// An update that says of which object it is, is of no other. `present`: the uid of what is there, if anything is.
@@ -469,7 +505,8 @@ fn check_versions(
     match meta::resource_version(new) {
         "" | "0" => {
             let must = matches!(part, Part::Object | Part::Status);
-            if whole && must && !at.kind.behaviour.unconditional_update {
+            let said = whole || meta::resource_version(old) != meta::resource_version(new);
+            if said && must && !at.kind.behaviour.unconditional_update {
                 let cause = Cause {
                     reason: CauseReason::Invalid,
                     field: "metadata.resourceVersion".into(),

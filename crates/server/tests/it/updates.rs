@@ -94,7 +94,8 @@ async fn what_is_wrong_is_told_beside_what_may_not_change() {
                 ),
                 (
                     json!({"allowedTopologies": [{}, {}]}),
-                    "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
+                    "allowedTopologies[0].matchLabelExpressions: Duplicate value: \"\"\n\
+                     allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
                 ),
             ],
         ),
@@ -181,8 +182,11 @@ async fn the_metadata_is_looked_at_again_on_updates() {
                 foregroundDeletion cannot be both set";
     check(&maps, both.clone(), told).await;
     check(&leases, both, told).await;
-    check(&maps, json!({"generateName": "a/"}), "metadata.generateName: Invalid value: \"a/\": may not contain '/'")
+    // Only some kinds are looked at as new ones are.
+    check(&leases, json!({"generateName": "a/"}), "metadata.generateName: Invalid value: \"a/\": may not contain '/'")
         .await;
+    check(&leases, json!({"generateName": "A"}), "200").await;
+    check(&maps, json!({"generateName": "A"}), "metadata.generateName: Invalid value: \"A\"").await;
     // Some kinds take finalizers without a domain.
     let standard = "metadata.finalizers[0]: Invalid value: \"own\": name is neither a standard finalizer name nor is it \
                     fully qualified";
@@ -218,6 +222,122 @@ async fn a_generation_counts_no_empty_lists() {
     let generation = |answer: (u16, Value)| answer.1["metadata"]["generation"].as_i64();
     assert_eq!(generation(asked.ask(&format!("POST {slices}"), Some(&slice)).await), Some(1));
     assert_eq!(generation(asked.ask(&format!("PUT {slices}/a"), Some(&slice)).await), Some(1));
+    // Of some kinds upstream compares what was sent, not what is stored.
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let policy = |spec: Value| named("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": spec}));
+    let (bare, empty) = (policy(json!({"podSelector": {}})), policy(json!({"podSelector": {"matchLabels": {}}})));
+    assert_eq!(generation(asked.ask(&format!("POST {policies}"), Some(&empty)).await), Some(1));
+    assert_eq!(generation(asked.ask(&format!("PUT {policies}/a"), Some(&bare)).await), Some(1));
+    assert_eq!(generation(asked.ask(&format!("PUT {policies}/a"), Some(&empty)).await), Some(2));
+    let (_, stored) = asked.ask(&format!("GET {policies}/a"), None).await;
+    assert_eq!(stored["spec"]["podSelector"], json!({}));
+}
+
+#[tokio::test]
+async fn a_refusal_shows_the_empty_maps_that_were_sent() {
+    let asked = Asked::start(Options::default()).await;
+    for (labels, shown) in [(json!({}), "{}"), (Value::Null, "null")] {
+        let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let spec = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+        let set = named("apps/v1", "DaemonSet", spec);
+        let (code, told) = asked.ask("POST /apis/apps/v1/namespaces/default/daemonsets", Some(&set)).await;
+        let expected = format!(
+            "spec.template.metadata.labels: Invalid value: {shown}: `selector` does not match template `labels`"
+        );
+        assert_eq!((code, cause(&told["details"]["causes"][0])), (422, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_value_of_a_wrong_type_is_told_of_with_its_field() {
+    let asked = Asked::start(Options::default()).await;
+    let probe =
+        |port: Value| json!({"spec": {"containers": [{"name": "c", "livenessProbe": {"httpGet": {"port": port}}}]}});
+    for (api_version, kind, plural, rest, why) in [
+        (
+            "v1",
+            "Event",
+            "events",
+            json!({"firstTimestamp": 5}),
+            "number into Go struct field Event.firstTimestamp of type string",
+        ),
+        (
+            "v1",
+            "Pod",
+            "pods",
+            probe(json!([1])),
+            "array into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+        ),
+        (
+            "v1",
+            "Pod",
+            "pods",
+            json!({"spec": {"os": {"name": 7}}}),
+            "number into Go struct field PodOS.spec.os.name of type v1.OSName",
+        ),
+    ] {
+        let object = named(api_version, kind, rest);
+        let (code, told) = asked.ask(&format!("POST /api/v1/namespaces/default/{plural}"), Some(&object)).await;
+        let expected = format!("{kind} in version \"v1\" cannot be handled as a {kind}: json: cannot unmarshal {why}");
+        assert_eq!((code, told["message"].as_str()), (400, Some(&*expected)));
+    }
+}
+
+#[tokio::test]
+async fn of_the_secrets_of_a_service_account_only_names_are_kept() {
+    let asked = Asked::start(Options::default()).await;
+    let account =
+        named("v1", "ServiceAccount", json!({"secrets": [{"kind": "Secret", "name": "s", "namespace": "n"}]}));
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    for ask in [format!("POST {accounts}"), format!("PUT {accounts}/a")] {
+        let (_, answer) = asked.ask(&ask, Some(&account)).await;
+        assert_eq!(answer["secrets"], json!([{"name": "s"}]), "{ask}");
+    }
+}
+
+#[tokio::test]
+async fn admin_access_to_devices_needs_a_label_of_the_namespace() {
+    let asked = Asked::start(Options::default()).await;
+    let request = json!({"name": "r", "exactly": {"deviceClassName": "c", "adminAccess": true}});
+    let claim = named("resource.k8s.io/v1", "ResourceClaim", json!({"spec": {"devices": {"requests": [request]}}}));
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let (code, told) = asked.ask(&format!("POST {claims}"), Some(&claim)).await;
+    let expected = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the \
+                    `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    assert_eq!((code, &*cause(&told["details"]["causes"][0])), (422, expected));
+    let (_, mut namespace) = asked.ask("GET /api/v1/namespaces/default", None).await;
+    merge(&mut namespace, &json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}}));
+    asked.ask("PUT /api/v1/namespaces/default", Some(&namespace)).await;
+    assert_eq!(asked.ask(&format!("POST {claims}"), Some(&claim)).await.0, 201);
+}
+
+/// What cannot be read may be deleted unread; of some kinds it may not.
+#[tokio::test]
+async fn what_can_be_read_is_not_deleted_as_unreadable() {
+    let asked = Asked::start(Options::default()).await;
+    let options =
+        json!({"apiVersion": "v1", "kind": "DeleteOptions", "ignoreStoreReadErrorWithClusterBreakingPotential": true});
+    let (code, told) = asked.ask("DELETE /api/v1/namespaces/kube-public", Some(&options)).await;
+    let expected = "Internal error occurred: no unsafe deleter provided, can not honor \
+                    ignoreStoreReadErrorWithClusterBreakingPotential";
+    assert_eq!((code, told["message"].as_str()), (500, Some(expected)));
+}
+
+#[tokio::test]
+async fn a_patch_that_clears_the_revision_is_an_update_without_one() {
+    let asked = Asked::start(Options::default()).await;
+    let patch = json!({"metadata": {"resourceVersion": ""}});
+    let form = (http::header::CONTENT_TYPE, "application/merge-patch+json");
+    for (api_version, kind, collection, expected) in [
+        ("coordination.k8s.io/v1", "Lease", "/apis/coordination.k8s.io/v1/namespaces/default/leases", 422),
+        ("v1", "ConfigMap", "/api/v1/namespaces/default/configmaps", 200),
+    ] {
+        let (code, made) = asked.ask(&format!("POST {collection}"), Some(&named(api_version, kind, json!({})))).await;
+        assert_eq!(code, 201, "{made}");
+        let ask = format!("PATCH {collection}/a");
+        let answer = asked.send_with("admin", &[server::authn::MASTERS], form.clone(), &ask, Some(&patch)).await;
+        assert_eq!(answer.status().as_u16(), expected, "{kind}");
+    }
 }
 
 /// Warnings about a template come whenever the generation goes up, and about a driver only when it is made.
@@ -265,12 +385,15 @@ async fn updates_warn_of_templates_when_anything_changes() {
 }
 
 #[tokio::test]
-async fn what_is_deprecated_is_told_of_though_the_form_is_refused() {
+async fn what_is_deprecated_is_told_of_though_the_form_is_refused_but_not_by_the_router() {
     let asked = Asked::start(Options::default()).await;
-    let accept = (http::header::ACCEPT, "text/html");
-    let ask = "GET /api/v1/namespaces/default/endpoints";
-    let answer = asked.send_with("admin", &[server::authn::MASTERS], accept, ask, None).await;
-    assert_eq!((answer.status().as_u16(), answer.headers().get_all("warning").iter().count()), (406, 1));
+    for (form, warnings) in [("application/json;as=Bogus;v=v1;g=meta.k8s.io", 1), ("text/html", 0)] {
+        let accept = (http::header::ACCEPT, form);
+        let ask = "GET /api/v1/namespaces/default/endpoints";
+        let answer = asked.send_with("admin", &[server::authn::MASTERS], accept, ask, None).await;
+        let told = answer.headers().get_all("warning").iter().count();
+        assert_eq!((answer.status().as_u16(), told), (406, warnings), "{form}");
+    }
 }
 
 /// Labels, finalizers and so on of some kinds are not the business of who writes the status, and where an update must
