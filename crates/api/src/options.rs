@@ -294,11 +294,12 @@ impl DeleteOptions {
     /// Options of the query, which Kubernetes reads only where the request has no body.
     pub fn parse(query: &Query) -> Result<DeleteOptions, Status> {
         let dry_run: Vec<&str> = query.all("dryRun").collect();
-        let uid = query.get("preconditions.uid").map(str::to_string);
+        // Not `preconditions.uid`, as the field would be called.
+        let text = |name: &str| query.get(name).filter(|text| !text.is_empty()).map(str::to_string);
         DeleteOptions {
             grace_period_seconds: integer(query, "gracePeriodSeconds")?,
             orphan_dependents: query.flag("orphanDependents"),
-            preconditions: Preconditions { uid, resource_version: None },
+            preconditions: Preconditions { uid: text("uid"), resource_version: text("resourceVersion") },
             only_unreadable: query.flag(IGNORE_READ_ERROR) == Some(true),
             ..DeleteOptions::default()
         }

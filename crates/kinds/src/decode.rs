@@ -17,6 +17,8 @@ use source::{Bytes, Source, Token, Tree};
 
 /// Objects and lists in each other. Go allows 10,000, which no client needs; a program's stack is finite.
 pub const DEPTH_MAX: usize = 256;
+/// How the names of selectors of labels begin, and of what is in them.
+const SELECTORS: &str = "apimachinery.pkg.apis.meta.v1.LabelSelector";
 /// How many unknown and duplicate fields are told of, as in Go.
 const STRICT_MAX: usize = 100;
 
@@ -61,9 +63,19 @@ fn decode_by(reader: Reader, root: TypeId, json: &[u8]) -> Result<Decoded, Decod
 }
 
 /// As [`decode`], but empty lists and maps that Go leaves out of what it writes stay in, as they stay in Go's memory; not
-/// those of the object's own metadata.
-pub fn decode_as_sent(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
-    decode_by(Reader { keeps_empty: true, ..Reader::new(schema) }, root, json)
+/// those of the object's own metadata, and those of selectors only where these count as well.
+pub fn decode_as_sent(schema: &Schema, root: TypeId, json: &[u8], kept: Empty) -> Result<Decoded, DecodeError> {
+    decode_by(Reader { kept, ..Reader::new(schema) }, root, json)
+}
+
+/// Which empty lists and maps stay in what is read of those that Go does not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    Dropped,
+    /// Those of what is shown as it is in Go's memory.
+    Shown,
+    /// Those of selectors too, which are shown as they would be written.
+    Counted,
 }
 
 /// Whether there is an empty list or map in the content of an object that Go would not write.
@@ -110,8 +122,8 @@ pub fn normalize(schema: &Schema, root: TypeId, value: Value) -> Result<Decoded,
 }
 
 /// As [`normalize`], but with what [`decode_as_sent`] lets in.
-pub fn normalize_as_sent(schema: &Schema, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
-    normalize_by(Reader { keeps_empty: true, ..Reader::new(schema) }, root, value)
+pub fn normalize_as_sent(schema: &Schema, root: TypeId, value: Value, kept: Empty) -> Result<Decoded, DecodeError> {
+    normalize_by(Reader { kept, ..Reader::new(schema) }, root, value)
 }
 
 fn normalize_by(reader: Reader, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
@@ -362,8 +374,8 @@ struct Reader<'s> {
     /// The struct being read and where the path of its own document starts.
     inside: Option<TypeId>,
     document: usize,
-    /// Empty lists and maps stay in, but for those of the object's own metadata.
-    keeps_empty: bool,
+    /// Never of the object's own metadata.
+    kept: Empty,
     /// Below a type that reads itself, where Go is not strict.
     lenient: bool,
     depth: usize,
@@ -380,7 +392,7 @@ impl<'s> Reader<'s> {
             path: Vec::with_capacity(16),
             inside: None,
             document: 0,
-            keeps_empty: false,
+            kept: Empty::Dropped,
             lenient: false,
             depth: 0,
             strict: Vec::new(),
@@ -454,7 +466,7 @@ impl<'s> Reader<'s> {
 
     fn read_struct<'a>(&mut self, id: TypeId, source: &mut impl Source<'a>) -> Result<Value, Stop> {
         self.enter()?;
-        let Type { fields, preserve_unknown, .. } = self.schema.get(id);
+        let Type { fields, preserve_unknown, name, .. } = self.schema.get(id);
         let base = self.slots.len();
         self.slots.resize_with(base + fields.len(), || None);
         let outer = self.inside.replace(id);
@@ -492,7 +504,12 @@ impl<'s> Reader<'s> {
         self.depth -= 1;
         let filled = self.slots[base..].iter().filter(|slot| slot.is_some()).count();
         let of_metadata = matches!(self.path.first(), Some(Step::Field(field)) if *field.name == *"metadata");
-        let keeps_empty = self.keeps_empty && !of_metadata;
+        let keeps_empty = match self.kept {
+            _ if of_metadata => false,
+            Empty::Dropped => false,
+            Empty::Shown => !name.starts_with(SELECTORS),
+            Empty::Counted => true,
+        };
         let mut object = Map::with_capacity(filled + unknown.len() + 1);
         for (field, slot) in fields.iter().zip(self.slots.drain(base..)) {
             let value = match slot {

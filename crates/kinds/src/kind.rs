@@ -148,6 +148,9 @@ pub struct Behaviour {
     pub never_unreadable: bool,
     /// Annotations that the conversion into a version makes: metadata that is shown alone, which is never converted, has none.
     pub annotations_of_versions: &'static [&'static str],
+    /// Its deletion is its own, not the store's: it begins once and is not changed afterwards, counts no generation, and the old way
+    /// to ask for no orphans waits for the dependents.
+    pub begins_deletion_once: bool,
     /// A table of nothing has rows that are null, not an empty list.
     pub no_rows_are_null: bool,
     /// Finalizers need no domain: upstream checks them in some kinds only.
@@ -190,6 +193,7 @@ impl Behaviour {
         stored_preconditions: false,
         stamped: &[],
         name_last: false,
+        begins_deletion_once: false,
         annotations_of_versions: &[],
         never_unreadable: false,
         counts_empty: false,
@@ -557,7 +561,7 @@ impl Kind {
     pub fn decode_as_sent(&self, root: TypeId, json: &[u8]) -> Result<Decoded, DecodeError> {
         match self.is_custom() || root != self.root {
             true => self.decode_as(root, json),
-            false => self.converted(root, decode::decode_as_sent(&self.schema, root, json)?),
+            false => self.converted(root, decode::decode_as_sent(&self.schema, root, json, self.kept_empty())?),
         }
     }
 
@@ -565,8 +569,12 @@ impl Kind {
     pub fn normalize_as_sent(&self, root: TypeId, value: Value) -> Result<Decoded, DecodeError> {
         match self.is_custom() || root != self.root {
             true => self.normalize_as(root, value),
-            false => self.converted(root, decode::normalize_as_sent(&self.schema, root, value)?),
+            false => self.converted(root, decode::normalize_as_sent(&self.schema, root, value, self.kept_empty())?),
         }
+    }
+
+    fn kept_empty(&self) -> decode::Empty {
+        if self.behaviour.counts_empty { decode::Empty::Counted } else { decode::Empty::Shown }
     }
 
     /// Takes out of an object as it was sent the empty lists and maps that are never stored. Answers how it was before where

@@ -52,6 +52,10 @@ impl Answer {
         Answer::Value { code: 201, value }
     }
 
+    pub fn accepted(value: Value) -> Answer {
+        Answer::Value { code: 202, value }
+    }
+
     pub fn status(status: &Status) -> Answer {
         let code = if status.code == 0 { 200 } else { status.code };
         Answer::Value { code, value: status.to_value() }

@@ -28,7 +28,7 @@ pub static CUSTOM_RESOURCE_DEFINITION: Behaviour = Behaviour {
     validate_create: |definition| {
         let mut out = Vec::new();
         let (name, spec) = (definition.text("metadata.name"), definition.at("spec"));
-        if name != format!("{}.{}", spec.text("names.plural"), spec.text("group")) {
+        if !name.is_empty() && name != format!("{}.{}", spec.text("names.plural"), spec.text("group")) {
             let detail = r#"must be spec.names.plural+"."+spec.group"#;
             out.push(Cause::invalid("metadata.name", &name.into(), detail));
         }
@@ -511,7 +511,7 @@ fn api_service(service: &Value) -> Vec<Cause> {
     let (name, spec) = (service.text("metadata.name"), service.at("spec"));
     let (group, version) = (spec.text("group"), spec.text("version"));
     let wanted = format!("{version}.{group}");
-    if name != wanted {
+    if !name.is_empty() && name != wanted {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {}", crate::kind::go_quote(&wanted));
         out.push(Cause::invalid("metadata.name", &name.into(), &detail));
     }

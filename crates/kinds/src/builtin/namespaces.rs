@@ -9,6 +9,7 @@ use crate::{Behaviour, Cause, NameRule};
 
 pub static NAMESPACE: Behaviour = Behaviour {
     never_unreadable: true,
+    begins_deletion_once: true,
     checks_name_again: true,
     default: |namespace| {
         label(namespace);

@@ -29,6 +29,10 @@ pub async fn delete(cx: &Cx<'_>, at: &At<'_>, body: RequestBody, warnings: &mut 
             let status = Status::deleted(at.group_resource(), meta::name(&object), meta::uid(&object));
             Ok(Answer::status(&status))
         }
+        // Who asked the old way for what depends on it to go is told that it goes on.
+        Gone::Later(object) if options.orphan_dependents == Some(false) => {
+            Ok(Answer::accepted(transform::object(cx, at.kind, object, cx.accept)?))
+        }
         Gone::Now(object) | Gone::Later(object) => Ok(Answer::ok(transform::object(cx, at.kind, object, cx.accept)?)),
     }
 }
@@ -152,6 +156,17 @@ async fn write(cx: &Cx<'_>, at: &At<'_>, entry: &Entry, object: Value) -> Result
 /// What a deletion makes of an object. Pure.
 fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> Result<Gone, Status> {
     let behaviour = at.kind.behaviour;
+    let already = meta::is_deleting(old);
+    let graceful = (behaviour.grace_seconds)(old, options.grace_period_seconds);
+    let seconds = graceful.unwrap_or(0);
+    let running = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    let shortened = options.grace_period_seconds.is_some() && running.is_some_and(|running| seconds < running);
+    // What waits already can only be made to wait less long.
+    let pending = graceful.is_some() && running.is_some() && !shortened;
+    let held = |object: &Value| meta::finalizers(object).next().is_some() || (behaviour.holds_back)(object);
+    if already && (pending || (behaviour.begins_deletion_once && held(old))) {
+        return Ok(Gone::Later(old.clone()));
+    }
     let mut object = old.clone();
     let wanted = finalizer_of_dependents(at, old, options);
     let (present, mut all): (Vec<&str>, Vec<&str>) =
@@ -163,25 +178,21 @@ fn decide(at: &At<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> 
             false => drop(meta::metadata_mut(&mut object).insert("finalizers".into(), json!(all))),
         }
     }
-    let graceful = (behaviour.grace_seconds)(old, options.grace_period_seconds);
-    let seconds = graceful.unwrap_or(0);
-    let already = meta::is_deleting(old);
-    let running = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
     if already {
-        let shortened = graceful.is_some() && options.grace_period_seconds.is_some() && seconds < running;
-        if shortened {
+        if graceful.is_some() && shortened {
             let began = meta::text(old, "deletionTimestamp").parse::<Timestamp>().unwrap_or(now);
-            set_deletion(&mut object, began + SignedDuration::from_secs(seconds - running), seconds);
+            set_deletion(&mut object, began + SignedDuration::from_secs(seconds - running.unwrap_or(0)), seconds);
         }
     } else {
         set_deletion(&mut object, now + SignedDuration::from_secs(seconds), seconds);
-        count_generation(&mut object);
+        if !behaviour.begins_deletion_once {
+            count_generation(&mut object);
+        }
         (behaviour.begin_delete)(&mut object);
     }
     let object = at.kind.tidy(object).map_err(Status::internal)?;
     let waits = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
-    let held = meta::finalizers(&object).next().is_some() || (behaviour.holds_back)(&object);
-    Ok(match (waits || held, graceful.is_some()) {
+    Ok(match (waits || held(&object), graceful.is_some()) {
         (true, _) => Gone::Later(object),
         (false, true) => Gone::Now(object),
         // What goes at once is shown as it was.
@@ -202,6 +213,7 @@ fn finalizer_of_dependents(at: &At<'_>, old: &Value, options: &DeleteOptions) ->
     match (options.orphan_dependents, options.propagation) {
         (Some(true), _) | (None, Some(Propagation::Orphan)) => Some(ORPHAN),
         (None, Some(Propagation::Foreground)) => Some(FOREGROUND),
+        (Some(false), _) if at.kind.behaviour.begins_deletion_once => Some(FOREGROUND),
         (Some(false), _) | (None, Some(Propagation::Background)) => None,
         (None, None) => {
             let said = meta::finalizers(old).find_map(|f| OF_DEPENDENTS.into_iter().find(|known| *known == f));

@@ -123,3 +123,57 @@ async fn what_can_be_read_is_not_deleted_unseen() {
     }
     assert_eq!(asked.ask(&format!("GET {MAPS}/a"), None).await.0, 200);
 }
+
+/// `uid` and `resourceVersion` in the query, where the fields are `preconditions.uid` and so on in a body.
+#[tokio::test]
+async fn preconditions_are_taken_from_the_query_too() {
+    let asked = Asked::start(Options::default()).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    asked.ask(&format!("POST {maps}"), Some(&body)).await;
+    for (query, want) in
+        [("uid=x", 409), ("resourceVersion=1", 409), ("preconditions.uid=x&dryRun=All", 200), ("", 200)]
+    {
+        assert_eq!(asked.ask(&format!("DELETE {maps}/a?{query}"), None).await.0, want, "{query}");
+    }
+}
+
+/// Whose dependents are to go the old way is told that it goes on; a namespace then waits for them.
+#[tokio::test]
+async fn what_waits_is_accepted_where_no_orphans_are_asked_for() {
+    let asked = Asked::start(Options::default()).await;
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "orphanDependents": false});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "finalizers": ["a.io/b"]}});
+    asked.ask("POST /api/v1/namespaces/default/configmaps", Some(&map)).await;
+    let (code, _) = asked.ask("DELETE /api/v1/namespaces/default/configmaps/a", Some(&options)).await;
+    assert_eq!(code, 202);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+    asked.ask("POST /api/v1/namespaces", Some(&namespace)).await;
+    let (code, shown) = asked.ask("DELETE /api/v1/namespaces/n", Some(&options)).await;
+    assert_eq!((code, &shown["metadata"]["finalizers"]), (202, &json!(["foregroundDeletion"])));
+    // What has begun is not changed by another deletion.
+    let (_, shown) = asked.ask("DELETE /api/v1/namespaces/n?propagationPolicy=Orphan", None).await;
+    assert_eq!(shown["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+}
+
+/// A pod that waits for its grace period waits on as it does, unless it is to wait less long.
+#[tokio::test]
+async fn a_deletion_that_waits_is_only_ever_shortened() {
+    let asked = Asked::start(Options::default()).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    asked.ask("POST /api/v1/namespaces/default/serviceaccounts", Some(&account)).await;
+    let spec = json!({"nodeName": "n", "containers": [{"name": "c", "image": "i"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+    asked.ask("POST /api/v1/namespaces/default/pods", Some(&pod)).await;
+    for (query, finalizers, seconds) in [
+        ("propagationPolicy=Orphan", json!(["orphan"]), 30),
+        ("propagationPolicy=Background", json!(["orphan"]), 30),
+        ("propagationPolicy=Background&gracePeriodSeconds=40", json!(["orphan"]), 30),
+        ("propagationPolicy=Background&gracePeriodSeconds=20", Value::Null, 20),
+    ] {
+        let (code, shown) = asked.ask(&format!("DELETE /api/v1/namespaces/default/pods/p?{query}"), None).await;
+        let metadata = &shown["metadata"];
+        let shown = (&metadata["finalizers"], &metadata["deletionGracePeriodSeconds"]);
+        assert_eq!((code, shown), (200, (&finalizers, &json!(seconds))), "{query}");
+    }
+}
