@@ -1025,7 +1025,11 @@ fn validate_volume_update(new: &Value, old: &Value) -> Vec<Cause> {
     let (before, after) = (old.at("spec.nodeAffinity"), new.at("spec.nodeAffinity"));
     if !before.is_null() && !same_but_for_label_names(after, before) {
         let detail = "field is immutable, except for updating from beta label to GA";
-        out.push(Cause::invalid("nodeAffinity", &internal::shown("api.core.v1.VolumeNodeAffinity", after), detail));
+        let shown = match after {
+            Value::Null => Value::Null,
+            after => internal::shown("api.core.v1.VolumeNodeAffinity", after),
+        };
+        out.push(Cause::invalid("nodeAffinity", &shown, detail));
     }
     if old.has("spec.volumeAttributesClassName") && !new.has("spec.volumeAttributesClassName") {
         let detail = "update from non-nil value to nil is forbidden";

@@ -367,7 +367,9 @@ fn old_storage_class(object: &Value) -> Vec<String> {
 
 pub fn csi_driver(new: &Value, old: Option<&Value>) -> Vec<String> {
     let spec = new.at("spec");
-    match old.is_none() && !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {
+    let requests = spec.list("tokenRequests");
+    let changed = old.is_none_or(|old| old.list("spec.tokenRequests") != requests);
+    match changed && !requests.is_empty() && !spec.has("serviceAccountTokenInSecrets") {
         true => vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into()],
         false => Vec::new(),
     }

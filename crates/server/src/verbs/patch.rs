@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::options::FieldValidation;
-use api::{Reason, Status, WriteOptions, go, meta, yaml};
+use api::{Reason, Status, WriteOptions, codec, go, meta, yaml};
 use http::header;
 use kinds::apply::{self, ApplyError};
 use kinds::decode;
@@ -124,7 +124,7 @@ pub async fn patch_subject(
         // The text of an error shows a strategic patch as Go prints it, else the object that came of the patch.
         let shown = match form {
             Form::Strategic => strategic::go_print(&patch),
-            _ => patched.to_string(),
+            _ => String::from_utf8_lossy(&codec::to_json(&patched)).into_owned(),
         };
         let converted = match form {
             Form::Strategic => strategic::conversion_error(schema, root, &patched),
