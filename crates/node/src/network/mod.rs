@@ -4,6 +4,7 @@
 
 pub mod filter;
 mod flows;
+mod health;
 mod outside;
 mod policy;
 mod ports;
@@ -11,10 +12,10 @@ mod relay;
 mod rules;
 
 pub use outside::WayOut;
-pub use ports::{HostPort, publish};
+pub use ports::{Entrance, HostPort, publish};
 pub use relay::{accept, each_connection};
 
-use crate::agent::{API_PORT, Shared, lock};
+use crate::agent::{API_PORT, ClusterNetwork, Shared, lock};
 use crate::pod::Pod;
 use crate::sandbox::Switch;
 use crate::services::{ServiceObject, Services, SliceObject};
@@ -169,23 +170,34 @@ async fn serve(shared: &Arc<Shared>) {
         }
     };
     let cluster = &shared.config.cluster;
-    let service_range = match cluster.api_ip {
-        IpAddr::V4(address) => Net { address, bits: RANGE_BITS },
-        IpAddr::V6(_) => Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: RANGE_BITS },
-    };
+    let host =
+        shared.facts.host_ip.parse().ok().filter(|host: &Ipv4Addr| shared.config.node_ports && !host.is_loopback());
     let place = Place {
         node: shared.config.name.clone(),
         gateway: cluster.gateway(),
-        pods: Net { address: cluster.pod_range, bits: RANGE_BITS },
-        services: service_range,
+        pods: pod_range(cluster),
+        services: service_range(cluster),
+        node_ports_at: [cluster.gateway()].into_iter().chain(host).collect(),
         outside: outside.sockets(),
     };
     let node_ports = async {
         if shared.config.node_ports {
-            ports::serve(shared, switch.clone()).await;
+            tokio::join!(ports::serve(shared, &place, switch.clone()), health::serve(shared, &place));
         }
     };
     tokio::join!(keep_rules(shared, &switch, &place), outside.serve(switch.clone()), node_ports);
+}
+
+fn pod_range(cluster: &ClusterNetwork) -> Net {
+    Net { address: cluster.pod_range, bits: RANGE_BITS }
+}
+
+fn service_range(cluster: &ClusterNetwork) -> Net {
+    let address = match cluster.api_ip {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::new(10, 96, 0, 0),
+    };
+    Net { address, bits: RANGE_BITS }
 }
 
 /// Brings the packet filter in step with each change.
@@ -249,8 +261,8 @@ fn cut_off(shared: &Shared, place: &Place, services: &Services, policies: &Polic
     let mut api: Vec<Destination> = destination(cluster.api_ip, TCP, API_PORT, None).into_iter().collect();
     if let Some(kubernetes) = services.get("default", "kubernetes") {
         for port in &kubernetes.ports {
-            let targets = services.targets(kubernetes, port);
-            api.extend(targets.iter().filter_map(|(it, _)| destination((*it.ip()).into(), TCP, it.port(), None)));
+            let targets = services.targets(kubernetes, port, |_| true);
+            api.extend(targets.iter().filter_map(|it| destination((*it.ip()).into(), TCP, it.port(), None)));
         }
     }
     let mut labels = StringMap::default();

@@ -30,6 +30,7 @@ pub use handle::{Error, Left, Pod, Process, Sandbox, Spare, Stdio};
 pub use handle_switch::{AllDatagrams, Switch};
 pub use init::PROCESSES_MAX;
 pub use switch::MARK;
+pub use sys::deafen;
 pub use wire::{Exit, Failure, SocketSpec, Transport};
 
 use serde::{Deserialize, Serialize};
