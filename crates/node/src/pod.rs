@@ -104,6 +104,8 @@ pub struct Container {
     #[serde(deserialize_with = "or_default")]
     pub volume_mounts: Vec<VolumeMount>,
     #[serde(deserialize_with = "or_default")]
+    pub volume_devices: Vec<VolumeDevice>,
+    #[serde(deserialize_with = "or_default")]
     pub resources: Resources,
     #[serde(deserialize_with = "or_default")]
     pub resize_policy: Vec<ResizePolicy>,
@@ -129,6 +131,15 @@ pub struct Container {
     pub tty: bool,
     /// Of an ephemeral container: whose processes it sees.
     pub target_container_name: String,
+}
+
+/// A volume that a container has as a device.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeDevice {
+    pub name: String,
+    /// An absolute path in the container.
+    pub device_path: String,
 }
 
 /// What becomes of a container whose resources are changed.

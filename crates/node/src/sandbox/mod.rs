@@ -204,6 +204,8 @@ pub struct Mount {
 pub enum Source {
     /// A file or directory of the host.
     Host(PathBuf),
+    /// A block device of the host.
+    Device(PathBuf),
     /// A memory volume of the pod, by name.
     Memory(String),
     /// The folders of an image's layers, the lowest first, as one. Always read-only.

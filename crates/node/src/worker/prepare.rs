@@ -224,6 +224,7 @@ impl Worker {
             let found = match found {
                 Ok(found) => found,
                 Err(Missing::Claim(why)) => return Err(("FailedMount", mount_failed(&volume.name, &why))),
+                Err(Missing::Volume(reason, why)) => return Err((reason, why)),
                 Err(Missing::Image(reason, why)) => return Err(self.refuse_image(&volume.name, reason, why)),
             };
             self.provided.extend(found.map(|found| (volume.name.clone(), found)));
