@@ -782,6 +782,24 @@ fn a_block_device() -> Option<String> {
 }
 
 #[tokio::test]
+async fn gates_are_opened_by_others() {
+    let bed = Bed::new();
+    let spec =
+        json!({"readinessGates": [{"conditionType": "example.com/gate"}], "containers": [shell("main", "sleep 1000")]});
+    bed.pod("gated", spec);
+    let ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "Ready").unwrap_or_default()
+    };
+    let closed = |pod: &Value| ready(pod)["reason"] == "ReadinessGatesNotReady";
+    let mut pod = bed.until("gated", "closed", closed).await;
+    let gate = json!({"type": "example.com/gate", "status": "True"});
+    pod["status"]["conditions"].as_array_mut().unwrap().push(gate);
+    bed.api.put("pods", pod);
+    bed.until("gated", "open", |pod| ready(pod)["status"] == "True").await;
+}
+
+#[tokio::test]
 async fn an_image_as_a_volume() {
     let bed = Bed::new();
     let archive = image_archive(&[("deep/file", "from the image\n"), ("other", "more\n")]);
