@@ -25,7 +25,7 @@ use policy::{Destination, Member, Policies, PolicyObject};
 use rules::Place;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,6 +47,30 @@ pub struct NodeNetwork {
     /// The last change that is in force.
     in_force: watch::Sender<u64>,
     cut_off: Mutex<CutOff>,
+    /// Ports of the host that lead to pods; no more than pods have asked for and the host has.
+    host_ports: Mutex<BTreeSet<HostPort>>,
+}
+
+/// A pod's port of the host that is open; it is closed to pods when this is dropped.
+pub struct OpenPort {
+    shared: Arc<Shared>,
+    port: HostPort,
+}
+
+impl OpenPort {
+    /// Leads pods that ask the host for the port to where it leads others, as whom they are.
+    pub fn new(shared: Arc<Shared>, port: HostPort) -> OpenPort {
+        lock(&shared.network.host_ports).insert(port.clone());
+        shared.network.note_change();
+        OpenPort { shared, port }
+    }
+}
+
+impl Drop for OpenPort {
+    fn drop(&mut self) {
+        lock(&self.shared.network.host_ports).remove(&self.port);
+        self.shared.network.note_change();
+    }
 }
 
 /// Pods whose policies keep them from what the node serves within each pod.
@@ -70,6 +94,7 @@ impl Default for NodeNetwork {
             changed: watch::Sender::new(0),
             in_force: watch::Sender::new(0),
             cut_off: Mutex::default(),
+            host_ports: Mutex::default(),
         }
     }
 }
@@ -170,14 +195,14 @@ async fn serve(shared: &Arc<Shared>) {
         }
     };
     let cluster = &shared.config.cluster;
-    let host =
-        shared.facts.host_ip.parse().ok().filter(|host: &Ipv4Addr| shared.config.node_ports && !host.is_loopback());
+    let host = shared.facts.host_ip.parse().ok().filter(|host: &Ipv4Addr| !host.is_loopback());
     let place = Place {
         node: shared.config.name.clone(),
         gateway: cluster.gateway(),
         pods: pod_range(cluster),
         services: service_range(cluster),
-        node_ports_at: [cluster.gateway()].into_iter().chain(host).collect(),
+        host,
+        has_node_ports: shared.config.node_ports,
         outside: outside.sockets(),
     };
     let node_ports = async {
@@ -224,7 +249,7 @@ async fn keep_rules(shared: &Shared, switch: &Switch, place: &Place) {
             let services = shared.services.read();
             let policies = lock(&network.policies);
             *lock(&network.cut_off) = cut_off(shared, place, &services, &policies);
-            rules::state(place, &services, &policies)
+            rules::state(place, &services, &policies, &lock(&network.host_ports))
         };
         // The kernel does the work within the call.
         let applying = tokio::task::spawn_blocking(move || {

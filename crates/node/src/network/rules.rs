@@ -2,7 +2,9 @@
 
 use super::filter::{Base, Hook, Lead, Net, Rule, Set, Side, State, TCP, UDP, Verdict, service_key};
 use super::policy::{self, Policies};
+use super::ports::HostPort;
 use crate::services::{Endpoint, Port, Service, Services};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 /// Marks what shall come from the node, to whom it is led.
@@ -21,8 +23,10 @@ pub struct Place {
     pub pods: Net,
     /// Where all services' addresses are.
     pub services: Net,
-    /// The addresses at which pods find the node ports of services.
-    pub node_ports_at: Vec<Ipv4Addr>,
+    /// The host's address, where it has one.
+    pub host: Option<Ipv4Addr>,
+    /// Whether services have their ports on the host.
+    pub has_node_ports: bool,
     /// The sockets of the node that take what goes elsewhere, by protocol.
     pub outside: Vec<(u8, SocketAddrV4)>,
 }
@@ -113,7 +117,7 @@ pub fn base(place: &Place) -> Vec<Base> {
 }
 
 /// What is to be there for these services and policies.
-pub fn state(place: &Place, services: &Services, policies: &Policies) -> State {
+pub fn state(place: &Place, services: &Services, policies: &Policies, host_ports: &BTreeSet<HostPort>) -> State {
     let mut state = State::default();
     for service in services.iter() {
         for address in service.reached_at().chain(service.reached_from_outside_at()) {
@@ -123,8 +127,28 @@ pub fn state(place: &Place, services: &Services, policies: &Policies) -> State {
             add_port(&mut state, place, services, service, port);
         }
     }
+    for port in host_ports {
+        add_host_port(&mut state, place, port);
+    }
     policy::add(&mut state, place, policies);
     state
+}
+
+/// Leads pods that ask the host for a pod's port.
+fn add_host_port(state: &mut State, place: &Place, port: &HostPort) {
+    let (Some(protocol), IpAddr::V4(address)) = (protocol_number(&port.protocol), port.ip) else { return };
+    let addresses: Vec<Ipv4Addr> = match address.is_unspecified() {
+        true => [place.gateway].into_iter().chain(place.host).collect(),
+        false if address.is_loopback() => return,
+        false => vec![address],
+    };
+    let chain = format!("host/{address}/{}/{}", port.protocol, port.port);
+    for address in addresses {
+        let key = (Set::Services, service_key(address, protocol, port.port));
+        state.elements.insert(key, Some(Lead::Goto(chain.clone())));
+    }
+    state.chains.insert(chain, vec![Rule::new().to(port.target)]);
+    add_targets(state, place, protocol, &[port.target]);
 }
 
 /// Where connections to a port of a service may go.
@@ -171,14 +195,16 @@ fn add_port(state: &mut State, place: &Place, services: &Services, service: &Ser
     let Some(protocol) = protocol_number(&port.protocol) else { return };
     let targets = Targets::of(place, services, service, port);
     let chain = format!("{}/{}/{}/{}", service.namespace, service.name, port.protocol, port.port);
-    let mut led: Vec<&SocketAddrV4> = Vec::new();
+    let mut led: Vec<SocketAddrV4> = Vec::new();
     let lead = |state: &mut State, addresses: &mut dyn Iterator<Item = Ipv4Addr>, port, chain: &str| {
         for address in addresses {
             let key = (Set::Services, service_key(address, protocol, port));
             state.elements.insert(key, Some(Lead::Goto(chain.to_owned())));
         }
     };
-    let at_node = if port.node_port == 0 { &[][..] } else { &place.node_ports_at };
+    let at_host = place.host.filter(|_| place.has_node_ports);
+    let at_node = [place.gateway].into_iter().chain(at_host).filter(|_| port.node_port != 0);
+    let at_node: Vec<Ipv4Addr> = at_node.collect();
     let from_outside = service.reached_from_outside_at().next().is_some() || !at_node.is_empty();
     let local = service.local_only || (service.local_from_outside && from_outside);
     let here = format!("{chain}/here");
@@ -211,14 +237,17 @@ fn add_port(state: &mut State, place: &Place, services: &Services, service: &Ser
         lead(state, &mut at_node.iter().copied(), port.node_port, &name);
         state.chains.insert(name, outside);
     }
-    for target in &led {
-        if place.pods.contains(*target.ip()) {
-            let twice = [target.ip().octets(), target.ip().octets()].concat();
-            state.elements.insert((Set::Loops, twice), None);
-        }
+    add_targets(state, place, protocol, &led);
+}
+
+/// Notes where connections are led to.
+fn add_targets(state: &mut State, place: &Place, protocol: u8, targets: &[SocketAddrV4]) {
+    for target in targets.iter().filter(|target| place.pods.contains(*target.ip())) {
+        let twice = [target.ip().octets(), target.ip().octets()].concat();
+        state.elements.insert((Set::Loops, twice), None);
     }
     if protocol == UDP {
-        state.datagram_targets.extend(led);
+        state.datagram_targets.extend(targets);
     }
 }
 
@@ -307,14 +336,15 @@ mod tests {
             gateway: Ipv4Addr::new(10, 244, 0, 1),
             pods: Net { address: Ipv4Addr::new(10, 244, 0, 0), bits: 16 },
             services: Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: 16 },
-            node_ports_at: vec![Ipv4Addr::new(10, 244, 0, 1)],
+            host: Some(Ipv4Addr::new(192, 0, 2, 100)),
+            has_node_ports: true,
             outside: Vec::new(),
         }
     }
 
     /// Where the chain of the service's port leads; `refused` if there is none.
     fn check(endpoints: &[(&str, bool, bool, Option<&str>)], local_only: bool, expected: &[&str]) {
-        let state = state(&place(), &services(endpoints, local_only), &Policies::default());
+        let state = state(&place(), &services(endpoints, local_only), &Policies::default(), &BTreeSet::new());
         assert!(state.elements.contains_key(&(Set::ServiceAddresses, vec![10, 96, 0, 7])));
         let count = expected.len() as u32;
         let rule = |(index, target): (u32, &&str)| {
@@ -339,7 +369,7 @@ mod tests {
             let mut services = services(&endpoints, false);
             let web = services.get("shop", "web").cloned().unwrap();
             services.insert(Service { sticky_seconds: Some(seconds), ..web });
-            let state = state(&place(), &services, &Policies::default());
+            let state = state(&place(), &services, &Policies::default(), &BTreeSet::new());
             let names: Vec<String> = state.memories.keys().cloned().collect();
             let wanted: Vec<String> =
                 endpoints.iter().map(|(address, ..)| format!("shop/web/TCP/80/{seconds}/{address}:8080")).collect();
@@ -384,10 +414,12 @@ mod tests {
                 ports: vec![port],
                 ..web
             });
-            let state = state(&place(), &services, &Policies::default());
+            let state = state(&place(), &services, &Policies::default(), &BTreeSet::new());
             assert_eq!(state.chains.get("shop/web/TCP/80/outside").map_or(&[][..], Vec::as_slice), rules);
             let lead = (!rules.is_empty()).then(|| Some(Lead::Goto("shop/web/TCP/80/outside".to_owned())));
-            for (address, port) in [(place().gateway, 30080), (Ipv4Addr::new(192, 0, 2, 80), 80)] {
+            for (address, port) in
+                [(place().gateway, 30080), (Ipv4Addr::new(192, 0, 2, 100), 30080), (Ipv4Addr::new(192, 0, 2, 80), 80)]
+            {
                 assert_eq!(state.elements.get(&(Set::Services, service_key(address, TCP, port))), lead.as_ref());
             }
             let targets = at_home.iter().map(|target| Rule::new().to(target.parse().unwrap()));
@@ -416,6 +448,29 @@ mod tests {
         check(&[unreached], false, &[], &[], Door::Closed);
         // One that is ending serves if there is no better one here.
         check(&[("10.244.0.2", false, true, Some("n1")), elsewhere], true, &local, &["10.244.0.2:8080"], Door::Open);
+    }
+
+    #[test]
+    fn ports_of_the_host_lead_pods_to_pods() {
+        let port = |ip: &str, protocol: &str| HostPort {
+            protocol: protocol.into(),
+            ip: ip.parse().unwrap(),
+            port: 8000,
+            target: "10.244.0.2:80".parse().unwrap(),
+        };
+        let check = |port: HostPort, protocol, expected: &[&str]| {
+            let state = state(&place(), &Services::default(), &Policies::default(), &[port].into());
+            let keys =
+                expected.iter().map(|address| (Set::Services, service_key(address.parse().unwrap(), protocol, 8000)));
+            let found = state.elements.keys().filter(|(set, _)| *set == Set::Services).cloned();
+            assert_eq!(found.collect::<BTreeSet<_>>(), keys.collect());
+            assert_eq!(state.chains.len(), usize::from(!expected.is_empty()));
+            assert_eq!(!state.datagram_targets.is_empty(), protocol == UDP);
+        };
+        check(port("0.0.0.0", "TCP"), TCP, &["10.244.0.1", "192.0.2.100"]);
+        check(port("0.0.0.0", "UDP"), UDP, &["10.244.0.1", "192.0.2.100"]);
+        check(port("192.0.2.200", "TCP"), TCP, &["192.0.2.200"]);
+        check(port("127.0.0.1", "TCP"), TCP, &[]);
     }
 
     #[test]

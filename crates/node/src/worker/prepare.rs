@@ -5,7 +5,7 @@ use super::files::mount_failed;
 use super::{Worker, group_name, make_private};
 use crate::agent::lock;
 use crate::decide::{State, time};
-use crate::network::{self, Entrance, HostPort, Served};
+use crate::network::{self, Entrance, HostPort, OpenPort, Served};
 use crate::pod::{Pod, Volume};
 use crate::provided::Missing;
 use crate::remote::Reachable;
@@ -338,9 +338,14 @@ impl Worker {
             let entrance = Entrance::new(switch, &self.shared.config.cluster);
             let serving = network::publish(entrance, &wanted).await;
             let serving = serving.map_err(|error| format!("host port {} cannot be opened: {error}", port.host_port))?;
-            opened.push(serving);
+            opened.push((serving, OpenPort::new(self.shared.clone(), wanted)));
         }
-        opened.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
+        for (serving, open) in opened {
+            self.tasks.spawn(async move {
+                let _open = open;
+                serving.await;
+            });
+        }
         Ok(())
     }
 
