@@ -140,7 +140,8 @@ async fn keep(entrance: Entrance, port: HostPort, mut door: watch::Receiver<Door
                 drop(opened);
                 return std::future::pending().await;
             }
-            io::Result::<()>::Ok(opened.serve(&entrance, port.target, &mut connections).await)
+            opened.serve(&entrance, port.target, &mut connections).await;
+            io::Result::Ok(())
         };
         let changed = tokio::select! {
             ended = serving => {
