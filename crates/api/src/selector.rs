@@ -92,6 +92,22 @@ impl Requirement {
     }
 }
 
+/// Whether a node is what one of a node selector's terms (`nodeSelectorTerms`) asks for: its labels, its name. A term that asks for
+/// nothing matches nothing.
+pub fn selects_node(selector: &Value, node: &Value) -> bool {
+    meta::items_at(selector, &["nodeSelectorTerms"]).iter().any(|term| {
+        let (labels, fields) = (meta::items_at(term, &["matchExpressions"]), meta::items_at(term, &["matchFields"]));
+        (!labels.is_empty() || !fields.is_empty())
+            && hold(labels, |key| meta::entry(node, "labels", key))
+            && hold(fields, |key| (key == "metadata.name").then(|| meta::name(node)))
+    })
+}
+
+fn hold<'a>(terms: &[Value], get: impl Fn(&str) -> Option<&'a str>) -> bool {
+    let wanted: Option<Vec<_>> = terms.iter().map(Requirement::of_object).collect();
+    wanted.is_some_and(|wanted| LabelSelector(wanted).matches(get))
+}
+
 fn numbers(label: Option<&str>, values: &[String]) -> Option<(i64, i64)> {
     Some((label?.parse().ok()?, values.first()?.parse().ok()?))
 }

@@ -1,26 +1,32 @@
 //! Puts pods that have no node on one that takes them: alive and ready, with the labels and names the pod asks for, without
-//! taints that it does not tolerate; of several the one with the fewest pods. Does not count processor and memory.
+//! taints that it does not tolerate, within reach of the volumes that the pod claims; of several the one with the fewest pods. A claim
+//! that waits for its pod gets its volume here, then the volume binder goes on. Does not count processor and memory.
 //! A node is alive when somebody keeps a lease for it, as every kubelet does: one that was only written into the API would
 //! never run a pod. A cluster without a living node is somebody else's to schedule.
 
 use std::collections::BTreeMap;
 
 use api::meta;
-use api::selector::{LabelSelector, Requirement};
+use api::selector::selects_node;
 use kemudi_client::Dynamic;
 use serde_json::{Value, json};
 
 use crate::act::Action;
 use crate::control::{Controller, Source};
-use crate::kinds::{LEASES, NODES, PODS};
+use crate::kinds::{LEASES, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
 use crate::lean::Lent;
 use crate::mirror::{self, Key, Mirror};
 use crate::node_taints;
+use crate::storage_protection::claims_of;
+use crate::volume_binder;
 
 pub const NAME: &str = "default-scheduler";
 
 /// Pods that are put on nodes at once: few, since each should see where the others went.
 const TASKS_MAX: usize = 4;
+
+/// The provisioner of classes whose volumes are made by hand.
+const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 pub struct Scheduler;
 
@@ -29,6 +35,9 @@ const WAITING: usize = 0;
 const ALL_NODES: usize = 1;
 const PLACED: usize = 2;
 const LEASED: usize = 3;
+const CLAIMS: usize = 4;
+const VOLUMES: usize = 5;
+const CLASSES: usize = 6;
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 impl Controller for Scheduler {
@@ -51,6 +60,9 @@ impl Controller for Scheduler {
             }),
             Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}"))
                 .lean(|lease| Some(Lent::object([("metadata", Lent::metadata(lease, &["name", "namespace"]))]))),
+            Source::all(PERSISTENT_VOLUME_CLAIMS),
+            Source::all(PERSISTENT_VOLUMES),
+            Source::all(STORAGE_CLASSES),
         ]
     }
 
@@ -58,6 +70,10 @@ impl Controller for Scheduler {
         match source {
             WAITING => vec![mirror::key_of(object)],
             ALL_NODES | LEASED => seen[WAITING].keys().cloned().collect(),
+            CLAIMS | VOLUMES | CLASSES => {
+                let claiming = seen[WAITING].iter().filter(|pod| claims_of(pod).next().is_some());
+                claiming.map(|pod| (meta::namespace(pod).to_string(), meta::name(pod).to_string())).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -68,26 +84,118 @@ impl Controller for Scheduler {
         // Where there is no node, no pod has to be looked at.
         let pod = (!nodes.is_empty()).then(|| seen[WAITING].get(namespace, name)).flatten();
         let Some(pod) = pod else { return Vec::new() };
+        let all = nodes.len();
+        let leave = |reasons: &str| {
+            let message = format!("0/{all} nodes are available: {reasons}.");
+            match is_told(pod, &message) {
+                true => Vec::new(),
+                false => vec![Action::Unschedulable { pod: about(pod), message }],
+            }
+        };
+        let claimed = match Claimed::of(pod, seen) {
+            Ok(claimed) => claimed,
+            Err(why) => return leave(&why),
+        };
         let mut against: BTreeMap<String, usize> = BTreeMap::new();
         let mut takers = Vec::new();
-        for node in nodes {
-            match refusal(node, pod) {
+        for node in &nodes {
+            match refusal(node, pod).or_else(|| claimed.refusal(node).map(str::to_string)) {
                 None => takers.push(meta::name(node)),
                 Some(why) => *against.entry(why).or_default() += 1,
             }
         }
-        if let Some(node) = emptiest(&takers, &seen[PLACED]) {
-            return vec![Action::Bind { pod: about(pod), node: node.to_string() }];
-        }
-        let all: usize = against.values().sum();
-        let mut reasons: Vec<String> = against.iter().map(|(why, count)| format!("{count} {why}")).collect();
-        reasons.sort();
-        let message = format!("0/{all} nodes are available: {}.", reasons.join(", "));
-        match is_told(pod, &message) {
-            true => Vec::new(),
-            false => vec![Action::Unschedulable { pod: about(pod), message }],
+        let Some(chosen) = emptiest(&takers, &seen[PLACED]) else {
+            let mut reasons: Vec<String> = against.iter().map(|(why, count)| format!("{count} {why}")).collect();
+            reasons.sort();
+            return leave(&reasons.join(", "));
+        };
+        let node = nodes.iter().find(|node| meta::name(node) == chosen);
+        match node.filter(|_| !claimed.waiting.is_empty()) {
+            // What is bound then brings the pod here again.
+            Some(node) => claimed.bind_at(node),
+            None => vec![Action::Bind { pod: about(pod), node: chosen.to_string() }],
         }
     }
+}
+
+/// What a pod's claims ask of its node.
+struct Claimed<'a> {
+    /// The volumes that they have.
+    volumes: Vec<&'a Value>,
+    /// Those that have none until their pod has a node.
+    waiting: Vec<Waiting<'a>>,
+}
+
+/// A claim without a volume, and those that it could get.
+struct Waiting<'a> {
+    claim: &'a Value,
+    all: &'a Mirror,
+    /// Somebody makes volumes for its class.
+    provisioned: bool,
+}
+
+impl<'a> Claimed<'a> {
+    /// Why no node can take the pod yet, in the scheduler's own words, if it is so.
+    fn of(pod: &Value, seen: &'a [Mirror]) -> Result<Claimed<'a>, String> {
+        let mut claimed = Claimed { volumes: Vec::new(), waiting: Vec::new() };
+        for name in claims_of(pod) {
+            let Some(claim) = seen[CLAIMS].get(meta::namespace(pod), &name) else {
+                return Err(format!("persistentvolumeclaim {name:?} not found"));
+            };
+            if meta::is_deleting(claim) {
+                return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
+            }
+            let volume = meta::text_at(claim, &["spec", "volumeName"]);
+            if volume_binder::is_bound(claim) {
+                let volume = seen[VOLUMES].get("", volume).ok_or_else(|| {
+                    "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)".to_string()
+                })?;
+                claimed.volumes.push(volume);
+                continue;
+            }
+            let class = seen[CLASSES].get("", volume_binder::class_of(claim));
+            match class.filter(|class| class["volumeBindingMode"] == "WaitForFirstConsumer" && volume.is_empty()) {
+                Some(class) => claimed.waiting.push(Waiting {
+                    claim,
+                    all: &seen[VOLUMES],
+                    provisioned: class["provisioner"] != NO_PROVISIONER,
+                }),
+                None => return Err("pod has unbound immediate PersistentVolumeClaims".to_string()),
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Why a node does not do, in the scheduler's own words.
+    fn refusal(&self, node: &Value) -> Option<&'static str> {
+        if !self.volumes.iter().all(|volume| is_within_reach(volume, node)) {
+            return Some("node(s) didn't match PersistentVolume's node affinity");
+        }
+        let found = self.waiting.iter().all(|waiting| waiting.provisioned || waiting.volume_at(node).is_some());
+        (!found).then_some("node(s) didn't find available persistent volumes to bind")
+    }
+
+    /// What is to be done before the pod can go to a node; nothing where it is others' turn.
+    fn bind_at(&self, node: &Value) -> Vec<Action> {
+        let steps = self.waiting.iter().filter_map(|waiting| match waiting.volume_at(node) {
+            Some(volume) => volume_binder::set_aside(volume, waiting.claim),
+            None => volume_binder::ask_for_volume(waiting.claim, meta::name(node)),
+        });
+        // Two claims of one pod would choose the same volume.
+        steps.take(1).collect()
+    }
+}
+
+impl<'a> Waiting<'a> {
+    fn volume_at(&self, node: &Value) -> Option<&'a Value> {
+        let near = self.all.iter().filter(|volume| is_within_reach(volume, node));
+        volume_binder::best_match(self.claim, near, false)
+    }
+}
+
+fn is_within_reach(volume: &Value, node: &Value) -> bool {
+    let required = &volume["spec"]["nodeAffinity"]["required"];
+    !required.is_object() || selects_node(required, node)
 }
 
 fn wants_node(pod: &Value) -> bool {
@@ -104,11 +212,14 @@ fn is_over(pod: &Value) -> bool {
 
 /// What is read of a pod that waits.
 fn lean(pod: &Value) -> Lent<'_> {
-    let spec = ["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"];
+    let spec: &[&str] = match claims_of(pod).next() {
+        Some(_) => &["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints", "volumes"],
+        None => &["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"],
+    };
     let scheduled = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "PodScheduled");
     Lent::object([
         ("metadata", Lent::metadata(pod, &["name", "namespace", "uid", "generation"])),
-        ("spec", Lent::fields(&pod["spec"], &spec)),
+        ("spec", Lent::fields(&pod["spec"], spec)),
         ("status", Lent::object([("conditions", Lent::List(scheduled.map(Lent::Part).collect()))])),
     ])
 }
@@ -147,24 +258,10 @@ fn refusal(node: &Value, pod: &Value) -> Option<String> {
     let labelled = |(key, value): (&String, &Value)| meta::entry(node, "labels", key) == value.as_str();
     let selected = pod["spec"]["nodeSelector"].as_object().into_iter().flatten().all(labelled);
     let required = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-    let terms = meta::items_at(required, &["nodeSelectorTerms"]);
-    if !selected || required.is_object() && !terms.iter().any(|term| term_matches(term, node)) {
+    if !selected || required.is_object() && !selects_node(required, node) {
         return Some("node(s) didn't match Pod's node affinity/selector".into());
     }
     None
-}
-
-/// Whether a node is what one term asks for: its labels, its name. A term that asks for nothing matches nothing.
-fn term_matches(term: &Value, node: &Value) -> bool {
-    let (labels, fields) = (meta::items_at(term, &["matchExpressions"]), meta::items_at(term, &["matchFields"]));
-    (!labels.is_empty() || !fields.is_empty())
-        && hold(labels, |key| meta::entry(node, "labels", key))
-        && hold(fields, |key| (key == "metadata.name").then(|| meta::name(node)))
-}
-
-fn hold<'a>(terms: &[Value], get: impl Fn(&str) -> Option<&'a str>) -> bool {
-    let wanted: Option<Vec<_>> = terms.iter().map(Requirement::of_object).collect();
-    wanted.is_some_and(|wanted| LabelSelector(wanted).matches(get))
 }
 
 fn tolerates(toleration: &Value, taint: &Value) -> bool {

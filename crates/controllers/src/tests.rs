@@ -213,23 +213,87 @@ fn pods_go_to_the_emptiest_node_that_takes_them() {
         nodes.iter().map(|node| named("kube-node-lease", api::meta::name(node), json!({}))).collect();
     check(
         &scheduler::Scheduler,
-        &[&pods, &nodes, &[], &leases],
+        &[&pods, &nodes, &[], &leases, &[], &[], &[]],
         &["bind any to d", "bind picky to e", "bind tough to c-tainted"],
     );
-    check(&scheduler::Scheduler, &[&pods[..1], &nodes, &full, &leases], &["bind any to e"]);
-    check(&scheduler::Scheduler, &[&pods, &[], &[], &[]], &[]);
-    check(&scheduler::Scheduler, &[&pods, &nodes, &[], &[]], &[]);
+    check(&scheduler::Scheduler, &[&pods[..1], &nodes, &full, &leases, &[], &[], &[]], &["bind any to e"]);
+    check(&scheduler::Scheduler, &[&pods, &[], &[], &[], &[], &[], &[]], &[]);
+    check(&scheduler::Scheduler, &[&pods, &nodes, &[], &[], &[], &[], &[]], &[]);
     let by_name = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["e"]}]}]);
-    check(&scheduler::Scheduler, &[&[affine(by_name)], &nodes, &[], &leases], &["bind affine to e"]);
+    check(&scheduler::Scheduler, &[&[affine(by_name)], &nodes, &[], &leases, &[], &[], &[]], &["bind affine to e"]);
     let by_label = json!([{}, {"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}]);
-    check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[], &leases], &["bind affine to d"]);
+    check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[], &leases, &[], &[], &[]], &["bind affine to d"]);
     let nowhere = json!([{"matchExpressions": [{"key": "disk", "operator": "Exists"}], "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["d"]}]}]);
     let why = "0/5 nodes are available: 1 node(s) had untolerated taint {k: }, 1 node(s) were not ready, 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.";
     let leave = format!("leave affine: {why}");
-    check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[], &leases], &[&leave]);
+    check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[], &leases, &[], &[], &[]], &[&leave]);
     let mut told = affine(nowhere);
     told["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False", "message": why}]);
-    check(&scheduler::Scheduler, &[&[told], &nodes, &[], &leases], &[]);
+    check(&scheduler::Scheduler, &[&[told], &nodes, &[], &leases, &[], &[], &[]], &[]);
+}
+
+#[test]
+fn pods_go_to_where_their_volumes_are() {
+    let node = |name: &str| {
+        let conditions = json!([{"type": "Ready", "status": "True"}]);
+        named("", name, json!({"metadata": {"labels": {"host": name}}, "status": {"conditions": conditions}}))
+    };
+    let nodes = [node("a"), node("b")];
+    let leases = [named("kube-node-lease", "a", json!({})), named("kube-node-lease", "b", json!({}))];
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    let pod = named("a", "p", json!({"spec": {"schedulerName": "default-scheduler", "volumes": volumes}}));
+    let at = |name: &str, host: &str, more: Value| {
+        let term = json!({"matchExpressions": [{"key": "host", "operator": "In", "values": [host]}]});
+        let mut at =
+            volume(name, "1Gi", json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}}));
+        merge(&mut at, more);
+        at
+    };
+    let late = |provisioner: &str| {
+        named("", "k", json!({"provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer"}))
+    };
+    let static_only = late("kubernetes.io/no-provisioner");
+    let claim = |more: Value| {
+        let mut claim = wants("c", "1Gi", json!({"spec": {"storageClassName": "k"}}));
+        merge(&mut claim, more);
+        claim
+    };
+    let check = |claims: &[Value], volumes: &[Value], classes: &[Value], want: &[&str]| {
+        let pods = std::slice::from_ref(&pod);
+        check(&scheduler::Scheduler, &[pods, &nodes, &[], &leases, claims, volumes, classes], want);
+    };
+    let leave = |why: &str| format!("leave p: 0/2 nodes are available: {why}.");
+    check(&[], &[], &[], &[&leave("persistentvolumeclaim \"c\" not found")]);
+    check(&[claim(json!({}))], &[], &[], &[&leave("pod has unbound immediate PersistentVolumeClaims")]);
+    let bound = claim(json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "v"}}));
+    let bound = std::slice::from_ref(&bound);
+    let gone = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+    check(bound, &[], &[], &[&leave(gone)]);
+    check(bound, &[volume("v", "1Gi", json!({}))], &[], &["bind p to a"]);
+    check(bound, &[at("v", "b", json!({}))], &[], &["bind p to b"]);
+    check(bound, &[at("v", "x", json!({}))], &[], &[&leave("2 node(s) didn't match PersistentVolume's node affinity")]);
+    // A claim that waits for its pod gets a volume of the node that the pod goes to.
+    let waits = [claim(json!({}))];
+    let classes = std::slice::from_ref(&static_only);
+    let none = leave("2 node(s) didn't find available persistent volumes to bind");
+    let of_class = json!({"spec": {"storageClassName": "k"}});
+    check(&waits, &[], classes, &[&none]);
+    check(&waits, &[at("v", "x", of_class.clone())], classes, &[&none]);
+    let free = at("v", "b", of_class.clone());
+    let mut given = free.clone();
+    given["metadata"]["annotations"]["pv.kubernetes.io/bound-by-controller"] = json!("yes");
+    given["spec"]["claimRef"] = json!({"kind": "PersistentVolumeClaim", "namespace": "a", "name": "c", "uid": "c-uid",
+        "apiVersion": "v1", "resourceVersion": api::meta::resource_version(&waits[0])});
+    check(&waits, &[at("w", "x", of_class), free], classes, &[&format!("replace persistentvolumes {given}")]);
+    // The rest of the binding is the volume binder's.
+    check(&waits, &[given], classes, &[]);
+    // Where somebody makes volumes, the claim says for which node.
+    let mut asks = waits[0].clone();
+    asks["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] = json!("a");
+    let classes = [late("example.com/p")];
+    check(&waits, &[], &classes, &[&format!("replace persistentvolumeclaims {asks}")]);
+    check(&[asks], &[], &classes, &[]);
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn unbound<'a>(claim: &'a Value, seen: &Seen<'a>) -> Vec<Action> {
     let wanted = meta::text_at(claim, &["spec", "volumeName"]);
     if wanted.is_empty() {
         let waits = waits_for_pod(claim, seen);
-        return match best_match(claim, seen, waits) {
+        return match best_match(claim, seen.0[ALL_VOLUMES].iter(), waits) {
             Some(volume) => bind(volume, claim),
             None => unmatched(claim, seen, waits),
         };
@@ -238,19 +238,41 @@ fn bound(claim: &Value, seen: &Seen) -> Vec<Action> {
     }
 }
 
+/// Whether a claim has a volume that has it too.
+pub(crate) fn is_bound(claim: &Value) -> bool {
+    !meta::text_at(claim, &["spec", "volumeName"]).is_empty() && has(claim, COMPLETED)
+}
+
+/// Has a volume say that it is a claim's; nothing where it does.
+pub(crate) fn set_aside(volume: &Value, claim: &Value) -> Option<Action> {
+    if names(volume, claim) && volume["spec"]["claimRef"]["uid"] == meta::uid(claim) {
+        return None;
+    }
+    let mut given = volume.clone();
+    if !is_of(volume, claim) {
+        given["metadata"]["annotations"][BY_CONTROLLER] = json!("yes");
+    }
+    given["spec"]["claimRef"] = json!({
+        "kind": "PersistentVolumeClaim", "namespace": meta::namespace(claim), "name": meta::name(claim),
+        "uid": meta::uid(claim), "apiVersion": "v1", "resourceVersion": meta::resource_version(claim),
+    });
+    Some(Action::Replace { resource: PERSISTENT_VOLUMES, object: given })
+}
+
+/// Has a claim say for which node a volume is to be made; nothing where it says one.
+pub(crate) fn ask_for_volume(claim: &Value, node: &str) -> Option<Action> {
+    if has(claim, SELECTED_NODE) {
+        return None;
+    }
+    let mut asking = claim.clone();
+    asking["metadata"]["annotations"][SELECTED_NODE] = json!(node);
+    Some(Action::Replace { resource: PERSISTENT_VOLUME_CLAIMS, object: asking })
+}
+
 /// The next step in which a volume and a claim come to say that they have each other.
 fn bind(volume: &Value, claim: &Value) -> Vec<Action> {
-    let mut given = volume.clone();
-    let own = &volume["spec"]["claimRef"];
-    if !names(volume, claim) || own["uid"] != meta::uid(claim) {
-        if !is_of(volume, claim) {
-            given["metadata"]["annotations"][BY_CONTROLLER] = json!("yes");
-        }
-        given["spec"]["claimRef"] = json!({
-            "kind": "PersistentVolumeClaim", "namespace": meta::namespace(claim), "name": meta::name(claim),
-            "uid": meta::uid(claim), "apiVersion": "v1", "resourceVersion": meta::resource_version(claim),
-        });
-        return vec![Action::Replace { resource: PERSISTENT_VOLUMES, object: given }];
+    if let Some(step) = set_aside(volume, claim) {
+        return vec![step];
     }
     let actions = phase(volume, "Bound");
     if !actions.is_empty() {
@@ -377,7 +399,11 @@ fn deleter(volume: &Value) -> Deleter {
 
 /// The volume that a claim gets: one that was set aside for it, else the smallest that is enough, with as few access modes
 /// beyond what it asks for as can be had.
-fn best_match<'a>(claim: &Value, seen: &Seen<'a>, waits: bool) -> Option<&'a Value> {
+pub(crate) fn best_match<'a>(
+    claim: &Value,
+    volumes: impl Iterator<Item = &'a Value>,
+    waits: bool,
+) -> Option<&'a Value> {
     let modes = meta::items_at(claim, &["spec", "accessModes"]);
     let offered = |volume: &Value| meta::items_at(volume, &["spec", "accessModes"]).to_vec();
     let enough = |volume: &&Value| {
@@ -388,7 +414,7 @@ fn best_match<'a>(claim: &Value, seen: &Seen<'a>, waits: bool) -> Option<&'a Val
             && attributes(volume) == attributes(claim)
             && !meta::is_deleting(volume)
     };
-    let all: Vec<&Value> = seen.0[ALL_VOLUMES].iter().filter(enough).collect();
+    let all: Vec<&Value> = volumes.filter(enough).collect();
     let count = |volume: &Value| {
         let mut modes: Vec<String> = offered(volume).iter().map(Value::to_string).collect();
         modes.sort();
@@ -461,7 +487,7 @@ fn names_class(claim: &Value) -> bool {
     claim["spec"]["storageClassName"].is_string() || has(claim, OLD_CLASS)
 }
 
-fn class_of(object: &Value) -> &str {
+pub(crate) fn class_of(object: &Value) -> &str {
     match meta::entry(object, "annotations", OLD_CLASS) {
         Some(class) => class,
         None => meta::text_at(object, &["spec", "storageClassName"]),

@@ -481,18 +481,18 @@ impl Workers {
             // Most of what happens to a pod is its status, and who runs of it goes on with the spec of its beginning.
             pod.spec = before;
         }
-        let update = Update { pod: Arc::new(pod), gone: false };
-        if let Some(sender) = self.pods.get(&uid)
-            && !sender.is_closed()
-        {
-            sender.send_replace(update);
+        if let Some(sender) = self.pods.get(&uid).filter(|sender| !sender.is_closed()) {
+            // Its worker knows what it has told.
+            pod.forget_own_status();
+            sender.send_replace(Update { pod: Arc::new(pod), gone: false });
             return;
         }
-        let (sender, receiver) = watch::channel(update);
+        let first = Update { pod: Arc::new(pod), gone: false };
+        let (sender, receiver) = watch::channel(first.clone());
         self.pods.insert(uid.clone(), sender);
         let (shared, left) = (self.shared.clone(), self.left.remove(&uid));
         self.tasks.spawn(async move {
-            worker::run(shared, receiver, left).await;
+            worker::run(shared, first, receiver, left).await;
             uid
         });
     }

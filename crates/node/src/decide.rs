@@ -405,15 +405,19 @@ fn conditions(
         _ if unready.is_empty() => None,
         _ => Some(("ContainersNotReady".into(), format!("containers with unready status: [{unready}]"))),
     };
-    let gate_closed = |gate: &&crate::pod::ReadinessGate| {
-        !before.conditions.iter().any(|known| known.kind == gate.condition_type && known.status == "True")
+    let closed = |gate: &crate::pod::ReadinessGate| {
+        let kind = &gate.condition_type;
+        match pod.status.conditions.iter().find(|known| known.kind == *kind) {
+            None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+            Some(known) if known.status == "True" => None,
+            Some(known) => {
+                Some(format!("the status of pod readiness gate {kind:?} is not \"True\", but {}", known.status))
+            }
+        }
     };
-    let gates: Vec<_> = pod.spec.readiness_gates.iter().filter(gate_closed).collect();
-    let not_gated = not_ready.clone().or_else(|| {
-        let first = gates.first()?;
-        let message = format!("the status of pod readiness gate {:?} is not \"True\", but False", first.condition_type);
-        Some(("ReadinessGatesNotReady".into(), message))
-    });
+    let closed: Vec<String> = pod.spec.readiness_gates.iter().filter_map(closed).collect();
+    let gated = (!closed.is_empty()).then(|| ("ReadinessGatesNotReady".to_owned(), closed.join(", ")));
+    let not_gated = not_ready.clone().or(gated);
     let incomplete = names(&mut init.iter().filter(|record| !record.succeeded()));
     let not_initialized = (!initialized)
         .then(|| ("ContainersNotInitialized".to_owned(), format!("containers with incomplete status: [{incomplete}]")));
@@ -437,7 +441,7 @@ fn conditions(
         }
     });
     let text = |text: String| Some(text).filter(|text| !text.is_empty());
-    let mut conditions: Vec<Condition> = Vec::new();
+    let mut conditions = Vec::with_capacity(wanted.len() + usize::from(resize.is_some()));
     for (kind, not, beside) in resize.into_iter().chain(wanted) {
         let status = if not.is_some() { "False" } else { "True" };
         let known = before.conditions.iter().find(|known| known.kind == kind);
@@ -474,6 +478,33 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn gates_are_what_others_say() {
+        let check = |conditions: serde_json::Value, expected: &str| {
+            let spec = json!({"containers": [{"name": "main", "image": "host"}],
+                "readinessGates": [{"conditionType": "a"}, {"conditionType": "b"}]});
+            let mut pod: Pod =
+                serde_json::from_value(json!({"spec": spec, "status": {"phase": "Running", "conditions": conditions}}))
+                    .unwrap();
+            // An agent goes on with nothing else of a status than this.
+            pod.forget_own_status();
+            let facts = Facts { pod_ip: "10.244.0.1".into(), ..Facts::default() };
+            let status = status(&pod, &[record("main:run")], &facts, &PodStatus::default(), at(0));
+            let ready = status.conditions.iter().find(|condition| condition.kind == "Ready").unwrap();
+            let words = [Some(ready.status.clone()), ready.reason.clone(), ready.message.clone()];
+            assert_eq!(words.into_iter().flatten().collect::<Vec<_>>().join(" "), expected);
+        };
+        let (yes, no) = (json!({"type": "a", "status": "True"}), json!({"type": "b", "status": "Unknown"}));
+        let missing = |gate: &str| format!("corresponding condition of pod readiness gate {gate:?} does not exist.");
+        let both = format!("False ReadinessGatesNotReady {}, {}", missing("a"), missing("b"));
+        check(json!([{"type": "Ready", "status": "True"}]), &both);
+        check(
+            json!([yes, no]),
+            "False ReadinessGatesNotReady the status of pod readiness gate \"b\" is not \"True\", but Unknown",
+        );
+        check(json!([yes, {"type": "b", "status": "True"}]), "True");
     }
 
     /// A story of a pod: containers in words (`name:state`), the plan and the status in words.

@@ -26,16 +26,16 @@ pub struct PodSpec {
     pub subdomain: String,
     pub service_account_name: String,
     pub runtime_class_name: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub init_containers: Vec<Arc<Container>>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub containers: Vec<Arc<Container>>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub ephemeral_containers: Vec<Arc<Container>>,
     /// What all containers may use together.
     #[serde(deserialize_with = "or_default")]
     pub resources: Resources,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub volumes: Vec<Volume>,
     pub restart_policy: RestartPolicy,
     pub termination_grace_period_seconds: Option<i64>,
@@ -50,14 +50,14 @@ pub struct PodSpec {
     pub dns_policy: String,
     #[serde(deserialize_with = "or_default")]
     pub dns_config: DnsConfig,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub host_aliases: Vec<HostAlias>,
     #[serde(deserialize_with = "or_default")]
     pub security_context: SecurityContext,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub readiness_gates: Vec<ReadinessGate>,
     /// Secrets with the credentials of registries.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub image_pull_secrets: Vec<LocalReference>,
 }
 
@@ -90,22 +90,24 @@ pub struct Container {
     pub image: String,
     /// `Always`, `IfNotPresent` or `Never`.
     pub image_pull_policy: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub command: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub args: Vec<String>,
     pub working_dir: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub ports: Vec<ContainerPort>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub env: Vec<EnvVar>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub env_from: Vec<EnvFrom>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub volume_mounts: Vec<VolumeMount>,
+    #[serde(deserialize_with = "exact")]
+    pub volume_devices: Vec<VolumeDevice>,
     #[serde(deserialize_with = "or_default")]
     pub resources: Resources,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub resize_policy: Vec<ResizePolicy>,
     pub liveness_probe: Option<Box<Probe>>,
     pub readiness_probe: Option<Box<Probe>>,
@@ -117,7 +119,7 @@ pub struct Container {
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<RestartPolicy>,
     /// What is done after some exit codes, before the policy is asked.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub restart_policy_rules: Vec<RestartRule>,
     pub termination_message_path: String,
     pub termination_message_policy: String,
@@ -129,6 +131,15 @@ pub struct Container {
     pub tty: bool,
     /// Of an ephemeral container: whose processes it sees.
     pub target_container_name: String,
+}
+
+/// A volume that a container has as a device.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeDevice {
+    pub name: String,
+    /// An absolute path in the container.
+    pub device_path: String,
 }
 
 /// What becomes of a container whose resources are changed.
@@ -152,7 +163,7 @@ pub struct RestartRule {
 pub struct ExitCodes {
     /// `In` or `NotIn`.
     pub operator: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub values: Vec<i32>,
 }
 
@@ -300,7 +311,7 @@ pub struct HttpGet {
     pub port: Value,
     pub host: String,
     pub scheme: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub http_headers: Vec<HttpHeader>,
 }
 
@@ -354,7 +365,7 @@ pub struct SecurityContext {
     pub run_as_group: Option<u32>,
     pub run_as_non_root: Option<bool>,
     pub fs_group: Option<u32>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub supplemental_groups: Vec<u32>,
     pub allow_privilege_escalation: Option<bool>,
     pub privileged: Option<bool>,
@@ -365,7 +376,7 @@ pub struct SecurityContext {
     /// `Default` or `Unmasked`.
     pub proc_mount: String,
     /// Of the pod alone.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub sysctls: Vec<Sysctl>,
     /// `Merge` or `Strict`; of the pod alone.
     pub supplemental_groups_policy: String,
@@ -374,9 +385,9 @@ pub struct SecurityContext {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct CapabilityChanges {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub add: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub drop: Vec<String>,
 }
 
@@ -399,11 +410,11 @@ pub struct Sysctl {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DnsConfig {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub nameservers: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub searches: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub options: Vec<DnsOption>,
 }
 
@@ -418,7 +429,7 @@ pub struct DnsOption {
 #[serde(default)]
 pub struct HostAlias {
     pub ip: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub hostnames: Vec<String>,
 }
 
@@ -477,7 +488,7 @@ pub struct HostPath {
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigMapVolume {
     pub name: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub items: Vec<KeyToPath>,
     pub default_mode: Option<u32>,
     pub optional: bool,
@@ -487,7 +498,7 @@ pub struct ConfigMapVolume {
 #[serde(rename_all = "camelCase", default)]
 pub struct SecretVolume {
     pub secret_name: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub items: Vec<KeyToPath>,
     pub default_mode: Option<u32>,
     pub optional: bool,
@@ -504,7 +515,7 @@ pub struct KeyToPath {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DownwardVolume {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub items: Vec<DownwardFile>,
     pub default_mode: Option<u32>,
 }
@@ -521,7 +532,7 @@ pub struct DownwardFile {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProjectedVolume {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub sources: Vec<Projection>,
     pub default_mode: Option<u32>,
 }
@@ -575,7 +586,7 @@ pub struct TokenProjection {
 #[serde(default)]
 pub struct ObjectProjection {
     pub name: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub items: Vec<KeyToPath>,
     pub optional: bool,
 }
@@ -588,7 +599,7 @@ pub struct PodStatus {
     pub observed_generation: Option<i64>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub phase: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub conditions: Vec<Condition>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -596,19 +607,19 @@ pub struct PodStatus {
     pub reason: String,
     #[serde(rename = "hostIP", skip_serializing_if = "String::is_empty")]
     pub host_ip: String,
-    #[serde(rename = "hostIPs", deserialize_with = "or_default")]
+    #[serde(rename = "hostIPs", deserialize_with = "exact")]
     pub host_ips: Vec<Ip>,
     #[serde(rename = "podIP", skip_serializing_if = "String::is_empty")]
     pub pod_ip: String,
-    #[serde(rename = "podIPs", deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "podIPs", deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub pod_ips: Vec<Ip>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub init_container_statuses: Vec<ContainerStatus>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "exact")]
     pub container_statuses: Vec<ContainerStatus>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
@@ -705,9 +716,27 @@ pub struct Terminated {
     pub container_id: String,
 }
 
+impl Pod {
+    /// Forgets of its status what this node itself tells: what is left are the conditions of others that it waits for.
+    pub fn forget_own_status(&mut self) {
+        let mut conditions = std::mem::take(&mut self.status.conditions);
+        let gates = &self.spec.readiness_gates;
+        conditions.retain(|condition| gates.iter().any(|gate| gate.condition_type == condition.kind));
+        conditions.shrink_to_fit();
+        self.status = PodStatus { conditions, ..PodStatus::default() };
+    }
+}
+
 /// Go writes `null` for what is empty.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// The same of a list, with room for nothing more: there are many pods, and what they ask for does not grow.
+fn exact<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Vec<T>, D::Error> {
+    let mut list: Vec<T> = or_default(input)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 /// A quantity comes as text, but a number is taken too.

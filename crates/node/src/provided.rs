@@ -5,6 +5,7 @@ use crate::agent::Shared;
 use crate::env::Data;
 use crate::images::{self as image_choice, Choice, Files};
 use crate::pod::{ClaimVolume, Container, HostPath, ImageVolume, Pod, Volume};
+use api::selector::selects_node;
 use images::Hold;
 use kemudi_client::{Api, ApiResource, Client, Dynamic};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const CLAIMS: ApiResource = ApiResource::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true);
+const NODES: ApiResource = ApiResource::new("", "v1", "Node", "nodes", false);
 const VOLUMES: ApiResource = ApiResource::new("", "v1", "PersistentVolume", "persistentvolumes", false);
 
 /// Where the files of a volume are.
@@ -21,6 +23,8 @@ const VOLUMES: ApiResource = ApiResource::new("", "v1", "PersistentVolume", "per
 pub enum Provided {
     /// A persistent volume's place on this machine.
     Claimed { path: PathBuf, read_only: bool },
+    /// A block device of this machine.
+    Device { path: PathBuf, read_only: bool },
     /// An image's, which stays in the store as long as this.
     Image(Arc<Hold>),
 }
@@ -28,8 +32,10 @@ pub enum Provided {
 /// Why there is no such volume yet.
 #[derive(Debug)]
 pub enum Missing {
-    /// The words of an event about the pod.
+    /// The words of an event about the pod, without those that say which volume it is.
     Claim(String),
+    /// The reason and the words of an event about the pod.
+    Volume(&'static str, String),
     /// The reason for which the containers wait that have the image, and the words of why.
     Image(&'static str, String),
 }
@@ -40,7 +46,7 @@ pub enum Missing {
 /// What is missing.
 pub async fn find(shared: &Shared, pod: &Pod, volume: &Volume, secrets: &[Data]) -> Result<Option<Provided>, Missing> {
     if let Some(claim) = &volume.persistent_volume_claim {
-        return claimed(&shared.config.client, pod, claim).await.map(Some).map_err(Missing::Claim);
+        return claimed(shared, pod, &volume.name, claim).await.map(Some);
     }
     match &volume.image {
         Some(image) => self::image(shared, image, secrets).await.map(|hold| Some(Provided::Image(hold))),
@@ -48,7 +54,54 @@ pub async fn find(shared: &Shared, pod: &Pod, volume: &Volume, secrets: &[Data])
     }
 }
 
-async fn claimed(client: &Client, pod: &Pod, claim: &ClaimVolume) -> Result<Provided, String> {
+async fn claimed(shared: &Shared, pod: &Pod, name: &str, claim: &ClaimVolume) -> Result<Provided, Missing> {
+    let client = &shared.config.client;
+    let volume = bound_to(client, pod, claim).await.map_err(Missing::Claim)?;
+    let is_block = volume["spec"]["volumeMode"] == "Block";
+    check_use(pod, name, is_block).map_err(Missing::Claim)?;
+    let (step, reason, done) = if is_block {
+        ("MapVolume", "FailedMapVolume", "MapPodDevice")
+    } else {
+        ("MountVolume", "FailedMount", "SetUp")
+    };
+    let failed = |what: &str, why: String| {
+        let name = volume.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        Missing::Volume(reason, format!("{step}.{what} failed for volume {name:?} : {why}"))
+    };
+    let required = &volume["spec"]["nodeAffinity"]["required"];
+    if required.is_object() {
+        let nodes = Api::<Dynamic>::all_of(client.clone(), &NODES);
+        let node = nodes.get(&shared.config.name).await;
+        let node = node.map_err(|error| failed("NodeAffinity check", format!("failed to get the node: {error}")))?;
+        if !selects_node(required, &node) {
+            return Err(failed("NodeAffinity check", "no matching NodeSelectorTerms".into()));
+        }
+    }
+    let read_only = claim.read_only;
+    match is_block {
+        true => device(&volume).map(|path| Provided::Device { path, read_only }),
+        false => place(&volume).map(|path| Provided::Claimed { path, read_only }),
+    }
+    .map_err(|why| failed(done, why))
+}
+
+/// Files are mounted, devices are not, as the kubelet has it.
+fn check_use(pod: &Pod, name: &str, is_block: bool) -> Result<(), String> {
+    let mounted = |container: &Container| container.volume_mounts.iter().any(|mount| mount.name == name);
+    let devices = |container: &Container| container.volume_devices.iter().any(|device| device.name == name);
+    match is_block {
+        true if pod.spec.all_containers().any(|container| mounted(container)) => {
+            Err(format!("volume {name} has volumeMode Block, but is specified in volumeMounts"))
+        }
+        false if pod.spec.all_containers().any(|container| devices(container)) => {
+            Err(format!("volume {name} has volumeMode Filesystem, but is specified in volumeDevices"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The persistent volume that a claim has.
+async fn bound_to(client: &Client, pod: &Pod, claim: &ClaimVolume) -> Result<Dynamic, String> {
     let (namespace, name) = (&pod.metadata.namespace, &claim.claim_name);
     let failed = |why: String| format!("error processing PVC {namespace}/{name}: {why}");
     let claims = Api::<Dynamic>::namespaced_of(client.clone(), namespace, &CLAIMS);
@@ -68,15 +121,12 @@ async fn claimed(client: &Client, pod: &Pod, claim: &ClaimVolume) -> Result<Prov
     if found.pointer("/spec/claimRef/uid").is_some_and(|of_volume| Some(of_volume) != uid.as_ref()) {
         return Err(failed(format!("PV {volume} is bound to another claim")));
     }
-    place(&found).map(|path| Provided::Claimed { path, read_only: claim.read_only })
+    Ok(found)
 }
 
 /// The place of a persistent volume on this machine, checked as the kubelet does.
 fn place(volume: &Value) -> Result<PathBuf, String> {
     let spec = &volume["spec"];
-    if spec["volumeMode"] == "Block" {
-        return Err("volumes of mode Block are not supported by this node; use a claim of mode Filesystem".into());
-    }
     if let Some(path) = spec.pointer("/hostPath/path").and_then(Value::as_str) {
         let kind = spec.pointer("/hostPath/type").and_then(Value::as_str).unwrap_or_default();
         host_path(&HostPath { path: path.into(), kind: kind.into() })?;
@@ -87,6 +137,29 @@ fn place(volume: &Value) -> Result<PathBuf, String> {
         Some(path) if Path::new(path).exists() => Err(format!("path {path:?} is not a directory")),
         Some(path) => Err(format!("path {path:?} does not exist")),
         None => Err("this node mounts persistent volumes of the kinds hostPath and local only".into()),
+    }
+}
+
+/// The block device that a persistent volume is on this machine.
+fn device(volume: &Value) -> Result<PathBuf, String> {
+    let Some(path) = volume.pointer("/spec/local/path").and_then(Value::as_str) else {
+        return Err("this node has persistent volumes of mode Block of the kind local only".into());
+    };
+    let found = fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("path {path:?} does not exist"),
+        _ => format!("path {path:?}: {error}"),
+    })?;
+    if !found.file_type().is_block_device() {
+        return Err(format!("path {path:?} is not a block device"));
+    }
+    // Containers have no rights at the device that who runs the node has not.
+    match fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let user = rustix::process::geteuid().as_raw();
+            Err(format!("device {path:?} may not be opened by this node, which runs as user {user}: {error}"))
+        }
+        Err(error) => Err(format!("device {path:?} cannot be opened: {error}")),
+        Ok(_) => Ok(path.into()),
     }
 }
 
@@ -202,6 +275,9 @@ mod tests {
         check(json!({"local": {"path": "/tmp"}}), "/tmp");
         check(json!({"local": {"path": "/no/such"}}), "path \"/no/such\" does not exist");
         check(json!({"local": {"path": "/etc/passwd"}}), "path \"/etc/passwd\" is not a directory");
+        let block = |local: &str| device(&json!({"spec": {"local": {"path": local}}})).unwrap_err();
+        assert_eq!(block("/no/such"), "path \"/no/such\" does not exist");
+        assert_eq!(block("/dev/null"), "path \"/dev/null\" is not a block device");
         check(json!({"nfs": {}}), "this node mounts persistent volumes of the kinds hostPath and local only");
     }
 }

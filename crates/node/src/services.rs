@@ -31,6 +31,8 @@ pub struct ServiceSpec {
     pub session_affinity: String,
     pub session_affinity_config: Option<SessionAffinityConfig>,
     pub internal_traffic_policy: String,
+    pub external_traffic_policy: String,
+    pub health_check_node_port: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -76,6 +78,10 @@ pub struct Service {
     pub sticky_seconds: Option<u32>,
     /// From within the cluster, only pods of the same node are reached.
     pub local_only: bool,
+    /// From outside of the cluster, only pods of the node are reached that the connection comes to; they see where it comes from.
+    pub local_from_outside: bool,
+    /// The port of every node that says whether there are such pods; 0 if there is none.
+    pub health_port: u16,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,6 +114,8 @@ impl From<ServiceObject> for Service {
                 config.and_then(|config| config.timeout_seconds).unwrap_or(STICKY_SECONDS)
             }),
             local_only: spec.internal_traffic_policy == "Local",
+            local_from_outside: spec.external_traffic_policy == "Local",
+            health_port: spec.health_check_node_port,
         }
     }
 }
@@ -296,9 +304,9 @@ impl Services {
         })
     }
 
-    /// Where a connection to a port of a service may go, in a fixed order. Where nothing is ready, what is about to end still
-    /// serves.
-    pub fn targets(&self, service: &Service, port: &Port) -> Vec<(SocketAddrV4, Option<&str>)> {
+    /// Where a connection to a port of a service may go, of these endpoints alone, in a fixed order. Where nothing is ready, what
+    /// is about to end still serves.
+    pub fn targets(&self, service: &Service, port: &Port, of: impl Fn(&Endpoint) -> bool) -> Vec<SocketAddrV4> {
         let mut ready = Vec::new();
         let mut ending = Vec::new();
         for slice in self.slices_of(service) {
@@ -307,9 +315,9 @@ impl Services {
                     && own.protocol.as_deref().unwrap_or("TCP") == port.protocol
             };
             let Some(number) = slice.ports.iter().find(is).and_then(|own| own.port) else { continue };
-            for endpoint in &slice.endpoints {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| of(endpoint)) {
                 let IpAddr::V4(address) = endpoint.address else { continue };
-                let target = (SocketAddrV4::new(address, number), endpoint.node.as_deref());
+                let target = SocketAddrV4::new(address, number);
                 if endpoint.ready {
                     ready.push(target);
                 } else if endpoint.serves_to_its_end {
@@ -332,9 +340,18 @@ impl Service {
 
     /// The addresses that a packet can be sent to, of the one family that pods have.
     pub fn reached_at(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.addresses.iter().chain(&self.external_addresses).filter_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        })
+        of_pods_family(&self.addresses)
     }
+
+    /// The same of elsewhere.
+    pub fn reached_from_outside_at(&self) -> impl Iterator<Item = Ipv4Addr> {
+        of_pods_family(&self.external_addresses)
+    }
+}
+
+fn of_pods_family(addresses: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> {
+    addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
 }

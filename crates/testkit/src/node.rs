@@ -23,12 +23,22 @@ impl Node {
         Node::start_of(server, name, folder, kemudi())
     }
 
+    /// The same with further arguments.
+    #[track_caller]
+    pub fn start_with(server: &Server, name: &str, folder: &Path, args: &[&str]) -> Node {
+        Node::begin(server, name, folder, Command::new(kemudi()).arg("node").args(args))
+    }
+
     /// The same of a certain binary.
     #[track_caller]
     pub fn start_of(server: &Server, name: &str, folder: &Path, binary: &Path) -> Node {
+        Node::begin(server, name, folder, Command::new(binary).arg("node"))
+    }
+
+    #[track_caller]
+    fn begin(server: &Server, name: &str, folder: &Path, command: &mut Command) -> Node {
         let errors = std::fs::File::options().append(true).create(true).open(folder.join("node.stderr"));
-        let mut command = Command::new(binary);
-        command.arg("node").arg("--kubeconfig").arg(&server.kubeconfig).args(["--name", name, "--port", "0", "--data"]);
+        command.arg("--kubeconfig").arg(&server.kubeconfig).args(["--name", name, "--port", "0", "--data"]);
         command.arg(folder.join("node")).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = spawn(command.stderr(errors.expect("a folder of our own")));
         let (lines, _drain) = lines_of(child.stdout.take().expect("piped"));

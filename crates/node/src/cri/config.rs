@@ -6,7 +6,7 @@ use crate::cgroups::Limits;
 use crate::images::Files;
 use crate::pod::{Container, Pod, SeccompProfile};
 use crate::runtime::{ContainerPlan, PodPlan};
-use crate::sandbox::{Network, ProcessNamespace, Root};
+use crate::sandbox::{Network, ProcessNamespace, Root, Source};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -89,11 +89,17 @@ pub fn container(
     };
     let (process, pod) = (&plan.spec.process, &*plan.pod);
     let (asked, of_pod) = (&plan.container.security_context, &pod.spec.security_context);
-    let mounts = plan.spec.mounts.iter().zip(places).map(|(mount, from)| m::Mount {
-        container_path: mount.target.display().to_string(),
-        host_path: from.display().to_string(),
-        readonly: mount.read_only,
-    });
+    let (mut mounts, mut devices) = (Vec::new(), Vec::new());
+    for (mount, from) in plan.spec.mounts.iter().zip(places) {
+        let (container_path, host_path) = (mount.target.display().to_string(), from.display().to_string());
+        match mount.source {
+            Source::Device(_) => {
+                let permissions = if mount.read_only { "r" } else { "mrw" }.to_owned();
+                devices.push(m::Device { container_path, host_path, permissions });
+            }
+            _ => mounts.push(m::Mount { container_path, host_path, readonly: mount.read_only }),
+        }
+    }
     let own = |id: Option<u32>| id.map(|id| m::Int64Value { value: id.into() });
     let uid = asked.run_as_user.or(of_pod.run_as_user);
     let of_image = image.config.user.split(':').next().unwrap_or_default();
@@ -148,7 +154,8 @@ pub fn container(
             .iter()
             .map(|(key, value)| m::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
             .collect(),
-        mounts: mounts.collect(),
+        mounts,
+        devices,
         labels,
         annotations: HashMap::new(),
         log_path: file,

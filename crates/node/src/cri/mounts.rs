@@ -37,7 +37,7 @@ pub fn memory(folder: &Path, volume: &MemoryVolume, group: Option<u32>) -> io::R
 /// its mounts apart.
 pub fn place(folder: &Path, name: &str, index: usize, mount: &Mount) -> io::Result<PathBuf> {
     let source = match &mount.source {
-        Source::Host(path) => path.clone(),
+        Source::Host(path) | Source::Device(path) => path.clone(),
         Source::Memory(volume) => folder.join(VOLUMES).join(volume),
         Source::Image(layers) => image(&made(folder, name, &format!("{index}-image"))?, layers)?,
     };

@@ -20,6 +20,9 @@ const FIRST: u32 = 8;
 const SECOND: u32 = 9;
 const THIRD: u32 = 10;
 
+/// The kernel's word for a packet's mark.
+const MARK_KEY: u32 = 3;
+
 /// Verdicts that lead to a chain.
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
@@ -272,6 +275,34 @@ impl Rule {
         .compare(Compare::NotEqual, &[0; 4])
     }
 
+    /// Only answers: packets that go to where their connection was begun.
+    pub fn answer(self) -> Rule {
+        const DIRECTION: u32 = 1;
+        const BACK: u8 = 1;
+        self.add("ct", |it| {
+            it.big(2, DIRECTION);
+            it.big(1, FIRST);
+        })
+        .compare(Compare::Equal, &[BACK])
+    }
+
+    /// Only packets that were marked so.
+    pub fn marked(self, mark: u32) -> Rule {
+        self.add("meta", |it| {
+            it.big(2, MARK_KEY);
+            it.big(1, FIRST);
+        })
+        .compare(Compare::Equal, &mark.to_ne_bytes())
+    }
+
+    /// Marks a packet.
+    pub fn mark(self, mark: u32) -> Rule {
+        self.set_register(FIRST, &mark.to_ne_bytes()).add("meta", |it| {
+            it.big(2, MARK_KEY);
+            it.big(3, FIRST);
+        })
+    }
+
     /// One of so many packets, at random.
     pub fn one_of(self, count: u32) -> Rule {
         const RANDOM: u32 = 1;
@@ -355,7 +386,6 @@ impl Rule {
 
     /// Gives a packet to a socket of the node's, whatever address it is sent to.
     pub fn give_to(self, socket: SocketAddrV4) -> Rule {
-        const MARK_KEY: u32 = 3;
         self.set_register(FIRST, &socket.ip().octets())
             .set_register(SECOND, &socket.port().to_be_bytes())
             .add("tproxy", |it| {
@@ -363,12 +393,12 @@ impl Rule {
                 it.big(2, FIRST);
                 it.big(3, SECOND);
             })
-            .set_register(FIRST, &crate::sandbox::MARK.to_ne_bytes())
-            .add("meta", |it| {
-                it.big(2, MARK_KEY);
-                it.big(3, FIRST);
-            })
-            .verdict(Verdict::Accept)
+            .keep()
+    }
+
+    /// Keeps a packet for the sockets of the node, whatever address it is sent to.
+    pub fn keep(self) -> Rule {
+        self.mark(crate::sandbox::MARK).verdict(Verdict::Accept)
     }
 
     /// Answers that nothing listens there.

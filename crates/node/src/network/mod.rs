@@ -4,6 +4,7 @@
 
 pub mod filter;
 mod flows;
+mod health;
 mod outside;
 mod policy;
 mod ports;
@@ -11,10 +12,10 @@ mod relay;
 mod rules;
 
 pub use outside::WayOut;
-pub use ports::{HostPort, publish};
+pub use ports::{Entrance, HostPort, publish};
 pub use relay::{accept, each_connection};
 
-use crate::agent::{API_PORT, Shared, lock};
+use crate::agent::{API_PORT, ClusterNetwork, Shared, lock};
 use crate::pod::Pod;
 use crate::sandbox::Switch;
 use crate::services::{ServiceObject, Services, SliceObject};
@@ -24,7 +25,7 @@ use policy::{Destination, Member, Policies, PolicyObject};
 use rules::Place;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -46,6 +47,30 @@ pub struct NodeNetwork {
     /// The last change that is in force.
     in_force: watch::Sender<u64>,
     cut_off: Mutex<CutOff>,
+    /// Ports of the host that lead to pods; no more than pods have asked for and the host has.
+    host_ports: Mutex<BTreeSet<HostPort>>,
+}
+
+/// A pod's port of the host that is open; it is closed to pods when this is dropped.
+pub struct OpenPort {
+    shared: Arc<Shared>,
+    port: HostPort,
+}
+
+impl OpenPort {
+    /// Leads pods that ask the host for the port to where it leads others, as whom they are.
+    pub fn new(shared: Arc<Shared>, port: HostPort) -> OpenPort {
+        lock(&shared.network.host_ports).insert(port.clone());
+        shared.network.note_change();
+        OpenPort { shared, port }
+    }
+}
+
+impl Drop for OpenPort {
+    fn drop(&mut self) {
+        lock(&self.shared.network.host_ports).remove(&self.port);
+        self.shared.network.note_change();
+    }
 }
 
 /// Pods whose policies keep them from what the node serves within each pod.
@@ -69,6 +94,7 @@ impl Default for NodeNetwork {
             changed: watch::Sender::new(0),
             in_force: watch::Sender::new(0),
             cut_off: Mutex::default(),
+            host_ports: Mutex::default(),
         }
     }
 }
@@ -169,23 +195,34 @@ async fn serve(shared: &Arc<Shared>) {
         }
     };
     let cluster = &shared.config.cluster;
-    let service_range = match cluster.api_ip {
-        IpAddr::V4(address) => Net { address, bits: RANGE_BITS },
-        IpAddr::V6(_) => Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: RANGE_BITS },
-    };
+    let host = shared.facts.host_ip.parse().ok().filter(|host: &Ipv4Addr| !host.is_loopback());
     let place = Place {
         node: shared.config.name.clone(),
         gateway: cluster.gateway(),
-        pods: Net { address: cluster.pod_range, bits: RANGE_BITS },
-        services: service_range,
+        pods: pod_range(cluster),
+        services: service_range(cluster),
+        host,
+        has_node_ports: shared.config.node_ports,
         outside: outside.sockets(),
     };
     let node_ports = async {
         if shared.config.node_ports {
-            ports::serve(shared, switch.clone()).await;
+            tokio::join!(ports::serve(shared, &place, switch.clone()), health::serve(shared, &place));
         }
     };
     tokio::join!(keep_rules(shared, &switch, &place), outside.serve(switch.clone()), node_ports);
+}
+
+fn pod_range(cluster: &ClusterNetwork) -> Net {
+    Net { address: cluster.pod_range, bits: RANGE_BITS }
+}
+
+fn service_range(cluster: &ClusterNetwork) -> Net {
+    let address = match cluster.api_ip {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::new(10, 96, 0, 0),
+    };
+    Net { address, bits: RANGE_BITS }
 }
 
 /// Brings the packet filter in step with each change.
@@ -212,7 +249,7 @@ async fn keep_rules(shared: &Shared, switch: &Switch, place: &Place) {
             let services = shared.services.read();
             let policies = lock(&network.policies);
             *lock(&network.cut_off) = cut_off(shared, place, &services, &policies);
-            rules::state(place, &services, &policies)
+            rules::state(place, &services, &policies, &lock(&network.host_ports))
         };
         // The kernel does the work within the call.
         let applying = tokio::task::spawn_blocking(move || {
@@ -249,8 +286,8 @@ fn cut_off(shared: &Shared, place: &Place, services: &Services, policies: &Polic
     let mut api: Vec<Destination> = destination(cluster.api_ip, TCP, API_PORT, None).into_iter().collect();
     if let Some(kubernetes) = services.get("default", "kubernetes") {
         for port in &kubernetes.ports {
-            let targets = services.targets(kubernetes, port);
-            api.extend(targets.iter().filter_map(|(it, _)| destination((*it.ip()).into(), TCP, it.port(), None)));
+            let targets = services.targets(kubernetes, port, |_| true);
+            api.extend(targets.iter().filter_map(|it| destination((*it.ip()).into(), TCP, it.port(), None)));
         }
     }
     let mut labels = StringMap::default();

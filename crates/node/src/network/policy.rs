@@ -307,6 +307,8 @@ mod tests {
             gateway: Ipv4Addr::new(10, 244, 0, 1),
             pods: Net { address: Ipv4Addr::new(10, 244, 0, 0), bits: 16 },
             services: Net { address: Ipv4Addr::new(10, 96, 0, 0), bits: 16 },
+            host: Some(Ipv4Addr::new(192, 0, 2, 100)),
+            has_node_ports: true,
             outside: Vec::new(),
         }
     }

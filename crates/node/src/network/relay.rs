@@ -28,16 +28,35 @@ pub async fn each_connection<F>(listener: TcpListener, most: usize, serve: impl 
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let seats = Arc::new(Semaphore::new(most));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        let serving = serve(accept(&listener).await);
-        connections.spawn(async move {
-            serving.await;
-            drop(seat);
-        });
+    Connections::new(most).take(&listener, serve).await;
+}
+
+/// Connections that go on for as long as this is kept.
+pub struct Connections {
+    seats: Arc<Semaphore>,
+    running: JoinSet<()>,
+}
+
+impl Connections {
+    /// So many at a time.
+    pub fn new(most: usize) -> Connections {
+        Connections { seats: Arc::new(Semaphore::new(most)), running: JoinSet::new() }
+    }
+
+    /// Serves each new one by itself. When this is dropped no more are taken, and those that there are go on.
+    pub async fn take<F>(&mut self, listener: &TcpListener, serve: impl Fn(TcpStream) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            while self.running.try_join_next().is_some() {}
+            let Ok(seat) = self.seats.clone().acquire_owned().await else { return };
+            let serving = serve(accept(listener).await);
+            self.running.spawn(async move {
+                serving.await;
+                drop(seat);
+            });
+        }
     }
 }
 

@@ -47,9 +47,19 @@ impl Switch {
         self.ask(&ToSwitch::Attach { address }, &[network.as_fd()]).await.map(drop)
     }
 
-    /// Connects to an address of the node's network.
-    pub async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream> {
-        let spec = SocketSpec { transport: Transport::Connect, address, to: None, transparent: false };
+    /// Connects to an address of the node's network, as the node itself.
+    pub async fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
+        self.connect_as(Ipv4Addr::UNSPECIFIED, to).await
+    }
+
+    /// The same as somebody whose address it is.
+    pub async fn connect_as(&self, address: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
+        let spec = SocketSpec {
+            transport: Transport::Connect,
+            address: SocketAddrV4::new(address, 0),
+            to: Some(to),
+            transparent: !address.is_unspecified(),
+        };
         let stream = TcpStream::from_std(self.socket(spec).await?.into())?;
         stream.writable().await?;
         match stream.take_error()? {

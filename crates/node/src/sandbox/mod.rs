@@ -30,6 +30,7 @@ pub use handle::{Error, Left, Pod, Process, Sandbox, Spare, Stdio};
 pub use handle_switch::{AllDatagrams, Switch};
 pub use init::PROCESSES_MAX;
 pub use switch::MARK;
+pub use sys::deafen;
 pub use wire::{Exit, Failure, SocketSpec, Transport};
 
 use serde::{Deserialize, Serialize};
@@ -203,6 +204,8 @@ pub struct Mount {
 pub enum Source {
     /// A file or directory of the host.
     Host(PathBuf),
+    /// A block device of the host.
+    Device(PathBuf),
     /// A memory volume of the pod, by name.
     Memory(String),
     /// The folders of an image's layers, the lowest first, as one. Always read-only.

@@ -391,7 +391,7 @@ struct OpenMount<'a> {
 
 fn open_mount<'a>(mount: &'a Mount, staging: &Path) -> Result<OpenMount<'a>> {
     let source = match &mount.source {
-        Source::Host(path) => path.clone(),
+        Source::Host(path) | Source::Device(path) => path.clone(),
         Source::Memory(name) => staging.join(memory_place(name)),
         Source::Image(layers) => stage_image(layers, mount, staging)?,
     };

@@ -264,18 +264,18 @@ fn open(spec: &SocketSpec) -> io::Result<OwnedFd> {
     if spec.transparent {
         sys::set_transparent(socket.as_fd())?;
     }
-    if spec.transport != Transport::Connect {
+    if spec.transport != Transport::Connect || !spec.address.ip().is_unspecified() {
         sockopt::set_socket_reuseaddr(&socket, true)?;
         rustix::net::bind(&socket, &SocketAddr::V4(spec.address))?;
     }
-    match (spec.transport, spec.to) {
-        (Transport::Listen, _) => rustix::net::listen(&socket, BACKLOG)?,
-        (Transport::Datagrams, Some(to)) => rustix::net::connect(&socket, &SocketAddr::V4(to))?,
-        (Transport::Datagrams, None) => {}
-        (Transport::Connect, _) => match rustix::net::connect(&socket, &SocketAddr::V4(spec.address)) {
+    if let Some(to) = spec.to {
+        match rustix::net::connect(&socket, &SocketAddr::V4(to)) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
-        },
+        }
+    }
+    if spec.transport == Transport::Listen {
+        rustix::net::listen(&socket, BACKLOG)?;
     }
     Ok(socket)
 }

@@ -72,6 +72,23 @@ pub fn tell_targets(socket: BorrowedFd<'_>) -> io::Result<()> {
     switch_on(socket, libc::IP_RECVORIGDSTADDR)
 }
 
+/// Has a socket take nothing more: whoever sends to it hears nothing, as if nobody had it.
+pub fn deafen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut nothing = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    // SAFETY: the kernel reads the program, which outlives the call, as does what it points to.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    })
+}
+
 fn switch_on(socket: BorrowedFd<'_>, option: i32) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the kernel reads `size_of` bytes of an integer that outlives the call.

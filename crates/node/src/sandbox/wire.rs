@@ -110,8 +110,9 @@ pub enum ToSwitch {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct SocketSpec {
     pub transport: Transport,
+    /// Its own; unspecified where any will do.
     pub address: SocketAddrV4,
-    /// Where its datagrams go and come from, if it is only one place.
+    /// Where it connects to. Datagrams go there and come from there alone.
     pub to: Option<SocketAddrV4>,
     /// It takes what is sent to any address, and may have any itself.
     pub transparent: bool,

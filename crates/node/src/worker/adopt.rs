@@ -13,7 +13,7 @@ use crate::runtime::{Adopted, LeftContainer};
 use crate::sandbox::ProcessSpec;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub struct Kept {
     pub address: Option<Ipv4Addr>,
     /// The last start of each container, by its name.
-    containers: BTreeMap<String, KeptContainer>,
+    containers: HashMap<String, KeptContainer>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Worker {
             stopping: false,
             _files: self.files_held(container),
         };
-        self.running.insert(container.name.clone(), running);
+        self.running.insert(container.name.clone(), Box::new(running));
         self.watch_exit(container.name.clone(), entry.attempt, left.process.clone(), capture, None, left.ended);
         if left.ended.is_none() {
             let kinds: &[ProbeKind] = match started {

@@ -31,7 +31,7 @@ use crate::{isolation, usage, volumes};
 use jiff::{SignedDuration, Timestamp};
 use kemudi_client::{Api, Patch};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
@@ -60,9 +60,9 @@ pub struct Update {
     pub gone: bool,
 }
 
-/// Leads a pod through its life; returns when nothing of it is left on the node.
-pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Option<LeftPod>) {
-    let first = updates.borrow().clone();
+/// Leads a pod through its life; returns when nothing of it is left on the node. `first` has the status that the pod had before, which
+/// later updates have not.
+pub async fn run(shared: Arc<Shared>, first: Update, updates: watch::Receiver<Update>, left: Option<LeftPod>) {
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let pod = first.pod;
     let records: Vec<Record> = pod.spec.all_containers().map(|container| Record::new(container)).collect();
@@ -86,11 +86,11 @@ pub async fn run(shared: Arc<Shared>, updates: watch::Receiver<Update>, left: Op
         running: HashMap::new(),
         pulled: HashMap::new(),
         objects: Objects::new(),
-        revisions: BTreeMap::new(),
+        revisions: HashMap::new(),
         provided: HashMap::new(),
         usage_at: Timestamp::UNIX_EPOCH,
         room: None,
-        tokens: BTreeMap::new(),
+        tokens: HashMap::new(),
         certificates: Certificates::default(),
         mounted: false,
         unpublished: false,
@@ -125,13 +125,14 @@ struct Worker {
     address: Option<Ipv4Addr>,
     /// Everything that runs for the pod beside the worker; ends with it.
     tasks: JoinSet<()>,
-    running: HashMap<String, RunningContainer>,
+    /// In boxes: a map has room for several from its first on.
+    running: HashMap<String, Box<RunningContainer>>,
     /// Images that were pulled for containers that have not been started since.
     pulled: HashMap<String, Files>,
     /// What volumes are made of.
     objects: Objects,
     /// As of when that is.
-    revisions: BTreeMap<(ObjectKind, String), u64>,
+    revisions: HashMap<(ObjectKind, String), u64>,
     /// Claims and images that are volumes, by the volume's name.
     provided: HashMap<String, Provided>,
     /// When the use of volumes is looked at next.
@@ -139,7 +140,7 @@ struct Worker {
     /// Others have what the pod asks for; this changes when they give something back.
     room: Option<watch::Receiver<u64>>,
     /// By volume and path.
-    tokens: BTreeMap<(String, String), Token>,
+    tokens: HashMap<(String, String), Token>,
     certificates: Certificates,
     /// The volumes are written; from now on what they are made of is followed.
     mounted: bool,

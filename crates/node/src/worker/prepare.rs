@@ -5,7 +5,7 @@ use super::files::mount_failed;
 use super::{Worker, group_name, make_private};
 use crate::agent::lock;
 use crate::decide::{State, time};
-use crate::network::{self, HostPort, Served};
+use crate::network::{self, Entrance, HostPort, OpenPort, Served};
 use crate::pod::{Pod, Volume};
 use crate::provided::Missing;
 use crate::remote::Reachable;
@@ -224,6 +224,7 @@ impl Worker {
             let found = match found {
                 Ok(found) => found,
                 Err(Missing::Claim(why)) => return Err(("FailedMount", mount_failed(&volume.name, &why))),
+                Err(Missing::Volume(reason, why)) => return Err((reason, why)),
                 Err(Missing::Image(reason, why)) => return Err(self.refuse_image(&volume.name, reason, why)),
             };
             self.provided.extend(found.map(|found| (volume.name.clone(), found)));
@@ -334,11 +335,17 @@ impl Worker {
             let ip = port.host_ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
             let target = SocketAddrV4::new(address, port.container_port);
             let wanted = HostPort { protocol: port.protocol().to_owned(), ip, port: port.host_port, target };
-            let serving = network::publish(switch, &wanted).await;
+            let entrance = Entrance::new(switch, &self.shared.config.cluster);
+            let serving = network::publish(entrance, &wanted).await;
             let serving = serving.map_err(|error| format!("host port {} cannot be opened: {error}", port.host_port))?;
-            opened.push(serving);
+            opened.push((serving, OpenPort::new(self.shared.clone(), wanted)));
         }
-        opened.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
+        for (serving, open) in opened {
+            self.tasks.spawn(async move {
+                let _open = open;
+                serving.await;
+            });
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::{Worker, make_private};
 use crate::env::{self, Objects};
 use crate::images::Files;
-use crate::pod::{Container, VolumeMount};
+use crate::pod::{Container, VolumeDevice, VolumeMount};
 use crate::provided::Provided;
 use crate::sandbox::{DEFAULT_PATH, Isolation, Mount, ProcessSpec, Root, Source, Terminal, User};
 use crate::{files, isolation, resources};
@@ -169,6 +169,9 @@ impl Worker {
         for mount in &container.volume_mounts {
             mounts.push(self.mount(mount, env)?);
         }
+        for device in &container.volume_devices {
+            mounts.push(self.device(device)?);
+        }
         let taken = |path: &str, mounts: &[Mount]| mounts.iter().any(|mount| mount.target == Path::new(path));
         for name in ["hosts", "hostname", "resolv.conf"] {
             let path = format!("/etc/{name}");
@@ -188,6 +191,18 @@ impl Worker {
         Ok(mounts)
     }
 
+    fn device(&self, device: &VolumeDevice) -> Result<Mount, String> {
+        let name = &device.name;
+        let Some(Provided::Device { path, read_only }) = self.provided.get(name) else {
+            return Err(format!("volume {name:?} is not a device"));
+        };
+        if *read_only && self.engine.is_none() {
+            return Err(format!("volume {name:?} is a device, which the sandbox cannot give read-only"));
+        }
+        let (source, target) = (Source::Device(path.clone()), device.device_path.clone().into());
+        Ok(Mount { source, sub_path: None, target, read_only: *read_only })
+    }
+
     pub(super) fn mount(&self, mount: &VolumeMount, env: &[(String, String)]) -> Result<Mount, String> {
         let volume = self.pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
         let volume = volume.ok_or_else(|| format!("volume {:?} not found", mount.name))?;
@@ -196,14 +211,14 @@ impl Worker {
             _ if provided.is_some() => match provided {
                 Some(Provided::Image(held)) => Source::Image(self.shared.config.images.layers(&held.image)),
                 Some(Provided::Claimed { path, .. }) => Source::Host(path.clone()),
-                None => return Err(format!("volume {:?} not found", mount.name)),
+                Some(Provided::Device { .. }) | None => return Err(format!("volume {:?} not found", mount.name)),
             },
             (Some(host), _) => Source::Host(host.path.clone().into()),
             (_, Some(empty)) if empty.medium == "Memory" => Source::Memory(volume.name.clone()),
             _ => Source::Host(self.volume_dir(&volume.name)),
         };
         let made = match provided {
-            Some(Provided::Claimed { read_only, .. }) => *read_only,
+            Some(Provided::Claimed { read_only, .. } | Provided::Device { read_only, .. }) => *read_only,
             Some(Provided::Image(_)) => true,
             None => volume.host_path.is_none() && volume.empty_dir.is_none(),
         };

@@ -97,7 +97,7 @@ impl Worker {
                 record.started = container.startup_probe.is_none();
                 record.ready = record.started && container.readiness_probe.is_none();
                 let (target, process) = (running.target.clone(), running.process.clone());
-                self.running.insert(name.to_owned(), running);
+                self.running.insert(name.to_owned(), Box::new(running));
                 self.shared.events.normal(&pod, Some(name), "Created", &format!("Created container: {name}"));
                 self.shared.events.normal(&pod, Some(name), "Started", &format!("Started container {name}"));
                 self.after_start(container, target, process);

@@ -700,6 +700,106 @@ async fn volumes_that_were_there_before() {
 }
 
 #[tokio::test]
+async fn volumes_of_elsewhere_and_devices() {
+    let bed = Bed::new();
+    let files = tempfile::tempdir().unwrap();
+    let volume = |name: &str, spec: Value| {
+        let reference = json!({"namespace": "shop", "name": name, "uid": format!("uid-of-{name}")});
+        let mut volume = json!({"metadata": {"name": format!("pv-{name}")}, "spec": {"claimRef": reference}});
+        for (field, value) in spec.as_object().unwrap() {
+            volume["spec"][field] = value.clone();
+        }
+        bed.api.put("persistentvolumes", volume);
+        let metadata = json!({"namespace": "shop", "name": name, "uid": format!("uid-of-{name}")});
+        let spec = json!({"volumeName": format!("pv-{name}")});
+        bed.api
+            .put("persistentvolumeclaims", json!({"metadata": metadata, "spec": spec, "status": {"phase": "Bound"}}));
+    };
+    let pod = |claim: &str, script: &str, more: Value| {
+        json!({"restartPolicy": "Never", "containers": [with(shell("main", script), more)],
+            "volumes": [{"name": "it", "persistentVolumeClaim": {"claimName": claim}}]})
+    };
+    let told = async |reason: &str, message: &str| {
+        let is = |event: &Value| event["message"] == message && event["reason"] == reason;
+        let said = |api: &FakeApi| api.list("events").iter().any(is).then_some(());
+        bed.api.until(message, said).await;
+    };
+    let mounted = json!({"volumeMounts": [{"name": "it", "mountPath": "/it"}]});
+    let as_device = json!({"volumeDevices": [{"name": "it", "devicePath": "/dev/it"}]});
+    // A volume that another node has.
+    let at = |value: &str| {
+        let term = json!({"key": "disk", "operator": "In", "values": [value]});
+        json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}})
+    };
+    let mut node = bed.api.until("the node", |api| api.list("nodes").first().cloned()).await;
+    node["metadata"]["labels"]["disk"] = json!("here");
+    bed.api.put("nodes", node);
+    volume("far", json!({"local": {"path": files.path()}, "nodeAffinity": at("elsewhere")}));
+    bed.pod("far", pod("far", "true", mounted.clone()));
+    let words = "no matching NodeSelectorTerms";
+    told("FailedMount", &format!("MountVolume.NodeAffinity check failed for volume \"pv-far\" : {words}")).await;
+    volume("near", json!({"local": {"path": files.path()}, "nodeAffinity": at("here")}));
+    assert_eq!(bed.run("near", pod("near", "echo here", mounted.clone())).await, "here\n");
+    // Devices.
+    let block = |path: &str| json!({"volumeMode": "Block", "local": {"path": path}});
+    volume("folder", block(files.path().to_str().unwrap()));
+    bed.pod("folder", pod("folder", "true", as_device.clone()));
+    let why = format!("path {:?} is not a block device", files.path());
+    told("FailedMapVolume", &format!("MapVolume.MapPodDevice failed for volume \"pv-folder\" : {why}")).await;
+    bed.pod("mounts", pod("folder", "true", mounted));
+    let why = "volume it has volumeMode Block, but is specified in volumeMounts";
+    told("FailedMount", &format!("MountVolume.SetUp failed for volume \"it\" : {why}")).await;
+    bed.pod("maps", pod("near", "true", as_device.clone()));
+    let why = "volume it has volumeMode Filesystem, but is specified in volumeDevices";
+    told("FailedMount", &format!("MountVolume.SetUp failed for volume \"it\" : {why}")).await;
+    let Some(device) = a_block_device() else {
+        eprintln!("this machine has no block device that can be read");
+        return;
+    };
+    volume("device", block(&device));
+    let spec = pod("device", "test -b /dev/it && head -c 512 /dev/it | wc -c", as_device);
+    if std::fs::File::open(&device).is_ok() {
+        assert_eq!(bed.run("device", spec).await, "512\n");
+        return;
+    }
+    bed.pod("device", spec);
+    let user = rustix::process::geteuid().as_raw();
+    let why = format!("device {device:?} may not be opened by this node, which runs as user {user}");
+    let begins = format!("MapVolume.MapPodDevice failed for volume \"pv-device\" : {why}");
+    let is = |event: &Value| event["message"].as_str().is_some_and(|told| told.starts_with(&begins));
+    bed.api.until(&begins, |api| api.list("events").iter().any(is).then_some(())).await;
+}
+
+/// A block device of this machine with something to read, whether or not this user may.
+fn a_block_device() -> Option<String> {
+    let names = std::fs::read_dir("/sys/class/block").ok()?.map_while(Result::ok);
+    let mut paths = names.filter_map(|entry| {
+        let size = std::fs::read_to_string(entry.path().join("size")).ok()?;
+        let path = format!("/dev/{}", entry.file_name().to_str()?);
+        (size.trim() != "0" && std::path::Path::new(&path).exists()).then_some(path)
+    });
+    paths.next()
+}
+
+#[tokio::test]
+async fn gates_are_opened_by_others() {
+    let bed = Bed::new();
+    let spec =
+        json!({"readinessGates": [{"conditionType": "example.com/gate"}], "containers": [shell("main", "sleep 1000")]});
+    bed.pod("gated", spec);
+    let ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "Ready").unwrap_or_default()
+    };
+    let closed = |pod: &Value| ready(pod)["reason"] == "ReadinessGatesNotReady";
+    let mut pod = bed.until("gated", "closed", closed).await;
+    let gate = json!({"type": "example.com/gate", "status": "True"});
+    pod["status"]["conditions"].as_array_mut().unwrap().push(gate);
+    bed.api.put("pods", pod);
+    bed.until("gated", "open", |pod| ready(pod)["status"] == "True").await;
+}
+
+#[tokio::test]
 async fn an_image_as_a_volume() {
     let bed = Bed::new();
     let archive = image_archive(&[("deep/file", "from the image\n"), ("other", "more\n")]);

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use testkit::Server;
 use testkit::clients;
 use testkit::command::RUN_LIMIT;
 use testkit::containerd::Containerd;
+use testkit::{Node, Server};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const IMAGE: &str = "docker.io/library/tools:1";
@@ -15,6 +15,12 @@ const PROGRAMS: [&str; 10] = ["sh", "cat", "sleep", "id", "curl", "touch", "ls",
 
 /// A containerd with an image of this machine's programs, and a server whose pods are its; nothing where there can be none.
 fn bed(folder: &Path, store: &str) -> Option<(Containerd, Server)> {
+    let containerd = containerd(folder)?;
+    let server = start(folder, &containerd, store);
+    Some((containerd, server))
+}
+
+fn containerd(folder: &Path) -> Option<Containerd> {
     if clients::skipped() {
         return None;
     }
@@ -24,8 +30,7 @@ fn bed(folder: &Path, store: &str) -> Option<(Containerd, Server)> {
     let config = json!({"Env": ["PATH=/bin", "OF_IMAGE=yes"], "Cmd": ["sleep", "infinity"], "WorkingDir": "/etc"});
     testkit::image::save(&archive, "tools:1", &PROGRAMS, &files, &config);
     containerd.import(&archive, IMAGE);
-    let server = start(folder, &containerd, store);
-    Some((containerd, server))
+    Some(containerd)
 }
 
 fn start(folder: &Path, containerd: &Containerd, store: &str) -> Server {
@@ -126,6 +131,33 @@ fn what_a_pod_finds() {
     check(&server, "names", json!({"pod.hostname": "other"}), names, "other\nsearch default.svc.cluster.local");
     nothing_left(&server, &containerd);
     server.stop();
+    assert_eq!(containerd.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_elsewhere_has_a_runtime_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(containerd) = containerd(folder.path()) else { return };
+    let server = Server::start_in(folder.path(), &["--node", "none", "--store", "memory://"]);
+    let endpoint = containerd.endpoint();
+    let args = ["--node", "cri", "--container-runtime-endpoint", &endpoint];
+    let node = Node::start_with(&server, "edge", folder.path(), &args);
+    server.until("GET /api/v1/nodes/edge", RUN_LIMIT, |_, edge| {
+        let told = &edge["status"]["nodeInfo"]["containerRuntimeVersion"];
+        told.as_str().is_some_and(|it| it.starts_with("containerd://1."))
+    });
+
+    // The pod's own files, its identity and its network.
+    let ask = "D=/var/run/secrets/kubernetes.io/serviceaccount; curl --silent --cacert $D/ca.crt --header \
+        \"Authorization: Bearer $(cat $D/token)\" --output /dev/null --write-out '%{http_code}\\n' \
+        https://kubernetes.default.svc/api/v1/namespaces/$(cat $D/namespace)/pods";
+    let script = format!("echo $OF_IMAGE; {ask}");
+    check(&server, "asks", json!({}), &script, "yes\n403\n");
+    let asks = server.json("admin", &format!("GET {PODS}/asks"));
+    assert_eq!(asks["spec"]["nodeName"], "edge");
+    assert!(state(&asks)["containerID"].as_str().unwrap_or_default().starts_with("containerd://"), "{asks}");
+    nothing_left(&server, &containerd);
+    node.stop();
     assert_eq!(containerd.left(), Vec::<String>::new());
 }
 

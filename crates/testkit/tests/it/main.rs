@@ -32,6 +32,7 @@ mod streams;
 mod tidy;
 mod transcripts;
 mod unread;
+mod volumes;
 mod why;
 
 mod ratchet;

@@ -39,6 +39,7 @@ tcp()
 
 struct Bed {
     server: Server,
+    of_root: bool,
     _folder: TempDir,
 }
 
@@ -46,7 +47,8 @@ impl Bed {
     fn new(user: Option<u32>, flags: &[&str]) -> Bed {
         let folder = tempfile::Builder::new().prefix("kemudi-test-").tempdir_in(target()).expect("a folder");
         let server = Server::start_as(folder.path(), &[&["--store", "memory://"], flags].concat(), user);
-        Bed { server, _folder: folder }
+        let of_root = user.is_none() && rustix::process::geteuid().is_root();
+        Bed { server, of_root, _folder: folder }
     }
 
     /// As root and as an ordinary user; only the latter where the tests are not root.
@@ -288,10 +290,257 @@ fn ports_of_the_host_lead_to_services_and_pods() {
         let port = |at: usize| service["ports"][at]["nodePort"].as_u64().expect("a port") as u16;
         bed.until("the node port answers", || (hear(port(0)) == "web sees 10.244.0.1\n").then_some(()));
         bed.until("it does for datagrams", || (hear_datagram(port(1)) == "web sees 10.244.0.1\n").then_some(()));
+        // A connection goes on when nothing is behind the port any more, but there are no new ones.
+        let held = TcpStream::connect(("127.0.0.1", port(0))).expect("it is open");
+        let unselect = json!({"metadata": {"labels": {"app": "none"}}});
+        bed.server.json("admin", &format!("PATCH {CORE}/pods/web {unselect}"));
+        bed.until("the node port refuses", || {
+            let refused = TcpStream::connect(("127.0.0.1", port(0))).is_err();
+            refused.then_some(())
+        });
+        let mut text = String::new();
+        held.set_read_timeout(Some(PATIENCE)).expect("a time");
+        (&held).read_to_string(&mut text).expect("it is answered");
+        assert_eq!(text, "web sees 10.244.0.1\n");
         bed.server.json("admin", &format!("DELETE {CORE}/services/web"));
         bed.until("the node port is closed", || hear(port(0)).is_empty().then_some(()));
         bed.server.json("admin", &format!("DELETE {CORE}/pods/web"));
         bed.until("the host port is closed", || TcpListener::bind(("0.0.0.0", host_port)).ok());
+    });
+}
+
+/// A machine beside this one, as programs of its network see it. Gone when it is dropped; only root has one.
+struct Neighbour {
+    holder: std::process::Child,
+    /// The address that it finds this machine at.
+    machine: String,
+    /// Its own addresses.
+    own: Vec<String>,
+}
+
+impl Neighbour {
+    fn new() -> Option<Neighbour> {
+        /// Networks of 32 addresses in the range for measurements between networks (198.18.0.0/15).
+        const NETWORKS: u32 = 4096;
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let holder = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().expect("unshare is here");
+        let number = (std::process::id() * 8 + NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) % NETWORKS;
+        let network = u32::from_be_bytes([198, 18, 0, 0]) + number * 32;
+        let address = |last: u32| std::net::Ipv4Addr::from(network + last).to_string();
+        let neighbour = Neighbour { holder, machine: address(1), own: (2..30).map(address).collect() };
+        let id = neighbour.holder.id();
+        let began = Instant::now();
+        let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).expect("it runs");
+        while namespace(&id.to_string()) == namespace("self") {
+            assert!(began.elapsed() < PATIENCE, "no network of its own");
+            std::thread::yield_now();
+        }
+        let ip = |words: &str| {
+            let ran = run(Command::new("ip").args(words.split(' ')), "", RUN_LIMIT);
+            assert_eq!(ran.code, 0, "ip {words}: {}", ran.stderr);
+        };
+        let device = format!("kmd{id}");
+        ip(&format!("link add {device} type veth peer name eth0 netns {id}"));
+        ip(&format!("address add {}/27 dev {device}", neighbour.machine));
+        ip(&format!("link set {device} up"));
+        for own in &neighbour.own {
+            neighbour.runs(&format!("ip address add {own}/27 dev eth0"));
+        }
+        neighbour.runs("ip link set lo up && ip link set eth0 up");
+        Some(neighbour)
+    }
+
+    fn runs(&self, line: &str) -> String {
+        let mut command = Command::new("nsenter");
+        command.args([&format!("--net=/proc/{}/ns/net", self.holder.id()), "bash", "-c", line]);
+        let ran = run(&mut command, "", RUN_LIMIT);
+        format!("{}{}", ran.stdout, ran.stderr).trim_end().to_owned()
+    }
+
+    /// What it hears from a port of this machine, from each of these addresses of its own.
+    fn hears_at(&self, own: &[String], port: u16) -> Vec<String> {
+        const ASK: &str = "import socket, sys
+host, port, *all = sys.argv[1:]
+for own in all:
+    try:
+        with socket.create_connection((host, int(port)), 2, (own, 0)) as connection:
+            print(connection.recv(100).decode().strip())
+    except Exception as error:
+        print(error)";
+        let heard = self.runs(&format!("python3 -c '{ASK}' {} {port} {}", self.machine, own.join(" ")));
+        heard.lines().map(str::to_owned).collect()
+    }
+
+    fn hears(&self, port: u16) -> String {
+        self.hears_at(&self.own[..1], port).concat()
+    }
+
+    fn hears_datagram(&self, port: u16) -> String {
+        let (machine, ask) = (&self.machine, "echo hi >&3; head -n 1 <&3");
+        self.runs(&format!("timeout 2 bash -c 'exec 3<>/dev/udp/{machine}/{port}; {ask}' || echo nothing"))
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn who_comes_from_elsewhere_comes_from_its_own_address() {
+    Bed::each(&[], |bed| {
+        let Some(neighbour) = Neighbour::new() else {
+            eprintln!("only root has a machine beside this one");
+            return;
+        };
+        let free = |n: u16| (20_000 + n..30_000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok());
+        let host_port = free((std::process::id() % 9000 + 500) as u16).expect("one");
+        let ports = json!([{"name": "echo", "containerPort": 8080, "hostPort": host_port},
+            {"name": "echo-udp", "containerPort": 8080, "protocol": "UDP", "hostPort": host_port}]);
+        bed.pod("web", "web", json!({"ports": ports}));
+        bed.pod("other", "other", json!({}));
+        let service = |name: &str, more: Value| {
+            let mut spec = json!({"type": "NodePort", "selector": {"app": "web"}, "ports": [
+                {"name": "tcp", "port": 80, "targetPort": 8080},
+                {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"}]});
+            for (field, value) in more.as_object().into_iter().flatten() {
+                spec[field] = value.clone();
+            }
+            let made = bed.service(name, spec);
+            [0, 1].map(|at: usize| made["ports"][at]["nodePort"].as_u64().unwrap_or_default() as u16)
+        };
+        let everywhere = service("everywhere", json!({}));
+        let local = service("local", json!({"externalTrafficPolicy": "Local"}));
+        let (itself, node) = (format!("web sees {}", neighbour.own[0]), "web sees 10.244.0.1".to_owned());
+        for (ports, seen) in [([host_port; 2], &itself), (local, &itself), (everywhere, &node)] {
+            bed.until(&format!("it is heard at {ports:?} that {seen}"), || {
+                (neighbour.hears(ports[0]) == *seen).then_some(())
+            });
+            bed.until("datagrams too", || (neighbour.hears_datagram(ports[1]) == *seen).then_some(()));
+        }
+        // A pod that asks the node is led to the same, and is not taken for the node.
+        let host = bed.get(&format!("{CORE}/pods/other"))["status"]["hostIP"].as_str().expect("an address").to_owned();
+        let from_pod = |port: u16| bed.tcp("other", &host, port);
+        if host != "127.0.0.1" {
+            bed.until("it is led there", || (from_pod(everywhere[0]) == node).then_some(()));
+            let other = bed.get(&format!("{CORE}/pods/other"))["status"]["podIP"].as_str().expect("one").to_owned();
+            for port in [local[0], host_port] {
+                assert_eq!(from_pod(port), format!("web sees {other}"));
+            }
+        }
+
+        let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+        let policy = |name: &str, from: &str| {
+            let spec = json!({"podSelector": {"matchLabels": {"app": "web"}},
+                "ingress": [{"from": [{"ipBlock": {"cidr": from}}]}]});
+            bed.create(policies, &json!({"metadata": {"name": name}, "spec": spec}));
+        };
+        policy("others", "192.0.2.0/24");
+        let heard = |port: u16| neighbour.hears(port).contains("sees");
+        bed.until("it is cut off", || (!heard(host_port)).then_some(()));
+        for ports in [[host_port; 2], local, everywhere] {
+            assert!(!heard(ports[0]), "{ports:?}");
+            assert_eq!(neighbour.hears_datagram(ports[1]), "nothing");
+        }
+        if host != "127.0.0.1" {
+            assert!([local[0], everywhere[0], host_port].iter().all(|port| !from_pod(*port).contains("sees")));
+        }
+        policy("it", &format!("{}/32", neighbour.own[0]));
+        bed.until("it is let in", || heard(host_port).then_some(()));
+        for ports in [[host_port; 2], local, everywhere] {
+            bed.until("it is let in there too", || heard(ports[0]).then_some(()));
+            bed.until("so are datagrams", || neighbour.hears_datagram(ports[1]).contains("sees").then_some(()));
+            let other = neighbour.hears_at(&neighbour.own[1..2], ports[0]).concat();
+            assert!(!other.contains("sees"), "{ports:?}: {other}");
+        }
+        for name in ["others", "it"] {
+            bed.server.json("admin", &format!("DELETE {policies}/{name}"));
+        }
+
+        // Each client is led to one pod, not all to the same.
+        for name in ["two", "three"] {
+            bed.pod(name, "web", json!({}));
+        }
+        for policy in ["Cluster", "Local"] {
+            let more = json!({"externalTrafficPolicy": policy, "sessionAffinity": "ClientIP"});
+            let [sticky, _] = service(&format!("sticky-{}", policy.to_lowercase()), more);
+            let round = || -> Vec<String> {
+                let all = neighbour.hears_at(&neighbour.own, sticky).into_iter();
+                all.map(|heard| heard.split(' ').next().unwrap_or_default().to_owned()).collect()
+            };
+            bed.until("all pods are behind it", || {
+                let first: std::collections::BTreeSet<String> = round().into_iter().collect();
+                (first == ["three", "two", "web"].map(str::to_owned).into()).then_some(())
+            });
+            assert_eq!(round(), round(), "{policy}");
+        }
+    });
+}
+
+#[test]
+fn only_pods_of_the_node_are_led_to_where_a_service_says_so() {
+    Bed::each(&[], |bed| {
+        bed.pod("client", "client", json!({}));
+        let node = bed.get(&format!("{CORE}/pods/client"))["spec"]["nodeName"].clone();
+        let service = |name: &str, more: Value| {
+            let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": 8080}]});
+            for (field, value) in more.as_object().into_iter().flatten() {
+                spec[field] = value.clone();
+            }
+            bed.service(name, spec)
+        };
+        let slice = |name: &str, service: &str, address: &str, node: &Value| {
+            let slice = json!({"metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
+                "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+                "endpoints": [{"addresses": [address], "nodeName": node}]});
+            bed.create("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice);
+        };
+        let web = bed.pod("web", "web", json!({}));
+        let local = service("local", json!({"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"}));
+        let port = |service: &Value| service["ports"][0]["nodePort"].as_u64().expect("a port") as u16;
+        let (ip, health) = (local["clusterIP"].as_str().expect("an address"), local["healthCheckNodePort"].as_u64());
+        let health = health.expect("a port") as u16;
+        let ask = || {
+            let mut curl = testkit::clients::curl();
+            let ran = run(curl.args(["--include", &format!("http://127.0.0.1:{health}/healthz")]), "", RUN_LIMIT);
+            ran.stdout.replace('\r', "")
+        };
+        let reached = |port: u16| {
+            let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(2));
+            stream.map_err(|error| error.kind())
+        };
+        // Nothing is behind it.
+        bed.until("its health is told", || ask().starts_with("HTTP/1.1 503 ").then_some(()));
+        assert_eq!(reached(port(&local)).unwrap_err(), std::io::ErrorKind::ConnectionRefused);
+        assert!(bed.tcp("client", ip, 80).contains("Connection refused"));
+        // Something is, elsewhere: it is not answered.
+        slice("elsewhere", "local", "192.0.2.9", &json!("elsewhere"));
+        bed.until("it hears nothing", || (bed.tcp("client", ip, 80) == "nothing").then_some(()));
+        bed.until("nothing from outside", || {
+            let heard = reached(port(&local)).err()?;
+            // Not every kernel filters for an ordinary user.
+            let refused = !bed.of_root && heard == std::io::ErrorKind::ConnectionRefused;
+            (heard == std::io::ErrorKind::TimedOut || refused).then_some(())
+        });
+        // Something is here.
+        slice("here", "local", &web, &node);
+        bed.until("its health is told", || ask().starts_with("HTTP/1.1 200 ").then_some(()));
+        let told = ask();
+        let (head, body) = told.split_once("\n\n").expect("a body");
+        assert!(head.to_lowercase().contains("\nx-load-balancing-endpoint-weight: 1"), "{head}");
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        let service = json!({"namespace": "default", "name": "local"});
+        assert_eq!(body, json!({"service": service, "localEndpoints": 1, "serviceProxyHealthy": true}));
+        bed.until("only it is led to", || {
+            let line = format!("for i in $(seq 20); do exec 3<>/dev/tcp/{ip}/80; head -n1 <&3; done | grep -c '^web'");
+            (bed.bash("client", &line) == "20").then_some(())
+        });
+        bed.until("from outside too", || reached(port(&local)).is_ok().then_some(()));
     });
 }
 
