@@ -113,7 +113,9 @@ pub static STATEFUL_SET: Behaviour = Behaviour {
             if after != before {
                 const CLAIM: &str = "api.core.v1.PersistentVolumeClaim";
                 let shown = match field {
-                    "volumeClaimTemplates" if !after.is_null() => after.items().iter().map(|claim| internal::shown(CLAIM, claim)).collect(),
+                    "volumeClaimTemplates" if !after.is_null() => {
+                        after.items().iter().map(|claim| internal::shown(CLAIM, claim)).collect()
+                    }
                     _ => after.clone(),
                 };
                 out.push(Cause::invalid(path, &shown, "field is immutable"));

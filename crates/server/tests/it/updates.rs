@@ -45,10 +45,13 @@ fn named(api_version: &str, kind: &str, rest: Value) -> Value {
     object
 }
 
+/// A collection, an object of it, and what is told of changes to it.
+type Case<'a> = (&'a str, Value, &'a [(Value, &'a str)]);
+
 #[tokio::test]
 async fn what_is_wrong_is_told_beside_what_may_not_change() {
     let asked = Asked::start(Options::default()).await;
-    let cases: [(&str, Value, &[(Value, &str)]); 9] = [
+    let cases: [Case; 9] = [
         (
             "/apis/node.k8s.io/v1/runtimeclasses",
             named("node.k8s.io/v1", "RuntimeClass", json!({"handler": "h"})),
@@ -450,4 +453,50 @@ async fn evictions_and_bindings_are_of_the_namespace_of_their_path() {
         let expected = "the namespace of the provided object does not match the namespace sent on the request";
         assert_eq!((code, told["message"].as_str()), (400, Some(expected)));
     }
+}
+
+/// Strategic patches and applies are converted field by field, where upstream knows less of where it is than a decoder does.
+#[tokio::test]
+async fn wrong_values_of_patches_are_told_of_as_conversions() {
+    let asked = Asked::start(Options::default()).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    let drivers = "/apis/storage.k8s.io/v1/csidrivers";
+    for (collection, object) in [
+        (maps, named("v1", "ConfigMap", json!({}))),
+        (ranges, named("v1", "LimitRange", json!({"spec": {"limits": []}}))),
+        (drivers, named("storage.k8s.io/v1", "CSIDriver", json!({"spec": {}}))),
+    ] {
+        let (code, made) = asked.ask(&format!("POST {collection}"), Some(&object)).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    let quantity = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    let base64 = "error decoding from json: illegal base64 data at input byte 0";
+    for (collection, patch, why) in [
+        (maps, json!({"binaryData": {"a": "%%"}}), base64),
+        (maps, json!({"binaryData": {"a": ["b"]}}), "unrecognized type: uint8"),
+        (maps, json!({"binaryData": {"a": 5}}), "cannot restore slice from int64"),
+        (ranges, json!({"spec": {"limits": [{"default": {"cpu": "x"}}]}}), quantity),
+        (drivers, json!({"spec": {"fsGroupPolicy": 7}}), "cannot convert int64 to v1.FSGroupPolicy"),
+        (drivers, json!({"spec": {"volumeLifecycleModes": [7]}}), "cannot convert int64 to v1.VolumeLifecycleMode"),
+    ] {
+        let (form, ask) = ("application/strategic-merge-patch+json", format!("PATCH {collection}/a"));
+        let (code, told) = asked.patching(form, &ask, &patch).await;
+        let told = told["message"].as_str().unwrap_or_default();
+        assert_eq!(code, 422, "{told}");
+        assert!(told.ends_with(&format!(": {why}")), "{told}");
+    }
+    let limits = json!({"spec": {"limits": [{"type": "Container", "default": {"cpu": "x"}}]}});
+    let (code, told) = asked
+        .patching(
+            "application/apply-patch+yaml",
+            &format!("PATCH {ranges}/a?fieldManager=m&force=true"),
+            &named("v1", "LimitRange", limits),
+        )
+        .await;
+    let expected = format!(
+        "failed to convert new object (/a; /v1, Kind=LimitRange) to proper version: unable to convert unstructured object to \
+         /v1, Kind=LimitRange: {quantity}"
+    );
+    assert_eq!((code, told["message"].as_str()), (500, Some(&*expected)));
 }
