@@ -70,7 +70,7 @@ fn place<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, Stri
     for step in way {
         at = match at {
             Value::Object(map) => {
-                map.sort_keys();
+                sort(map);
                 map.get_mut(step).ok_or(Failure::Rejected)?
             }
             Value::Array(items) => {
@@ -81,7 +81,7 @@ fn place<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, Stri
         };
     }
     if let Value::Object(map) = at {
-        map.sort_keys();
+        sort(map);
     }
     match at {
         Value::Object(_) | Value::Array(_) => Ok((at, last.clone())),
@@ -118,11 +118,21 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets a key of a map that is sorted and stays so.
-fn put(map: &mut Map<String, Value>, key: String, value: Value) {
-    if map.insert(key, value).is_none() {
+/// Sorts a map by its keys. All operations but the first find it so, which is quicker seen than done again.
+fn sort(map: &mut Map<String, Value>) {
+    if !map.keys().is_sorted() {
         map.sort_keys();
     }
+}
+
+/// Sets a key of a map that is sorted and stays so.
+fn put(map: &mut Map<String, Value>, key: String, value: Value) {
+    if let Some(there) = map.get_mut(&key) {
+        *there = value;
+        return;
+    }
+    let at = map.keys().take_while(|other| **other < key).count();
+    map.shift_insert(at, key, value);
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
