@@ -24,6 +24,9 @@ pub fn run(args: &[String]) -> ExitCode {
     eprintln!("tests: cargo test --workspace");
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]).args(args).stdout(Stdio::piped());
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        command.env("RUST_TEST_THREADS", threads().to_string());
+    }
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -51,6 +54,12 @@ pub fn run(args: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tests that run at a time: one more than there are cores, as most of them wait for processes, files and sockets for a good part of
+/// their time.
+fn threads() -> usize {
+    1 + std::thread::available_parallelism().map_or(1, |cores| cores.get())
 }
 
 /// Of arguments to `cargo test` those that are its own, not the tests'.

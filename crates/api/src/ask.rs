@@ -119,17 +119,28 @@ impl Query {
     }
 }
 
-/// Why a request line has no meaning at all: HTTP's own 400, as text.
+/// Why a request line has no meaning at all, as text.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BadEscape;
+pub enum Meaningless {
+    /// A broken escape: HTTP's own 400.
+    Escape,
+    /// It is to be watched or proxied, and does not say what: a 500 of the server, which looks into the path before all else.
+    NoResource,
+}
 
-impl std::fmt::Display for BadEscape {
+impl std::fmt::Display for Meaningless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("400 Bad Request")
+        f.write_str(match self {
+            Meaningless::Escape => "400 Bad Request",
+            Meaningless::NoResource => "failed to create RequestInfo: unable to determine kind and namespace from url",
+        })
     }
 }
 
-impl std::error::Error for BadEscape {}
+impl std::error::Error for Meaningless {}
+
+/// Words in front of a resource that say what is to be done with it.
+const SPECIAL_VERBS: [&str; 2] = ["proxy", "watch"];
 
 /// What stands in a query as it is; a space is a plus there.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b' ');
@@ -145,16 +156,16 @@ fn form_decoded(text: &str) -> String {
 
 impl Ask {
     /// What a request line asks. `target` is the path with its query, as sent.
-    pub fn parse(method: &str, target: &str) -> Result<Ask, BadEscape> {
+    pub fn parse(method: &str, target: &str) -> Result<Ask, Meaningless> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         if !escapes_are_sound(path) {
-            return Err(BadEscape);
+            return Err(Meaningless::Escape);
         }
         let sent: Cow<[u8]> = percent_decode_str(path).into();
         let path = String::from_utf8_lossy(&sent).into_owned();
         let query = Query::parse(query);
         let method = known_method(method);
-        let (verb, mut target) = match resource(&method, &path, &query) {
+        let (verb, mut target) = match resource(&method, &path, &query)? {
             Some((verb, target)) => (verb, Some(target)),
             None => (Verb::Other(method.to_ascii_lowercase()), None),
         };
@@ -242,12 +253,12 @@ fn escapes_are_sound(text: &str) -> bool {
 }
 
 /// Kubernetes' `RequestInfo`: which parts of a path are group, version, namespace, resource, name, subresource.
-fn resource(method: &str, path: &str, query: &Query) -> Option<(Verb, Target)> {
+fn resource(method: &str, path: &str, query: &Query) -> Result<Option<(Verb, Target)>, Meaningless> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, mut parts) = match parts.as_slice() {
         ["api", _, _, ..] => ("", &parts[1..]),
         ["apis", group, _, _, ..] => (*group, &parts[2..]),
-        _ => return None,
+        _ => return Ok(None),
     };
     let version = parts[0];
     parts = &parts[1..];
@@ -259,7 +270,10 @@ fn resource(method: &str, path: &str, query: &Query) -> Option<(Verb, Target)> {
         "DELETE" => Verb::Delete,
         _ => Verb::Other(String::new()),
     };
-    if matches!(parts[0], "proxy" | "watch") && parts.len() > 1 {
+    if SPECIAL_VERBS.contains(&parts[0]) {
+        if parts.len() == 1 {
+            return Err(Meaningless::NoResource);
+        }
         verb = if parts[0] == "watch" { Verb::Watch } else { Verb::Other(parts[0].to_string()) };
         parts = &parts[1..];
     }
@@ -294,7 +308,7 @@ fn resource(method: &str, path: &str, query: &Query) -> Option<(Verb, Target)> {
         rest,
         odd_name: Vec::new(),
     };
-    Some((verb, target))
+    Ok(Some((verb, target)))
 }
 
 /// The part of a path that was read as `name` and is not UTF-8; empty where there is none.

@@ -1,6 +1,7 @@
 //! Puts pods that have no node on one that takes them: alive and ready, with the labels and names the pod asks for, without
-//! taints that it does not tolerate, within reach of the volumes that the pod claims; of several the one with the fewest pods. A claim
-//! that waits for its pod gets its volume here, then the volume binder goes on. Does not count processor and memory.
+//! taints that it does not tolerate, with room for one more, within reach of the volumes that the pod claims; of several the one with
+//! the fewest pods. A claim that waits for its pod gets its volume here, then the volume binder goes on. Does not count processor and
+//! memory.
 //! A node is alive when somebody keeps a lease for it, as every kubelet does: one that was only written into the API would
 //! never run a pod. A cluster without a living node is somebody else's to schedule.
 
@@ -22,8 +23,12 @@ use crate::volume_binder;
 
 pub const NAME: &str = "default-scheduler";
 
-/// Pods that are put on nodes at once: few, since each should see where the others went.
+/// Pods that are put on nodes at once: few, since each should see where the others went. By one less than this a node may come to
+/// have more pods than it takes.
 const TASKS_MAX: usize = 4;
+
+/// Why a node that has as many pods as it takes does not do.
+const FULL: &str = "Too many pods";
 
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -52,7 +57,7 @@ impl Controller for Scheduler {
     fn sources(&self) -> Vec<Source> {
         vec![
             Source::all(PODS).lean(|pod| wants_node(pod).then(|| lean(pod))),
-            Source::all(NODES).lean(node_taints::lean),
+            Source::all(NODES).lean(lean_node),
             Source::all(PODS).lean(|pod| {
                 let node = meta::text_at(pod, &["spec", "nodeName"]);
                 let counts = !node.is_empty() && !is_over(pod);
@@ -74,6 +79,7 @@ impl Controller for Scheduler {
                 let claiming = seen[WAITING].iter().filter(|pod| claims_of(pod).next().is_some());
                 claiming.map(|pod| (meta::namespace(pod).to_string(), meta::name(pod).to_string())).collect()
             }
+            PLACED if seen[PLACED].get(meta::namespace(object), meta::name(object)).is_none() => freed(object, seen),
             _ => Vec::new(),
         }
     }
@@ -87,7 +93,7 @@ impl Controller for Scheduler {
         let all = nodes.len();
         let leave = |reasons: &str| {
             let message = format!("0/{all} nodes are available: {reasons}.");
-            match is_told(pod, &message) {
+            match told(pod) == Some(&*message) {
                 true => Vec::new(),
                 false => vec![Action::Unschedulable { pod: about(pod), message }],
             }
@@ -98,13 +104,16 @@ impl Controller for Scheduler {
         };
         let mut against: BTreeMap<String, usize> = BTreeMap::new();
         let mut takers = Vec::new();
+        let counts = counts(&seen[PLACED]);
         for node in &nodes {
-            match refusal(node, pod).or_else(|| claimed.refusal(node).map(str::to_string)) {
+            let full = || is_full(node, &counts).then(|| FULL.to_string());
+            match refusal(node, pod).or_else(full).or_else(|| claimed.refusal(node).map(str::to_string)) {
                 None => takers.push(meta::name(node)),
                 Some(why) => *against.entry(why).or_default() += 1,
             }
         }
-        let Some(chosen) = emptiest(&takers, &seen[PLACED]) else {
+        let Some(chosen) = takers.iter().copied().min_by_key(|node| counts.get(node).copied().unwrap_or_default())
+        else {
             let mut reasons: Vec<String> = against.iter().map(|(why, count)| format!("{count} {why}")).collect();
             reasons.sort();
             return leave(&reasons.join(", "));
@@ -273,22 +282,44 @@ fn tolerates(toleration: &Value, taint: &Value) -> bool {
         && (exists || text(toleration, "value") == text(taint, "value"))
 }
 
-/// The node with the fewest pods, the first of several. Pods are counted only where there is a choice.
-fn emptiest<'a>(nodes: &[&'a str], placed: &Mirror) -> Option<&'a str> {
-    if nodes.len() < 2 {
-        return nodes.first().copied();
-    }
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+/// What is read of a node.
+fn lean_node(node: &Value) -> Option<Lent<'_>> {
+    Some(Lent::object([
+        ("metadata", Lent::Part(&node["metadata"])),
+        ("spec", Lent::Part(&node["spec"])),
+        ("status", Lent::fields(&node["status"], &["allocatable", "conditions"])),
+    ]))
+}
+
+/// How many pods each node has.
+fn counts(placed: &Mirror) -> BTreeMap<&str, u64> {
+    let mut counts = BTreeMap::new();
     for pod in placed.iter() {
         *counts.entry(meta::text_at(pod, &["spec", "nodeName"])).or_default() += 1;
     }
-    nodes.iter().copied().min_by_key(|node| counts.get(node).copied().unwrap_or_default())
+    counts
 }
 
-fn is_told(pod: &Value, message: &str) -> bool {
-    meta::items_at(pod, &["status", "conditions"]).iter().any(|condition| {
-        condition["type"] == "PodScheduled" && condition["status"] == "False" && condition["message"] == message
-    })
+/// Whether a node has as many pods as it says that it takes.
+fn is_full(node: &Value, counts: &BTreeMap<&str, u64>) -> bool {
+    let most = meta::text_at(node, &["status", "allocatable", "pods"]).parse().unwrap_or(u64::MAX);
+    counts.get(meta::name(node)).copied().unwrap_or_default() >= most
+}
+
+/// The pods that waited for a place on the node of a pod that has gone: as many as are put on nodes at once, since each that goes on
+/// brings the next here.
+fn freed(gone: &Value, seen: &[Mirror]) -> Vec<Key> {
+    let Some(node) = seen[ALL_NODES].get("", meta::text_at(gone, &["spec", "nodeName"])) else { return Vec::new() };
+    let waits = |pod: &&Value| told(pod).is_some_and(|why| why.contains(FULL)) && refusal(node, pod).is_none();
+    let pods = seen[WAITING].iter().filter(waits).take(TASKS_MAX);
+    pods.map(|pod| (meta::namespace(pod).to_string(), meta::name(pod).to_string())).collect()
+}
+
+/// Why a pod has no node, as it was told last.
+fn told(pod: &Value) -> Option<&str> {
+    let conditions = meta::items_at(pod, &["status", "conditions"]).iter();
+    let mut told = conditions.filter(|condition| condition["type"] == "PodScheduled" && condition["status"] == "False");
+    told.next()?["message"].as_str()
 }
 
 /// What a binding and its Event need to know of a pod.

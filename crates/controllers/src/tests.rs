@@ -233,6 +233,39 @@ fn pods_go_to_the_emptiest_node_that_takes_them() {
 }
 
 #[test]
+fn a_node_takes_no_more_pods_than_it_says() {
+    let node = |name: &str| {
+        let status = json!({"allocatable": {"pods": "2"}, "conditions": [{"type": "Ready", "status": "True"}]});
+        named("", name, json!({"metadata": {"labels": {"host": name}}, "status": status}))
+    };
+    let nodes = [node("a"), node("b")];
+    let leases = [named("kube-node-lease", "a", json!({})), named("kube-node-lease", "b", json!({}))];
+    let pod = |name: &str, host: &str, why: &str| {
+        let conditions = json!([{"type": "PodScheduled", "status": "False", "message": why}]);
+        let spec = json!({"schedulerName": "default-scheduler", "nodeSelector": {"host": host}});
+        named("ns", name, json!({"spec": spec, "status": {"conditions": conditions}}))
+    };
+    let placed = |name: &str, node: &str| named("ns", name, json!({"spec": {"nodeName": node}}));
+    let full = [placed("x", "a"), placed("y", "a"), placed("z", "b")];
+    let others = "node(s) didn't match Pod's node affinity/selector";
+    let why = format!("0/2 nodes are available: 1 Too many pods, 1 {others}.");
+    check(
+        &scheduler::Scheduler,
+        &[&[pod("late", "a", ""), pod("p", "b", "")], &nodes, &full, &leases, &[], &[], &[]],
+        &[&format!("leave late: {why}"), "bind p to b"],
+    );
+    // Who waited for a place is looked at again when one is free, and nobody else.
+    let waiting = [pod("late", "a", &why), pod("later", "a", "of no node"), pod("other", "b", &why)];
+    let sources = scheduler::Scheduler.sources();
+    let objects: [&[Value]; 7] = [&waiting, &nodes, &full[1..], &[], &[], &[], &[]];
+    let seen: Vec<Mirror> =
+        objects.iter().zip(&sources).map(|(objects, of)| fill(Mirror::new(of.lean), objects)).collect();
+    let looked_at = |pod: &Value| scheduler::Scheduler.keys(2, &Dynamic(pod.clone()), &seen);
+    assert_eq!(looked_at(&full[0]), [("ns".to_string(), "late".to_string())]);
+    assert_eq!(looked_at(&full[1]), []);
+}
+
+#[test]
 fn pods_go_to_where_their_volumes_are() {
     let node = |name: &str| {
         let conditions = json!([{"type": "Ready", "status": "True"}]);

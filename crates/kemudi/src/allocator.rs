@@ -9,9 +9,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay`, by its place in `mi_option_t` of mimalloc 3: the bindings do not name it.
 const PURGE_DELAY: c_int = 15;
 
-/// How long unused pages are kept. A second, which is the allocator's own choice, is a quarter of the memory of a server
-/// that has just been written to; as soon as this costs no measurable time.
-const PURGE_DELAY_MS: c_long = 1;
+/// How long unused pages are kept. A second, which is the allocator's own choice, is a tenth of the memory of a server that has
+/// just been written to; at once is a tenth of its speed, as what goes must be cleared when it comes back.
+const PURGE_DELAY_MS: c_long = 10;
 
 // SAFETY: as mimalloc.h declares it. It takes any numbers, and ignores an option that is not there.
 unsafe extern "C" {

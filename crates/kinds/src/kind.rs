@@ -144,6 +144,8 @@ pub struct Behaviour {
     /// `[]` and `{}` in an update are another generation than nothing, though both are stored alike: upstream compares with
     /// `reflect.DeepEqual` before it encodes.
     pub counts_empty: bool,
+    /// One that is made without a name is given a new uid's as its name.
+    pub named_by_chance: bool,
     /// There is no way to delete one that cannot be read.
     pub never_unreadable: bool,
     /// Annotations that the conversion into a version makes: metadata that is shown alone, which is never converted, has none.
@@ -196,6 +198,7 @@ impl Behaviour {
         begins_deletion_once: false,
         annotations_of_versions: &[],
         never_unreadable: false,
+        named_by_chance: false,
         counts_empty: false,
         checks_name_again: false,
         any_finalizer: false,

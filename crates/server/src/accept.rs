@@ -6,6 +6,9 @@ use http::{HeaderMap, header};
 /// The media types in the order in which a 406 lists them.
 pub const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// What logs are.
+const TEXT: &str = "text/plain";
+
 /// The media types of watches.
 const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
@@ -46,6 +49,8 @@ pub struct Offer {
     pub streams: bool,
     /// It is watched: events are not made in YAML.
     pub watch: bool,
+    /// The answer is a text, a log. Who takes nothing else is refused all the same: errors have no such form.
+    pub text: bool,
 }
 
 /// `as=` of an Accept clause.
@@ -152,9 +157,11 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Acc
         let pretty = pretty(headers, query, clause.parameter("pretty") == "1");
         return Ok(Accept { media, pretty, transform, include });
     }
-    Err(match known_media {
+    let is_text = |clause: &Clause| offer.text && clause.media == TEXT;
+    Err(match known_media || clauses(headers).iter().any(is_text) {
         // Protobuf is named even where there is none of it.
         true => Status::not_acceptable(SUPPORTED),
+        false if offer.text => none_of(&format!("{TEXT}, {SUPPORTED}")),
         false if offer.streams => none_of(&format!("{SUPPORTED}, {STREAMS}")),
         false => none_of(SUPPORTED),
     })
@@ -237,7 +244,7 @@ mod tests {
     fn check(accept: &str, want: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let offer = Offer { tables: true, protobuf: true, streams: false, watch: false };
+        let offer = Offer { tables: true, protobuf: true, streams: false, watch: false, text: false };
         let got = match negotiate(&headers, &Query::default(), offer) {
             Ok(accept) => format!("{:?} {:?}", accept.media, accept.transform),
             Err(status) => status.message,

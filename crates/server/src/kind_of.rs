@@ -134,6 +134,8 @@ fn subresource(kind: &Arc<Kind>, ask: &Ask, target: &Target) -> Found {
         "PUT" => has("update"),
         "PATCH" => has("patch"),
         "DELETE" => has("delete"),
+        // What is passed on is passed on whatever it asks for.
+        "HEAD" | "OPTIONS" => &*sub.name == "proxy",
         _ => false,
     };
     if allowed { Found::Kind(kind.clone()) } else { Found::NoSuchMethod }

@@ -66,20 +66,36 @@ impl Selection {
     }
 }
 
+/// Whether all fields of a selector can be selected by, for a kind that has no collection.
+pub fn check(kind: &Kind, selector: &FieldSelector) -> Result<(), Status> {
+    selector.0.iter().try_for_each(|term| match term.field.as_str() {
+        "metadata.name" => Ok(()),
+        "metadata.namespace" if has_namespace(kind) => Ok(()),
+        field => selectable(kind, field).map(drop),
+    })
+}
+
+/// Kinds of the cluster that say what can be selected do not say the namespace.
+fn has_namespace(kind: &Kind) -> bool {
+    kind.namespaced || (!kind.is_custom() && kind.behaviour.selectable.is_empty())
+}
+
+/// Where a field is to be found in an object, as JSON pointers.
+fn selectable<'k>(kind: &'k Kind, field: &str) -> Result<&'k str, Status> {
+    let known = match &kind.custom {
+        None => kind.behaviour.selectable.iter().find(|(label, _)| *label == field).map(|(_, at)| *at),
+        Some(custom) => custom.selectable.iter().find(|(label, _)| **label == *field).map(|(_, at)| &**at),
+    };
+    known.ok_or_else(|| unknown_field(kind, field))
+}
+
 fn compile(kind: &Kind, collection: &Collection, selector: &FieldSelector) -> Result<Vec<Term>, Status> {
     let term = |term: &api::selector::FieldTerm| {
         let of = match term.field.as_str() {
             "metadata.name" => Of::Name,
-            // Kinds of the cluster that say what can be selected do not say the namespace.
-            "metadata.namespace" if kind.namespaced || (!kind.is_custom() && kind.behaviour.selectable.is_empty()) => {
-                Of::Namespace
-            }
+            "metadata.namespace" if has_namespace(kind) => Of::Namespace,
             field => {
-                let known = match &kind.custom {
-                    None => kind.behaviour.selectable.iter().find(|(label, _)| *label == field).map(|(_, at)| *at),
-                    Some(custom) => custom.selectable.iter().find(|(label, _)| **label == *field).map(|(_, at)| &**at),
-                };
-                let pointers = kinds::pointers(known.ok_or_else(|| unknown_field(kind, field))?);
+                let pointers = kinds::pointers(selectable(kind, field)?);
                 let indices: Vec<usize> = pointers.filter_map(|pointer| collection.field_index(pointer)).collect();
                 match indices[..] {
                     [index] => Of::Field(index),

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use api::ask::Meaningless;
 use api::{Ask, Status, Verb};
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, header};
@@ -78,8 +79,10 @@ async fn answer(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    let Ok(ask) = Ask::parse(head.method.as_str(), target) else {
-        return respond::raw(400, "text/plain; charset=utf-8", "400 Bad Request");
+    let ask = match Ask::parse(head.method.as_str(), target) {
+        Ok(ask) => ask,
+        Err(why @ Meaningless::Escape) => return respond::raw(400, "text/plain; charset=utf-8", why.to_string()),
+        Err(why @ Meaningless::NoResource) => return respond::internal_text(target, &format!("{why}, {target}")),
     };
     let lenient = accept::lenient(&head.headers, &ask.query);
     let began = Instant::now();

@@ -49,12 +49,25 @@ pub static REPLICATION_CONTROLLER: Behaviour = Behaviour {
     columns: columns::REPLICATION_CONTROLLER,
     row: rows::replication_controller,
     selectable: &[("status.replicas", "/status/replicas")],
+    name: NameRule::Own(replication_controller_name),
     name_last: true,
     has_status: true,
     has_generation: true,
     orphan_by_default: true,
     ..Behaviour::PLAIN
 };
+
+/// It is counted in bytes, and a `generateName` is looked at only in the name that comes of it.
+fn replication_controller_name(name: &str, prefix: bool) -> Vec<String> {
+    if prefix {
+        return Vec::new();
+    }
+    let in_bytes = |text: String| match text.strip_suffix(" characters") {
+        Some(length) => format!("{length} bytes"),
+        None => text,
+    };
+    validate::dns1123_subdomain(name).into_iter().map(in_bytes).collect()
+}
 
 pub static REPLICA_SET: Behaviour = Behaviour {
     warnings: warnings::named_workload,

@@ -18,6 +18,7 @@ pub static LIMIT_RANGE: Behaviour = Behaviour {
     validate_create: limit_range,
     validate_update: |range, _| limit_range(range),
     create_on_update: true,
+    named_by_chance: true,
     ..Behaviour::PLAIN
 };
 

@@ -21,7 +21,7 @@ use super::{At, read};
 use crate::accept::{Accept, Media};
 use crate::objects::{Collection, Entry, Snapshot};
 use crate::respond::{self, Answer, Body};
-use crate::selection::Selection;
+use crate::selection::{self, Selection};
 use crate::serve::Cx;
 use crate::state::State;
 use crate::transform;
@@ -35,6 +35,7 @@ const FUTURE_WAIT: Duration = Duration::from_secs(3);
 pub async fn list(cx: &Cx<'_>, at: &At<'_>) -> Result<Answer, Status> {
     let options = ListOptions::parse(&cx.ask.query)?;
     if read::is_computed(at.kind) {
+        selection::check(at.kind, &options.fields)?;
         let mut objects = read::computed(cx);
         objects.retain(|object| {
             options.labels.matches(|key| meta::entry(object, "labels", key))

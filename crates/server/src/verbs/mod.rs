@@ -26,11 +26,13 @@ use crate::objects::Entry;
 use crate::respond::Answer;
 use crate::serve::{Cx, RequestBody};
 
-/// The forms that the answer can be asked for in; none where it is a stream of bytes and no object.
+/// The forms that the answer can be asked for in; none where somebody else answers.
 pub fn forms(kind: &Kind, ask: &Ask, target: &Target) -> Option<Offer> {
     // Only what can be read has columns: questions are answered and gone.
+    let text = target.subresource == "log";
     let tables = match target.subresource.as_str() {
-        "log" | "exec" | "attach" | "portforward" | "proxy" => return None,
+        "exec" | "attach" | "portforward" | "proxy" => return None,
+        "log" => false,
         "" => kind.has_verb("get") || kind.has_verb("list"),
         name => {
             let is_read = kind.subresource(name).is_some_and(|sub| sub.verbs.iter().any(|verb| &**verb == "get"));
@@ -38,7 +40,7 @@ pub fn forms(kind: &Kind, ask: &Ask, target: &Target) -> Option<Offer> {
         }
     };
     let streams = ask.method == "GET" && matches!(ask.verb, Verb::List | Verb::Watch);
-    Some(Offer { tables, protobuf: !kind.is_custom(), streams, watch: ask.verb == Verb::Watch })
+    Some(Offer { tables, protobuf: !kind.is_custom(), streams, watch: ask.verb == Verb::Watch, text })
 }
 
 /// Answers a request for a kind, its method and path already checked.

@@ -225,6 +225,9 @@ fn make(
     let request = admission::Request { name: &name, ..admission::Request::new(cx, at, Operation::Create, &told) };
     admission::mutate(&request, &mut object)?;
     let generated = generate_name(&mut object);
+    if at.kind.behaviour.named_by_chance && meta::name(&object).is_empty() {
+        meta::metadata_mut(&mut object).insert("name".into(), json!(new_uid()));
+    }
     at.kind.prepare_create(&mut object);
     let held = cx.state.allocator.fill(at.kind, &mut object, None)?;
     let mut causes = as_sent(at.kind, Part::Object, sent, None, kinds::validate::create(at.kind, &object));
@@ -692,10 +695,14 @@ fn clear_metadata(object: &mut Value) {
     }
 }
 
+fn new_uid() -> String {
+    uuid::Uuid::new_v4().hyphenated().to_string()
+}
+
 /// What only the server says of a new object.
 fn fill_metadata(cx: &Cx<'_>, object: &mut Value) {
     let metadata = meta::metadata_mut(object);
-    metadata.insert("uid".into(), json!(uuid::Uuid::new_v4().hyphenated().to_string()));
+    metadata.insert("uid".into(), json!(new_uid()));
     metadata.insert("creationTimestamp".into(), json!(timestamp(cx.now)));
 }
 

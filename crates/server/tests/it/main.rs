@@ -5,6 +5,7 @@ mod custom;
 mod deletion;
 mod history;
 mod nodes;
+mod paths;
 mod rights;
 mod selectors;
 mod updates;
@@ -88,5 +89,7 @@ impl Asked {
 async fn json(answer: http::Response<Body>) -> (u16, Value) {
     let code = answer.status().as_u16();
     let bytes = answer.into_body().collect().await.expect("a whole body").to_bytes();
-    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    // What is no JSON is a text, or nothing.
+    let text = || (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned().into());
+    (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| text().unwrap_or_default()))
 }

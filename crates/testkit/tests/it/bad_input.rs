@@ -128,7 +128,10 @@ fn objection(request: &Request, answer: &Answer) -> Option<String> {
     // as recorded. What went wrong in the server itself has a reason.
     let faults_of_the_client = status == 500 && {
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        value["kind"] == "Status" && value["reason"].is_null()
+        // So it does where something is to be watched or proxied, and nothing is named.
+        let path = request.target.split('?').next().unwrap_or_default().trim_end_matches('/');
+        let of_no_resource = path.ends_with("/watch") || path.ends_with("/proxy");
+        of_no_resource || value["kind"] == "Status" && value["reason"].is_null()
     };
     if status >= 500 && status != 501 && status != 504 && !faults_of_the_client {
         return Some(format!("{status}: the server is at fault"));
