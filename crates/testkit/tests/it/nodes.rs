@@ -47,7 +47,11 @@ class H(http.server.BaseHTTPRequestHandler):
         if s.path == '/away': s.send_header('Location', '/there')
         s.end_headers()
         s.wfile.write((s.path + ' ' + str(s.headers['X-Mine']) + ' ' + str(s.headers['Authorization'])).encode())
-    do_POST = do_GET
+    do_POST = do_OPTIONS = do_GET
+    def do_HEAD(s):
+        s.send_response(200)
+        s.send_header('Content-Length', '12345')
+        s.end_headers()
 http.server.ThreadingHTTPServer(('', 8080), H).serve_forever()";
 
 fn web() -> Value {
@@ -136,16 +140,11 @@ fn proxied(server: &Server) {
     let path = "/api/v1/namespaces/default/pods/web:8080/proxy";
     server.check("admin", &format!("GET {path}/a/b?c=d"), "200 /a/b?c=d None None");
     server.check("admin", "GET /api/v1/namespaces/default/pods/web/proxy/", "200 / None None");
+    server.check("admin", &format!("OPTIONS {path}/a"), "200 /a None None");
+    let answer = server.ask("admin", &format!("HEAD {path}/a"));
+    assert_eq!((answer.head.status, answer.head.header("content-length"), answer.body.len()), (200, Some("12345"), 0));
     let answer = server.ask("admin", &format!("GET {path}"));
-    let place = |answer: &testkit::wire::Answer| {
-        answer
-            .head
-            .headers
-            .iter()
-            .find(|(name, _)| name == "location")
-            .map(|(_, value)| value.clone())
-            .unwrap_or_default()
-    };
+    let place = |answer: &testkit::wire::Answer| answer.head.header("location").unwrap_or_default().to_owned();
     assert_eq!((answer.head.status, place(&answer)), (301, format!("{path}/")));
     let answer = server.ask("admin", &format!("GET {path}/away"));
     assert_eq!((answer.head.status, place(&answer)), (302, format!("{path}/there")));
