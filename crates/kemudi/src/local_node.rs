@@ -34,6 +34,8 @@ pub struct NodeOptions {
     pub images: images::Store,
     /// Paths of this machine that no pod sees.
     pub hidden: Vec<PathBuf>,
+    /// Whether services have their ports on this machine, as far as pods of this node are behind them.
+    pub node_ports: bool,
     /// Whether pods reach anything outside of the cluster's network.
     pub outside: WayOut,
     /// The container runtime that runs pods; without one all are in the sandbox.
@@ -68,7 +70,7 @@ impl LocalNode {
         let api_ip = state.options.pki.service_address;
         // What the network is made of is the cluster's, not the node's: it is seen as a part of this process.
         let observer = crate::cluster::client_of(state, User::new(PROXY, [MASTERS, AUTHENTICATED]));
-        let node = start(ground, (client, observer), true, api, state.options.advertise, api_ip, options).await?;
+        let node = start(ground, (client, observer), api, state.options.advertise, api_ip, options).await?;
         let kubelet: Arc<dyn NodeApi> = Arc::new(Kubelet(node.handler()));
         state.nodes.rcu(|nodes| {
             let mut nodes = HashMap::clone(nodes);
@@ -104,13 +106,12 @@ pub fn prepare(state_dir: &Path) -> Result<Ground, String> {
 /// Why this machine cannot run pods, and what to change.
 pub async fn remote(client: Client, server: SocketAddr, options: NodeOptions) -> Result<Node, String> {
     let api_ip = ClusterNetwork::default().api_ip;
-    start(None, (client.clone(), client), false, node::relay_to(server), server, api_ip, options).await
+    start(None, (client.clone(), client), node::relay_to(server), server, api_ip, options).await
 }
 
 async fn start(
     ground: Option<Ground>,
     (client, observer): (Client, Client),
-    node_ports: bool,
     api: ApiAccess,
     api_host_address: SocketAddr,
     api_ip: IpAddr,
@@ -120,7 +121,7 @@ async fn start(
         name: options.name,
         client,
         observer,
-        node_ports,
+        node_ports: options.node_ports,
         outside: options.outside,
         state_dir: options.state_dir,
         images: options.images,

@@ -60,6 +60,7 @@ impl Node {
             state_dir: data.join("node"),
             images: super::image::store_in(&data),
             hidden: hidden(keys),
+            node_ports: true,
             outside: self.outside.way(),
             cri: self.cri.options(&self.kind),
             keep: true,

@@ -153,7 +153,12 @@ impl Place {
         let client = Client::new(config.clone()).map_err(|why| Failure::while_doing("", why))?;
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
         let serving = ServingConfig { port: 0, client_ca: client_ca(&client, &config).await };
-        let options = NodeOptions { serving: Some(serving), ..node_options(&node_name, state.path(), files)? };
+        // The node of one command in a cluster that has its own nodes is nobody's way to services.
+        let options = NodeOptions {
+            serving: Some(serving),
+            node_ports: false,
+            ..node_options(&node_name, state.path(), files)?
+        };
         let node = local_node::remote(client.clone(), address, options).await.map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }
@@ -209,6 +214,7 @@ fn node_options(name: &str, state: &Path, files: Vec<PathBuf>) -> Result<NodeOpt
         state_dir: state.join("node"),
         images,
         hidden: hidden(files),
+        node_ports: true,
         outside: WayOut::default(),
         cri: None,
         keep: false,

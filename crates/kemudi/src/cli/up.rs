@@ -187,6 +187,7 @@ impl Up {
                 state_dir: node_folder,
                 images: super::image::store_in(&data),
                 hidden: super::run::hidden(self.keys(&data, &kubeconfig)),
+                node_ports: true,
                 outside: self.outside.way(),
                 cri: self.cri.options(&self.node),
                 keep,

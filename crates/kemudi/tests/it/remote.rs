@@ -30,6 +30,7 @@ impl Bed {
             state_dir,
             images,
             hidden: vec![],
+            node_ports: false,
             outside: Default::default(),
             cri: None,
             keep: false,

@@ -149,8 +149,8 @@ fn proxied(server: &Server) {
     let answer = server.ask("admin", &format!("GET {path}/away"));
     assert_eq!((answer.head.status, place(&answer)), (302, format!("{path}/there")));
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-        "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
-    server.json("admin", &format!("POST /api/v1/namespaces/default/services {service}"));
+        "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    let service = server.json("admin", &format!("POST /api/v1/namespaces/default/services {service}"));
     let began = Instant::now();
     for name in ["web:80", "web:http", "http:web:http"] {
         loop {
@@ -162,6 +162,16 @@ fn proxied(server: &Server) {
             assert_eq!(answer.head.status, 503, "{}", String::from_utf8_lossy(&answer.body));
             assert!(began.elapsed() < RUN_LIMIT, "{}", String::from_utf8_lossy(&answer.body));
         }
+    }
+    // The service has its port on the machine of the node.
+    let port = service["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
+    loop {
+        let mut curl = testkit::clients::curl();
+        let answer = run(curl.args(["--noproxy", "*", &format!("http://127.0.0.1:{port}/y")]), "", RUN_LIMIT);
+        if answer.stdout == "/y None None" {
+            break;
+        }
+        assert!(began.elapsed() < RUN_LIMIT, "{answer:?}\n{}", server.trouble());
     }
     server.check(
         "ann",
