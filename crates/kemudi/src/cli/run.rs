@@ -154,11 +154,8 @@ impl Place {
         let node_name = format!("{}-{}", host_name(), rights::random_letters());
         let serving = ServingConfig { port: 0, client_ca: client_ca(&client, &config).await };
         // The node of one command in a cluster that has its own nodes is nobody's way to services.
-        let options = NodeOptions {
-            serving: Some(serving),
-            node_ports: false,
-            ..node_options(&node_name, state.path(), files)?
-        };
+        let options =
+            NodeOptions { serving: Some(serving), node_ports: false, ..node_options(&node_name, state.path(), files)? };
         let node = local_node::remote(client.clone(), address, options).await.map_err(Failure::new)?;
         Ok(Place { cluster: None, remote: Some((client, node)), node_name, _state: state })
     }

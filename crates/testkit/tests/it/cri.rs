@@ -134,6 +134,54 @@ fn what_a_pod_finds() {
     assert_eq!(containerd.left(), Vec::<String>::new());
 }
 
+const SERVE: &str = "import http.server
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(s):
+        s.send_response(200)
+        s.end_headers()
+        s.wfile.write((s.path + ' is here\\n').encode())
+http.server.ThreadingHTTPServer(('', 8080), H).serve_forever()";
+
+#[test]
+fn services_and_policies_are_the_sandboxs() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((containerd, server)) = bed(folder.path(), "memory://") else { return };
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "sandbox"}, "handler": "sandbox"});
+    server.json("admin", &format!("POST /apis/node.k8s.io/v1/runtimeclasses {class}"));
+    let web = json!({"name": "main", "image": "host", "command": ["python3", "-c", SERVE],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}});
+    pod(&server, "web", json!({"runtimeClassName": "sandbox", "containers": [web]}));
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}});
+    let service = server.json("admin", &format!("POST /api/v1/namespaces/default/services {service}"));
+    let web = until(&server, "web", |pod| state(pod)["ready"] == true);
+    // Pods of both are in one network: by name, by the service's address, by the pod's own.
+    let again = "curl --silent --max-time 5 --retry 30 --retry-all-errors --retry-delay 1";
+    check(&server, "by-name", json!({}), &format!("{again} http://web/name"), "/name is here\n");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address");
+    check(&server, "by-service", json!({}), &format!("{again} http://{address}/service"), "/service is here\n");
+    let address = web["status"]["podIP"].as_str().expect("an address");
+    check(&server, "by-pod", json!({}), &format!("{again} http://{address}:8080/pod"), "/pod is here\n");
+    // Policies say who gets in, and who gets out.
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let policy = |name: &str, spec: Value| {
+        let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec});
+        server.json("admin", &format!("POST {policies} {policy}"));
+    };
+    let of = |name: &str| json!({"matchLabels": {"app": name}});
+    policy(
+        "in",
+        json!({"podSelector": of("web"), "ingress": [{"from": [{"podSelector": of("friend")}, {"podSelector": of("stuck")}]}]}),
+    );
+    policy("out", json!({"podSelector": of("stuck"), "policyTypes": ["Egress"]}));
+    let once = "curl --silent --max-time 2";
+    let refused = format!("while {once} http://{address}:8080/x; do :; done; echo no way");
+    check(&server, "stranger", json!({}), &format!("{refused} in"), "no way in\n");
+    check(&server, "friend", json!({}), &format!("{again} http://web/friend"), "/friend is here\n");
+    check(&server, "stuck", json!({}), &format!("{once} http://{address}:8080/x || echo no way out"), "no way out\n");
+    nothing_left(&server, &containerd);
+}
+
 #[test]
 fn a_node_elsewhere_has_a_runtime_too() {
     let folder = tempfile::tempdir().unwrap();
