@@ -1,6 +1,6 @@
 //! Puts pods that have no node on one that takes them: alive and ready, with the labels and names the pod asks for, without
-//! taints that it does not tolerate, with room for one more, within reach of the volumes that the pod claims; of several the one with
-//! the fewest pods. A claim that waits for its pod gets its volume here, then the volume binder goes on. Does not count processor and
+//! taints that it does not tolerate, with room for one more and its ports of the host free, within reach of the volumes that the pod
+//! claims; of several the one with the fewest pods. A claim that waits for its pod gets its volume here, then the volume binder goes on. Does not count processor and
 //! memory.
 //! A node is alive when somebody keeps a lease for it, as every kubelet does: one that was only written into the API would
 //! never run a pod. A cluster without a living node is somebody else's to schedule.
@@ -27,8 +27,9 @@ pub const NAME: &str = "default-scheduler";
 /// have more pods than it takes.
 const TASKS_MAX: usize = 4;
 
-/// Why a node that has as many pods as it takes does not do.
+/// Why a node does not do until one of its pods goes: it has as many as it takes, or one that has the same port of the host.
 const FULL: &str = "Too many pods";
+const TAKEN: &str = "node(s) didn't have free ports for the requested pod ports";
 
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -61,7 +62,11 @@ impl Controller for Scheduler {
             Source::all(PODS).lean(|pod| {
                 let node = meta::text_at(pod, &["spec", "nodeName"]);
                 let counts = !node.is_empty() && !is_over(pod);
-                counts.then(|| Lent::object([("spec", Lent::object([("nodeName", Lent::Text(node))]))]))
+                counts.then(|| {
+                    let mut spec = vec![("nodeName", Lent::Text(node))];
+                    spec.extend(lean_ports(pod));
+                    Lent::object([("spec", Lent::Object(spec))])
+                })
             }),
             Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}"))
                 .lean(|lease| Some(Lent::object([("metadata", Lent::metadata(lease, &["name", "namespace"]))]))),
@@ -106,8 +111,8 @@ impl Controller for Scheduler {
         let mut takers = Vec::new();
         let counts = counts(&seen[PLACED]);
         for node in &nodes {
-            let full = || is_full(node, &counts).then(|| FULL.to_string());
-            match refusal(node, pod).or_else(full).or_else(|| claimed.refusal(node).map(str::to_string)) {
+            let place = || no_place(node, pod, &counts, &seen[PLACED]).or_else(|| claimed.refusal(node));
+            match refusal(node, pod).or_else(|| place().map(str::to_string)) {
                 None => takers.push(meta::name(node)),
                 Some(why) => *against.entry(why).or_default() += 1,
             }
@@ -226,9 +231,10 @@ fn lean(pod: &Value) -> Lent<'_> {
         None => &["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"],
     };
     let scheduled = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "PodScheduled");
+    let parts = spec.iter().filter_map(|field| Some((*field, Lent::Part(pod["spec"].get(field)?))));
     Lent::object([
         ("metadata", Lent::metadata(pod, &["name", "namespace", "uid", "generation"])),
-        ("spec", Lent::fields(&pod["spec"], spec)),
+        ("spec", Lent::Object(parts.chain(lean_ports(pod)).collect())),
         ("status", Lent::object([("conditions", Lent::List(scheduled.map(Lent::Part).collect()))])),
     ])
 }
@@ -256,9 +262,8 @@ fn refusal(node: &Value, pod: &Value) -> Option<String> {
     }
     let keeps_away = |taint: &&Value| matches!(taint["effect"].as_str(), Some("NoSchedule" | "NoExecute"));
     let mut taints = meta::items_at(node, &["spec", "taints"]).iter().filter(keeps_away);
-    if let Some(taint) = taints.find(|taint| !tolerated(taint)) {
-        let (key, value) = (meta::text_at(taint, &["key"]), meta::text_at(taint, &["value"]));
-        return Some(format!("node(s) had untolerated taint {{{key}: {value}}}"));
+    if taints.any(|taint| !tolerated(taint)) {
+        return Some("node(s) had untolerated taint(s)".into());
     }
     let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
     if !meta::items_at(node, &["status", "conditions"]).iter().any(ready) {
@@ -300,17 +305,52 @@ fn counts(placed: &Mirror) -> BTreeMap<&str, u64> {
     counts
 }
 
-/// Whether a node has as many pods as it says that it takes.
-fn is_full(node: &Value, counts: &BTreeMap<&str, u64>) -> bool {
+/// Why the pods of a node leave no place for another, in the scheduler's own words.
+fn no_place(node: &Value, pod: &Value, counts: &BTreeMap<&str, u64>, placed: &Mirror) -> Option<&'static str> {
+    let name = meta::name(node);
     let most = meta::text_at(node, &["status", "allocatable", "pods"]).parse().unwrap_or(u64::MAX);
-    counts.get(meta::name(node)).copied().unwrap_or_default() >= most
+    let wanted = meta::items_at(pod, &["spec", HOST_PORTS]);
+    let has_one = |other: &Value| {
+        let has = meta::items_at(other, &["spec", HOST_PORTS]);
+        meta::text_at(other, &["spec", "nodeName"]) == name
+            && has.iter().any(|port| wanted.iter().any(|wanted| are_one(port, wanted)))
+    };
+    // The ports come first, as upstream.
+    match !wanted.is_empty() && placed.iter().any(has_one) {
+        true => Some(TAKEN),
+        false => (counts.get(name).copied().unwrap_or_default() >= most).then_some(FULL),
+    }
+}
+
+/// Under this name a pod's ports of the host are held.
+const HOST_PORTS: &str = "hostPorts";
+
+/// The ports of the host that a pod's containers have, sidecars among them; nothing where there are none, as in most pods.
+fn lean_ports(pod: &Value) -> Option<(&'static str, Lent<'_>)> {
+    let sidecars = meta::items_at(pod, &["spec", "initContainers"]).iter().filter(|it| it["restartPolicy"] == "Always");
+    let containers = meta::items_at(pod, &["spec", "containers"]).iter().chain(sidecars);
+    let ports = containers.flat_map(|container| meta::items_at(container, &["ports"]));
+    let ports: Vec<Lent> = ports.filter(|port| port["hostPort"].as_u64().unwrap_or(0) != 0).map(Lent::Part).collect();
+    (!ports.is_empty()).then_some((HOST_PORTS, Lent::List(ports)))
+}
+
+/// Whether two ports of the host are the same one; no address means all of them.
+fn are_one(port: &Value, other: &Value) -> bool {
+    let text = |port: &Value, field: &str| meta::text_at(port, &[field]).to_string();
+    let any = |ip: &str| matches!(ip, "" | "0.0.0.0");
+    let (ip, other_ip) = (text(port, "hostIP"), text(other, "hostIP"));
+    port["hostPort"] == other["hostPort"]
+        && text(port, "protocol") == text(other, "protocol")
+        && (any(&ip) || any(&other_ip) || ip == other_ip)
 }
 
 /// The pods that waited for a place on the node of a pod that has gone: as many as are put on nodes at once, since each that goes on
 /// brings the next here.
 fn freed(gone: &Value, seen: &[Mirror]) -> Vec<Key> {
     let Some(node) = seen[ALL_NODES].get("", meta::text_at(gone, &["spec", "nodeName"])) else { return Vec::new() };
-    let waits = |pod: &&Value| told(pod).is_some_and(|why| why.contains(FULL)) && refusal(node, pod).is_none();
+    let waits = |pod: &&Value| {
+        told(pod).is_some_and(|why| why.contains(FULL) || why.contains(TAKEN)) && refusal(node, pod).is_none()
+    };
     let pods = seen[WAITING].iter().filter(waits).take(TASKS_MAX);
     pods.map(|pod| (meta::namespace(pod).to_string(), meta::name(pod).to_string())).collect()
 }

@@ -224,7 +224,7 @@ fn pods_go_to_the_emptiest_node_that_takes_them() {
     let by_label = json!([{}, {"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}]);
     check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[], &leases, &[], &[], &[]], &["bind affine to d"]);
     let nowhere = json!([{"matchExpressions": [{"key": "disk", "operator": "Exists"}], "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["d"]}]}]);
-    let why = "0/5 nodes are available: 1 node(s) had untolerated taint {k: }, 1 node(s) were not ready, 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.";
+    let why = "0/5 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were not ready, 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.";
     let leave = format!("leave affine: {why}");
     check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[], &leases, &[], &[], &[]], &[&leave]);
     let mut told = affine(nowhere);
@@ -263,6 +263,32 @@ fn a_node_takes_no_more_pods_than_it_says() {
     let looked_at = |pod: &Value| scheduler::Scheduler.keys(2, &Dynamic(pod.clone()), &seen);
     assert_eq!(looked_at(&full[0]), [("ns".to_string(), "late".to_string())]);
     assert_eq!(looked_at(&full[1]), []);
+}
+
+#[test]
+fn a_port_of_a_host_is_one_pods() {
+    let node = |name: &str| named("", name, json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+    let nodes = [node("a")];
+    let leases = [named("kube-node-lease", "a", json!({}))];
+    let spec = |port: Value| {
+        let containers = json!([{"name": "c", "ports": [{"containerPort": 80}]}, {"name": "d", "ports": [port]}]);
+        json!({"spec": {"schedulerName": "default-scheduler", "containers": containers}})
+    };
+    let port =
+        |protocol: &str, ip: &str| json!({"containerPort": 1, "hostPort": 8000, "protocol": protocol, "hostIP": ip});
+    let mut has = named("ns", "has", spec(port("TCP", "127.0.0.1")));
+    has["spec"]["nodeName"] = json!("a");
+    let check = |wanted: Value, want: &str| {
+        let pods = [named("ns", "p", spec(wanted))];
+        check(&scheduler::Scheduler, &[&pods, &nodes, std::slice::from_ref(&has), &leases, &[], &[], &[]], &[want]);
+    };
+    let taken = "leave p: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.";
+    check(port("TCP", "127.0.0.1"), taken);
+    check(port("TCP", ""), taken);
+    check(port("TCP", "0.0.0.0"), taken);
+    check(port("TCP", "127.0.0.2"), "bind p to a");
+    check(port("UDP", "127.0.0.1"), "bind p to a");
+    check(json!({"containerPort": 8000, "protocol": "TCP"}), "bind p to a");
 }
 
 #[test]
