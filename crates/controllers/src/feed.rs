@@ -210,7 +210,7 @@ mod tests {
         };
         let controllers: Vec<Box<dyn crate::control::Controller>> = vec![
             Box::new(crate::endpoints::Endpoints),
-            Box::new(crate::scheduler::Scheduler),
+            Box::new(crate::scheduler::Scheduler::default()),
             Box::new(crate::storage_protection::ClaimProtection),
             Box::new(crate::volume_binder::VolumeBinder),
         ];

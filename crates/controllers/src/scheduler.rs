@@ -1,11 +1,12 @@
 //! Puts pods that have no node on one that takes them: alive and ready, with the labels and names the pod asks for, without
-//! taints that it does not tolerate, with room for one more and its ports of the host free, within reach of the volumes that the pod
-//! claims; of several the one with the fewest pods. A claim that waits for its pod gets its volume here, then the volume binder goes on. Does not count processor and
-//! memory.
+//! taints that it does not tolerate, with room for one more and the ports of the host that it asks for, within reach of the volumes
+//! that the pod claims; of several the one with the fewest pods. A claim that waits for its pod gets its volume here, then the volume
+//! binder goes on. Does not count processor and memory.
 //! A node is alive when somebody keeps a lease for it, as every kubelet does: one that was only written into the API would
 //! never run a pod. A cluster without a living node is somebody else's to schedule.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use api::meta;
 use api::selector::selects_node;
@@ -23,8 +24,7 @@ use crate::volume_binder;
 
 pub const NAME: &str = "default-scheduler";
 
-/// Pods that are put on nodes at once: few, since each should see where the others went. By one less than this a node may come to
-/// have more pods than it takes.
+/// Pods that are put on nodes at once.
 const TASKS_MAX: usize = 4;
 
 /// Why a node does not do until one of its pods goes: it has as many as it takes, or one that has the same port of the host.
@@ -34,7 +34,12 @@ const TAKEN: &str = "node(s) didn't have free ports for the requested pod ports"
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
-pub struct Scheduler;
+#[derive(Default)]
+pub struct Scheduler {
+    /// Pods that were sent to a node and are not seen there yet, so that the next ones know of them. No more than there are pods that
+    /// wait.
+    sent: Mutex<BTreeMap<Key, Value>>,
+}
 
 /// The sources.
 const WAITING: usize = 0;
@@ -89,7 +94,8 @@ impl Controller for Scheduler {
         }
     }
 
-    fn decide(&self, (namespace, name): &Key, seen: &[Mirror]) -> Vec<Action> {
+    fn decide(&self, key: &Key, seen: &[Mirror]) -> Vec<Action> {
+        let (namespace, name) = key;
         let is_alive = |node: &&Value| seen[LEASED].get(LEASE_NAMESPACE, meta::name(node)).is_some();
         let nodes: Vec<&Value> = seen[ALL_NODES].iter().filter(is_alive).collect();
         // Where there is no node, no pod has to be looked at.
@@ -109,9 +115,16 @@ impl Controller for Scheduler {
         };
         let mut against: BTreeMap<String, usize> = BTreeMap::new();
         let mut takers = Vec::new();
-        let counts = counts(&seen[PLACED]);
+        // Whoever panicked with it left it whole.
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_on_its_way = |at: &Key| {
+            at != key && seen[PLACED].get(&at.0, &at.1).is_none() && seen[WAITING].get(&at.0, &at.1).is_some()
+        };
+        sent.retain(|at, _| is_on_its_way(at));
+        let placed: Vec<&Value> = seen[PLACED].iter().chain(sent.values()).collect();
+        let counts = counts(&placed);
         for node in &nodes {
-            let place = || no_place(node, pod, &counts, &seen[PLACED]).or_else(|| claimed.refusal(node));
+            let place = || no_place(node, pod, &counts, &placed).or_else(|| claimed.refusal(node));
             match refusal(node, pod).or_else(|| place().map(str::to_string)) {
                 None => takers.push(meta::name(node)),
                 Some(why) => *against.entry(why).or_default() += 1,
@@ -127,7 +140,13 @@ impl Controller for Scheduler {
         match node.filter(|_| !claimed.waiting.is_empty()) {
             // What is bound then brings the pod here again.
             Some(node) => claimed.bind_at(node),
-            None => vec![Action::Bind { pod: about(pod), node: chosen.to_string() }],
+            None => {
+                let chosen = chosen.to_string();
+                let spec = json!({"nodeName": chosen, HOST_PORTS: pod["spec"][HOST_PORTS]});
+                drop((counts, placed));
+                sent.insert(key.clone(), json!({"spec": spec}));
+                vec![Action::Bind { pod: about(pod), node: chosen }]
+            }
         }
     }
 }
@@ -297,20 +316,20 @@ fn lean_node(node: &Value) -> Option<Lent<'_>> {
 }
 
 /// How many pods each node has.
-fn counts(placed: &Mirror) -> BTreeMap<&str, u64> {
+fn counts<'a>(placed: &[&'a Value]) -> BTreeMap<&'a str, u64> {
     let mut counts = BTreeMap::new();
-    for pod in placed.iter() {
+    for pod in placed {
         *counts.entry(meta::text_at(pod, &["spec", "nodeName"])).or_default() += 1;
     }
     counts
 }
 
 /// Why the pods of a node leave no place for another, in the scheduler's own words.
-fn no_place(node: &Value, pod: &Value, counts: &BTreeMap<&str, u64>, placed: &Mirror) -> Option<&'static str> {
+fn no_place(node: &Value, pod: &Value, counts: &BTreeMap<&str, u64>, placed: &[&Value]) -> Option<&'static str> {
     let name = meta::name(node);
     let most = meta::text_at(node, &["status", "allocatable", "pods"]).parse().unwrap_or(u64::MAX);
     let wanted = meta::items_at(pod, &["spec", HOST_PORTS]);
-    let has_one = |other: &Value| {
+    let has_one = |other: &&Value| {
         let has = meta::items_at(other, &["spec", HOST_PORTS]);
         meta::text_at(other, &["spec", "nodeName"]) == name
             && has.iter().any(|port| wanted.iter().any(|wanted| are_one(port, wanted)))

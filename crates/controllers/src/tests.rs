@@ -212,24 +212,36 @@ fn pods_go_to_the_emptiest_node_that_takes_them() {
     let leases: Vec<Value> =
         nodes.iter().map(|node| named("kube-node-lease", api::meta::name(node), json!({}))).collect();
     check(
-        &scheduler::Scheduler,
+        &scheduler::Scheduler::default(),
         &[&pods, &nodes, &[], &leases, &[], &[], &[]],
         &["bind any to d", "bind picky to e", "bind tough to c-tainted"],
     );
-    check(&scheduler::Scheduler, &[&pods[..1], &nodes, &full, &leases, &[], &[], &[]], &["bind any to e"]);
-    check(&scheduler::Scheduler, &[&pods, &[], &[], &[], &[], &[], &[]], &[]);
-    check(&scheduler::Scheduler, &[&pods, &nodes, &[], &[], &[], &[], &[]], &[]);
+    check(&scheduler::Scheduler::default(), &[&pods[..1], &nodes, &full, &leases, &[], &[], &[]], &["bind any to e"]);
+    check(&scheduler::Scheduler::default(), &[&pods, &[], &[], &[], &[], &[], &[]], &[]);
+    check(&scheduler::Scheduler::default(), &[&pods, &nodes, &[], &[], &[], &[], &[]], &[]);
     let by_name = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["e"]}]}]);
-    check(&scheduler::Scheduler, &[&[affine(by_name)], &nodes, &[], &leases, &[], &[], &[]], &["bind affine to e"]);
+    check(
+        &scheduler::Scheduler::default(),
+        &[&[affine(by_name)], &nodes, &[], &leases, &[], &[], &[]],
+        &["bind affine to e"],
+    );
     let by_label = json!([{}, {"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}]);
-    check(&scheduler::Scheduler, &[&[affine(by_label)], &nodes, &[], &leases, &[], &[], &[]], &["bind affine to d"]);
+    check(
+        &scheduler::Scheduler::default(),
+        &[&[affine(by_label)], &nodes, &[], &leases, &[], &[], &[]],
+        &["bind affine to d"],
+    );
     let nowhere = json!([{"matchExpressions": [{"key": "disk", "operator": "Exists"}], "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["d"]}]}]);
     let why = "0/5 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were not ready, 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.";
     let leave = format!("leave affine: {why}");
-    check(&scheduler::Scheduler, &[&[affine(nowhere.clone())], &nodes, &[], &leases, &[], &[], &[]], &[&leave]);
+    check(
+        &scheduler::Scheduler::default(),
+        &[&[affine(nowhere.clone())], &nodes, &[], &leases, &[], &[], &[]],
+        &[&leave],
+    );
     let mut told = affine(nowhere);
     told["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False", "message": why}]);
-    check(&scheduler::Scheduler, &[&[told], &nodes, &[], &leases, &[], &[], &[]], &[]);
+    check(&scheduler::Scheduler::default(), &[&[told], &nodes, &[], &leases, &[], &[], &[]], &[]);
 }
 
 #[test]
@@ -250,17 +262,17 @@ fn a_node_takes_no_more_pods_than_it_says() {
     let others = "node(s) didn't match Pod's node affinity/selector";
     let why = format!("0/2 nodes are available: 1 Too many pods, 1 {others}.");
     check(
-        &scheduler::Scheduler,
+        &scheduler::Scheduler::default(),
         &[&[pod("late", "a", ""), pod("p", "b", "")], &nodes, &full, &leases, &[], &[], &[]],
         &[&format!("leave late: {why}"), "bind p to b"],
     );
     // Who waited for a place is looked at again when one is free, and nobody else.
     let waiting = [pod("late", "a", &why), pod("later", "a", "of no node"), pod("other", "b", &why)];
-    let sources = scheduler::Scheduler.sources();
+    let sources = scheduler::Scheduler::default().sources();
     let objects: [&[Value]; 7] = [&waiting, &nodes, &full[1..], &[], &[], &[], &[]];
     let seen: Vec<Mirror> =
         objects.iter().zip(&sources).map(|(objects, of)| fill(Mirror::new(of.lean), objects)).collect();
-    let looked_at = |pod: &Value| scheduler::Scheduler.keys(2, &Dynamic(pod.clone()), &seen);
+    let looked_at = |pod: &Value| scheduler::Scheduler::default().keys(2, &Dynamic(pod.clone()), &seen);
     assert_eq!(looked_at(&full[0]), [("ns".to_string(), "late".to_string())]);
     assert_eq!(looked_at(&full[1]), []);
 }
@@ -280,7 +292,11 @@ fn a_port_of_a_host_is_one_pods() {
     has["spec"]["nodeName"] = json!("a");
     let check = |wanted: Value, want: &str| {
         let pods = [named("ns", "p", spec(wanted))];
-        check(&scheduler::Scheduler, &[&pods, &nodes, std::slice::from_ref(&has), &leases, &[], &[], &[]], &[want]);
+        check(
+            &scheduler::Scheduler::default(),
+            &[&pods, &nodes, std::slice::from_ref(&has), &leases, &[], &[], &[]],
+            &[want],
+        );
     };
     let taken = "leave p: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.";
     check(port("TCP", "127.0.0.1"), taken);
@@ -289,6 +305,11 @@ fn a_port_of_a_host_is_one_pods() {
     check(port("TCP", "127.0.0.2"), "bind p to a");
     check(port("UDP", "127.0.0.1"), "bind p to a");
     check(json!({"containerPort": 8000, "protocol": "TCP"}), "bind p to a");
+    // Of two that come at once one has it, though neither is seen on the node yet.
+    let both = ["p", "q"].map(|name| named("ns", name, spec(port("TCP", ""))));
+    let left = taken.replace("leave p", "leave q");
+    let seen: [&[Value]; 7] = [&both, &nodes, &[], &leases, &[], &[], &[]];
+    self::check(&scheduler::Scheduler::default(), &seen, &["bind p to a", &left]);
 }
 
 #[test]
@@ -319,7 +340,7 @@ fn pods_go_to_where_their_volumes_are() {
     };
     let check = |claims: &[Value], volumes: &[Value], classes: &[Value], want: &[&str]| {
         let pods = std::slice::from_ref(&pod);
-        check(&scheduler::Scheduler, &[pods, &nodes, &[], &leases, claims, volumes, classes], want);
+        check(&scheduler::Scheduler::default(), &[pods, &nodes, &[], &leases, claims, volumes, classes], want);
     };
     let leave = |why: &str| format!("leave p: 0/2 nodes are available: {why}.");
     check(&[], &[], &[], &[&leave("persistentvolumeclaim \"c\" not found")]);
