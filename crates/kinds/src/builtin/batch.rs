@@ -616,7 +616,7 @@ fn validate_job_status(new: &Value, old: &Value) -> Vec<Cause> {
     status_indexes(&mut out, spec, status, before);
     let terminating = finished && status.int("terminating") > 0 && (finish_turned || moved("terminating"));
     wrong(&mut out, terminating, "terminating", "terminating>0 is invalid for finished job");
-    // A job that tells of no ready pods has none.
+    // A job that tells of no ready pods has none: where jobs are run, that is written into its status before anybody else writes there.
     if status.int("ready") > status.int("active") && (moved("ready") || number_moved("active")) {
         out.push(Cause::invalid("status.ready", &status.int("ready").into(), "cannot set more ready pods than active"));
     }

@@ -447,11 +447,13 @@ pub fn raw(out: &mut Causes, value: &Value, path: &str) {
 /// What a claim got, who uses it, and how its devices are.
 pub fn claim_status(new: &Value, old: &Value) -> Causes {
     const CONSUMERS_MAX: usize = 256;
-    let (mut out, mut declared) = (Vec::new(), Vec::new());
+    // What is declared is told last, in the order of the fields.
+    let (mut out, mut of_allocation, mut of_consumers, mut of_devices) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (status, before) = (new.at("status"), old.at("status"));
     let consumers = status.list("reservedFor");
     if consumers.len() > CONSUMERS_MAX {
-        declared.push(Cause::too_many("status.reservedFor", consumers.len(), CONSUMERS_MAX));
+        of_consumers.push(Cause::too_many("status.reservedFor", consumers.len(), CONSUMERS_MAX));
     } else {
         for (at, consumer) in consumers.iter().enumerate() {
             let path = format!("status.reservedFor[{at}]");
@@ -459,7 +461,7 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
                 check::required(&mut out, consumer, &path, field);
             }
             if consumers[..at].iter().any(|other| other.at("uid") == consumer.at("uid")) {
-                declared.push(Cause::duplicate(&path, consumer));
+                of_consumers.push(Cause::duplicate(&path, consumer));
             }
         }
     }
@@ -475,7 +477,7 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
         csi_driver_name(&mut out, device.text("driver"), &format!("{path}.driver"));
         pool_name(&mut out, device.text("pool"), &format!("{path}.pool"));
         text(&mut out, device.text("device"), format_args!("{path}.device"), validate::dns1123_label);
-        share_id(&mut declared, device, &path);
+        share_id(&mut of_devices, device, &path);
         let key = key(device);
         if !allocated.contains(&key) {
             let [driver, pool, name, share] = ["driver", "pool", "device", "shareID"].map(|field| device.text(field));
@@ -489,9 +491,8 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
         if device.has("data") {
             raw(&mut out, device.at("data"), &format!("{path}.data"));
         }
-        network(&mut out, &mut declared, device.at("networkData"), &format!("{path}.networkData"));
+        network(&mut out, &mut of_devices, device.at("networkData"), &format!("{path}.networkData"));
     }
-    declared.splice(0..0, duplicates);
     if !consumers.is_empty() {
         let added = consumers.iter().any(|consumer| !before.list("reservedFor").contains(consumer));
         if !status.has("allocation") {
@@ -505,12 +506,14 @@ pub fn claim_status(new: &Value, old: &Value) -> Causes {
     let (after, was) = (status.at("allocation"), before.at("allocation"));
     match (after.is_null(), was.is_null()) {
         (false, false) if after != was => {
-            declared.push(Cause::invalid("status.allocation", &Value::Null, "field cannot be modified once set"));
+            of_allocation.push(Cause::invalid("status.allocation", &Value::Null, "field cannot be modified once set"));
         }
-        (false, true) => allocation(&mut out, &mut declared, after, &resource::request_names(new.at("spec.devices"))),
+        (false, true) => {
+            allocation(&mut out, &mut of_allocation, after, &resource::request_names(new.at("spec.devices")))
+        }
         _ => {}
     }
-    out.extend(declared);
+    out.extend([of_allocation, of_consumers, duplicates, of_devices].into_iter().flatten());
     out
 }
 

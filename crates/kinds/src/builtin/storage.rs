@@ -334,7 +334,11 @@ fn attachment(attachment: &Value) -> Vec<Cause> {
         if error.text("message").len() > MESSAGE_MAX {
             out.push(Cause::too_long(format!("status.{field}.message"), MESSAGE_MAX));
         }
-        check::non_negative(&mut out, error, format_args!("status.{field}"), &["errorCode"]);
+        let code = error.at("errorCode");
+        if code.as_i64().is_some_and(|code| code < 0) {
+            let detail = format!("must be between 0 and {}, inclusive", i32::MAX);
+            out.push(Cause::invalid(format!("status.{field}.errorCode"), code, &detail));
+        }
     }
     if source.has("persistentVolumeName") {
         let path = "spec.source.persistentVolumeName";

@@ -500,3 +500,56 @@ async fn wrong_values_of_patches_are_told_of_as_conversions() {
     );
     assert_eq!((code, told["message"].as_str()), (500, Some(&*expected)));
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_status_is_told_as_upstream_does() {
+    let asked = Asked::start(Options::default()).await;
+    let container = json!([{"name": "c", "image": "i"}]);
+    let claim = json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "k"}}]}});
+    let cases = [
+        (
+            "/apis/storage.k8s.io/v1/volumeattachments",
+            named(
+                "storage.k8s.io/v1",
+                "VolumeAttachment",
+                json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+            ),
+            json!({"attachError": {"errorCode": -1}}),
+            "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+        ),
+        (
+            "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims",
+            named("resource.k8s.io/v1", "ResourceClaim", json!({"spec": claim})),
+            json!({"reservedFor": [{"resource": "p", "name": "a", "uid": "u"}, {"resource": "p", "name": "b", "uid": "u"}],
+                "devices": [{"driver": "d", "pool": "p", "device": "e", "shareID": "shareIDValue"}]}),
+            "status.devices[0]: Invalid value: {\"Driver\":\"d\",\"Pool\":\"p\",\"Device\":\"e\",\"ShareID\":\"shareIDValue\"}: must be an \
+             allocated device in the claim\n\
+             status.reservedFor: Forbidden: may not be specified when `allocated` is not set\n\
+             status.reservedFor[1]: Duplicate value: {\"resource\":\"p\",\"name\":\"b\",\"uid\":\"u\"}\n\
+             status.devices[0].shareID: Invalid value: \"shareIDValue\": must be a lowercase UUID in 8-4-4-4-12 format",
+        ),
+    ];
+    for (collection, object, status, expected) in cases {
+        let (code, made) = asked.ask(&format!("POST {collection}"), Some(&object)).await;
+        assert_eq!(code, 201, "{made}");
+        let path = format!("{collection}/a/status");
+        let (_, answer) =
+            asked.patching("application/merge-patch+json", &format!("PATCH {path}"), &json!({"status": status})).await;
+        let causes = answer["details"]["causes"].as_array().map_or(&[][..], Vec::as_slice);
+        let told = causes.iter().map(|cause| {
+            let text = |field: &str| cause[field].as_str().unwrap_or_default();
+            format!("{}: {}", text("field"), text("message"))
+        });
+        assert_eq!(told.collect::<Vec<_>>().join("\n"), expected);
+    }
+    // The signal that a container is stopped with is a fact, whether or not one may be chosen.
+    let account = named("v1", "ServiceAccount", json!({"metadata": {"name": "default"}}));
+    asked.ask("POST /api/v1/namespaces/default/serviceaccounts", Some(&account)).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = named("v1", "Pod", json!({"spec": {"containers": container}}));
+    let (code, made) = asked.ask(&format!("POST {pods}"), Some(&pod)).await;
+    assert_eq!(code, 201, "{made}");
+    let status = json!({"status": {"containerStatuses": [{"name": "c", "stopSignal": "SIGTERM"}]}});
+    let (_, answer) = asked.patching("application/merge-patch+json", &format!("PATCH {pods}/a/status"), &status).await;
+    assert_eq!(answer["status"]["containerStatuses"][0]["stopSignal"], "SIGTERM", "{answer}");
+}
