@@ -105,7 +105,7 @@ impl Controllers {
         start(&mut tasks, client("disruption-controller"), Box::new(disruption::Disruption::new(resources.clone())));
         start(&mut tasks, client("persistentvolume-binder"), Box::new(volume_binder::VolumeBinder));
         start(&mut tasks, client("service-cidr-controller"), Box::new(service_cidrs::ServiceCidrs));
-        start(&mut tasks, client("kube-scheduler"), Box::new(scheduler::Scheduler::default()));
+        start(&mut tasks, client("kube-scheduler"), Box::<scheduler::Scheduler>::default());
         let server = client("").with_user_agent("kube-apiserver").unwrap_or_else(|_| client(""));
         start(&mut tasks, server.clone(), Box::new(definitions::Definitions));
         start(&mut tasks, server, Box::new(registrations::Registrations));

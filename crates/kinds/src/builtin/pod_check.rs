@@ -760,7 +760,7 @@ fn restart_rules(out: &mut Causes, container: &Value, path: &str) {
     let rules = container.list("restartPolicyRules");
     match container.at("restartPolicy") {
         Value::Null => restart_policy_for_rules(out, container, path),
-        policy => optional_one_of(out, policy, &format!("{path}.restartPolicy"), &["Always", "Never", "OnFailure"]),
+        policy => optional_one_of(out, policy, format!("{path}.restartPolicy"), &["Always", "Never", "OnFailure"]),
     }
     if rules.len() > RULES_MAX {
         out.push(Cause::too_many(format!("{path}.restartPolicyRules"), rules.len(), RULES_MAX));
