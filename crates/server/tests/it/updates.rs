@@ -549,7 +549,12 @@ async fn what_is_wrong_with_a_status_is_told_as_upstream_does() {
     let pod = named("v1", "Pod", json!({"spec": {"containers": container}}));
     let (code, made) = asked.ask(&format!("POST {pods}"), Some(&pod)).await;
     assert_eq!(code, 201, "{made}");
-    let status = json!({"status": {"containerStatuses": [{"name": "c", "stopSignal": "SIGTERM"}]}});
+    // What a volume is of is another matter: all of it is behind a gate.
+    let mounts = json!([{"name": "v", "mountPath": "/v", "volumeStatus": {"image": {"imageRef": "x"}}}]);
+    let status =
+        json!({"status": {"containerStatuses": [{"name": "c", "stopSignal": "SIGTERM", "volumeMounts": mounts}]}});
     let (_, answer) = asked.patching("application/merge-patch+json", &format!("PATCH {pods}/a/status"), &status).await;
-    assert_eq!(answer["status"]["containerStatuses"][0]["stopSignal"], "SIGTERM", "{answer}");
+    let told = &answer["status"]["containerStatuses"][0];
+    assert_eq!(told["stopSignal"], "SIGTERM", "{answer}");
+    assert_eq!(told["volumeMounts"], json!([{"name": "v", "mountPath": "/v"}]));
 }
