@@ -35,6 +35,14 @@ impl<'a> Lent<'a> {
         Lent::Object(fields.iter().filter_map(|field| Some((*field, Lent::Part(value.get(field)?)))).collect())
     }
 
+    /// An object with another field, if there is one.
+    pub fn with(mut self, field: Option<(&'static str, Lent<'a>)>) -> Lent<'a> {
+        if let Lent::Object(fields) = &mut self {
+            fields.extend(field);
+        }
+        self
+    }
+
     /// The JSON.
     pub fn text(&self) -> Box<str> {
         // Printing values to memory cannot fail.

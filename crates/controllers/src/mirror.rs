@@ -4,7 +4,8 @@ use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kemudi_client::{Dynamic, Event, Resource};
+use api::meta;
+use kemudi_client::{Dynamic, Event};
 use serde_json::Value;
 
 use crate::lean::Lean;
@@ -143,8 +144,8 @@ impl Held {
     }
 }
 
-pub fn key_of(object: &Dynamic) -> Key {
-    (object.namespace().to_string(), object.name().to_string())
+pub fn key_of(object: &Value) -> Key {
+    (meta::namespace(object).to_string(), meta::name(object).to_string())
 }
 
 #[cfg(test)]
@@ -162,7 +163,7 @@ mod tests {
     /// Shows a mirror of red objects one more; gives the name of what changed for its reader.
     #[track_caller]
     fn check(mirror: &mut Mirror, event: Event<Arc<Dynamic>>, want: &str) {
-        let changed: Vec<String> = mirror.follow(event).iter().map(|object| object.name().to_string()).collect();
+        let changed: Vec<String> = mirror.follow(event).iter().map(|object| meta::name(object).to_string()).collect();
         assert_eq!(changed.join(" "), want);
     }
 

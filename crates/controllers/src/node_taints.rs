@@ -76,6 +76,6 @@ pub fn lean(node: &Value) -> Option<Lent<'_>> {
     Some(Lent::object([
         ("metadata", Lent::Part(&node["metadata"])),
         ("spec", Lent::Part(&node["spec"])),
-        ("status", Lent::fields(&node["status"], &["conditions"])),
+        ("status", Lent::fields(&node["status"], &["allocatable", "conditions"])),
     ]))
 }

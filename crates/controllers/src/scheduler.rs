@@ -36,8 +36,8 @@ const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 #[derive(Default)]
 pub struct Scheduler {
-    /// Pods that were sent to a node and are not seen there yet, so that the next ones know of them. No more than there are pods that
-    /// wait.
+    /// Pods that were sent to a node and are not seen there yet, so that the next ones know of them: all that a decision leaves behind
+    /// it. No more than there are pods that wait.
     sent: Mutex<BTreeMap<Key, Value>>,
 }
 
@@ -63,15 +63,12 @@ impl Controller for Scheduler {
     fn sources(&self) -> Vec<Source> {
         vec![
             Source::all(PODS).lean(|pod| wants_node(pod).then(|| lean(pod))),
-            Source::all(NODES).lean(lean_node),
+            Source::all(NODES).lean(node_taints::lean),
             Source::all(PODS).lean(|pod| {
                 let node = meta::text_at(pod, &["spec", "nodeName"]);
                 let counts = !node.is_empty() && !is_over(pod);
-                counts.then(|| {
-                    let mut spec = vec![("nodeName", Lent::Text(node))];
-                    spec.extend(lean_ports(pod));
-                    Lent::object([("spec", Lent::Object(spec))])
-                })
+                let spec = || Lent::object([("nodeName", Lent::Text(node))]).with(lean_ports(pod));
+                counts.then(|| Lent::object([("spec", spec())]))
             }),
             Source::fields(LEASES, &format!("metadata.namespace={LEASE_NAMESPACE}"))
                 .lean(|lease| Some(Lent::object([("metadata", Lent::metadata(lease, &["name", "namespace"]))]))),
@@ -87,7 +84,7 @@ impl Controller for Scheduler {
             ALL_NODES | LEASED => seen[WAITING].keys().cloned().collect(),
             CLAIMS | VOLUMES | CLASSES => {
                 let claiming = seen[WAITING].iter().filter(|pod| claims_of(pod).next().is_some());
-                claiming.map(|pod| (meta::namespace(pod).to_string(), meta::name(pod).to_string())).collect()
+                claiming.map(mirror::key_of).collect()
             }
             PLACED if seen[PLACED].get(meta::namespace(object), meta::name(object)).is_none() => freed(object, seen),
             _ => Vec::new(),
@@ -250,10 +247,9 @@ fn lean(pod: &Value) -> Lent<'_> {
         None => &["affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"],
     };
     let scheduled = meta::items_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] == "PodScheduled");
-    let parts = spec.iter().filter_map(|field| Some((*field, Lent::Part(pod["spec"].get(field)?))));
     Lent::object([
         ("metadata", Lent::metadata(pod, &["name", "namespace", "uid", "generation"])),
-        ("spec", Lent::Object(parts.chain(lean_ports(pod)).collect())),
+        ("spec", Lent::fields(&pod["spec"], spec).with(lean_ports(pod))),
         ("status", Lent::object([("conditions", Lent::List(scheduled.map(Lent::Part).collect()))])),
     ])
 }
@@ -306,15 +302,6 @@ fn tolerates(toleration: &Value, taint: &Value) -> bool {
         && (exists || text(toleration, "value") == text(taint, "value"))
 }
 
-/// What is read of a node.
-fn lean_node(node: &Value) -> Option<Lent<'_>> {
-    Some(Lent::object([
-        ("metadata", Lent::Part(&node["metadata"])),
-        ("spec", Lent::Part(&node["spec"])),
-        ("status", Lent::fields(&node["status"], &["allocatable", "conditions"])),
-    ]))
-}
-
 /// How many pods each node has.
 fn counts<'a>(placed: &[&'a Value]) -> BTreeMap<&'a str, u64> {
     let mut counts = BTreeMap::new();
@@ -355,12 +342,11 @@ fn lean_ports(pod: &Value) -> Option<(&'static str, Lent<'_>)> {
 
 /// Whether two ports of the host are the same one; no address means all of them.
 fn are_one(port: &Value, other: &Value) -> bool {
-    let text = |port: &Value, field: &str| meta::text_at(port, &[field]).to_string();
     let any = |ip: &str| matches!(ip, "" | "0.0.0.0");
-    let (ip, other_ip) = (text(port, "hostIP"), text(other, "hostIP"));
+    let [ip, other_ip] = [port, other].map(|port| meta::text_at(port, &["hostIP"]));
     port["hostPort"] == other["hostPort"]
-        && text(port, "protocol") == text(other, "protocol")
-        && (any(&ip) || any(&other_ip) || ip == other_ip)
+        && port["protocol"] == other["protocol"]
+        && (any(ip) || any(other_ip) || ip == other_ip)
 }
 
 /// The pods that waited for a place on the node of a pod that has gone: as many as are put on nodes at once, since each that goes on
@@ -370,8 +356,7 @@ fn freed(gone: &Value, seen: &[Mirror]) -> Vec<Key> {
     let waits = |pod: &&Value| {
         told(pod).is_some_and(|why| why.contains(FULL) || why.contains(TAKEN)) && refusal(node, pod).is_none()
     };
-    let pods = seen[WAITING].iter().filter(waits).take(TASKS_MAX);
-    pods.map(|pod| (meta::namespace(pod).to_string(), meta::name(pod).to_string())).collect()
+    seen[WAITING].iter().filter(waits).take(TASKS_MAX).map(mirror::key_of).collect()
 }
 
 /// Why a pod has no node, as it was told last.

@@ -15,7 +15,7 @@ use crate::control::{Controller, Source};
 use crate::event;
 use crate::kinds::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
 use crate::lean::Lent;
-use crate::mirror::{Key, Mirror};
+use crate::mirror::{self, Key, Mirror};
 use crate::storage_protection::claims_of;
 
 const COMPONENT: &str = "persistentvolume-controller";
@@ -86,7 +86,7 @@ impl Controller for VolumeBinder {
     }
 
     fn keys(&self, source: usize, object: &Dynamic, seen: &[Mirror]) -> Vec<Key> {
-        let key = |object: &Value| (meta::namespace(object).to_string(), meta::name(object).to_string());
+        let key = mirror::key_of;
         let unbound = || seen[ALL_CLAIMS].iter().filter(|claim| !has(claim, COMPLETED)).map(key);
         match source {
             ALL_CLAIMS => {

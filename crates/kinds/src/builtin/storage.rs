@@ -335,8 +335,7 @@ fn attachment(attachment: &Value) -> Vec<Cause> {
             out.push(Cause::too_long(format!("status.{field}.message"), MESSAGE_MAX));
         }
         let code = error.at("errorCode");
-        if code.as_i64().is_some_and(|code| code < 0) {
-            let detail = format!("must be between 0 and {}, inclusive", i32::MAX);
+        if let Some(detail) = code.as_i64().and_then(|code| validate::in_range(code, 0, i32::MAX.into())) {
             out.push(Cause::invalid(format!("status.{field}.errorCode"), code, &detail));
         }
     }

@@ -28,8 +28,8 @@ use crate::serve::{Cx, RequestBody};
 
 /// The forms that the answer can be asked for in; none where somebody else answers.
 pub fn forms(kind: &Kind, ask: &Ask, target: &Target) -> Option<Offer> {
-    // Only what can be read has columns: questions are answered and gone.
     let text = target.subresource == "log";
+    // Only what can be read has columns: questions are answered and gone.
     let tables = match target.subresource.as_str() {
         "exec" | "attach" | "portforward" | "proxy" => return None,
         "log" => false,

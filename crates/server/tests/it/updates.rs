@@ -536,11 +536,7 @@ async fn what_is_wrong_with_a_status_is_told_as_upstream_does() {
         let (_, answer) =
             asked.patching("application/merge-patch+json", &format!("PATCH {path}"), &json!({"status": status})).await;
         let causes = answer["details"]["causes"].as_array().map_or(&[][..], Vec::as_slice);
-        let told = causes.iter().map(|cause| {
-            let text = |field: &str| cause[field].as_str().unwrap_or_default();
-            format!("{}: {}", text("field"), text("message"))
-        });
-        assert_eq!(told.collect::<Vec<_>>().join("\n"), expected);
+        assert_eq!(causes.iter().map(cause).collect::<Vec<_>>().join("\n"), expected);
     }
     // The signal that a container is stopped with is a fact, whether or not one may be chosen.
     let account = named("v1", "ServiceAccount", json!({"metadata": {"name": "default"}}));

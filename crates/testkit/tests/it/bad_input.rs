@@ -121,6 +121,8 @@ fn one_random_request(server: &Server, random: &mut StdRng, connection: &mut Opt
     }
 }
 
+const NO_RESOURCE: &str = "failed to create RequestInfo: unable to determine kind and namespace from url";
+
 /// What is wrong with an answer, if anything.
 fn objection(request: &Request, answer: &Answer) -> Option<String> {
     let status = answer.head.status;
@@ -128,10 +130,14 @@ fn objection(request: &Request, answer: &Answer) -> Option<String> {
     // as recorded. What went wrong in the server itself has a reason.
     let faults_of_the_client = status == 500 && {
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        // So it does where something is to be watched or proxied, and nothing is named.
-        let path = request.target.split('?').next().unwrap_or_default().trim_end_matches('/');
-        let of_no_resource = path.ends_with("/watch") || path.ends_with("/proxy");
-        of_no_resource || value["kind"] == "Status" && value["reason"].is_null()
+        // So it does where something is to be watched or proxied, and nothing is named. To HEAD nobody says why.
+        let path = request.target.split('?').next().unwrap_or_default();
+        let names_nothing = match path.trim_matches('/').split('/').collect::<Vec<_>>()[..] {
+            ["api", _, last] | ["apis", _, _, last] => matches!(last, "watch" | "proxy"),
+            _ => false,
+        };
+        let said = request.method == "HEAD" || String::from_utf8_lossy(&answer.body).contains(NO_RESOURCE);
+        names_nothing && said || value["kind"] == "Status" && value["reason"].is_null()
     };
     if status >= 500 && status != 501 && status != 504 && !faults_of_the_client {
         return Some(format!("{status}: the server is at fault"));

@@ -49,6 +49,13 @@ fn pod(server: &Server, name: &str, spec: Value) {
     server.json("admin", &format!("POST {PODS} {pod}"));
 }
 
+/// A class of pods whose handler has the same name.
+fn runtime_class(server: &Server, name: &str) {
+    let class =
+        json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name});
+    server.apply(&class.to_string());
+}
+
 fn shell(script: &str) -> Value {
     json!({"name": "main", "image": "tools:1", "command": ["sh", "-c", script]})
 }
@@ -146,8 +153,7 @@ http.server.ThreadingHTTPServer(('', 8080), H).serve_forever()";
 fn services_and_policies_are_the_sandboxs() {
     let folder = tempfile::tempdir().unwrap();
     let Some((containerd, server)) = bed(folder.path(), "memory://") else { return };
-    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "sandbox"}, "handler": "sandbox"});
-    server.json("admin", &format!("POST /apis/node.k8s.io/v1/runtimeclasses {class}"));
+    runtime_class(&server, "sandbox");
     let web = json!({"name": "main", "image": "host", "command": ["python3", "-c", SERVE],
         "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}});
     pod(&server, "web", json!({"runtimeClassName": "sandbox", "containers": [web]}));
@@ -252,11 +258,7 @@ fn how_a_pod_lives() {
     until(&server, "probed", |it| state(it)["ready"] == true);
 
     // Which runtime: the class says.
-    let class = |name: &str, handler: &str| {
-        json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": handler})
-            .to_string()
-    };
-    ["sandbox", "runc", "gvisor"].into_iter().for_each(|name| drop(server.apply(&class(name, name))));
+    ["sandbox", "runc", "gvisor"].into_iter().for_each(|name| runtime_class(&server, name));
     check(&server, "by-runc", json!({"pod.runtimeClassName": "runc"}), "echo $OF_IMAGE", "yes\n");
     let host = json!({"name": "main", "image": "host", "command": ["sh", "-c", "echo $OF_IMAGE here"]});
     let spec = json!({"restartPolicy": "Never", "runtimeClassName": "sandbox", "containers": [host]});
