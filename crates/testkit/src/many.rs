@@ -220,7 +220,7 @@ fn wrong(
             return Some(format!("{name} is {said:?}, not {wants}: {}", pod["status"]));
         }
         if said == "Failed" && ended(pod) != Some(code) && !lost {
-            return Some(format!("{name}: exit code {:?}", ended(pod)));
+            return Some(format!("{name} has not ended with {code}: {}", pod["status"]));
         }
         // What was seen to run is the same that runs now.
         let ran = before.get(name).filter(|pod| phase(pod) == "Running");

@@ -40,6 +40,7 @@ impl Node {
         let errors = std::fs::File::options().append(true).create(true).open(folder.join("node.stderr"));
         command.arg("--kubeconfig").arg(&server.kubeconfig).args(["--name", name, "--port", "0", "--data"]);
         command.arg(folder.join("node")).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.env("KEMUDI_LOG", "node=debug");
         let mut child = spawn(command.stderr(errors.expect("a folder of our own")));
         let (lines, _drain) = lines_of(child.stdout.take().expect("piped"));
         let line = lines.recv_timeout(LIMIT);

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 pub const PROCESSES_MAX: usize = 1024;
 /// Ends of containers that are remembered for the next agent, the latest.
 const ENDS_MAX: usize = 256;
+/// Of those under an agent, the ones whose streams are kept too, the latest: it may be killed before it has read all of them.
+const STREAMS_MAX: usize = 8;
 /// How often an init without an agent looks whether one may still come. The kernel would tell of it, but only 128 processes of a
 /// user, which is less than the pods that a node has.
 const LOOK_SECONDS: i64 = 5;
@@ -495,9 +497,10 @@ impl Init {
         }
         let (name, kept) = (std::mem::take(&mut process.name), std::mem::take(&mut process.kept));
         self.ends.push_back(End { id, name, exit, at_ms: since.as_millis() as i64, kept });
-        // What is left of its output is in the pipes, which the agent that is here reads: only between two does it have to be kept.
+        // Between two agents nobody reads, and all is kept.
         if self.socket.is_some() {
-            self.ends.iter_mut().for_each(|end| end.kept.clear());
+            let read = self.ends.len().saturating_sub(STREAMS_MAX);
+            self.ends.iter_mut().take(read).for_each(|end| end.kept.clear());
         }
     }
 

@@ -121,11 +121,15 @@ impl Worker {
     fn go_on(&mut self, container: &Arc<Container>, entry: KeptContainer, left: &LeftContainer) {
         let Some(sandbox) = self.sandbox.clone() else { return };
         let path = self.dir.join("logs").join(format!("{}_{}.log", container.name, entry.attempt));
-        let kept = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();
-        let capture = match self.engine {
-            Some(_) => Log::of_engine(path).and_then(|log| Ok((log, Ends::Elsewhere.open(entry.wanted)?))),
-            None => Log::reopen(path).and_then(|log| Ok((log, console::reopen(kept, entry.wanted)?))),
+        let kept: Vec<_> = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();
+        // One that ended long ago has nothing to read any more: all of it is in the log.
+        let is_read = kept.is_empty() && left.ended.is_some();
+        let streams = match self.engine.is_some() || is_read {
+            true => Ends::Elsewhere.open(entry.wanted),
+            false => console::reopen(kept, entry.wanted),
         };
+        let log = if self.engine.is_some() { Log::of_engine(path) } else { Log::reopen(path) };
+        let capture = log.and_then(|log| Ok((log, streams?)));
         let capture = match capture {
             Ok((log, (console, outputs))) => Some((log, console, outputs)),
             Err(error) => {

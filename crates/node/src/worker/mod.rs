@@ -219,24 +219,36 @@ impl Worker {
         if self.leaving() && !over {
             Box::pin(self.terminate()).await;
         }
+        if !over {
+            self.tell_end().await;
+        }
         Box::pin(self.tear_down()).await;
         self.shared.promises.take_back(&self.pod.metadata.uid);
-        if !over {
-            self.publish().await;
-        }
         while !self.leaving() {
-            let again = if self.unpublished { TRY_AGAIN } else { SignedDuration::from_hours(24) };
-            tokio::select! {
-                changed = self.updates.changed() => match changed {
-                    Ok(()) => self.take_update(),
-                    Err(_) => return,
-                },
-                () = sleep_until(Timestamp::now() + again) => self.publish().await,
+            match self.updates.changed().await {
+                Ok(()) => self.take_update(),
+                Err(_) => return,
             }
         }
         Box::pin(self.delete()).await;
         lock(&self.shared.logs).remove(&self.key());
         let _ = images::remove_tree(&self.dir);
+    }
+
+    /// Tells how the pod has ended, as often as it takes: until the server knows, its init is the only one who could tell the next
+    /// agent. Who is to go is told once: nobody will ask any more.
+    async fn tell_end(&mut self) {
+        self.publish().await;
+        while self.unpublished && !self.leaving() {
+            tokio::select! {
+                changed = self.updates.changed() => match changed {
+                    Ok(()) => self.take_update(),
+                    Err(_) => return,
+                },
+                () = sleep_until(Timestamp::now() + TRY_AGAIN) => {}
+            }
+            self.publish().await;
+        }
     }
 
     /// After a restart of the agent: what ran then is gone, and counts as ended.

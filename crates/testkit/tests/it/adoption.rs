@@ -2,7 +2,7 @@
 //! deleted. And what pods leave at all: nothing.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::command::RUN_LIMIT;
@@ -38,12 +38,16 @@ fn phase(server: &Server, name: &str, phase: &str) -> Value {
     server.until(&format!("GET {PODS}/{name}"), RUN_LIMIT, |_, pod| pod["status"]["phase"] == phase)
 }
 
+/// Between two looks at processes and files, which tell nobody that they end or come.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Looks until it is so, and fails with these words where it takes too long.
 #[track_caller]
-fn wait_for_file(path: &Path) {
+fn until(holds: impl Fn() -> bool, else_words: impl Fn() -> String) {
     let began = Instant::now();
-    while !path.exists() {
-        assert!(began.elapsed() < RUN_LIMIT, "{} never came", path.display());
-        std::thread::yield_now();
+    while !holds() {
+        assert!(began.elapsed() < RUN_LIMIT, "{}", else_words());
+        std::thread::park_timeout(LOOK_PAUSE);
     }
 }
 
@@ -71,7 +75,7 @@ fn pods_outlive_a_server_that_is_killed() {
         server.kill();
         if round == 1 {
             std::fs::write(work.join("go"), "").unwrap();
-            wait_for_file(&work.join("done"));
+            until(|| work.join("done").exists(), || "it does not end".to_string());
         }
         server = Server::start_in(folder.path(), args);
         let pod = server.until(&format!("GET {PODS}/web"), RUN_LIMIT, |_, pod| {
@@ -105,14 +109,57 @@ fn pods_outlive_a_server_that_is_killed() {
     server.json("admin", &format!("DELETE {PODS}/web"));
     server.until(&format!("GET {PODS}/web"), RUN_LIMIT, |status, _| status == 404);
     let pods = folder.path().join("data/node/pods");
-    let began = Instant::now();
-    loop {
-        let found = left("killed", &pods);
-        if (found.processes, found.files) == (0, 0) {
-            break;
-        }
-        assert!(began.elapsed() < RUN_LIMIT, "{found}");
-    }
+    let found = || left("killed", &pods);
+    until(|| (found().processes, found().files) == (0, 0), || found().to_string());
+}
+
+/// Has a pod end while its agent can do nothing about it, kills that, and holds what the next one tells against what was.
+#[track_caller]
+fn told_by_the_next_agent(without: impl FnOnce(&Path, &mut Option<Server>, &Node, &dyn Fn())) {
+    let folder = tempfile::tempdir().unwrap();
+    let args = &["--node", "none"];
+    let mut server = Some(Server::start_in(folder.path(), args));
+    let begun = server.as_ref().unwrap();
+    let agent = Node::start(begun, "edge", folder.path());
+    let end = "until test -e /work/go; do sleep 0.01; done; echo last words; exit 7";
+    pod(begun, "ends", "edge", spec(json!([shell("main", end, "told")])));
+    let before = phase(begun, "ends", "Running");
+    let pods = folder.path().join("node/node/pods");
+    let work = pods.join(before["metadata"]["uid"].as_str().unwrap()).join("volumes/work");
+    without(folder.path(), &mut server, &agent, &|| {
+        std::fs::write(work.join("go"), "").unwrap();
+        until(|| left("told", &pods).processes == 0, || "it does not end".to_string());
+    });
+    agent.kill();
+    let server = server.unwrap_or_else(|| Server::start_in(folder.path(), args));
+    let _agent = Node::start(&server, "edge", folder.path());
+    let pod = phase(&server, "ends", "Failed");
+    let ended = &container(&pod, "main")["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(7), &json!("Error")), "{pod:#}");
+    server.check("admin", &format!("GET {PODS}/ends/log"), "200 last words");
+}
+
+#[test]
+fn an_end_without_a_server_is_told_by_the_next_agent() {
+    told_by_the_next_agent(|folder, server, _, end| {
+        server.take().unwrap().kill();
+        end();
+        let untold = || {
+            let written = std::fs::read_to_string(folder.join("node.stderr")).unwrap_or_default();
+            written.matches("a status could not be told yet").count()
+        };
+        // Once is when it ended; then it has done all that it does about that, and tries again.
+        until(|| untold() >= 2, || "the agent tells nothing".to_string());
+    });
+}
+
+#[test]
+fn what_an_agent_has_not_read_is_read_by_the_next() {
+    told_by_the_next_agent(|_, _, agent, end| {
+        let agent = rustix::process::Pid::from_raw(agent.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
+        end();
+    });
 }
 
 #[test]
@@ -129,21 +176,18 @@ fn what_was_deleted_without_an_agent_is_gone_with_the_next() {
     server.until(&format!("GET {PODS}/gone"), RUN_LIMIT, |status, _| status == 404);
     let agent = Node::start(&server, "edge", folder.path());
     let pods = folder.path().join("node/node/pods");
-    let began = Instant::now();
+    let found = || left("deleted", &pods);
     // What is left is the other's: its init is no program, so that one process has the mark.
-    while left("deleted", &pods).processes != 1 || std::fs::read_dir(&pods).unwrap().count() != 1 {
-        let trouble = || std::fs::read_to_string(folder.path().join("node.stderr")).unwrap_or_default();
-        assert!(began.elapsed() < RUN_LIMIT, "{}\n{}", left("deleted", &pods), trouble());
-    }
+    until(
+        || found().processes == 1 && std::fs::read_dir(&pods).unwrap().count() == 1,
+        || format!("{}\n{}", found(), std::fs::read_to_string(folder.path().join("node.stderr")).unwrap_or_default()),
+    );
     let now = phase(&server, "stays", "Running");
     assert_eq!(container(&now, "main")["containerID"], container(&stays, "main")["containerID"]);
     // A folder that is taken away ends what waits for an agent there.
     agent.kill();
     std::fs::remove_dir_all(folder.path().join("node")).unwrap();
-    let began = Instant::now();
-    while left("deleted", &pods).processes != 0 {
-        assert!(began.elapsed() < RUN_LIMIT, "{}", left("deleted", &pods));
-    }
+    until(|| found().processes == 0, || found().to_string());
 }
 
 /// The counted runs of `pods` (see docs/benchmarks.md), small.
