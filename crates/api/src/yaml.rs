@@ -110,8 +110,7 @@ fn tags(text: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
 /// Where the first tag begins that the scanner refuses.
 fn broken_tag(text: &[u8]) -> Option<usize> {
     let mut parser = Parser::new();
-    let mut input = text;
-    parser.set_input(&mut input);
+    parser.set_input(input(&[], text, &[]));
     loop {
         match std::panic::catch_unwind(AssertUnwindSafe(|| parser.parse())).ok()? {
             Ok(event) if matches!(event.data, EventData::StreamEnd) => return None,
@@ -314,8 +313,12 @@ enum Content {
     Open,
 }
 
-/// The text, with what the scanner needs before and behind it.
+/// The text, with what the scanner needs before and behind it. One type for all, of which the scanner is made once.
 type Input<'a> = Chain<Chain<&'static [u8], &'a [u8]>, &'static [u8]>;
+
+fn input<'a>(before: &'static [u8], text: &'a [u8], behind: &'static [u8]) -> Input<'a> {
+    before.chain(text).chain(behind)
+}
 
 struct Reader<'a> {
     parser: Parser<Input<'a>>,
@@ -335,7 +338,7 @@ impl<'a> Reader<'a> {
         let end: &[u8] = if unended.is_some() { b"\n" } else { b"" };
         // The scanner takes all that begins as the mark does for a broken one, as letters of full width do.
         let mark: &[u8] = if text.starts_with(&MARK[..1]) && !text.starts_with(MARK) { MARK } else { b"" };
-        parser.set_input(mark.chain(text).chain(end));
+        parser.set_input(input(mark, text, end));
         let mut reader = Reader {
             parser,
             unended,

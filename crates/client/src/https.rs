@@ -15,8 +15,8 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -25,34 +25,30 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::{Ca, Config, ConfigError, Credentials, Pem, Server, Timeouts};
+use crate::config::{Ca, Config, ConfigError, Credentials, Pem, Server};
 use crate::credentials::TokenSource;
 use crate::error::{Error, Result};
 use crate::exec::Credential;
 use crate::files::FileChanges;
-use crate::line::{self, Gone, Heard, Line};
 use crate::retry::is_idempotent;
+#[cfg(feature = "http2")]
+use crate::shared::{Asker, PROTOCOLS, Shared, Stream};
 use crate::tls;
 #[cfg(feature = "remote")]
 use crate::transport::Upgraded;
 use crate::transport::{Body, Transport, Unhurried};
+#[cfg(not(feature = "http2"))]
+use crate::unshared::{Asker, PROTOCOLS, Shared, Stream};
 
 /// Tokens that are tried after the first for one request.
 const TOKENS_MAX: usize = 3;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Most streams on one HTTP/2 connection, whatever the server allows; a further one opens the next connection.
-const STREAMS_PER_CONNECTION_MAX: usize = 1000;
-/// Streams on an HTTP/2 connection before its server has said how many it allows.
-const STREAMS_FIRST: usize = 100;
 /// Idle HTTP/1.1 connections that are kept.
 const IDLE_CONNECTIONS_MAX: usize = 16;
 /// How often a connection is tried with other files after the server and the ones that were there did not agree.
 const TLS_CHANGES_MAX: usize = 3;
 /// How often a request is sent again on another connection when one turns out to be closed before it took the request.
 const STALE_CONNECTIONS_MAX: usize = 3;
-/// Flow control: enough for a large list at full speed over a long way.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Sends requests to one API server. Connections close when the transport and all bodies it gave are dropped.
 pub struct Https {
@@ -66,8 +62,6 @@ pub struct Https {
     pool: Arc<Pool>,
     /// Held while a connection is made, so that a burst of requests makes one.
     connecting: tokio::sync::Mutex<()>,
-    /// What is asked for a sign of life.
-    question: Uri,
 }
 
 struct Tls {
@@ -90,18 +84,9 @@ struct Connections {
     drivers: JoinSet<()>,
 }
 
-/// An HTTP/2 connection. Each stream holds a clone of `streams`.
-struct Shared {
-    sender: http2::SendRequest<Full<Bytes>>,
-    streams: Arc<()>,
-    /// How many streams the server allows, as it last said; `None` before it has said anything.
-    allowed: watch::Receiver<Option<usize>>,
-    line: Arc<Line>,
-}
-
 /// The use of a connection for one request and its answer.
 enum Lease {
-    Shared { sender: http2::SendRequest<Full<Bytes>>, _stream: Arc<()>, line: Arc<Line> },
+    Shared(Stream),
     Exclusive { sender: Option<http1::SendRequest<Full<Bytes>>> },
 }
 
@@ -123,7 +108,6 @@ impl Https {
             files,
             pool: Arc::default(),
             connecting: tokio::sync::Mutex::new(()),
-            question: line::question(authority.as_str(), &config.server.base_path),
             authority,
             config,
         })
@@ -178,11 +162,11 @@ impl Https {
         let mut spare = Some(&request).filter(|request| patience < FOREVER && is_idempotent(request)).cloned();
         for _ in 0..STALE_CONNECTIONS_MAX {
             let lease = self.lease().await?;
-            let line = lease.line().filter(|_| spare.is_some());
+            let asker = lease.asker().filter(|_| spare.is_some());
             let sending = lease.send(&self.authority, &self.config.server, request, &self.pool);
             let sending = async {
-                match line {
-                    Some((line, sender)) => line.unless_gone(sending, sender, &self.question).await,
+                match asker {
+                    Some(asker) => asker.unless_gone(sending).await,
                     None => Some(sending.await),
                 }
             };
@@ -220,10 +204,9 @@ impl Https {
             return Ok(lease);
         }
         let begun = Instant::now();
-        let stream = self.open(&tls::PROTOCOLS).await?;
-        let line = Arc::new(Line::new(begun.elapsed()));
+        let stream = self.open(PROTOCOLS).await?;
         let limit = self.config.timeouts.handshake;
-        timeout(limit, self.pool.add(stream, line, &self.config.timeouts))
+        timeout(limit, self.pool.add(stream, begun.elapsed(), &self.config, &self.authority))
             .await
             .map_err(|_| Error::Timeout { what: "finish the HTTP handshake", after: limit })?
     }
@@ -413,9 +396,9 @@ impl Pool {
     /// A connection with room, if there is one.
     fn lease(&self) -> Option<Lease> {
         let mut connections = lock(&self.0);
-        connections.shared.retain(|shared| !shared.sender.is_closed() && !shared.line.is_gone());
+        connections.shared.retain(|shared| !shared.is_over());
         if let Some(shared) = connections.shared.iter().find(|shared| shared.has_room()) {
-            return Some(shared.lease());
+            return Some(Lease::Shared(shared.lease()));
         }
         while let Some(sender) = connections.idle.pop() {
             if sender.is_ready() {
@@ -427,42 +410,26 @@ impl Pool {
 
     /// To hear from the server of a connection how many streams it allows, where it has not said so yet.
     fn unsaid(&self) -> Option<watch::Receiver<Option<usize>>> {
-        let connections = lock(&self.0);
-        let unsaid = connections.shared.iter().find(|shared| shared.allowed.borrow().is_none());
-        unsaid.map(|shared| shared.allowed.clone())
+        lock(&self.0).shared.iter().find_map(Shared::unsaid)
     }
 
-    async fn add(&self, stream: TlsStream<TcpStream>, line: Arc<Line>, timeouts: &Timeouts) -> Result<Lease> {
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(Heard { stream, line: line.clone() });
+    async fn add(
+        &self,
+        stream: TlsStream<TcpStream>,
+        took: Duration,
+        config: &Config,
+        authority: &Authority,
+    ) -> Result<Lease> {
         let lost = |error: hyper::Error| Error::Lost(chain(&error));
-        if !http2 {
-            let (sender, connection) = http1::handshake(io).await.map_err(lost)?;
+        if !Shared::is_meant(&stream) {
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
             lock(&self.0).drive(async { drop(connection.await) });
             return Ok(Lease::Exclusive { sender: Some(sender) });
         }
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(timeouts.ping_every)
-            .keep_alive_timeout(timeouts.ping)
-            // One that died while nobody used it is gone before somebody does.
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .handshake(io)
-            .await
-            .map_err(lost)?;
+        let (shared, driver) = Shared::begin(stream, took, config, authority).await.map_err(lost)?;
+        let lease = Lease::Shared(shared.lease());
         let mut connections = lock(&self.0);
-        let (said, allowed) = watch::channel(None);
-        let shared = Shared { sender, streams: Arc::new(()), allowed, line: line.clone() };
-        let mut connection = Box::pin(connection);
-        connections.drive(std::future::poll_fn(move |cx| {
-            let done = connection.as_mut().poll(cx).map(drop);
-            let now = line.has_heard().then(|| connection.current_max_send_streams());
-            said.send_if_modified(|last| std::mem::replace(last, now) != now);
-            done
-        }));
-        let lease = shared.lease();
+        connections.drive(driver);
         connections.shared.push(shared);
         Ok(lease)
     }
@@ -489,18 +456,6 @@ impl Connections {
     }
 }
 
-impl Shared {
-    fn has_room(&self) -> bool {
-        // Whoever waits for the server's leave to open a stream waits for the watches before it, which never end.
-        let most = self.allowed.borrow().unwrap_or(STREAMS_FIRST).min(STREAMS_PER_CONNECTION_MAX);
-        Arc::strong_count(&self.streams) - 1 < most
-    }
-
-    fn lease(&self) -> Lease {
-        Lease::Shared { sender: self.sender.clone(), _stream: self.streams.clone(), line: self.line.clone() }
-    }
-}
-
 enum Sent {
     Answer(Response<Body>),
     Unsent(Request<Bytes>),
@@ -508,10 +463,10 @@ enum Sent {
 }
 
 impl Lease {
-    /// The connection, where others use it too, and what asks on it.
-    fn line(&self) -> Option<(Arc<Line>, http2::SendRequest<Full<Bytes>>)> {
+    /// What asks on the connection, where others use it too.
+    fn asker(&self) -> Option<Asker> {
         match self {
-            Lease::Shared { sender, line, .. } => Some((line.clone(), sender.clone())),
+            Lease::Shared(stream) => Some(stream.asker()),
             Lease::Exclusive { .. } => None,
         }
     }
@@ -519,11 +474,11 @@ impl Lease {
     async fn send(mut self, authority: &Authority, server: &Server, request: Request<Bytes>, pool: &Arc<Pool>) -> Sent {
         let reads = is_idempotent(&request);
         let outcome = match &mut self {
-            Lease::Shared { sender, .. } => {
+            Lease::Shared(stream) => {
                 let request = addressed(request, authority, server, true);
-                match sender.ready().await {
+                match stream.ready().await {
                     Err(_) => return Sent::Unsent(unaddressed(request, server)),
-                    Ok(()) => sender.try_send_request(request.map(Full::new)).await,
+                    Ok(()) => stream.send(request.map(Full::new)).await,
                 }
             }
             Lease::Exclusive { sender } => {
@@ -540,7 +495,10 @@ impl Lease {
         match outcome {
             Ok(answer) => {
                 let pool = pool.clone();
-                let gone = self.line().filter(|_| reads).map(|(line, _)| line.gone());
+                let gone = match &self {
+                    Lease::Shared(stream) if reads => Some(stream.gone()),
+                    _ => None,
+                };
                 Sent::Answer(answer.map(|body| Leased { body, lease: Some(self), pool, gone }.boxed_unsync()))
             }
             Err(mut error) => match error.take_message() {
@@ -561,7 +519,7 @@ struct Leased {
     lease: Option<Lease>,
     pool: Arc<Pool>,
     /// Of a read: resolves when its connection is taken for gone.
-    gone: Option<Gone>,
+    gone: Option<BoxFuture<'static, ()>>,
 }
 
 impl Leased {

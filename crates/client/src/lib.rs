@@ -151,6 +151,7 @@ pub mod kinds;
 mod kubeconfig;
 #[cfg(feature = "runtime")]
 pub mod lease;
+#[cfg(feature = "http2")]
 mod line;
 mod list;
 mod observe;
@@ -165,12 +166,16 @@ pub mod recorder;
 pub mod remote;
 mod resource;
 mod retry;
+#[cfg(feature = "http2")]
+mod shared;
 pub mod store;
 mod string_map;
 pub mod time;
 mod tls;
 pub mod token;
 pub mod transport;
+#[cfg(not(feature = "http2"))]
+mod unshared;
 pub mod watch;
 
 pub use ::api::options::{FieldValidation, Propagation, VersionMatch};

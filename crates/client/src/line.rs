@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_core::future::BoxFuture;
 use http::{Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http2::SendRequest;
@@ -28,9 +29,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 const QUESTIONS_APART_MAX: Duration = Duration::from_secs(10);
 /// What every API server answers at once, if only with a refusal.
 const QUESTION: &str = "/livez/ping";
-
-/// Resolves when a connection is taken for gone.
-pub type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One connection, as those know it who wait for something on it.
 pub struct Line {
@@ -58,7 +56,7 @@ impl Line {
     }
 
     /// Resolves when the connection is taken for gone.
-    pub fn gone(&self) -> Gone {
+    pub fn gone(&self) -> BoxFuture<'static, ()> {
         let mut gone = self.gone.subscribe();
         Box::pin(async move {
             if gone.wait_for(|gone| *gone).await.is_err() {

@@ -25,9 +25,6 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What is spoken over TLS, the best first.
-pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
 /// What the files of a configuration hold, as PEM.
 #[derive(PartialEq, Eq)]
 pub struct Files {
@@ -70,7 +67,7 @@ pub fn client_config(config: &Config, files: &Files) -> Result<ClientConfig, Con
             None => system_roots()?,
         }),
     };
-    let mut tls = match &files.shown {
+    Ok(match &files.shown {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let invalid = |why: String| {
@@ -82,9 +79,7 @@ pub fn client_config(config: &Config, files: &Files) -> Result<ClientConfig, Con
             let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid(format!("its key: {error}")))?;
             builder.with_client_auth_cert(chain, key).map_err(|error| invalid(error.to_string()))?
         }
-    };
-    tls.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-    Ok(tls)
+    })
 }
 
 /// The certificates of a PEM text, as what signs a server's; at least one.
