@@ -118,8 +118,9 @@
 //!
 //! # Features
 //!
-//! What a program in a pod needs is there with the default ones: `ring` says whose cryptography TLS uses (`aws-lc-rs` is the other), and
-//! `system-names` that the C library resolves names (a static program has [`Config::names`] instead). Off by default:
+//! What a program in a pod needs is there with the default ones: `ring` says whose cryptography TLS uses (`aws-lc-rs` is the other),
+//! `http2` that many requests share a connection (a program that asks a few things can do without, and is smaller), and `system-names`
+//! that the C library resolves names (a static program has [`Config::names`] instead). Off by default:
 //!
 //! | feature | what it adds |
 //! | --- | --- |
