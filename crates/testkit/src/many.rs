@@ -282,6 +282,10 @@ impl<'a> Site<'a> {
         let both = !apart || number.is_multiple_of(2);
         if both {
             server.kill();
+            if apart {
+                // What an agent does meanwhile, it cannot tell anybody.
+                pause(number + 2);
+            }
             drop(agent);
             server = Site::server(folder, user, apart);
         } else {
