@@ -82,6 +82,14 @@ impl Record {
     }
 
     /// Notes the end of the running attempt.
+    /// How it ended last, if it ever has.
+    pub fn last_end(&self) -> Option<&Terminated> {
+        match &self.state {
+            State::Ended(terminated) => Some(terminated),
+            _ => self.last.as_ref(),
+        }
+    }
+
     pub fn end(&mut self, terminated: Terminated, now: Timestamp) {
         if let State::Running { since } = self.state
             && now.duration_since(since) >= BACK_OFF_RESET

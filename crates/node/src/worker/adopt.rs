@@ -6,7 +6,7 @@ use crate::console::{self, Ends, Wanted};
 use crate::decide::{HOST_IMAGE_ID, State};
 use crate::images::{self as image_choice, Choice, Files};
 use crate::logs::Log;
-use crate::pod::Container;
+use crate::pod::{Container, Terminated};
 use crate::probe::{ProbeKind, Target};
 use crate::remote::Running;
 use crate::runtime::{Adopted, LeftContainer};
@@ -37,6 +37,9 @@ pub(super) struct KeptContainer {
     pub since_ms: i64,
     pub spec: Arc<ProcessSpec>,
     pub wanted: Wanted,
+    /// How it ended before this start.
+    #[serde(default)]
+    pub last: Option<Terminated>,
 }
 
 /// A pod that an agent before this one has left, and what it wrote down.
@@ -105,7 +108,10 @@ impl Worker {
         for container in pod.spec.all_containers() {
             let Some(entry) = self.kept.containers.get(&container.name).cloned() else { continue };
             let name = group_name(&container.name, entry.attempt);
-            let Some(at) = adopted.left.iter().position(|left| left.name == name) else { continue };
+            let Some(at) = adopted.left.iter().position(|left| left.name == name) else {
+                self.go_on_before(&container.name, entry);
+                continue;
+            };
             let known = self.pod.status.all_containers().find(|known| known.name == container.name);
             // It may have ended, and that have been told, before the agent did.
             let told = known.is_some_and(|known| {
@@ -116,6 +122,15 @@ impl Worker {
                 self.go_on(container, entry, &adopted.left[at]);
             }
         }
+    }
+
+    /// Goes on with a container that was to be started again, and was not any more: it is as it was before.
+    fn go_on_before(&mut self, container: &str, entry: KeptContainer) {
+        let record = self.records.iter_mut().find(|record| record.name == container);
+        let (Some(record), Some(last)) = (record, entry.last) else { return };
+        record.restarts = entry.attempt.saturating_sub(1);
+        record.id = last.container_id.clone();
+        record.state = State::Ended(last);
     }
 
     fn go_on(&mut self, container: &Arc<Container>, entry: KeptContainer, left: &LeftContainer) {
@@ -148,6 +163,7 @@ impl Worker {
         let since = Timestamp::from_millisecond(entry.since_ms).unwrap_or(Timestamp::UNIX_EPOCH);
         let Some(record) = self.records.iter_mut().find(|record| record.name == container.name) else { return };
         record.restarts = entry.attempt;
+        record.last = entry.last.or(record.last.take());
         record.id = entry.id;
         record.image_id = entry.image_id;
         record.state = State::Running { since };

@@ -301,10 +301,11 @@ impl Worker {
         };
         if capture.is_some() {
             // Before it is started: what runs is written down.
-            let image_id = self.records.iter().find(|it| it.name == container.name).map(|it| it.image_id.clone());
+            let record = self.records.iter().find(|it| it.name == container.name);
+            let image_id = record.map(|it| it.image_id.clone()).unwrap_or_default();
+            let last = record.and_then(|it| it.last_end().cloned());
             let (spec, since_ms) = (described.clone(), Timestamp::now().as_millisecond());
-            let (id, image_id) = (id.to_owned(), image_id.unwrap_or_default());
-            let entry = KeptContainer { attempt, id, image_id, since_ms, spec, wanted };
+            let entry = KeptContainer { attempt, id: id.to_owned(), image_id, since_ms, spec, wanted, last };
             self.keep_container(&container.name, entry).map_err(io)?;
         }
         let plan = ContainerPlan {

@@ -1,7 +1,7 @@
 //! Pods outlive an agent that is killed: the next one goes on with them, knows what ended meanwhile, and leaves nothing of what was
 //! deleted. And what pods leave at all: nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -113,53 +113,105 @@ fn pods_outlive_a_server_that_is_killed() {
     until(|| (found().processes, found().files) == (0, 0), || found().to_string());
 }
 
-/// Has a pod end while its agent can do nothing about it, kills that, and holds what the next one tells against what was.
-#[track_caller]
-fn told_by_the_next_agent(without: impl FnOnce(&Path, &mut Option<Server>, &Node, &dyn Fn())) {
-    let folder = tempfile::tempdir().unwrap();
-    let args = &["--node", "none"];
-    let mut server = Some(Server::start_in(folder.path(), args));
-    let begun = server.as_ref().unwrap();
-    let agent = Node::start(begun, "edge", folder.path());
-    let end = "until test -e /work/go; do sleep 0.01; done; echo last words; exit 7";
-    pod(begun, "ends", "edge", spec(json!([shell("main", end, "told")])));
-    let before = phase(begun, "ends", "Running");
-    let pods = folder.path().join("node/node/pods");
-    let work = pods.join(before["metadata"]["uid"].as_str().unwrap()).join("volumes/work");
-    without(folder.path(), &mut server, &agent, &|| {
-        std::fs::write(work.join("go"), "").unwrap();
-        until(|| left("told", &pods).processes == 0, || "it does not end".to_string());
-    });
-    agent.kill();
-    let server = server.unwrap_or_else(|| Server::start_in(folder.path(), args));
-    let _agent = Node::start(&server, "edge", folder.path());
-    let pod = phase(&server, "ends", "Failed");
-    let ended = &container(&pod, "main")["state"]["terminated"];
-    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(7), &json!("Error")), "{pod:#}");
-    server.check("admin", &format!("GET {PODS}/ends/log"), "200 last words");
+/// A pod whose agent is killed while it can tell nothing of it, and the next agent.
+struct Untold {
+    folder: tempfile::TempDir,
+    server: Option<Server>,
+    agent: Node,
+    /// Its volume, on the machine.
+    work: PathBuf,
+}
+
+const UNTOLD_ARGS: &[&str] = &["--node", "none"];
+
+impl Untold {
+    /// Runs this script, which has the volume at `/work`.
+    #[track_caller]
+    fn start(script: &str, restart_policy: &str) -> Untold {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start_in(folder.path(), UNTOLD_ARGS);
+        let agent = Node::start(&server, "edge", folder.path());
+        let mut spec = spec(json!([shell("main", script, "told")]));
+        spec["restartPolicy"] = restart_policy.into();
+        pod(&server, "ends", "edge", spec);
+        let uid = phase(&server, "ends", "Running")["metadata"]["uid"].as_str().unwrap().to_string();
+        let work = folder.path().join("node/node/pods").join(uid).join("volumes/work");
+        Untold { folder, server: Some(server), agent, work }
+    }
+
+    fn agent_wrote(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("node.stderr")).unwrap_or_default()
+    }
+
+    /// Lets the script go on.
+    fn go(&self) {
+        std::fs::write(self.work.join("go"), "").unwrap();
+    }
+
+    #[track_caller]
+    fn until_ended(&self) {
+        let pods = self.folder.path().join("node/node/pods");
+        until(|| left("told", &pods).processes == 0, || format!("it does not end\n{}", self.agent_wrote()));
+    }
+
+    /// Kills the agent, and asks the next one: once the container's status is as it is to become, all that is told, and the first line
+    /// of its log.
+    #[track_caller]
+    fn check(self, holds: impl Fn(&Value) -> bool, want: &str) {
+        self.agent.kill();
+        let server = self.server.unwrap_or_else(|| Server::start_in(self.folder.path(), UNTOLD_ARGS));
+        let _agent = Node::start(&server, "edge", self.folder.path());
+        let pod = server.until(&format!("GET {PODS}/ends"), RUN_LIMIT, |_, pod| holds(container(pod, "main")));
+        let (of, ended) = (container(&pod, "main"), |state: &Value| state["terminated"]["exitCode"].as_i64());
+        let log = server.ask("admin", &format!("GET {PODS}/ends/log"));
+        let log = String::from_utf8(log.body).unwrap();
+        let found = format!(
+            "{} now {:?} before {:?} restarts {} log {}",
+            pod["status"]["phase"].as_str().unwrap(),
+            ended(&of["state"]),
+            ended(&of["lastState"]),
+            of["restartCount"],
+            log.lines().next().unwrap_or_default(),
+        );
+        assert_eq!(found, want, "{pod:#}");
+    }
+}
+const LAST_WORDS: &str = "until test -e /work/go; do sleep 0.01; done; echo last words; exit 7";
+const ENDED: &str = "Failed now Some(7) before None restarts 0 log last words";
+
+fn has_ended(container: &Value) -> bool {
+    container["state"]["terminated"].is_object()
 }
 
 #[test]
 fn an_end_without_a_server_is_told_by_the_next_agent() {
-    told_by_the_next_agent(|folder, server, _, end| {
-        server.take().unwrap().kill();
-        end();
-        let untold = || {
-            let written = std::fs::read_to_string(folder.join("node.stderr")).unwrap_or_default();
-            written.matches("a status could not be told yet").count()
-        };
-        // Once is when it ended; then it has done all that it does about that, and tries again.
-        until(|| untold() >= 2, || "the agent tells nothing".to_string());
-    });
+    let mut pod = Untold::start(LAST_WORDS, "Never");
+    pod.server.take().unwrap().kill();
+    pod.go();
+    // Once is when it ended; then it has done all that it does about that, and tries again.
+    let untold = || pod.agent_wrote().matches("a status could not be told yet").count();
+    until(|| untold() >= 2, || format!("the agent tells nothing\n{}", pod.agent_wrote()));
+    pod.check(has_ended, ENDED);
 }
 
 #[test]
 fn what_an_agent_has_not_read_is_read_by_the_next() {
-    told_by_the_next_agent(|_, _, agent, end| {
-        let agent = rustix::process::Pid::from_raw(agent.pid().cast_signed()).unwrap();
-        rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
-        end();
-    });
+    let pod = Untold::start(LAST_WORDS, "Never");
+    let agent = rustix::process::Pid::from_raw(pod.agent.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
+    pod.go();
+    pod.until_ended();
+    pod.check(has_ended, ENDED);
+}
+
+#[test]
+fn a_restart_without_a_server_is_told_by_the_next_agent() {
+    let again = "if test -e /work/again; then echo again; touch /work/second; exec sleep 10000; fi";
+    let mut pod = Untold::start(&format!("{again}; touch /work/again; {LAST_WORDS}"), "Always");
+    pod.server.take().unwrap().kill();
+    pod.go();
+    until(|| pod.work.join("second").exists(), || format!("it is not started again\n{}", pod.agent_wrote()));
+    pod.check(|container| container["restartCount"] == 1, "Running now None before Some(7) restarts 1 log again");
 }
 
 #[test]
