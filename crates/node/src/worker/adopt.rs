@@ -131,11 +131,31 @@ impl Worker {
         record.restarts = entry.attempt.saturating_sub(1);
         record.id = last.container_id.clone();
         record.state = State::Ended(last);
+        let log = self.log_before(container, entry.attempt);
+        self.note_log(container, |logs| logs.current = log);
+    }
+
+    /// What a container printed that ended and was started again, as often as this by now.
+    fn log_before(&self, container: &str, attempt: u32) -> Option<Arc<Log>> {
+        self.ended_log(container, attempt.checked_sub(1)?)
+    }
+
+    /// What a container printed that ended under another agent.
+    fn ended_log(&self, container: &str, attempt: u32) -> Option<Arc<Log>> {
+        let path = self.log_of(container, attempt);
+        let log = path.exists().then(|| Log::reopen(path).ok()).flatten()?;
+        log.close();
+        Some(log)
+    }
+
+    /// The file of what a container prints that was started again so often.
+    pub(super) fn log_of(&self, container: &str, attempt: u32) -> PathBuf {
+        self.dir.join("logs").join(format!("{container}_{attempt}.log"))
     }
 
     fn go_on(&mut self, container: &Arc<Container>, entry: KeptContainer, left: &LeftContainer) {
         let Some(sandbox) = self.sandbox.clone() else { return };
-        let path = self.dir.join("logs").join(format!("{}_{}.log", container.name, entry.attempt));
+        let path = self.log_of(&container.name, entry.attempt);
         let kept: Vec<_> = left.kept.iter().filter_map(|fd| fd.try_clone().ok()).collect();
         // One that ended long ago has nothing to read any more: all of it is in the log.
         let is_read = kept.is_empty() && left.ended.is_some();
@@ -157,8 +177,8 @@ impl Worker {
             engine.keep_log(log.clone());
         }
         let console = capture.as_ref().map(|(_, console, _)| console.clone());
-        let current = log.clone();
-        self.note_log(&container.name, |logs| logs.current = current);
+        let (current, previous) = (log.clone(), self.log_before(&container.name, entry.attempt));
+        self.note_log(&container.name, |logs| (logs.current, logs.previous) = (current, previous));
         let known = self.pod.status.all_containers().find(|known| known.name == container.name).cloned();
         let since = Timestamp::from_millisecond(entry.since_ms).unwrap_or(Timestamp::UNIX_EPOCH);
         let Some(record) = self.records.iter_mut().find(|record| record.name == container.name) else { return };
@@ -218,10 +238,9 @@ impl Worker {
     /// The logs of containers that ended under another agent.
     pub(super) fn find_logs(&self) {
         for known in self.pod.status.all_containers().filter(|known| known.state.terminated.is_some()) {
-            let path = self.dir.join("logs").join(format!("{}_{}.log", known.name, known.restart_count));
-            if let Some(log) = path.exists().then(|| Log::reopen(path).ok()).flatten() {
-                log.close();
-                self.note_log(&known.name, |logs| logs.current = Some(log));
+            if let Some(log) = self.ended_log(&known.name, known.restart_count) {
+                let previous = self.log_before(&known.name, known.restart_count);
+                self.note_log(&known.name, |logs| (logs.current, logs.previous) = (Some(log), previous));
             }
         }
     }

@@ -279,7 +279,7 @@ impl Worker {
                 Some(target.process.clone())
             }
         };
-        let path = self.dir.join("logs").join(format!("{}_{attempt}.log", container.name));
+        let path = self.log_of(&container.name, attempt);
         let (stdio, capture) = match (attachment, &self.engine) {
             (Some(attachment), _) => (attachment.stdio, None),
             (None, Some(_)) => {

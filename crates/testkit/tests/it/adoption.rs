@@ -154,8 +154,8 @@ impl Untold {
         until(|| left("told", &pods).processes == 0, || format!("it does not end\n{}", self.agent_wrote()));
     }
 
-    /// Kills the agent, and asks the next one: once the container's status is as it is to become, all that is told, and the first line
-    /// of its log.
+    /// Kills the agent, and asks the next one: once the container's status is as it is to become, all that is told, and the first
+    /// lines of its logs.
     #[track_caller]
     fn check(self, holds: impl Fn(&Value) -> bool, want: &str) {
         self.agent.kill();
@@ -163,21 +163,25 @@ impl Untold {
         let _agent = Node::start(&server, "edge", self.folder.path());
         let pod = server.until(&format!("GET {PODS}/ends"), RUN_LIMIT, |_, pod| holds(container(pod, "main")));
         let (of, ended) = (container(&pod, "main"), |state: &Value| state["terminated"]["exitCode"].as_i64());
-        let log = server.ask("admin", &format!("GET {PODS}/ends/log"));
-        let log = String::from_utf8(log.body).unwrap();
+        let printed = |query: &str| {
+            let log = server.ask("admin", &format!("GET {PODS}/ends/log{query}"));
+            let text = String::from_utf8(log.body).unwrap();
+            if log.head.status == 200 { text.lines().next().unwrap_or_default().to_string() } else { "none".into() }
+        };
         let found = format!(
-            "{} now {:?} before {:?} restarts {} log {}",
+            "{} now {:?} before {:?} restarts {} log {}, before {}",
             pod["status"]["phase"].as_str().unwrap(),
             ended(&of["state"]),
             ended(&of["lastState"]),
             of["restartCount"],
-            log.lines().next().unwrap_or_default(),
+            printed(""),
+            printed("?previous=true"),
         );
         assert_eq!(found, want, "{pod:#}");
     }
 }
 const LAST_WORDS: &str = "until test -e /work/go; do sleep 0.01; done; echo last words; exit 7";
-const ENDED: &str = "Failed now Some(7) before None restarts 0 log last words";
+const ENDED: &str = "Failed now Some(7) before None restarts 0 log last words, before none";
 
 fn has_ended(container: &Value) -> bool {
     container["state"]["terminated"].is_object()
@@ -211,7 +215,10 @@ fn a_restart_without_a_server_is_told_by_the_next_agent() {
     pod.server.take().unwrap().kill();
     pod.go();
     until(|| pod.work.join("second").exists(), || format!("it is not started again\n{}", pod.agent_wrote()));
-    pod.check(|container| container["restartCount"] == 1, "Running now None before Some(7) restarts 1 log again");
+    pod.check(
+        |container| container["restartCount"] == 1,
+        "Running now None before Some(7) restarts 1 log again, before last words",
+    );
 }
 
 #[test]
