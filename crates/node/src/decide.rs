@@ -81,7 +81,6 @@ impl Record {
         matches!(&self.state, State::Ended(terminated) if terminated.exit_code == 0)
     }
 
-    /// Notes the end of the running attempt.
     /// How it ended last, if it ever has.
     pub fn last_end(&self) -> Option<&Terminated> {
         match &self.state {
@@ -90,6 +89,7 @@ impl Record {
         }
     }
 
+    /// Notes the end of the running attempt.
     pub fn end(&mut self, terminated: Terminated, now: Timestamp) {
         if let State::Running { since } = self.state
             && now.duration_since(since) >= BACK_OFF_RESET

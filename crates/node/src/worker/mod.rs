@@ -220,7 +220,7 @@ impl Worker {
             Box::pin(self.terminate()).await;
         }
         if !over {
-            self.tell_end().await;
+            Box::pin(self.tell_end()).await;
         }
         Box::pin(self.tear_down()).await;
         self.shared.promises.take_back(&self.pod.metadata.uid);
