@@ -36,13 +36,15 @@ pub struct Line {
     heard: AtomicU64,
     gone: watch::Sender<bool>,
     silence: Duration,
+    /// What is asked for a sign of life.
+    question: Uri,
 }
 
 impl Line {
-    /// `took`: to connect, some round trips.
-    pub fn new(took: Duration) -> Line {
+    /// `took`: to connect, some round trips. `question`: where a sign of life is asked for.
+    pub fn new(took: Duration, question: Uri) -> Line {
         let silence = (took * SILENCE_TIMES).clamp(SILENCE_MIN, SILENCE_MAX);
-        Line { heard: AtomicU64::new(0), gone: watch::Sender::new(false), silence }
+        Line { heard: AtomicU64::new(0), gone: watch::Sender::new(false), silence, question }
     }
 
     /// Whether anything has come on it yet.
@@ -71,7 +73,6 @@ impl Line {
         &self,
         sending: impl Future<Output = T>,
         mut sender: SendRequest<Full<Bytes>>,
-        at: &Uri,
     ) -> Option<T> {
         let mut sending = pin!(sending);
         let mut patience = self.silence;
@@ -85,7 +86,7 @@ impl Line {
                 continue;
             }
             let mut question = Request::new(Full::default());
-            *question.uri_mut() = at.clone();
+            *question.uri_mut() = self.question.clone();
             let mut asking = pin!(sender.send_request(question));
             let either = poll_fn(|cx| match sending.as_mut().poll(cx) {
                 Poll::Ready(sent) => Poll::Ready(Some(sent)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::uri::Authority;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -38,8 +38,6 @@ pub struct Shared {
     /// How many streams the server allows, as it last said; `None` before it has said anything.
     allowed: watch::Receiver<Option<usize>>,
     line: Arc<Line>,
-    /// What is asked for a sign of life.
-    question: Uri,
 }
 
 impl Shared {
@@ -55,7 +53,7 @@ impl Shared {
         config: &Config,
         authority: &Authority,
     ) -> hyper::Result<(Shared, BoxFuture<'static, ()>)> {
-        let line = Arc::new(Line::new(took));
+        let line = Arc::new(Line::new(took, line::question(authority.as_str(), &config.server.base_path)));
         let (sender, mut connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(config.timeouts.ping_every)
@@ -67,8 +65,7 @@ impl Shared {
             .handshake(TokioIo::new(Heard { stream, line: line.clone() }))
             .await?;
         let (said, allowed) = watch::channel(None);
-        let question = line::question(authority.as_str(), &config.server.base_path);
-        let shared = Shared { sender, streams: Arc::new(()), allowed, line: line.clone(), question };
+        let shared = Shared { sender, streams: Arc::new(()), allowed, line: line.clone() };
         let driver = poll_fn(move |cx| {
             let done = std::pin::Pin::new(&mut connection).poll(cx).map(drop);
             let now = line.has_heard().then(|| connection.current_max_send_streams());
@@ -97,8 +94,7 @@ impl Shared {
 
     /// Its use for one request.
     pub fn lease(&self) -> Stream {
-        let (sender, line, question) = (self.sender.clone(), self.line.clone(), self.question.clone());
-        Stream { sender, _stream: self.streams.clone(), line, question }
+        Stream { sender: self.sender.clone(), _stream: self.streams.clone(), line: self.line.clone() }
     }
 }
 
@@ -107,7 +103,6 @@ pub struct Stream {
     sender: SendRequest<Full<Bytes>>,
     _stream: Arc<()>,
     line: Arc<Line>,
-    question: Uri,
 }
 
 impl Stream {
@@ -131,7 +126,7 @@ impl Stream {
 
     /// What asks for a sign of life beside the request.
     pub fn asker(&self) -> Asker {
-        Asker { sender: self.sender.clone(), line: self.line.clone(), question: self.question.clone() }
+        Asker { sender: self.sender.clone(), line: self.line.clone() }
     }
 }
 
@@ -139,12 +134,11 @@ impl Stream {
 pub struct Asker {
     sender: SendRequest<Full<Bytes>>,
     line: Arc<Line>,
-    question: Uri,
 }
 
 impl Asker {
     /// What `sending` gives; `None` where nothing was heard at all, not even an answer to a question that costs nothing.
     pub async fn unless_gone<T>(self, sending: impl Future<Output = T>) -> Option<T> {
-        self.line.unless_gone(sending, self.sender, &self.question).await
+        self.line.unless_gone(sending, self.sender).await
     }
 }

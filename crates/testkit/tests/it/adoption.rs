@@ -113,6 +113,11 @@ fn pods_outlive_a_server_that_is_killed() {
     until(|| (found().processes, found().files) == (0, 0), || found().to_string());
 }
 
+/// What a node in this folder wrote to stderr.
+fn agent_wrote(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("node.stderr")).unwrap_or_default()
+}
+
 /// A pod whose agent is killed while it can tell nothing of it, and the next agent.
 struct Untold {
     folder: tempfile::TempDir,
@@ -140,7 +145,7 @@ impl Untold {
     }
 
     fn agent_wrote(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("node.stderr")).unwrap_or_default()
+        agent_wrote(self.folder.path())
     }
 
     /// Lets the script go on.
@@ -180,6 +185,7 @@ impl Untold {
         assert_eq!(found, want, "{pod:#}");
     }
 }
+
 const LAST_WORDS: &str = "until test -e /work/go; do sleep 0.01; done; echo last words; exit 7";
 const ENDED: &str = "Failed now Some(7) before None restarts 0 log last words, before none";
 
@@ -239,7 +245,7 @@ fn what_was_deleted_without_an_agent_is_gone_with_the_next() {
     // What is left is the other's: its init is no program, so that one process has the mark.
     until(
         || found().processes == 1 && std::fs::read_dir(&pods).unwrap().count() == 1,
-        || format!("{}\n{}", found(), std::fs::read_to_string(folder.path().join("node.stderr")).unwrap_or_default()),
+        || format!("{}\n{}", found(), agent_wrote(folder.path())),
     );
     let now = phase(&server, "stays", "Running");
     assert_eq!(container(&now, "main")["containerID"], container(&stays, "main")["containerID"]);
